@@ -1,0 +1,17 @@
+"""Frozen encoders behind one interface; the core knows no family of them."""
+
+from avcore.backbones.attention import attend, row_columns, split_heads
+from avcore.backbones.base import Backbone, BackboneBuilder, Block, Frozen, Projection, Tower, digest
+
+__all__ = [
+    "Backbone",
+    "BackboneBuilder",
+    "Block",
+    "Frozen",
+    "Projection",
+    "Tower",
+    "attend",
+    "digest",
+    "row_columns",
+    "split_heads",
+]

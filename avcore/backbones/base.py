@@ -1,0 +1,154 @@
+"""What a family of frozen encoders implements: a `Backbone` holds weights, a `Tower` is its use by one stream.
+
+Two towers may share one backbone. A block is ``x <- x + A(x)``, ``x <- x + M(x)``; where its norms sit is its own
+affair. Shape letters: M batch, N tokens, D width, R rows, Y and X image rows and columns.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from avcore.specs import AudioGeometry, ImageGeometry, StageLayout, StreamLayout
+
+__all__ = ["Backbone", "BackboneBuilder", "Block", "Frozen", "Projection", "Tower", "digest"]
+
+Projection = Callable[[str, Tensor], Tensor | None]
+"""The increment of a frozen linear map: (``qkv``, ``proj``, ``fc1`` or ``fc2``; its input) to its increment."""
+
+
+class Frozen(nn.Module):
+    """A module that stays in evaluation mode and whose parameters need no gradient."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: running statistics, dropout and stochastic depth of frozen weights are off."""
+        return super().train(False)
+
+    def freeze(self) -> Self:
+        """Switch gradients off and go to evaluation mode."""
+        self.requires_grad_(False)
+        return self.train(False)
+
+
+class Block(ABC):
+    """One frozen block. Holds no parameters of its own: it reaches into its backbone."""
+
+    neutral_row_bias: ClassVar[float] = 0.0
+    """The attention bias of prompt rows that say nothing else."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights."""
+
+    @abstractmethod
+    def attention(
+        self,
+        x_MND: Tensor,
+        *,
+        rows: Tensor | None = None,
+        carry: Tensor | None = None,
+        kv: tuple[Tensor, Tensor] | None = None,
+        row_bias_R: Tensor | None = None,
+        windowed: bool = True,
+        project: Projection | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """A(x): the increment of the attention sub-layer, norms included.
+
+        Args:
+            x_MND: real tokens.
+            rows: (R, D) or (M, R, D), keys and values only.
+            carry: (M, R, D), keys, values and queries beside the tokens.
+            kv: keys and values, (R, D) or (M, R, D) each, used as they are (after the frozen projection).
+            row_bias_R: attention bias of the columns of ``rows``, then ``kv``; None for the family's neutral value.
+            windowed: False lets every token see all tokens of the sequence.
+            project: increments of the frozen linear maps.
+
+        Returns:
+            The increments of the tokens and of ``carry`` (None without).
+        """
+
+    @abstractmethod
+    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+        """M(x): the increment of the MLP sub-layer, norms included."""
+
+
+class Tower(Frozen, ABC):
+    """One stream's way through a backbone.
+
+    Attributes:
+        layout: what parts and heads may know of it.
+        geometry: the pictures or log-mel pictures that `embed` takes.
+    """
+
+    layout: StreamLayout
+    geometry: ImageGeometry | AudioGeometry
+
+    @abstractmethod
+    def embed(self, image: Tensor) -> Tensor:
+        """(M, 3, Y, X) pictures or (M, frames, mel) log-mel pictures to tokens (M, N, D), positions added."""
+
+    @abstractmethod
+    def enter(self, x_MND: Tensor) -> Tensor:
+        """What lies between the embedding and the first block (CLIP's pre-norm)."""
+
+    @abstractmethod
+    def block(self, index: int) -> Block:
+        """The block of that number, counted over the whole stream."""
+
+    def merge(self, x_MND: Tensor, stage: int) -> Tensor:
+        """The tokens of ``stage`` from those of the stage before it."""
+        raise NotImplementedError(f"{type(self).__name__} has one stage.")
+
+    @abstractmethod
+    def norm(self, x_MND: Tensor) -> Tensor:
+        """The final norm."""
+
+    @abstractmethod
+    def pool(self, tokens_MND: Tensor) -> Tensor:
+        """Normed tokens to one vector, (M, D)."""
+
+    def map(self, x_MND: Tensor, stage: StageLayout) -> Tensor:
+        """Patch tokens as a picture, (M, D, Y, X)."""
+        return x_MND[:, stage.prefix :].unflatten(1, stage.grid).permute(0, 3, 1, 2)
+
+
+class Backbone(Frozen, ABC):
+    """Frozen weights that serve one or both streams.
+
+    Attributes:
+        notices: what the user must be told (random weights).
+    """
+
+    notices: tuple[str, ...] = ()
+
+    @abstractmethod
+    def tower(self, stream: str, settings: Any, segments: int) -> Tower:
+        """The use of these weights by ``visual`` or ``audio`` with that stream's settings and T segments a clip."""
+
+
+class BackboneBuilder(Protocol):
+    """What `BackboneSpec.build` names."""
+
+    def __call__(self, settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> Backbone:
+        """Make the backbone ``name``, weights loaded as ``settings`` say.
+
+        Called under ``torch.device("meta")`` to count and to check: then it loads no weights.
+
+        Raises:
+            AVCoreError: no such name, or weights that are missing or do not fit; says which file to pass.
+        """
+        ...
+
+
+def digest(module: nn.Module) -> str:
+    """SHA-256 of every parameter and persistent buffer: names, types, shapes and bytes."""
+    made = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # As raw bytes, because numpy has no bfloat16.
+        made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return made.hexdigest()

@@ -1,0 +1,117 @@
+"""The command line: a group whose commands are imported when they are called.
+
+``avcore --help`` imports click and this file only: no torch and no plugin. Mistakes of the user (`AVCoreError`) become
+one line on stderr and exit code 2.
+"""
+
+import importlib
+import os
+import warnings
+from typing import IO, Any
+
+import click
+
+from avcore.errors import AVCoreError, did_you_mean
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "run": ("avcore.cli.run:run", "Train, evaluate and show the result."),
+    "eval": ("avcore.cli.eval:evaluate", "Evaluate a finished run again."),
+    "predict": ("avcore.cli.predict:predict", "Apply a finished run to a video."),
+    "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
+    "config": ("avcore.cli.config:config", "Show every setting and where it comes from."),
+    "plugins": ("avcore.cli.plugins:plugins", "List, show and check what is installed."),
+    "data": ("avcore.cli.data:data", "Look at a data set on disk."),
+}
+"""Command -> where it lives, and its line in the help."""
+
+
+class _Refusal(click.ClickException):
+    """An `AVCoreError` on its way to the terminal: one line, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"avcore: error: {' '.join(self.message.split())}", file=file, err=file is None)
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = did_you_mean(args[0], COMMANDS)
+            raise AVCoreError(f"Unknown command '{args[0]}'.{near} Commands: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AVCoreError as error:
+            raise _Refusal(str(error)) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(130) from None
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from avcore.discovery import avcore_version
+
+        click.echo(f"avcore {avcore_version() or '(not installed, running from source)'}")
+        ctx.exit()
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"avcore: warning: {' '.join(str(message).split())} ({category.__name__}, {filename}:{lineno})\n"
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  avcore run --plugin copl --task avs                   train on the built-in demo
+  avcore run --plugin copl --task avs --data FOLDER     ... on your copy of the data set
+  avcore predict runs/NAME video.mp4                    watch what it learnt
+  avcore plugins list                                   what is installed
+'avcore COMMAND --help' explains a command.""",
+)
+@click.option("--block", multiple=True, metavar="DIST", help="Do not import this plugin distribution (repeatable).")
+@click.option(
+    "--strict-plugins", is_flag=True, help="Stop if an installed plugin is broken, instead of leaving it out."
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Print the version and exit.",
+)
+def main(block: tuple[str, ...], strict_plugins: bool) -> None:
+    """Parameter-efficient audio-visual learning: frozen backbones, small trainable prompts and fusions."""
+    warnings.formatwarning = _warning_line
+    # The environment reaches loader processes too.
+    if block:
+        os.environ["AVCORE_BLOCK"] = ",".join([*filter(None, [os.environ.get("AVCORE_BLOCK")]), *block])
+    if strict_plugins:
+        os.environ["AVCORE_STRICT_PLUGINS"] = "1"

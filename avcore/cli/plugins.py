@@ -1,0 +1,194 @@
+"""``avcore plugins``: what is installed, what each thing is, and what is wrong. Imports no torch."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from avcore.config import describe, load_recipe, plain, recipes_of
+from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
+from avcore.errors import AVCoreError, did_you_mean
+from avcore.registry import Registry, load_registry
+from avcore.specs import BackboneSpec, DatasetSpec, MethodSpec, PartSpec, Spec, TaskSpec
+
+__all__ = ["plugins"]
+
+_NOUNS = {"fusions": "fusion", "datasets": "data set"}
+
+
+@click.group()
+def plugins() -> None:
+    """List, show and check what is installed."""
+
+
+def _json_option(command: Any) -> Any:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _offers(plugin: LoadedPlugin) -> dict[str, list[str]]:
+    return {kind: [spec.name for spec in specs] for kind, specs in plugin.specs.items() if specs}
+
+
+@plugins.command("list")
+@_json_option
+def list_(as_json: bool) -> None:
+    """List the installed plugins with version, state and what they offer."""
+    loaded = load_registry().plugins
+    if as_json:
+        keys = ("distribution", "version", "state", "error")
+        rows = [{**{key: getattr(one, key) for key in keys}, "offers": _offers(one)} for one in loaded]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not loaded:
+        click.echo("No plugins are installed. First ones: pip install avcore-timm avcore-copl avcore-avs avcore-demo")
+        return
+    head = ("DISTRIBUTION", "VERSION", "STATE", "OFFERS")
+    table = [head, *((one.distribution, one.version, one.state, _summary(one)) for one in loaded)]
+    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    for row in table:
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]))
+
+
+def _summary(plugin: LoadedPlugin) -> str:
+    return plugin.error or "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _offers(plugin).items())
+
+
+@plugins.command()
+@click.argument("name")
+@_json_option
+def show(name: str, as_json: bool) -> None:
+    """Show everything called NAME: a distribution, method, prompt, fusion, backbone, head, task or data set.
+
+    \b
+    Example:
+      avcore plugins show copl
+    """  # noqa: D301 - click's mark for unwrapped lines
+    registry = load_registry()
+    cards = [*_distribution_cards(registry, name), *_spec_cards(registry, name)]
+    if not cards:
+        known = {one.distribution for one in registry.plugins}
+        known.update(name for table in registry.tables.values() for name in table.names())
+        known.update(preset for spec in registry.backbones for preset in spec.presets)
+        raise AVCoreError(
+            f"Nothing installed is called '{name}'.{did_you_mean(name, known)} See 'avcore plugins list'."
+        )
+    if as_json:
+        click.echo(json.dumps(cards, indent=2))
+        return
+    for number, card in enumerate(cards):
+        click.echo("\n" if number else "", nl=False)
+        _print_card(card)
+
+
+def _distribution_cards(registry: Registry, name: str) -> Iterator[dict[str, Any]]:
+    for one in registry.plugins:
+        if one.distribution == name:
+            yield {"kind": "distribution", "name": name, **_record(one), "offers": _offers(one)}
+
+
+def _record(plugin: LoadedPlugin) -> dict[str, Any]:
+    keys = ("version", "state", "error", "entry_point", "module", "import_ms", "heavy")
+    record = {key: plain(getattr(plugin, key)) for key in keys}
+    return {**record, "import_ms": round(plugin.import_ms, 1)}
+
+
+def _spec_cards(registry: Registry, name: str) -> Iterator[dict[str, Any]]:
+    for kind, table in registry.tables.items():
+        if name in table:
+            yield _card(registry, _NOUNS.get(kind, kind.removesuffix("s")), table.origin(name), table[name])
+    if name not in registry.backbones and any(name.rpartition(":")[2] in spec.presets for spec in registry.backbones):
+        spec, preset = registry.backbones.find(name)
+        card = _card(registry, "backbone", registry.backbones.origin(spec.name), spec)
+        yield {**card, "name": name, "family": spec.name, "preset": plain(preset)}
+
+
+def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, Any]:
+    card: dict[str, Any] = {"kind": kind, "name": spec.name, "origin": origin}
+    card |= {"summary": spec.summary, "paper": spec.paper, "build": spec.build}
+    if isinstance(spec, BackboneSpec):
+        card |= {"presets": sorted(spec.presets), "patterns": list(spec.patterns)}
+    if isinstance(spec, PartSpec):
+        card |= {"needs": sorted(spec.requires(spec.config())), "finishes": sorted(spec.finishes)}
+    if isinstance(spec, TaskSpec):
+        card |= {"head": spec.head, "aliases": list(spec.aliases), "defaults": plain(spec.defaults)}
+    if isinstance(spec, DatasetSpec):
+        card |= {"tasks": list(spec.tasks), "default_for": list(spec.default_for), "demo": spec.demo}
+        card |= {"defaults": plain(spec.defaults)}
+    if isinstance(spec, MethodSpec):
+        card |= {"prompts": list(spec.prompts), "fusions": list(spec.fusions), "defaults": plain(spec.defaults)}
+        card["recipes"] = _recipes(registry, spec)
+    else:
+        card["settings"] = [asdict(setting) for setting in describe(spec.config)]
+    return card
+
+
+def _recipes(registry: Registry, spec: MethodSpec) -> list[dict[str, Any]]:
+    """The recipes of a method; those for tasks that are not installed are listed without content."""
+    rows = []
+    for task, variant in recipes_of(spec):
+        row: dict[str, Any] = {"task": task, "variant": variant}
+        recipe = (
+            load_recipe(registry, registry.methods.key(spec.name), task, variant) if task in registry.tasks else None
+        )
+        if recipe is not None:
+            row |= {"summary": recipe.summary, "settings": plain(recipe.settings), "published": plain(recipe.published)}
+        rows.append(row)
+    return rows
+
+
+def _print_card(card: Mapping[str, Any]) -> None:
+    click.echo(f"{card['kind']} {card['name']}")
+    for key, value in card.items():
+        if key in ("kind", "name", "settings", "recipes") or value in ("", [], {}, None):
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        if isinstance(value, dict):
+            text = "; ".join(
+                f"{name}: {', '.join(item) if isinstance(item, list) else item}" for name, item in value.items()
+            )
+        click.echo(f"  {key:<12} {text}")
+    if card.get("settings"):
+        click.echo("  settings")
+        for setting in card["settings"]:
+            click.echo(f"    {setting['name']} = {json.dumps(setting['default'])}  ({setting['type']})")
+            if setting["help"]:
+                click.echo(f"        {setting['help']}")
+    for recipe in card.get("recipes", ()):
+        variant = f" --recipe {recipe['variant']}" if recipe["variant"] else ""
+        click.echo(f"  recipe       --task {recipe['task']}{variant}: {recipe.get('summary', 'task not installed')}")
+        for row in recipe.get("published", ()):
+            click.echo(f"    published  {row['metric']} {row['value']}  ({row['source']})")
+
+
+@plugins.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """Check every installed plugin: version, origin, import time, and the traceback of one that is broken.
+
+    Leaves with exit code 1 if a plugin is broken.
+    """
+    policy = PluginPolicy.from_environment()
+    loaded = load_plugins(PluginPolicy(allow=policy.allow, block=policy.block, strict=False))
+    if as_json:
+        rows = [{"distribution": one.distribution, **_record(one), "traceback": one.traceback} for one in loaded]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for one in loaded:
+            _print_health(one)
+        states = [one.state for one in loaded]
+        click.echo(", ".join(f"{states.count(state)} {state}" for state in ("ok", "broken", "blocked")))
+    if any(one.state == "broken" for one in loaded):
+        raise click.exceptions.Exit(1)
+
+
+def _print_health(plugin: LoadedPlugin) -> None:
+    click.echo(f"{plugin.distribution} {plugin.version}: {plugin.state}")
+    click.echo(f"  {plugin.entry_point} = {plugin.module}, imported in {plugin.import_ms:.0f} ms")
+    if plugin.heavy:
+        click.echo(f"  its light module imports {', '.join(plugin.heavy)}: that makes every command slow to start")
+    if plugin.error:
+        click.echo(f"  {plugin.error}")
+    for line in plugin.traceback.splitlines():
+        click.echo(f"    {line}")

@@ -1,0 +1,24 @@
+"""The configuration of a run: layers, merging, validation against the dataclasses of specs. Imports no torch."""
+
+from avcore.config.recipes import Recipe, load_recipe, recipes_of
+from avcore.config.records import Chosen, DataConfig, OptimConfig, RunConfig, StreamConfig, TrainConfig
+from avcore.config.resolve import Resolved, resolve_config
+from avcore.config.settings import Setting, describe, plain, require
+
+__all__ = [
+    "Chosen",
+    "DataConfig",
+    "OptimConfig",
+    "Recipe",
+    "Resolved",
+    "RunConfig",
+    "Setting",
+    "StreamConfig",
+    "TrainConfig",
+    "describe",
+    "load_recipe",
+    "plain",
+    "recipes_of",
+    "require",
+    "resolve_config",
+]

@@ -1,0 +1,125 @@
+"""Which data set a run reads, and from where: ``--data``, then ``$AVCORE_DATA/<data set>``, then the task's default."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avcore.config.settings import Layer, Leaf, Leaves, coerce
+from avcore.errors import AVCoreError
+from avcore.specs import DatasetSpec
+
+if TYPE_CHECKING:
+    from avcore.registry import Registry
+
+__all__ = ["Source", "choose_source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set, its key in the registry, and leaves for ``data.dataset`` and ``data.root``."""
+
+    spec: DatasetSpec | None
+    leaves: Leaves
+
+
+def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: bool) -> Source:
+    """Choose among the data sets that serve ``task``.
+
+    Args:
+        given: what the user set; ``data.dataset`` and ``data.root`` are looked at. A root of null counts as not given.
+        need_data: False when nothing will be read: roots may be missing, and so may a data set; without a default, the
+            only one that serves the task is taken for its settings.
+
+    Raises:
+        AVCoreError: a named root is missing, several data sets would fit, or none does.
+    """
+    name = coerce(str | None, given["data.dataset"], "data.dataset") if "data.dataset" in given else None
+    root = _given_root(given, need_data)
+    spec: DatasetSpec | None
+    if name is not None:
+        spec = _serving(registry, task, name)
+    elif root is not None:
+        spec = _only(registry, task, [one for one in registry.datasets_for(task) if not one.demo])
+    else:
+        spec = _installed(registry, task, need_data)
+    if spec is None:
+        return Source(spec=None, leaves={})
+    key = name if name is not None else registry.datasets.key(spec.name)
+    layer = Layer(f"dataset {key}")
+    leaves = {"data.dataset": Leaf(key, layer), "data.root": Leaf(None, layer)}
+    if root is None:
+        found = _folder(spec)
+        if found is not None:
+            leaves["data.root"] = Leaf(str(found), Layer("$AVCORE_DATA"))
+        elif not spec.provide and need_data:
+            raise AVCoreError(
+                f"No files for data set '{spec.name}': name their folder with --data PATH, or set AVCORE_DATA to the "
+                f"folder that holds '{spec.name}'."
+            )
+    return Source(spec=spec, leaves=leaves)
+
+
+def _given_root(given: Leaves, need_data: bool) -> Path | None:
+    leaf = given.get("data.root")
+    if leaf is None or leaf.value is None:
+        return None
+    root: Path = coerce(Path, leaf, "data.root")
+    if need_data and not root.is_dir():
+        kind = "is a file, not a folder" if root.exists() else "does not exist"
+        raise AVCoreError(f"The data root '{leaf.value}' {kind} ({leaf.layer.name}).")
+    return root
+
+
+def _folder(spec: DatasetSpec) -> Path | None:
+    """``$AVCORE_DATA/<name>`` where it exists."""
+    parent = os.environ.get("AVCORE_DATA")
+    if not parent:
+        return None
+    if not Path(parent).is_dir():
+        raise AVCoreError(f"AVCORE_DATA names '{parent}', which is no folder.")
+    folder = Path(os.path.abspath(parent)) / spec.name
+    return folder if folder.is_dir() else None
+
+
+def _listed(registry: "Registry", specs: Iterable[DatasetSpec]) -> str:
+    return ", ".join(registry.datasets.key(spec.name) for spec in specs)
+
+
+def _serving(registry: "Registry", task: str, name: str) -> DatasetSpec:
+    spec, serving = registry.datasets[name], registry.datasets_for(task)
+    if spec not in serving:
+        raise AVCoreError(
+            f"Data set '{name}' does not serve task '{task}'. Those that do: {_listed(registry, serving) or 'none'}."
+        )
+    return spec
+
+
+def _only(registry: "Registry", task: str, specs: list[DatasetSpec]) -> DatasetSpec:
+    if not specs:
+        raise AVCoreError(f"No installed plugin reads files for task '{task}'; install one that does.")
+    if len(specs) > 1:
+        raise AVCoreError(
+            f"Several data sets serve task '{task}': choose with --set data.dataset=NAME, one of "
+            f"{_listed(registry, specs)}."
+        )
+    return specs[0]
+
+
+def _installed(registry: "Registry", task: str, need_data: bool) -> DatasetSpec | None:
+    """The data set under ``$AVCORE_DATA``, else the default one of the task."""
+    present = [one for one in registry.datasets_for(task) if not one.demo and _folder(one) is not None]
+    if present:
+        return _only(registry, task, present)
+    default = registry.default_dataset(task)
+    serving = registry.datasets_for(task)
+    if default is None and not need_data:
+        return serving[0] if len(serving) == 1 else None
+    if default is None:
+        named = f" ({_listed(registry, serving)})" if serving else ""
+        raise AVCoreError(
+            f"No data for task '{task}': name a folder with --data PATH, or set AVCORE_DATA to the folder that holds "
+            f"the data sets{named}, or install a plugin that brings a default, such as avcore-demo."
+        )
+    return default

@@ -1,0 +1,126 @@
+"""Recipes: the published settings of a method on a task, with the published numbers, as YAML inside its package.
+
+``recipes/<task>.yaml`` is the plain recipe, ``recipes/<task>.<variant>.yaml`` a variant::
+
+    summary: one line
+    settings: {optim: {lr: 3.0e-4}, parts: {copl.rows: {length: 10}}}
+    published: [{metric: M_J, value: 84.7, source: "Table 3"}]
+"""
+
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from avcore.errors import AVCoreError, did_you_mean
+from avcore.specs import MethodSpec
+
+if TYPE_CHECKING:
+    from avcore.registry import Registry
+
+__all__ = ["Recipe", "load_recipe", "parse_yaml", "recipes_of"]
+
+_KEYS = ("summary", "settings", "published")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe as read.
+
+    Attributes:
+        method, task: names; ``variant`` is None for the plain recipe.
+        settings: a configuration tree.
+        published: one mapping for each published number: at least ``metric``, ``value``, ``source``.
+    """
+
+    method: str
+    task: str
+    variant: str | None = None
+    summary: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    published: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``copl/avs`` or ``copl/avs.variant``."""
+        return f"{self.method}/{self.task}" + (f".{self.variant}" if self.variant else "")
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The mapping in a YAML text; raises AVCoreError naming ``source`` when it is none."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=True) if text.strip() else {}
+    except YAMLError as error:
+        raise AVCoreError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except OmegaConfBaseException as error:
+        raise AVCoreError(f"{source} cannot be read: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise AVCoreError(f"{source} holds a {type(content).__name__}; it must hold keys and values.")
+    return {str(key): value for key, value in content.items()}
+
+
+def _folder(spec: MethodSpec) -> Traversable | None:
+    if not spec.recipes:
+        return None
+    try:
+        folder = importlib.resources.files(spec.recipes) / "recipes"
+    except ModuleNotFoundError:
+        raise AVCoreError(f"Method '{spec.name}' keeps its recipes in '{spec.recipes}', which is no package.") from None
+    return folder if folder.is_dir() else None
+
+
+def recipes_of(spec: MethodSpec) -> list[tuple[str, str | None]]:
+    """(task, variant) of every recipe that a method ships; the variant of a plain recipe is None."""
+    folder = _folder(spec)
+    if folder is None:
+        return []
+    stems = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return [(task, variant or None) for task, _, variant in (stem.partition(".") for stem in stems)]
+
+
+def load_recipe(registry: "Registry", method: str, task: str, variant: str | None = None) -> Recipe | None:
+    """Read the recipe of a method on a task; None when the plain one is asked for and there is none.
+
+    Raises:
+        AVCoreError: the variant does not exist, or the file is malformed.
+    """
+    spec, task = registry.methods[method], registry.tasks[task].name
+    variants = [known for served, known in recipes_of(spec) if served == task]
+    if variant not in variants:
+        if variant is None:
+            return None
+        named = [known for known in variants if known is not None]
+        raise AVCoreError(
+            f"Method '{method}' has no recipe '{variant}' for task '{task}'.{did_you_mean(variant, named)} "
+            f"Variants: {', '.join(named) or 'none'}."
+        )
+    folder = _folder(spec)
+    assert folder is not None
+    file = f"{task}.{variant}.yaml" if variant else f"{task}.yaml"
+    source = f"Recipe {spec.recipes}/recipes/{file}"
+    content = parse_yaml((folder / file).read_text(encoding="utf-8"), source)
+    for key in content:
+        if key not in _KEYS:
+            raise AVCoreError(f"{source}: unknown key '{key}'.{did_you_mean(key, _KEYS)} Keys: {', '.join(_KEYS)}.")
+    published = content.get("published") or []
+    if not isinstance(published, list) or not all(isinstance(row, dict) for row in published):
+        raise AVCoreError(f"{source}: 'published' must be a list of mappings.")
+    for row in published:
+        if missing := [key for key in ("metric", "value", "source") if key not in row]:
+            raise AVCoreError(f"{source}: an entry of 'published' lacks {', '.join(missing)}.")
+    settings = content.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise AVCoreError(f"{source}: 'settings' must be a mapping.")
+    return Recipe(
+        method=spec.name,
+        task=task,
+        variant=variant,
+        summary=str(content.get("summary") or ""),
+        settings=settings,
+        published=tuple(published),
+    )

@@ -1,0 +1,130 @@
+"""The configuration of a run, typed and frozen. Settings of plugins sit in it as the dataclasses of their specs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from avcore.config.settings import require
+from avcore.specs import ClipSettings, NoConfig
+
+__all__ = ["Chosen", "DataConfig", "OptimConfig", "RunConfig", "StreamConfig", "Streams", "TrainConfig"]
+
+Streams = Literal["visual", "audio", "both"]
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser and its learning rates."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # update rule; sgd takes its momentum from betas[0]
+    lr: float = 1e-3  # learning rate of the parts (prompts and fusions)
+    head_lr: float = 1e-4  # learning rate of the head
+    betas: tuple[float, float] = (0.9, 0.999)  # decay of the running means of gradient and squared gradient
+    eps: float = 1e-8  # added to the root of the squared gradient's mean
+    weight_decay: float = 0.0  # L2 term of adam, decoupled decay of adamw
+    schedule: Literal["constant", "step", "cosine"] = "constant"  # course of both learning rates after the warm-up
+    warmup_epochs: float = 0.0  # epochs of linear rise from zero, fractions allowed
+    step_epochs: int = 3  # schedule=step: epochs between two drops
+    step_factor: float = 0.35  # schedule=step: factor of each drop
+    min_lr: float = 0.0  # schedule=cosine: where the learning rates end
+    clip_norm: float | None = None  # largest norm of the whole gradient; null does not clip
+    accumulate: int = 1  # batches whose gradients make one step
+
+    def __post_init__(self) -> None:
+        for key in ("lr", "head_lr", "weight_decay", "warmup_epochs", "min_lr"):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
+        require(self.eps > 0, "eps", self.eps, "above 0")
+        require(self.step_epochs >= 1, "step_epochs", self.step_epochs, "1 or more")
+        require(0 < self.step_factor <= 1, "step_factor", self.step_factor, "above 0 and at most 1")
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0 or null")
+        require(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long to train, and when to look."""
+
+    epochs: int = 10  # passes over the training split
+    batch_size: int = 8  # clips in a training batch
+    eval_batch_size: int = 8  # clips in an evaluation batch
+    precision: Literal["bf16", "fp32"] = "bf16"  # of frozen weights and activations; parts and head stay in fp32
+    eval_every: int = 1  # epochs between two evaluations
+    log_every: int = 10  # steps between two log lines
+    evaluate: tuple[str, ...] = ("test",)  # splits to evaluate with the best checkpoint after training
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
+        for key in ("batch_size", "eval_batch_size", "eval_every", "log_every"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """The backbone of one stream; None (audio only): the stream shares the visual trunk."""
+
+    backbone: str | None = None  # name of the backbone; null (audio): share the visual one
+    settings: Any = field(default_factory=NoConfig)  # the config dataclass of its family
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Something picked by name, with its settings."""
+
+    name: str  # which one
+    settings: Any = field(default_factory=NoConfig)  # its config dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data, where, and how they are read."""
+
+    dataset: str | None = None  # name of the reader
+    root: Path | None = None  # its folder; null: $AVCORE_DATA/<dataset>, else made by the data set itself
+    workers: int = 0  # loader processes; 0 reads in the main one
+    cache: Path | None = None  # folder of decoded clips; null: the user's cache folder
+    settings: Any = field(default_factory=ClipSettings)  # the config dataclass of the data set
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, "workers", self.workers, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run.
+
+    Attributes:
+        prompts, fusion: names of parts, in the order in which their edits concatenate.
+        parts: full name of a part -> the config dataclass of its spec.
+        part_streams: name of a prompt -> the streams it is put into (``parts.<name>.streams``).
+        task_options: the config dataclass of the task.
+    """
+
+    task: str  # name of the task
+    method: str | None = None  # published method whose parts and recipe are used
+    recipe: str | None = None  # variant of the method's recipe; null: the plain one, where there is one
+    prompts: tuple[str, ...] = ()  # parts acting on one stream
+    fusion: tuple[str, ...] = ()  # parts reading both streams
+    streams: Streams = "both"  # which branches run
+    protocol: Literal["clean", "paper"] = "clean"  # clean: selected on val, test read once; paper: as published
+    seed: int = 0  # of every random draw
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    deterministic: bool = False  # only operators that repeat bit by bit, where they exist
+    baseline: bool = False  # also train the head alone with the same recipe, to compare
+    visual: StreamConfig = field(default_factory=StreamConfig)
+    audio: StreamConfig = field(default_factory=StreamConfig)
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    part_streams: Mapping[str, Streams] = field(default_factory=dict)
+    head: Chosen
+    task_options: Any = field(default_factory=NoConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        require(_DEVICE.fullmatch(self.device) is not None, "device", self.device, "auto, cpu, cuda or cuda:N")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2**63 - 1")

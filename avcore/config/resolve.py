@@ -1,0 +1,447 @@
+"""One configuration from many layers, each value remembering the layer it comes from.
+
+Later wins: dataclass defaults, task, method, recipe, data set, ``--config FILE``, dedicated options,
+``--set key=value``. Which task, method, recipe and data set are meant is known from the user's layers alone, so it is
+found first; their own layers cannot change it.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from avcore.config.datasource import choose_source
+from avcore.config.recipes import Recipe, load_recipe, parse_yaml
+from avcore.config.records import Chosen, DataConfig, OptimConfig, RunConfig, StreamConfig, Streams, TrainConfig
+from avcore.config.settings import (
+    Layer,
+    Leaf,
+    Leaves,
+    build,
+    coerce,
+    flatten,
+    nest,
+    overlay,
+    plain,
+    section,
+    unknown_key,
+)
+from avcore.errors import AVCoreError
+from avcore.specs import PromptSpec, Spec
+
+if TYPE_CHECKING:
+    from avcore.registry import PartKind, Registry, Table
+
+__all__ = ["Resolved", "resolve_config"]
+
+_SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", "baseline")
+_SECTIONS = ("visual", "audio", "parts", "head", "task_options", "data", "optim", "train")
+_TOP = (*_SCALARS[:3], "prompts", "fusion", *_SCALARS[3:], *_SECTIONS)
+_CORE_KEYS = (
+    *(f"optim.{entry.name}" for entry in dataclasses.fields(OptimConfig)),
+    *(f"train.{entry.name}" for entry in dataclasses.fields(TrainConfig)),
+    *(f"data.{entry.name}" for entry in dataclasses.fields(DataConfig) if entry.name != "settings"),
+    "visual.backbone",
+    "audio.backbone",
+    "head.name",
+)
+# What picks the layers themselves cannot come from one of them.
+_USER_ONLY = ("task", "method", "recipe", "data.dataset", "data.root")
+# A name -> the sections and keys that belong to what it names.
+_OWNED: Mapping[str, tuple[str, ...]] = {
+    "task": ("recipe", "head", "task_options", "data"),
+    "method": ("recipe", "prompts", "fusion"),
+    "visual.backbone": ("visual",),
+    "audio.backbone": ("audio",),
+    "head.name": ("head",),
+    "data.dataset": ("data",),
+}
+# Names that decide which parts there are.
+_LISTING = ("method", "prompts", "fusion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A configuration and how it came about.
+
+    Attributes:
+        config: what the run uses.
+        origins: dotted key of every leaf of `tree` -> name of its layer.
+        recipe: the recipe that was applied, with the published numbers; None if there was none.
+    """
+
+    config: RunConfig
+    origins: Mapping[str, str]
+    recipe: Recipe | None = field(default=None)
+
+    def tree(self) -> dict[str, Any]:
+        """The whole configuration as plain values; given back as ``file=``, it makes an equal configuration."""
+        return _tree(self.config)
+
+    def yaml(self) -> str:
+        """`tree` as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.tree()))
+
+
+def resolve_config(
+    registry: "Registry",
+    *,
+    method: str | None = None,
+    task: str | None = None,
+    recipe: str | None = None,
+    prompts: str | Sequence[str] | None = None,
+    fusion: str | Sequence[str] | None = None,
+    streams: str | None = None,
+    visual: str | None = None,
+    audio: str | None = None,
+    data: str | Path | None = None,
+    file: str | Path | Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+    need_data: bool = True,
+) -> Resolved:
+    """Resolve the configuration of a run.
+
+    Args:
+        registry: where names are looked up.
+        method, task, recipe, streams, visual, audio: dedicated options; None means not given. ``method="none"`` picks
+            no method, ``audio="shared"`` the visual trunk for sound.
+        prompts, fusion: names of parts, ``"a+b"`` or a sequence, a method for all of its own, ``"none"``.
+        data: root of the data.
+        file: a YAML file, or the tree itself.
+        options: further dedicated options, dotted key -> value; None values are skipped.
+        sets: ``key=value`` texts, values by the rules of YAML.
+        need_data: False when no data will be read (counting parameters, predicting from a checkpoint).
+
+    Raises:
+        AVCoreError: anything that is unknown, missing or out of range; names the key and its layer.
+    """
+    dedicated = {
+        "method": method,
+        "task": task,
+        "recipe": recipe,
+        "prompts": prompts,
+        "fusion": fusion,
+        "streams": streams,
+        "visual.backbone": visual,
+        "audio.backbone": audio,
+        "data.root": None if data is None else str(data),
+        **(options or {}),
+    }
+    user_layers = _without_replaced(
+        [
+            *([] if file is None else [_file_layer(file)]),
+            *(_option_layer(key, value) for key, value in dedicated.items() if value is not None),
+            *(_set_layer(text) for text in sets),
+        ]
+    )
+    user: Leaves = {}
+    for leaves in user_layers:
+        user = overlay(user, leaves)
+
+    chosen: Leaves = {}
+    task_key = _task(registry, user)
+    chosen["task"] = Leaf(task_key, user["task"].layer)
+    method_key = _method(registry, user)
+    if "method" in user:
+        chosen["method"] = Leaf(method_key, user["method"].layer)
+    used = _recipe(registry, user, method_key, task_key)
+    source = choose_source(registry, task_key, user, need_data=need_data)
+
+    layers = [_task_layer(registry, task_key)]
+    if method_key is not None:
+        spec = registry.methods[method_key]
+        parts = {"prompts": list(spec.prompts), "fusion": list(spec.fusions)}
+        layers.append(_plugin_layer(f"method {method_key}", {**parts, **spec.defaults}))
+    if used is not None:
+        layers.append(_plugin_layer(f"recipe {used.name}", used.settings))
+    if source.spec is not None:
+        layers.append(_plugin_layer(f"dataset {source.leaves['data.dataset'].value}", source.spec.defaults))
+    merged: Leaves = dict(source.leaves)
+    for leaves in _without_replaced([*layers, *user_layers]):
+        merged = overlay(merged, {key: leaf for key, leaf in leaves.items() if not _keeps(merged, key, leaf)})
+    merged = overlay(merged, chosen)
+
+    config = _Assembler(registry, merged, task_key).run_config()
+    return Resolved(config=config, origins=_origins(_tree(config), merged), recipe=used)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Layers
+
+
+def _leaves(tree: Mapping[str, Any], layer: Layer) -> Leaves:
+    return {key: Leaf(value, layer) for key, value in flatten(tree).items()}
+
+
+def _file_layer(file: str | Path | Mapping[str, Any]) -> Leaves:
+    if isinstance(file, Mapping):
+        return _leaves(file, Layer("given tree", user=True))
+    try:
+        text = Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise AVCoreError(f"The configuration file '{file}' cannot be read: {reason}.") from None
+    return _leaves(parse_yaml(text, f"The configuration file '{file}'"), Layer(f"file {file}", user=True))
+
+
+def _option_layer(key: str, value: Any) -> Leaves:
+    short = {"data.root": "data"}.get(key, key.removesuffix(".backbone").rpartition(".")[2])
+    if key == "audio.backbone" and value == "shared":
+        value = None
+    if isinstance(value, tuple):
+        value = list(value)
+    return {key: Leaf(value, Layer(f"option {short}", user=True))}
+
+
+def _set_layer(text: str) -> Leaves:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise AVCoreError(f"--set {text}: write KEY=VALUE, such as --set optim.lr=1e-3.")
+    tree = parse_yaml(f"value: {value}", f"The value of --set {text}")
+    return _leaves({key.strip(): tree["value"]}, Layer(f"--set {text}", user=True))
+
+
+def _plugin_layer(name: str, tree: Mapping[str, Any]) -> Leaves:
+    leaves = _leaves(tree, Layer(name))
+    for key in _USER_ONLY:
+        if key in leaves:
+            raise AVCoreError(f"The settings of {name} may not contain '{key}': only the user chooses it.")
+    return leaves
+
+
+def _task_layer(registry: "Registry", task: str) -> Leaves:
+    spec = registry.tasks[task]
+    return overlay({"head.name": Leaf(spec.head, Layer(f"task {task}"))}, _plugin_layer(f"task {task}", spec.defaults))
+
+
+def _keeps(merged: Leaves, key: str, leaf: Leaf) -> bool:
+    """Whether an explicit null of the user leaves what was found (``data.dataset: null`` means: find it)."""
+    return key in ("data.dataset", "data.root") and leaf.value is None and key in merged
+
+
+def _without_replaced(layers: Sequence[Leaves]) -> list[Leaves]:
+    """Where a later layer names another task, method, backbone, ..., take out what belonged to the earlier one.
+
+    Settings of parts stay, for the part may still be listed; the layer is then no longer to blame for those that
+    are not.
+    """
+    for name in (*_OWNED, "prompts", "fusion"):
+        last = [leaves[name].value for leaves in layers if name in leaves][-1:]
+        layers = [
+            leaves if name not in leaves or [leaves[name].value] == last else _released(leaves, name)
+            for leaves in layers
+        ]
+    return list(layers)
+
+
+def _released(leaves: Leaves, name: str) -> Leaves:
+    owned = _OWNED.get(name, ())
+    kept = {
+        key: leaf
+        for key, leaf in leaves.items()
+        if key == name or not any(key == own or key.startswith(f"{own}.") for own in owned)
+    }
+    if name in _LISTING:
+        for key, leaf in kept.items():
+            if key.startswith("parts."):
+                kept[key] = Leaf(leaf.value, Layer(leaf.layer.name))
+    return kept
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The names that decide which layers there are
+
+
+def _task(registry: "Registry", user: Leaves) -> str:
+    if "task" not in user:
+        raise AVCoreError(f"No task: give --task NAME. Available: {', '.join(registry.tasks.names()) or 'none'}.")
+    return registry.tasks.key(coerce(str, user["task"], "task"))
+
+
+def _method(registry: "Registry", user: Leaves) -> str | None:
+    if "method" not in user:
+        if "prompts" in user or "fusion" in user:
+            return None
+        raise AVCoreError(
+            f"Nothing to train: give --plugin NAME, or --prompts and --fusion, or --plugin none for the head alone. "
+            f"Methods: {', '.join(registry.methods.names()) or 'none installed'}."
+        )
+    name = coerce(str | None, user["method"], "method")
+    return None if name in (None, "none") else registry.methods.key(name)
+
+
+def _recipe(registry: "Registry", user: Leaves, method: str | None, task: str) -> Recipe | None:
+    variant = coerce(str | None, user["recipe"], "recipe") if "recipe" in user else None
+    if method is None:
+        if variant is not None:
+            raise AVCoreError(f"Recipe '{variant}' needs a method: give --plugin NAME too.")
+        return None
+    return load_recipe(registry, method, task, variant)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Leaves to records
+
+
+class _Assembler:
+    """Turns merged leaves into a `RunConfig`, section by section."""
+
+    def __init__(self, registry: "Registry", leaves: Leaves, task: str) -> None:
+        self.registry = registry
+        self.leaves = leaves
+        self.task = task
+        for key, leaf in leaves.items():
+            first = key.partition(".")[0]
+            if first not in _TOP:
+                raise unknown_key(first, leaf, _TOP, _CORE_KEYS)
+
+    def run_config(self) -> RunConfig:
+        visual = self._stream("visual", None)
+        if visual.backbone is None:
+            known = sorted(preset for spec in self.registry.backbones for preset in spec.presets)
+            raise AVCoreError(f"No backbone: give --visual NAME. Available: {', '.join(known) or 'none installed'}.")
+        made: dict[str, Any] = {
+            "prompts": self._part_names("prompts"),
+            "fusion": self._part_names("fusion"),
+            "visual": visual,
+            "audio": self._stream("audio", visual.backbone),
+            "head": self._head(),
+            "task_options": build(
+                self.registry.tasks[self.task].config, section(self.leaves, "task_options"), "task_options"
+            ),
+            "data": self._data(),
+            "optim": build(OptimConfig, section(self.leaves, "optim"), "optim"),
+            "train": build(TrainConfig, section(self.leaves, "train"), "train"),
+        }
+        made["parts"], made["part_streams"] = self._parts((*made["prompts"], *made["fusion"]))
+        scalars = {
+            entry.name: coerce(entry.type, self.leaves[entry.name], entry.name)
+            for entry in dataclasses.fields(RunConfig)
+            if entry.name in _SCALARS and entry.name in self.leaves
+        }
+        try:
+            return RunConfig(**scalars, **made)
+        except ValueError as error:
+            key = str(error).split()[0]
+            raise AVCoreError(f"{error} ({self.leaves[key].layer.name}).") from None
+
+    def _part_names(self, kind: "PartKind") -> tuple[str, ...]:
+        leaf = self.leaves.get(kind)
+        if leaf is None or leaf.value is None:
+            return ()
+        try:
+            return self.registry.parts_of(coerce(str | tuple[str, ...], leaf, kind), kind)
+        except AVCoreError as error:
+            error.args = (f"{error} ({leaf.layer.name})",)
+            raise
+
+    def _stream(self, stream: str, trunk: str | None) -> StreamConfig:
+        """A stream; ``trunk`` is the backbone whose settings apply where the stream has none of its own."""
+        leaves = section(self.leaves, stream)
+        name = coerce(str | None, leaves.pop("backbone", Leaf(None, Layer("default"))), f"{stream}.backbone")
+        family = name or trunk
+        if family is None:
+            return StreamConfig()
+        spec, _ = self.registry.backbones.find(family)
+        settings = self._settings(spec, self.registry.backbones, leaves, stream, beside=("backbone",))
+        weights = getattr(settings, "weights", None)
+        if isinstance(weights, str) and Path(weights).expanduser().is_file():
+            settings = dataclasses.replace(settings, weights=os.path.abspath(os.path.expanduser(weights)))
+        return StreamConfig(backbone=name, settings=settings)
+
+    def _head(self) -> Chosen:
+        leaves = section(self.leaves, "head")
+        name = self.registry.heads.key(coerce(str, leaves.pop("name"), "head.name"))
+        return Chosen(
+            name=name,
+            settings=self._settings(self.registry.heads[name], self.registry.heads, leaves, "head", beside=("name",)),
+        )
+
+    def _data(self) -> DataConfig:
+        leaves = section(self.leaves, "data")
+        own = {entry.name for entry in dataclasses.fields(DataConfig)} - {"settings"}
+        config = build(DataConfig, {key: leaf for key, leaf in leaves.items() if key in own}, "data")
+        rest = {key: leaf for key, leaf in leaves.items() if key not in own}
+        if config.dataset is None:
+            return config
+        spec = self.registry.datasets[config.dataset]
+        settings = self._settings(spec, self.registry.datasets, rest, "data", beside=tuple(sorted(own)))
+        return dataclasses.replace(config, settings=settings)
+
+    def _settings(self, spec: Spec, table: "Table[Any]", leaves: Leaves, at: str, *, beside: Sequence[str]) -> Any:
+        """The settings of ``spec``; those that a plugin's layer holds for another of the table are left out."""
+        own = _field_names(spec)
+        others = {name for other in table for name in _field_names(other)} - own
+        leaves = {key: leaf for key, leaf in leaves.items() if leaf.layer.user or key.partition(".")[0] not in others}
+        return build(spec.config, leaves, at, beside=beside)
+
+    def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, Streams]]:
+        groups: dict[str, Leaves] = {name: {} for name in listed}
+        for key, leaf in section(self.leaves, "parts").items():
+            owner = max((name for name in listed if key.startswith(f"{name}.")), key=len, default=None)
+            if owner is not None:
+                groups[owner][key[len(owner) + 1 :]] = leaf
+            elif key in listed and leaf.value in (None, {}):
+                continue
+            elif leaf.layer.user or not self._belongs_to_a_part(key):
+                raise AVCoreError(
+                    f"'parts.{key}' ({leaf.layer.name}) belongs to no part of this run. "
+                    f"Its parts: {', '.join(listed) or 'none'}."
+                )
+        parts: dict[str, Any] = {}
+        streams: dict[str, Streams] = {}
+        for name, leaves in groups.items():
+            spec = self.registry.part(name)
+            beside: tuple[str, ...] = ()
+            if isinstance(spec, PromptSpec):
+                beside = ("streams",)
+                leaf = leaves.pop("streams", Leaf("both", Layer("default")))
+                streams[name] = coerce(Streams, leaf, f"parts.{name}.streams")
+            parts[name] = build(spec.config, leaves, f"parts.{name}", beside=beside)
+        return parts, streams
+
+    def _belongs_to_a_part(self, key: str) -> bool:
+        names = [*self.registry.prompts.names(), *self.registry.fusions.names()]
+        return any(key.startswith(f"{name}.") for name in names)
+
+
+def _field_names(spec: Spec) -> set[str]:
+    return {entry.name for entry in dataclasses.fields(spec.config)}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Records to a tree
+
+
+def _tree(config: RunConfig) -> dict[str, Any]:
+    tree: dict[str, Any] = {key: plain(getattr(config, key)) for key in _TOP if key not in _SECTIONS}
+    for stream in ("visual", "audio"):
+        chosen: StreamConfig = getattr(config, stream)
+        tree[stream] = {"backbone": chosen.backbone, **plain(chosen.settings)}
+    tree["parts"] = nest(
+        {
+            name: {**({"streams": config.part_streams[name]} if name in config.part_streams else {}), **plain(settings)}
+            for name, settings in config.parts.items()
+        }
+    )
+    tree["head"] = {"name": config.head.name, **plain(config.head.settings)}
+    tree["task_options"] = plain(config.task_options)
+    data = plain(config.data)
+    tree["data"] = {**{key: value for key, value in data.items() if key != "settings"}, **data["settings"]}
+    tree["optim"], tree["train"] = plain(config.optim), plain(config.train)
+    return tree
+
+
+def _origins(tree: Mapping[str, Any], leaves: Leaves) -> dict[str, str]:
+    found = {}
+    for key in flatten(tree):
+        inside = [leaf for other, leaf in leaves.items() if other == key or other.startswith(f"{key}.")]
+        steps = key.split(".")
+        above = [leaves[".".join(steps[:n])] for n in range(1, len(steps)) if ".".join(steps[:n]) in leaves]
+        found[key] = next((leaf.layer.name for leaf in (*inside, *above)), "default")
+    return found

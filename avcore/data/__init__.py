@@ -1,0 +1,1 @@
+"""From media files to batches: decoding, the clip cache, the loader, and the front ends that run on the device."""

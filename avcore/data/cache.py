@@ -1,0 +1,193 @@
+"""The clip cache on disk: pictures at the size and sound at the rate that a backbone takes, decoded once.
+
+An entry is a ``.npy`` file, memory-mapped when it is read, and named by the content of its source files and by every
+setting that shaped it. A changed file or setting therefore leads to another entry, never to stale data. Entries are
+written aside and renamed, so that any number of processes may fill one cache: at worst two decode the same clip. An
+entry cut short by a full disk or a crash is found out and made again.
+
+Shape letters: T segments, S samples, Y and X image rows and columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from avcore.data.container import existing
+from avcore.data.media import decode_audio, decode_frames, read_picture, segment_times
+from avcore.errors import AVCoreError
+from avcore.tasks import Clip
+
+__all__ = ["ClipCache", "default_location"]
+
+FORMAT = 1  # part of every name; to be raised whenever the same settings come to mean other bytes
+SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its timestamps
+
+
+def default_location() -> Path:
+    """``$AVCORE_CACHE``, else ``~/.cache/avcore``; clips lie in ``clips`` below it."""
+    return Path(os.environ.get("AVCORE_CACHE") or Path.home() / ".cache" / "avcore") / "clips"
+
+
+class ClipCache:
+    """Decoded clips, kept under ``root`` (by default under `default_location`).
+
+    Args:
+        root: the folder; made when it is first needed.
+        segments: T, pictures of each clip.
+    """
+
+    def __init__(self, root: Path | None, *, segments: int) -> None:
+        self.root = default_location() if root is None else Path(root)
+        self.segments = segments
+        self._sources = _Sources(self.root / "sources.jsonl")
+
+    def frames(self, clip: Clip, size: int) -> np.ndarray:
+        """The pictures of a clip, (T, 3, Y, X) uint8 at ``size`` px, read-only.
+
+        Of a video, the frame in the middle of each segment (`segment_times`).
+
+        Raises:
+            AVCoreError: a source file is missing or cannot be read, or the clip has not T pictures.
+        """
+        frames = clip.frames
+        if isinstance(frames, Path):
+            times = segment_times(self.segments, clip.start, clip.seconds)
+            sources, settings = [frames], {"size": size, "times": times}
+            make = partial(decode_frames, frames, times, size)
+        elif len(frames) == self.segments:
+            sources, settings = list(frames), {"size": size}
+            make = partial(_read_pictures, frames, size)
+        else:
+            raise AVCoreError(f"Clip {clip.name} has {len(frames)} pictures for {self.segments} segments.")
+        return self._entry("frames", sources, settings, (self.segments, 3, size, size), np.uint8, make)
+
+    def audio(self, clip: Clip, rate: int) -> np.ndarray:
+        """The sound of a clip, (S,) int16 at ``rate`` Hz with S = round(seconds * rate), read-only.
+
+        Raises:
+            AVCoreError: a source file is missing, cannot be read, or has no sound.
+        """
+        source = clip.frames if clip.audio is None else clip.audio
+        if not isinstance(source, Path):
+            raise AVCoreError(f"Clip {clip.name} has neither a sound file nor a video to take the sound from.")
+        shape = (round(clip.seconds * rate),)
+        settings = {"rate": rate, "start": clip.start, "seconds": clip.seconds}
+        make = partial(decode_audio, source, rate=rate, start=clip.start, seconds=clip.seconds)
+        return self._entry("audio", [source], settings, shape, np.int16, make)
+
+    def _entry(
+        self,
+        kind: str,
+        sources: Sequence[Path],
+        settings: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: type[np.generic],
+        make: Callable[[], np.ndarray],
+    ) -> np.ndarray:
+        contents = [self._sources.digest(path) for path in sources]
+        named_by = json.dumps([FORMAT, kind, contents, dict(settings)], sort_keys=True)
+        name = hashlib.sha256(named_by.encode()).hexdigest()[:40]
+        path = self.root / kind / name[:2] / f"{name}.npy"
+        found = _load(path, shape, dtype)
+        if found is not None:
+            return found
+        made = make()
+        _save(path, made)
+        return made
+
+
+def _read_pictures(paths: Sequence[Path], size: int) -> np.ndarray:
+    return np.stack([read_picture(path, size) for path in paths])
+
+
+def _load(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray | None:
+    """A memory map of an entry, None where it is missing, cut short or not what it should be."""
+    try:
+        entry: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return entry if entry.shape == shape and entry.dtype == dtype else None
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write an entry aside and rename it; no reader ever sees half of it."""
+    aside = path.with_name(f"{path.stem}.{uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise AVCoreError(
+            f"The clip cache {path.parent.parent.parent} cannot be written: {error.strerror}. "
+            "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
+        ) from error
+
+
+class _Sources:
+    """The SHA-256 of files, remembered by path, size and times, so that unchanged files are read once, not every epoch.
+
+    The memory is a file of one JSON line for each digest, appended in a single write; a later line counts, and a line
+    torn by a crash is skipped.
+    """
+
+    def __init__(self, index: Path) -> None:
+        self.index = index
+        self._known: dict[str, tuple[list[int], str]] | None = None
+
+    def digest(self, path: Path) -> str:
+        """The SHA-256 of a file's bytes, in hexadecimal."""
+        path = existing(path)
+        if self._known is None:
+            self._known = self._read()
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        remembered = self._known.get(str(path))
+        if remembered is not None and remembered[0] == stamp:
+            return remembered[1]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if time.time_ns() - max(stamp[1:]) > SETTLED_NS:
+            self._known[str(path)] = (stamp, digest)
+            self._append(json.dumps([str(path), stamp, digest]) + "\n")
+        return digest
+
+    def _read(self) -> dict[str, tuple[list[int], str]]:
+        if not self.index.exists():
+            return {}
+        known: dict[str, tuple[list[int], str]] = {}
+        for line in self.index.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, TypeError):
+                path, stamp, digest = json.loads(line)
+                known[path] = (stamp, digest)
+        return known
+
+    def _append(self, line: str) -> None:
+        try:
+            self.index.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.index, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise AVCoreError(
+                f"The clip cache {self.index.parent} cannot be written: {error.strerror}. "
+                "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
+            ) from error

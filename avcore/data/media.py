@@ -1,0 +1,264 @@
+"""Pictures and sound out of media files, with PyAV (FFmpeg's libraries) and Pillow.
+
+Time 0 of a file is where its earliest stream begins. Everything runs on one thread, because the loader decodes several
+clips side by side. Shape letters: T times, S samples, Y and X image rows and columns.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import Image
+
+from avcore.data.container import MAX_SECONDS, check_size, existing, opened, origin, packets, video_stream
+from avcore.errors import AVCoreError
+
+__all__ = ["MediaInfo", "decode_audio", "decode_frames", "probe", "read_picture", "segment_times"]
+
+SEEK_COST = 2.0  # of a frame decoded after a seek, in units of one decoded in sequence
+ROUNDING = 0.0005  # s: Matroska rounds timestamps to 1 ms, so that a frame may begin just after its due time
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaInfo:
+    """What a media file holds; None for what it has not.
+
+    Attributes:
+        duration_s: length of the file, s.
+        fps: mean frames per second.
+        width, height: px, as stored.
+        audio_rate: Hz.
+        channels: of the sound.
+        frames: number of pictures.
+    """
+
+    duration_s: float
+    fps: float | None
+    width: int | None
+    height: int | None
+    audio_rate: int | None
+    channels: int | None
+    frames: int | None
+
+
+def probe(path: Path | str) -> MediaInfo:
+    """Read what a media file says of itself, without decoding it.
+
+    Raises:
+        AVCoreError: the file is missing, unreadable, or holds neither pictures nor sound.
+    """
+    with opened(path) as container:
+        video = video_stream(container)
+        audio = container.streams.audio[0] if container.streams.audio else None
+        if video is None and audio is None:
+            raise AVCoreError(f"{path} holds neither pictures nor sound.")
+        return MediaInfo(
+            duration_s=(container.duration or 0) / av.time_base,
+            fps=float(video.average_rate) if video is not None and video.average_rate else None,
+            width=video.codec_context.width if video is not None else None,
+            height=video.codec_context.height if video is not None else None,
+            audio_rate=audio.codec_context.sample_rate if audio is not None else None,
+            channels=audio.codec_context.channels if audio is not None else None,
+            frames=None if video is None else video.frames or sum(p.size > 0 for p in container.demux(video)),
+        )
+
+
+def segment_times(segments: int, start: float, seconds: float, offset: float = 0.5) -> tuple[float, ...]:
+    """When each of T equal segments is looked at, s: at the fraction ``offset`` of it, by default in the middle."""
+    return tuple(start + (index + offset) * seconds / segments for index in range(segments))
+
+
+def _resized(picture: Image.Image, size: int) -> np.ndarray:
+    picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def read_picture(path: Path | str, size: int) -> np.ndarray:
+    """Read a picture file of any colour mode and resize it to ``size`` px square (bicubic, antialiased, no crop).
+
+    Returns:
+        (3, Y, X) uint8, RGB.
+
+    Raises:
+        AVCoreError: the file is missing, no picture, damaged, or more than 8192 px wide or high.
+    """
+    path = existing(path)
+    try:
+        with Image.open(path) as picture:
+            check_size(path, *picture.size)
+            return _resized(picture.convert("RGB"), size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise AVCoreError(f"{path} cannot be read as a picture: {error}.") from error
+
+
+def decode_frames(path: Path | str, times_s: Sequence[float], size: int) -> np.ndarray:
+    """The frames that are shown at given times, resized to ``size`` px square (bicubic, antialiased, no crop).
+
+    A time before the first frame takes the first one, a time after the end the last one. The file is decoded in
+    sequence or, where keyframes lie close together, from the keyframe before each time; the frames are the same.
+
+    Args:
+        path: a video file of any format that FFmpeg reads.
+        times_s: T times in any order, s from time 0 of the file.
+        size: Y = X, px.
+
+    Returns:
+        (T, 3, Y, X) uint8, RGB, turned upright where the file asks for it.
+
+    Raises:
+        AVCoreError: the file is missing, damaged, cut short, without pictures, or more than 8192 px wide or high.
+    """
+    for look in (_by_seeking, _in_sequence):
+        with opened(path) as container:
+            video = video_stream(container)
+            if video is None or video.time_base is None:
+                raise AVCoreError(f"{path} has no pictures, only sound.")
+            video.codec_context.thread_count = 1
+            wanted = [int((time + origin(container) + ROUNDING) / video.time_base) for time in times_s]
+            found = look(container, video, wanted, size)
+            if found is not None:
+                return np.stack([found[time] for time in wanted])
+    raise AssertionError("decoding in sequence always finds a frame or raises")
+
+
+def _frames(container: InputContainer, video: VideoStream) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames with their timestamps, in order, from where the container stands."""
+    for packet in packets(container, video):
+        for frame in packet.decode():
+            if frame.pts is not None:
+                yield frame.pts, frame
+
+
+def _picture(frame: VideoFrame, size: int, path: str) -> np.ndarray:
+    check_size(Path(path), frame.width, frame.height)
+    upright = np.rot90(frame.to_ndarray(format="rgb24", threads=1), round(frame.rotation / 90))
+    return _resized(Image.fromarray(np.ascontiguousarray(upright)), size)
+
+
+def _in_sequence(
+    container: InputContainer, video: VideoStream, wanted: Sequence[int], size: int
+) -> Mapping[int, np.ndarray]:
+    """Decode until the last of the wanted timestamps, and keep the frame shown at each."""
+    pending = sorted(set(wanted), reverse=True)
+    found: dict[int, np.ndarray] = {}
+    shown: VideoFrame | None = None
+    for timestamp, frame in _frames(container, video):
+        if shown is not None and timestamp > pending[-1]:
+            picture = _picture(shown, size, container.name)
+            while pending and timestamp > pending[-1]:
+                found[pending.pop()] = picture
+            if not pending:
+                return found
+        shown = frame
+    if shown is None:
+        raise AVCoreError(f"{container.name} has a video stream without a single picture in it.")
+    return found | dict.fromkeys(pending, _picture(shown, size, container.name))
+
+
+def _by_seeking(
+    container: InputContainer, video: VideoStream, wanted: Sequence[int], size: int
+) -> Mapping[int, np.ndarray] | None:
+    """Decode only what lies between the wanted frames and the keyframes before them.
+
+    None where that is not worth it, or where the index of the file doesn't tell exactly which frame is shown when.
+    """
+    index: list[int] = []
+    keys: list[int] = []
+    for packet in packets(container, video):
+        if packet.size == 0 or (packet.dts is not None and packet.dts > max(wanted)):
+            break
+        if packet.pts is None:
+            return None
+        index.append(packet.pts)
+        if packet.is_keyframe:
+            keys.append(packet.pts)
+    index.sort()
+    if not index or not keys or min(keys) > index[0] or len(set(index)) < len(index):
+        return None
+
+    shown_at = {time: index[max(bisect_right(index, time) - 1, 0)] for time in wanted}
+    runs: defaultdict[int, set[int]] = defaultdict(set)
+    for timestamp in shown_at.values():
+        runs[keys[bisect_right(keys, timestamp) - 1]].add(timestamp)
+    cost = sum(bisect_right(index, max(targets)) - bisect_right(index, key) + 1 for key, targets in runs.items())
+    if SEEK_COST * cost > bisect_right(index, max(shown_at.values())):
+        return None
+
+    pictures: dict[int, np.ndarray] = {}
+    for key, targets in runs.items():
+        try:
+            container.seek(key, stream=video)
+        except av.FFmpegError:  # a file that cannot be searched
+            return None
+        for timestamp, frame in _frames(container, video):
+            if timestamp in targets:
+                pictures[timestamp] = _picture(frame, size, container.name)
+            if timestamp >= max(targets):
+                break
+    if not pictures.keys() >= set(shown_at.values()):
+        return None
+    return {time: pictures[timestamp] for time, timestamp in shown_at.items()}
+
+
+def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: float) -> np.ndarray:
+    """Sound as one channel of 16 bits: channels mixed down, resampled, trimmed or zero-padded.
+
+    Args:
+        path: a sound or video file of any format that FFmpeg reads.
+        rate: of the result, Hz.
+        start: where to begin, s from time 0 of the file.
+        seconds: how much to take, s.
+
+    Returns:
+        (S,) int16 with S = round(seconds * rate).
+
+    Raises:
+        AVCoreError: the file is missing, damaged, cut short, or without sound.
+    """
+    if start < 0 or not 0 < seconds <= MAX_SECONDS:
+        raise AVCoreError(f"{path}: {seconds} s of sound from {start} s on cannot be had; both must be positive.")
+    first, count = round(start * rate), round(seconds * rate)
+    blocks: list[np.ndarray] = []
+    with opened(path) as container:
+        if not container.streams.audio:
+            raise AVCoreError(f"{path} has no sound.")
+        length = 0
+        for block in _sound(container, container.streams.audio[0], rate):
+            blocks.append(block)
+            length += len(block)
+            if length >= first + count:
+                break
+        if not blocks:
+            raise AVCoreError(f"{container.name} has a sound stream without a single sample in it.")
+    samples = np.concatenate(blocks)[first : first + count]
+    return np.pad(samples, (0, count - len(samples)))
+
+
+def _sound(container: InputContainer, audio: AudioStream, rate: int) -> Iterator[np.ndarray]:
+    """Blocks of mono int16 samples from time 0 on: silence up to where the stream begins, then the stream."""
+    audio.codec_context.thread_count = 1
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+    early: int | None = None  # samples before time 0, still to be dropped
+    for packet in packets(container, audio):
+        for frame in packet.decode():
+            if early is None:
+                begin = 0 if frame.time is None else round((frame.time - origin(container)) * rate)
+                early = max(-begin, 0)
+                yield np.zeros(max(begin, 0), np.int16)
+            for resampled in resampler.resample(frame):
+                block = resampled.to_ndarray().reshape(-1)
+                yield block[early:]
+                early = max(early - len(block), 0)
+    if early is not None:
+        for resampled in resampler.resample(None):
+            yield resampled.to_ndarray().reshape(-1)[early:]

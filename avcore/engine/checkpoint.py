@@ -1,0 +1,224 @@
+"""Checkpoints: directories that are complete or do not count.
+
+``checkpoints/step-00000120/`` holds ``model.safetensors`` (what is trained, nothing frozen), ``optimizer.safetensors``
+with ``optimizer.json``, and ``state.json``, which names sizes and hashes of the others and is written last. The
+directory is written under another name, flushed to disk and renamed. ``best.json`` names the best one; the latest is
+the complete one with the highest step, so a torn one is never taken for it.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.optim import Optimizer
+
+from avcore.engine.files import read_json, sha256, sync_directory, write_atomic, write_json
+from avcore.errors import AVCoreError
+
+__all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Progress", "load_tensors", "restore_optimizer"]
+
+CHOICES = ("best", "latest")
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run has come, enough to go on from there.
+
+    Attributes:
+        epoch: epochs completed.
+        step: optimiser steps completed.
+        position: steps completed in the epoch that has begun, 0 at its start.
+        score: of this checkpoint, None when it was not evaluated.
+        best: the best score so far.
+        scores: all scores of the evaluation that belongs to this checkpoint.
+    """
+
+    epoch: int
+    step: int
+    position: int = 0
+    score: float | None = None
+    best: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk, its hashes verified."""
+
+    path: Path
+    progress: Progress
+    frozen_digest: str
+    versions: Mapping[str, str]
+
+    def model_state(self) -> dict[str, Tensor]:
+        """The trained tensors, on the CPU."""
+        return load_tensors(self.path / "model.safetensors")
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        AVCoreError: the file is missing or damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise AVCoreError(f"Cannot read {path}: {error}.") from error
+
+
+class CheckpointStore:
+    """The ``checkpoints/`` directory of a run; keeps the best and the latest."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def save(
+        self,
+        model_state: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        progress: Progress,
+        *,
+        frozen_digest: str,
+        versions: Mapping[str, str],
+        is_best: bool,
+    ) -> Path:
+        """Write a checkpoint, then forget all but the best and this one.
+
+        Raises:
+            AVCoreError: it cannot be written; older checkpoints are as they were.
+        """
+        final = self.directory / f"step-{progress.step:08d}"
+        aside = self.directory / f".tmp-{final.name}-{os.getpid()}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            tensors, settings = _optimizer_state(optimizer)
+            write_atomic(aside / "model.safetensors", _serialise(model_state))
+            write_atomic(aside / "optimizer.safetensors", _serialise(tensors))
+            write_json(aside / "optimizer.json", settings)
+            files = {
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(aside.iterdir())
+            }
+            state = {"format": FORMAT, **asdict(progress), "frozen_digest": frozen_digest, "versions": dict(versions)}
+            write_json(aside / "state.json", {**state, "files": files})
+            sync_directory(aside)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(aside, final)
+            sync_directory(self.directory)
+        except OSError as error:
+            raise AVCoreError(f"Cannot write the checkpoint {final}: {error.strerror}.") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        if is_best:
+            write_json(self.directory / "best.json", {"checkpoint": final.name})
+        self._forget_others(final)
+        return final
+
+    def open(self, which: str = "best") -> Checkpoint:
+        """The ``best`` or the ``latest`` checkpoint.
+
+        Raises:
+            AVCoreError: there is none, or it is damaged; says what else to do.
+        """
+        if which not in CHOICES:
+            raise AVCoreError(f"There is no checkpoint '{which}': write best or latest.")
+        return self._best() if which == "best" else self._latest()
+
+    def _best(self) -> Checkpoint:
+        pointer = self.directory / "best.json"
+        if not pointer.exists():
+            raise AVCoreError(
+                f"{self.directory} has no best checkpoint yet: the run ended before its first evaluation."
+            )
+        path = self.directory / str(read_json(pointer).get("checkpoint", ""))
+        try:
+            return read_checkpoint(path)
+        except AVCoreError as error:
+            raise AVCoreError(f"{error} The latest checkpoint may be whole: try --checkpoint latest.") from error
+
+    def _latest(self) -> Checkpoint:
+        reasons: list[str] = []
+        for path in sorted(self.directory.glob("step-*"), reverse=True):
+            try:
+                return read_checkpoint(path)
+            except AVCoreError as error:
+                reasons.append(str(error))
+        raise AVCoreError(" ".join([f"{self.directory} has no complete checkpoint.", *reasons]))
+
+    def _forget_others(self, latest: Path) -> None:
+        pointer = self.directory / "best.json"
+        best = read_json(pointer)["checkpoint"] if pointer.exists() else ""
+        for path in [*self.directory.glob("step-*"), *self.directory.glob(".tmp-*")]:
+            if path.name not in (latest.name, best):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Verify a checkpoint directory and read its state.
+
+    Raises:
+        AVCoreError: a file is missing, cut short or altered; names it.
+    """
+    state = read_json(path / "state.json")
+    if state.get("format") != FORMAT:
+        raise AVCoreError(f"{path / 'state.json'} has format {state.get('format')}; this avcore reads {FORMAT}.")
+    for name, expected in state["files"].items():
+        file = path / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != expected["bytes"] or sha256(file) != expected["sha256"]:
+            found = "missing" if size is None else f"{size} bytes" if size != expected["bytes"] else "altered"
+            raise AVCoreError(
+                f"The checkpoint {path} is damaged: {name} is {found}, expected {expected['bytes']} bytes."
+            )
+    progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+    return Checkpoint(path, progress, state["frozen_digest"], state["versions"])
+
+
+def restore_optimizer(optimizer: Optimizer, checkpoint: Path) -> None:
+    """Give an optimiser of the same parameters the state it had.
+
+    Raises:
+        AVCoreError: it trains other parameters than the one that was saved.
+    """
+    saved = read_json(checkpoint / "optimizer.json")
+    tensors = load_tensors(checkpoint / "optimizer.safetensors")
+    names = [name for group in optimizer.param_groups for name in group["names"]]
+    if set(saved["names"]) != set(names):
+        differ = sorted(set(saved["names"]) ^ set(names))
+        raise AVCoreError(f"{checkpoint} was saved for other parameters; they differ in {', '.join(differ)}.")
+    state: dict[int, dict[str, Any]] = {}
+    for index, name in enumerate(names):
+        entries = {key: tensors[f"{name}/{key}"] for key in saved["tensors"].get(name, [])}
+        state[index] = {**entries, **saved["values"].get(name, {})}
+    current = optimizer.state_dict()
+    optimizer.load_state_dict({"state": {k: v for k, v in state.items() if v}, "param_groups": current["param_groups"]})
+
+
+def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors as ``"parameter/key"``, and what else there is as plain values."""
+    names = [name for group in optimizer.param_groups for name in group["names"]]
+    tensors: dict[str, Tensor] = {}
+    settings: dict[str, Any] = {"names": names, "tensors": {}, "values": {}}
+    for index, entries in optimizer.state_dict()["state"].items():
+        name = names[index]
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}/{key}"] = value
+                settings["tensors"].setdefault(name, []).append(key)
+            else:
+                settings["values"].setdefault(name, {})[key] = value
+    return tensors, settings
+
+
+def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    # Tied tensors share memory, which the format refuses; a copy of each is what a loader expects.
+    return safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})

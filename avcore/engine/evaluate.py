@@ -1,0 +1,122 @@
+"""Scores of a split, and the predictions of its first clips for pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from avcore.engine.loop import BatchLoader
+from avcore.engine.precision import autocast
+from avcore.errors import AVCoreError, did_you_mean
+from avcore.tasks import Task
+
+__all__ = ["SOUNDS", "Evaluation", "Example", "evaluate", "split_and_sound"]
+
+SOUNDS = {"_swapped": "swapped", "_mute_audio": "mute"}
+"""How the end of a split's name chooses another sound: another clip's, or silence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One clip with its prediction, on the CPU.
+
+    Attributes:
+        name: of the clip.
+        frames: (T, 3, Y, X) uint8, or None when the visual stream is off.
+        prediction: named predictions of this clip, no B axis.
+        targets: named targets of this clip, no B axis.
+    """
+
+    name: str
+    frames: Tensor | None
+    prediction: dict[str, Tensor]
+    targets: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores by name, how many clips they stand on, and the first clips' predictions."""
+
+    scores: dict[str, float]
+    clips: int
+    examples: list[Example] = field(default_factory=list)
+
+
+def split_and_sound(name: str, splits: tuple[str, ...]) -> tuple[str, str]:
+    """``test_swapped`` -> ``("test", "swapped")``; the sound is ``own``, ``swapped`` or ``mute``.
+
+    Raises:
+        AVCoreError: the data set, whose splits are given, has no such split.
+    """
+    if name in splits:
+        return name, "own"
+    for ending, sound in SOUNDS.items():
+        if name.removesuffix(ending) in splits:
+            return name.removesuffix(ending), sound
+    known = [split + ending for split in splits for ending in ("", *SOUNDS)]
+    raise AVCoreError(f"There is no split '{name}': this data set has {', '.join(splits)}.{did_you_mean(name, known)}")
+
+
+def _on_host(value: Tensor) -> Tensor:
+    """A copy on the CPU; half precision becomes fp32, which numpy and pictures can hold."""
+    return (value.float() if value.is_floating_point() else value).detach().cpu().clone()
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: BatchLoader,
+    *,
+    task: Task,
+    protocol: str,
+    precision: Literal["bf16", "fp32"],
+    device: torch.device,
+    examples: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Run a model in eval mode over a loader. The model is left in the mode in which it came.
+
+    Args:
+        model: an `AVModel`: ``model(batch)``, ``model.predict(out)``.
+        loader: the batches of a split.
+        task: makes the metrics.
+        protocol: ``clean`` or ``paper``.
+        precision: ``bf16`` or ``fp32``, as in training.
+        device: where the model is.
+        examples: keep the predictions of so many clips.
+        progress: called with the number of batches done.
+
+    Raises:
+        AVCoreError: the split has no clips.
+    """
+    training = model.training
+    model.eval()
+    metrics = task.metrics(protocol)
+    kept: list[Example] = []
+    clips = 0
+    try:
+        for number, batch in enumerate(loader):
+            on_device = batch.to(device, non_blocking=True)
+            with autocast(precision, device):
+                output = model(on_device)
+            prediction: dict[str, Tensor] = model.predict(output)  # type: ignore[operator]
+            metrics.update(prediction, on_device)
+            clips += int(batch.valid.sum())
+            for index in torch.nonzero(batch.valid).flatten().tolist()[: examples - len(kept)]:
+                kept.append(
+                    Example(
+                        name=batch.names[index],
+                        frames=None if batch.frames is None else batch.frames[index].cpu(),
+                        prediction={key: _on_host(value[index]) for key, value in prediction.items()},
+                        targets={key: _on_host(value[index]) for key, value in batch.targets.items()},
+                    )
+                )
+            if progress is not None:
+                progress(number + 1)
+    finally:
+        model.train(training)
+    if not clips:
+        raise AVCoreError("There is nothing to evaluate: the split has no clips.")
+    return Evaluation(scores=metrics.compute(), clips=clips, examples=kept)

@@ -1,0 +1,79 @@
+"""Files that are whole or not there: written aside, flushed to disk, renamed."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from avcore.errors import AVCoreError
+
+__all__ = ["read_json", "sha256", "sync_directory", "write_atomic", "write_json"]
+
+
+def sync_directory(path: Path) -> None:
+    """Flush the names in a directory to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a machine that lost power, sees the old content or the new.
+
+    Raises:
+        AVCoreError: the disk is full or the place may not be written; the old file is as it was.
+    """
+    aside = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable JSON; see `write_atomic`. JSON knows no NaN and no infinity: they become null."""
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        AVCoreError: the file is missing, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AVCoreError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise AVCoreError(f"{path} is damaged: {error}.") from error
+
+
+def _finite(content: Any) -> Any:
+    match content:
+        case float():
+            return content if math.isfinite(content) else None
+        case Mapping():
+            return {key: _finite(value) for key, value in content.items()}
+        case list() | tuple():
+            return [_finite(value) for value in content]
+        case _:
+            return content
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,192 @@
+"""The training step: accumulated gradients that equal those of the large batch, and no update that is not finite."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from avcore.engine.optim import Schedule, gradients, learning_rates, set_learning_rates
+from avcore.engine.precision import autocast, check_trainable_dtype
+from avcore.engine.randomness import seed_generators
+from avcore.errors import AVCoreError
+from avcore.tasks import Batch
+
+__all__ = ["BatchLoader", "NonFiniteError", "Step", "Trainer", "groups_of"]
+
+
+class NonFiniteError(AVCoreError):
+    """A loss or a gradient is infinite or not a number; the parameters are those of the step before."""
+
+
+class BatchLoader(Protocol):
+    """What the loop needs of a loader; `avcore.data.loader.ClipLoader` is one."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What an optimiser step did.
+
+    Attributes:
+        step, epoch: counted from 0.
+        loss: the sum of ``losses``, a mean over the valid clips.
+        losses: each named term.
+        rates: the learning rate of each kind of parameter.
+        norm: the global norm of the gradient before clipping.
+        clips: valid clips that took part.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    losses: Mapping[str, float]
+    rates: Mapping[str, float]
+    norm: float
+    clips: int
+
+    def scalars(self) -> dict[str, float]:
+        """One flat mapping: ``step``, ``epoch``, ``loss``, ``loss/<term>``, ``lr/<kind>``, ``gradient_norm``."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": self.loss,
+            **{f"loss/{name}": value for name, value in self.losses.items()},
+            **{f"lr/{kind}": value for kind, value in self.rates.items()},
+            "gradient_norm": self.norm,
+        }
+
+
+def groups_of(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
+    """Lists of ``count`` batches in a row; the last list holds what is left."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == count:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+class Trainer:
+    """Makes optimiser steps on a model; whoever calls it decides when to evaluate, save and report.
+
+    Args:
+        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch)``, ``model.parameter_groups()``.
+        optimizer, schedule: from `avcore.engine.optim`.
+        seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
+        accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
+        clip_norm: largest global norm of the gradient, None for any.
+        precision: ``bf16`` or ``fp32``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        *,
+        seed: int = 0,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        precision: Literal["bf16", "fp32"] = "fp32",
+        device: torch.device | None = None,
+    ) -> None:
+        for group in optimizer.param_groups:
+            check_trainable_dtype(zip(group["names"], group["params"], strict=True))
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.device = device or torch.device("cpu")
+
+    def epoch(self, loader: BatchLoader, *, epoch: int, first_step: int) -> Iterator[Step]:
+        """Train one epoch, step by step; the first step made is number ``first_step``."""
+        loader.set_epoch(epoch)
+        self.model.train()
+        for number, batches in enumerate(groups_of(loader, self.accumulate)):
+            yield self.step(batches, step=first_step + number, epoch=epoch)
+
+    def step(self, batches: Sequence[Batch], *, step: int, epoch: int) -> Step:
+        """One update from one or more micro-batches.
+
+        Raises:
+            NonFiniteError: loss or gradient is not finite; nothing was changed.
+        """
+        counts = [int(batch.valid.sum()) for batch in batches]
+        total = sum(counts)
+        if not total:
+            raise ValueError("A step needs at least one valid clip.")
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        micro_losses: list[Tensor] = []
+        for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
+            if not count:
+                continue
+            seed_generators(self.seed, "dropout", step, place)
+            losses = self._losses(batch.to(self.device, non_blocking=True))
+            loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
+            (loss * (count / total)).backward()  # type: ignore[no-untyped-call]
+            micro_losses.append(loss.detach())
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * (count / total)
+        norm = nn.utils.get_total_norm(gradients(self.optimizer))
+        # One transfer for everything that is looked at on the host.
+        values = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
+        named = dict(zip(sums, values, strict=False))
+        if not all(map(math.isfinite, values)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise self._not_finite(batches, counts, micro_losses, named, step=step, epoch=epoch)
+        if self.clip_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        set_learning_rates(self.optimizer, self.schedule, step)
+        self.optimizer.step()
+        return Step(
+            step=step,
+            epoch=epoch,
+            loss=sum(named.values()),
+            losses=named,
+            rates=learning_rates(self.optimizer),
+            norm=values[-1],
+            clips=total,
+        )
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        with autocast(self.precision, self.device):
+            output = self.model(batch)
+        # Outside autocast: some losses refuse half precision, none gains from it.
+        losses: dict[str, Tensor] = self.model.losses(output, batch)  # type: ignore[operator]
+        return losses
+
+    @staticmethod
+    def _not_finite(
+        batches: Sequence[Batch],
+        counts: Sequence[int],
+        losses: Sequence[Tensor],
+        named: Mapping[str, float],
+        *,
+        step: int,
+        epoch: int,
+    ) -> NonFiniteError:
+        used = [batch for batch, count in zip(batches, counts, strict=True) if count]
+        bad = [batch for batch, loss in zip(used, losses, strict=True) if not loss.isfinite()]
+        what = "loss" if bad else "gradient"
+        clips = [name for b in (bad or used) for name, valid in zip(b.names, b.valid.tolist(), strict=True) if valid]
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
+        return NonFiniteError(
+            f"The {what} is not finite at step {step} (epoch {epoch}); no update was made. Losses: {terms}. "
+            f"Clips of the batch: {', '.join(clips)}. Try a smaller optim.lr and optim.head_lr, "
+            "optim.clip_norm=1.0 or train.precision=fp32."
+        )

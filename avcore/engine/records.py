@@ -1,0 +1,132 @@
+"""The directory of a run: what was asked, what came out, with which versions, and how it ended."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from avcore.engine.files import write_atomic, write_json
+from avcore.errors import AVCoreError
+
+__all__ = ["RunRecord", "commit_of", "default_directory", "peak_bytes", "reset_peak", "versions"]
+
+STATUSES = ("finished", "interrupted", "failed")
+FOUNDATIONS = ("torch", "torchvision", "torchaudio", "timm", "av", "numpy", "safetensors")
+
+
+def default_directory(task: str, method: str | None, root: Path = Path("runs")) -> Path:
+    """``runs/<task>-<method>-<UTC>``; a run of the same second gets ``-2``, ``-3``, ..."""
+    stem = f"{task}-{method or 'plain'}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    path, number = root / stem, 1
+    while path.exists():
+        number += 1
+        path = root / f"{stem}-{number}"
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of avcore, of every plugin distribution and of what they compute with."""
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        name = str(distribution.metadata["Name"])
+        offers = any(point.group == "avcore.plugins" for point in distribution.entry_points)
+        if offers or name == "avcore" or name.lower() in FOUNDATIONS:
+            found.setdefault(name, distribution.version)
+    # The version that runs, build tag included, not the one that a wheel's name gives.
+    found["torch"] = torch.__version__
+    return dict(sorted(found.items()))
+
+
+def commit_of(directory: Path) -> str | None:
+    """The git commit of a working tree, with ``-dirty`` when tracked files differ from it; None without git.
+
+    Only a tree that tracks ``directory`` counts: an installed package inside somebody else's repository has no commit.
+    """
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not git("ls-files", "."):
+        return None
+    commit = git("rev-parse", "HEAD")
+    if not commit:
+        return None
+    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure the peak of this run; the peak of a process on a CPU cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory in use: allocated on the GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class RunRecord:
+    """Writes ``config.yaml``, ``results.json`` and ``log.txt`` of a run directory.
+
+    Args:
+        directory: made if need be; must be empty.
+
+    Raises:
+        AVCoreError: the directory holds files, or cannot be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        if directory.is_dir() and any(directory.iterdir()):
+            raise AVCoreError(f"{directory} is not empty: name another --out, or remove it.")
+        try:
+            self.pictures.mkdir(parents=True)
+            self.checkpoints.mkdir()
+            self._log = open(directory / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the run
+        except OSError as error:
+            raise AVCoreError(f"Cannot make the run directory {directory}: {error.strerror}.") from error
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.directory / "checkpoints"
+
+    @property
+    def pictures(self) -> Path:
+        """Where pictures of predictions go."""
+        return self.directory / "pictures"
+
+    def log(self, text: str) -> None:
+        """Add lines to ``log.txt``, each with the time (UTC)."""
+        for line in text.splitlines():
+            self._log.write(f"{datetime.now(UTC):%H:%M:%S} {line}".rstrip() + "\n")
+
+    def write_config(self, tree: Mapping[str, Any]) -> None:
+        """Write the resolved configuration."""
+        write_atomic(self.directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(tree))).encode())
+
+    def write_results(self, results: Mapping[str, Any], status: str) -> None:
+        """Write the results as far as they are known. What is not ``finished`` is told apart by its ``status``."""
+        if status not in STATUSES:
+            raise ValueError(f"'{status}' is not one of {', '.join(STATUSES)}.")
+        write_json(self.directory / "results.json", {**results, "status": status})
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()

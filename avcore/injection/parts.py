@@ -1,0 +1,209 @@
+"""The classes that authors of methods derive from: `Prompt`, `Fusion` and their layers.
+
+A part makes one layer for each block (or pair of blocks) it wants, once, at assembly. What a class overrides is what
+it takes part in: a site that no class overrides costs nothing. Shape letters: B clips, T segments, M = B*T, N tokens,
+D width, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+
+from avcore.specs import BlockLayout, StreamLayout
+
+if TYPE_CHECKING:
+    from avcore.injection.views import BlockView, PairView, StreamView
+    from avcore.tasks import Features
+
+__all__ = [
+    "Edit",
+    "Edits",
+    "Fusion",
+    "FusionLayer",
+    "PairLayout",
+    "Part",
+    "Prompt",
+    "PromptLayer",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """What one site asks for in one stream.
+
+    Attributes:
+        add: (M, N, D), added to the tokens.
+        rows: (R, D) or (M, R, D), prompt rows that the frozen attention sees as keys and values.
+        carry: (R, D) or (M, R, D), rows that flow through attention and MLP beside the tokens; they come back to the
+            part's next layer as ``at.carried``.
+        kv: keys and values, (R, D) or (M, R, D) each, as they stand after the frozen projection.
+        row_bias: attention bias of ``rows``, a number or (R,); None for the family's neutral value.
+        offer: named tensors for ``finish``, the head and ``features.offers``.
+    """
+
+    add: Tensor | None = None
+    rows: Tensor | None = None
+    carry: Tensor | None = None
+    kv: tuple[Tensor, Tensor] | None = None
+    row_bias: float | Tensor | None = None
+    offer: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edits:
+    """What one site of a fusion asks for in both streams."""
+
+    visual: Edit | None = None
+    audio: Edit | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLayout:
+    """Two blocks that run together. ``index`` counts the pairs from 0, ``pairs`` is their number."""
+
+    visual: BlockLayout
+    audio: BlockLayout
+    index: int
+    pairs: int
+
+    @property
+    def from_end(self) -> int:
+        """1 for the last pair, 2 for the one before it, ..."""
+        return self.pairs - self.index
+
+
+class Layer(nn.Module):
+    """What prompt and fusion layers share."""
+
+    unused_in_reference: int = 0
+    """Parameters that the reference creates here and never uses; counted, not allocated."""
+
+
+class PromptLayer(Layer):
+    """The parameters of one prompt at one block of one stream. Override the sites it takes part in.
+
+    A layer holds no index and keeps no tensor between calls. ``at`` is a `BlockView`.
+    """
+
+    def before_attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        """Add to the tokens before the frozen attention; applied at once. Only ``add`` and ``offer``."""
+        raise NotImplementedError
+
+    def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        """Act beside the frozen attention."""
+        raise NotImplementedError
+
+    def attention_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
+        """Transform the increment of the frozen attention before it is added."""
+        raise NotImplementedError
+
+    def before_mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
+        """Add to the tokens between attention and MLP; applied at once. Only ``add`` and ``offer``."""
+        raise NotImplementedError
+
+    def mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
+        """Act beside the frozen MLP. Only ``add`` and ``offer``."""
+        raise NotImplementedError
+
+    def mlp_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
+        """Transform the increment of the frozen MLP before it is added."""
+        raise NotImplementedError
+
+    def projection(self, name: str, x: Tensor) -> Tensor | None:
+        """The increment of the frozen linear map ``qkv``, ``proj``, ``fc1`` or ``fc2`` for input ``x``; None for none."""
+        raise NotImplementedError
+
+    def read(self, x_MND: Tensor, at: BlockView) -> Mapping[str, Tensor]:
+        """Offer named tensors after the block and change nothing."""
+        raise NotImplementedError
+
+
+class FusionLayer(Layer):
+    """The parameters of one fusion at one pair of blocks. Override the sites it takes part in; ``at`` is a `PairView`."""
+
+    def before_attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """As `PromptLayer.before_attention`, for both streams."""
+        raise NotImplementedError
+
+    def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """As `PromptLayer.attention`, for both streams."""
+        raise NotImplementedError
+
+    def attention_output(
+        self, out_visual: Tensor, out_audio: Tensor, visual_MND: Tensor, audio_MND: Tensor, at: PairView
+    ) -> tuple[Tensor, Tensor]:
+        """As `PromptLayer.attention_output`: both increments in, both out."""
+        raise NotImplementedError
+
+    def before_mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """As `PromptLayer.before_mlp`, for both streams."""
+        raise NotImplementedError
+
+    def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """As `PromptLayer.mlp`, for both streams."""
+        raise NotImplementedError
+
+    def mlp_output(
+        self, out_visual: Tensor, out_audio: Tensor, visual_MND: Tensor, audio_MND: Tensor, at: PairView
+    ) -> tuple[Tensor, Tensor]:
+        """As `PromptLayer.mlp_output`: both increments in, both out."""
+        raise NotImplementedError
+
+    def read(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Mapping[str, Tensor]:
+        """Offer named tensors after the pair of blocks and change nothing."""
+        raise NotImplementedError
+
+
+class Part(nn.Module):
+    """What prompts and fusions share: the layers that assembly made, and what acts once for the whole stream."""
+
+    unused_in_reference: int = 0
+    """Parameters that the reference creates here and never uses; counted, not allocated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict()
+
+    def finish(self, features: Features) -> Features:
+        """Replace the fields of the features that the part's spec names in ``finishes``."""
+        raise NotImplementedError
+
+    def losses(self, features: Features) -> dict[str, Tensor]:
+        """Named scalar loss terms, already weighted."""
+        raise NotImplementedError
+
+
+class Prompt(Part):
+    """A part that acts on one stream; one instance for each stream it is put into."""
+
+    def __init__(self, config: Any, stream: StreamLayout) -> None:
+        super().__init__()
+
+    def layer(self, block: BlockLayout) -> PromptLayer | None:
+        """The layer for one block; None where the part does nothing."""
+        return None
+
+    def after_embedding(self, x_MND: Tensor, at: StreamView) -> Tensor:
+        """What to add to the embedded tokens (M, N, D), or anything that broadcasts to it."""
+        raise NotImplementedError
+
+
+class Fusion(Part):
+    """A part that reads both streams; one instance."""
+
+    def __init__(self, config: Any, visual: StreamLayout, audio: StreamLayout) -> None:
+        super().__init__()
+
+    def layer(self, pair: PairLayout) -> FusionLayer | None:
+        """The layer for one pair of blocks; None where the part does nothing."""
+        return None
+
+
+class LayerFactory(Protocol):
+    """A layer class named directly by a spec: made for every block or pair."""
+
+    def __call__(self, config: Any, place: Any) -> Layer: ...

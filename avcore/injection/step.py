@@ -1,0 +1,242 @@
+"""One step of the forward: a block of each stream, or of one, with the layers of all parts at its sites.
+
+Every layer sees the same real tokens, those before any update of the site; then both streams are updated at once.
+A step holds no parameters and no integer of its own, so that equal steps share one compiled graph.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avcore.backbones.base import Block, Projection
+from avcore.errors import AVCoreError
+from avcore.injection.merge import MergedEdit, Owner, merge_edits
+from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, PromptLayer
+from avcore.injection.views import BlockView, PairView
+from avcore.specs import STREAMS
+
+__all__ = ["Mounted", "Step", "sites_of"]
+
+Streams = dict[str, Tensor]
+Carried = dict[Owner, Tensor]
+Offers = list[tuple[str, Tensor]]
+
+
+def sites_of(thing: type, base: type) -> frozenset[str]:
+    """The sites that a class overrides: those whose function is no longer the base class's."""
+    return frozenset(
+        name
+        for name, function in vars(base).items()
+        if not name.startswith("_") and callable(function) and getattr(thing, name) is not function
+    )
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A layer in its place: whose it is, on which streams it acts, which sites it takes part in."""
+
+    name: str
+    part: Part
+    layer: Layer
+    streams: tuple[str, ...]
+
+    @property
+    def is_fusion(self) -> bool:
+        """It reads both streams."""
+        return isinstance(self.part, Fusion)
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """The sites that the layer's class overrides."""
+        return sites_of(type(self.layer), FusionLayer if self.is_fusion else PromptLayer)
+
+    @property
+    def reads_only(self) -> bool:
+        """The whole part only reads: its layers see detached tokens, and the backbones run without a graph for it."""
+        base = FusionLayer if self.is_fusion else PromptLayer
+        return all(sites_of(type(layer), base) == {"read"} for layer in self.part.layers.values())
+
+    def offer_name(self, name: str) -> str:
+        """The key of an offer in ``features.offers``."""
+        return f"{self.name}.{name}" if self.is_fusion else f"{self.name}.{self.streams[0]}.{name}"
+
+
+class Step:
+    """One entry of the plan.
+
+    Args:
+        blocks: the frozen block of each stream that runs.
+        mounted: the layers, in the order in which parts are listed.
+        segments: T.
+        atomic_audio: audio's attention and MLP run back to back, before the increments of ``attention`` are added.
+    """
+
+    def __init__(
+        self, blocks: Mapping[str, Block], mounted: Sequence[Mounted], *, segments: int, atomic_audio: bool
+    ) -> None:
+        self.blocks = dict(blocks)
+        self.segments = segments
+        self.atomic = frozenset({"audio"} if atomic_audio and "audio" in blocks else ())
+        self.at_site: dict[str, list[Mounted]] = {}
+        for place in mounted:
+            for site in place.sites:
+                self.at_site.setdefault(site, []).append(place)
+        if self.atomic and any(place.is_fusion for place in self.at_site.get("mlp_output", ())):
+            names = ", ".join(place.name for place in self.at_site["mlp_output"] if place.is_fusion)
+            raise AVCoreError(f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan.")
+        self.projections = {
+            stream: _join_projections(
+                [place.layer for place in self.at_site.get("projection", ()) if stream in place.streams]
+            )
+            for stream in self.blocks
+        }
+
+    def __call__(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Offers]:
+        """Run the step.
+
+        Args:
+            x: tokens (M, N, D) of each stream; a stream that rests is passed through.
+            carried: rows that parts sent on from the step before.
+
+        Returns:
+            Tokens, the rows sent on, and what was offered.
+        """
+        offers: Offers = []
+        x = self._add_now(x, "before_attention", carried, offers)
+        x, sent = self._attention(x, carried, offers)
+        x = self._add_now(x, "before_mlp", carried, offers)
+        x, sent = self._mlp(x, sent, carried, offers)
+        for place in self.at_site.get("read", ()):
+            seen = {stream: tokens.detach() for stream, tokens in x.items()} if place.reads_only else x
+            found: Mapping[str, Tensor] = self._call(place, "read", seen, carried)
+            offers += [(place.offer_name(name), tensor) for name, tensor in found.items()]
+        return x, sent, offers
+
+    def _attention(self, x: Streams, carried: Carried, offers: Offers) -> tuple[Streams, Carried]:
+        edits = self._edits("attention", x, carried, offers)
+        out: Streams = {}
+        flowing: Streams = {}
+        for stream, block in self.blocks.items():
+            edit = edits[stream]
+            out[stream], carry = block.attention(
+                x[stream],
+                rows=edit.rows,
+                carry=edit.carry,
+                kv=edit.kv,
+                row_bias_R=edit.row_bias_R,
+                project=self.projections[stream],
+            )
+            if edit.carry is not None and carry is not None:
+                flowing[stream] = edit.carry + carry
+        out = self._transform("attention_output", out, x, carried)
+        updated = dict(x)
+        for stream in self.blocks:
+            tokens = x[stream] + out[stream]
+            if stream in self.atomic:
+                tokens, flowing = self._frozen_mlp(stream, tokens, flowing, carried)
+            updated[stream] = _plus(tokens, edits[stream].add)
+        sent: Carried = {}
+        for stream, rows in flowing.items():
+            sent |= edits[stream].split_carry(rows)
+        return updated, sent
+
+    def _mlp(self, x: Streams, sent: Carried, carried: Carried, offers: Offers) -> tuple[Streams, Carried]:
+        edits = self._edits("mlp", x, carried, offers)
+        out: Streams = {}
+        sent = dict(sent)
+        for stream, block in self.blocks.items():
+            if stream in self.atomic:
+                continue
+            owners = [owner for owner in sent if owner[1] == stream]
+            whole = torch.cat([x[stream], *(sent[owner] for owner in owners)], dim=1) if owners else x[stream]
+            made = block.mlp(whole, project=self.projections[stream])
+            if owners:
+                made, *pieces = made.split([x[stream].shape[1], *(sent[owner].shape[1] for owner in owners)], dim=1)
+                sent |= {owner: sent[owner] + piece for owner, piece in zip(owners, pieces, strict=True)}
+            out[stream] = made
+        out = self._transform("mlp_output", out, x, carried)
+        updated = dict(x)
+        for stream in self.blocks:
+            tokens = x[stream] + out[stream] if stream in out else x[stream]
+            updated[stream] = _plus(tokens, edits[stream].add)
+        return updated, sent
+
+    def _frozen_mlp(self, stream: str, tokens: Tensor, flowing: Streams, carried: Carried) -> tuple[Tensor, Streams]:
+        block, project = self.blocks[stream], self.projections[stream]
+        out = self._transform("mlp_output", {stream: block.mlp(tokens, project=project)}, {stream: tokens}, carried)
+        if stream in flowing:
+            rows = flowing[stream]
+            flowing = {**flowing, stream: rows + block.mlp(rows, project=project)}
+        return tokens + out[stream], flowing
+
+    def _add_now(self, x: Streams, site: str, carried: Carried, offers: Offers) -> Streams:
+        if site not in self.at_site:
+            return x
+        edits = self._edits(site, x, carried, offers)
+        return {**x, **{stream: _plus(x[stream], edits[stream].add) for stream in self.blocks}}
+
+    def _edits(self, site: str, x: Streams, carried: Carried, offers: Offers) -> dict[str, MergedEdit]:
+        found: dict[str, list[tuple[Owner, Edit]]] = {stream: [] for stream in self.blocks}
+        for place in self.at_site.get(site, ()):
+            made: Edit | Edits = self._call(place, site, x, carried)
+            sides = {place.streams[0]: made} if isinstance(made, Edit) else {s: getattr(made, s) for s in STREAMS}
+            for stream, edit in sides.items():
+                if edit is None:
+                    continue
+                if site != "attention" and (edit.rows is not None or edit.carry is not None or edit.kv is not None):
+                    raise TypeError(f"'{place.name}' returns rows, carry or kv at '{site}': only 'attention' takes them.")
+                found[stream].append(((place.name, stream), edit))
+                offers += [(place.offer_name(name), tensor) for name, tensor in edit.offer.items()]
+        return {
+            stream: merge_edits(found[stream], x[stream], block.neutral_row_bias)
+            for stream, block in self.blocks.items()
+        }
+
+    def _transform(self, site: str, out: Streams, x: Streams, carried: Carried) -> Streams:
+        for place in self.at_site.get(site, ()):
+            # A stream that runs atomically is transformed within its own attention update.
+            if not all(stream in out for stream in place.streams):
+                continue
+            view = self._view(place, x, carried)
+            function: Any = getattr(place.layer, site)
+            before = [out[stream] for stream in place.streams]
+            made = function(*before, *(x[stream] for stream in place.streams), view)
+            after = made if place.is_fusion else (made,)
+            out = {**out, **{s: new.to(x[s].dtype) for s, new in zip(place.streams, after, strict=True)}}
+        return out
+
+    def _call(self, place: Mounted, site: str, x: Streams, carried: Carried) -> Any:
+        function: Any = getattr(place.layer, site)
+        return function(*(x[stream] for stream in place.streams), self._view(place, x, carried))
+
+    def _view(self, place: Mounted, x: Streams, carried: Carried) -> BlockView | PairView:
+        sides = [
+            BlockView(
+                B=x[stream].shape[0] // self.segments,
+                T=self.segments,
+                part=place.part,
+                block=self.blocks[stream],
+                project=self.projections[stream],
+                carried=carried.get((place.name, stream)),
+            )
+            for stream in place.streams
+        ]
+        return PairView(visual=sides[0], audio=sides[1], part=place.part) if place.is_fusion else sides[0]
+
+
+def _plus(x_MND: Tensor, add: Tensor | None) -> Tensor:
+    return x_MND if add is None else x_MND + add
+
+
+def _join_projections(layers: Sequence[Any]) -> Projection | None:
+    if not layers:
+        return None
+
+    def project(name: str, x: Tensor) -> Tensor | None:
+        made = [increment for layer in layers if (increment := layer.projection(name, x)) is not None]
+        return sum(made[1:], start=made[0]) if made else None
+
+    return project

@@ -1,0 +1,109 @@
+"""``at``: what a layer sees of its surroundings while the forward runs.
+
+Shape letters: B clips, T segments, M = B*T, N tokens, D width, R rows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from avcore.backbones.base import Block, Projection
+
+__all__ = ["BlockView", "PairView", "StreamView"]
+
+
+@dataclass(frozen=True)
+class StreamView:
+    """The clip structure of the batch axis.
+
+    Attributes:
+        B: clips.
+        T: segments of each.
+    """
+
+    B: int
+    T: int
+
+    def over_time(self, x_MND: Tensor) -> Tensor:
+        """(B*T, N, D) to (B*N, T, D): one sequence over time for each position."""
+        return x_MND.unflatten(0, (self.B, self.T)).transpose(1, 2).flatten(0, 1)
+
+    def from_time(self, x_BNTD: Tensor) -> Tensor:
+        """The way back from `over_time`: (B*N, T, D) to (B*T, N, D)."""
+        return x_BNTD.unflatten(0, (self.B, -1)).transpose(1, 2).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class BlockView(StreamView):
+    """One stream at one block, for the layer of a prompt or for one side of a fusion.
+
+    Attributes:
+        part: the `Prompt` or `Fusion` that owns the layer; what its blocks share lives there.
+        carried: the rows (M, R, D) that the part's layer before this one sent on; None if it sent none.
+    """
+
+    part: Any
+    block: Block
+    project: Projection | None
+    carried: Tensor | None = None
+
+    def attend(
+        self,
+        x_MND: Tensor,
+        *,
+        rows: Tensor | None = None,
+        kv: tuple[Tensor, Tensor] | None = None,
+        row_bias: float | Tensor | None = None,
+        windowed: bool = False,
+    ) -> Tensor:
+        """Run this block's frozen attention (norm included) on any sequences of its width.
+
+        Args:
+            x_MND: sequences; M and N are free (over time, both streams joined, ...).
+            rows: (R, D) or (M, R, D), keys and values only.
+            kv: keys and values after the projection, (R, D) or (M, R, D) each.
+            row_bias: attention bias of the rows, a number or (R,).
+            windowed: attend within the block's windows instead of over the whole sequence.
+
+        Returns:
+            The increment (M, N, D), in the type of ``x_MND``.
+        """
+        dtype = self.block.dtype
+        bias = None
+        if rows is not None and row_bias is not None:
+            # As a broadcast instead of a Python branch on the type, so that compiled steps stay one graph.
+            bias = x_MND.new_zeros(rows.shape[-2], dtype=dtype) + row_bias
+        out_MND, _ = self.block.attention(
+            x_MND.to(dtype),
+            rows=None if rows is None else rows.to(dtype),
+            kv=None if kv is None else (kv[0].to(dtype), kv[1].to(dtype)),
+            row_bias_R=bias,
+            windowed=windowed,
+            project=self.project,
+        )
+        return out_MND.to(x_MND.dtype)
+
+
+@dataclass(frozen=True)
+class PairView:
+    """Both streams at one pair of blocks, for the layer of a fusion.
+
+    Attributes:
+        visual, audio: the two sides.
+        part: the `Fusion` that owns the layer.
+    """
+
+    visual: BlockView
+    audio: BlockView
+    part: Any
+
+    @property
+    def B(self) -> int:  # noqa: N802 - shape letters are capitals everywhere
+        """Clips."""
+        return self.visual.B
+
+    @property
+    def T(self) -> int:  # noqa: N802
+        """Segments of a clip."""
+        return self.visual.T

@@ -1,0 +1,324 @@
+"""The model: two frozen streams, the parts at their sites, a head. Read `AVModel.features` first.
+
+Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and X image rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from avcore.backbones import Tower, digest
+from avcore.data.frontends import FilterBank, ImageFrontEnd
+from avcore.errors import AVCoreError
+from avcore.injection import Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView, sites_of
+from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.tasks import Batch, Features, Head, StreamFeatures, Task, Windows
+
+__all__ = ["AVModel", "Output", "PartInstance"]
+
+
+@dataclass(frozen=True)
+class PartInstance:
+    """A part in the model: its name, the streams it acts on (one for a prompt, both for a fusion), the module."""
+
+    name: str
+    streams: tuple[str, ...]
+    module: Part
+
+    @property
+    def key(self) -> str:
+        """Unique in the model, and the beginning of its parameters' names."""
+        return f"{self.name}.{self.streams[0]}" if isinstance(self.module, Prompt) else self.name
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward returns: the head's named outputs, and the features that part losses read."""
+
+    values: dict[str, Tensor]
+    features: Features
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+
+class AVModel(nn.Module):
+    """Frozen streams, parts and a head; made by `avcore.assemble`.
+
+    Attributes:
+        towers: the streams that run, by name.
+        instances: the parts, in the order in which they are listed.
+        plan: which blocks run together.
+        segments, clip_seconds, windows: how a clip is cut; None for what no data set has said.
+        backbone_digest: of the frozen weights as loaded, before any cast.
+        notices: what the user must be told (random weights).
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        head: Head,
+        towers: Mapping[str, Tower],
+        instances: Sequence[PartInstance],
+        plan: Sequence[PlanEntry],
+        segments: int,
+        clip_seconds: float,
+        windows: Windows,
+        atomic_audio: bool = False,
+        notices: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.head = head
+        self.towers = nn.ModuleDict(towers)
+        self.instances = tuple(instances)
+        # Module names hold no dot; the names users see do.
+        self.part_modules = nn.ModuleDict({part.key.replace(".", "/"): part.module for part in instances})
+        self.plan = tuple(plan)
+        self.segments = segments
+        self.clip_seconds = clip_seconds
+        self.windows = windows
+        self.notices = tuple(notices)
+        self.backbone_digest = ""
+        self.image: ImageGeometry | None = None
+        self.sound: AudioGeometry | None = None
+        if "visual" in towers and isinstance(geometry := towers["visual"].geometry, ImageGeometry):
+            self.image = geometry
+            self.image_front_end = ImageFrontEnd(geometry)
+        if "audio" in towers and isinstance(geometry := towers["audio"].geometry, AudioGeometry):
+            self.sound = geometry
+            self.audio_front_end = FilterBank(geometry, windows, segments)
+        self.steps = tuple(self._step(entry, atomic_audio) for entry in self.plan)
+
+    # ---------------------------------------------------------------------------------------------- the forward
+
+    def forward(self, batch: Batch) -> Output:
+        """Features of both streams, then the head."""
+        features = self.features(batch)
+        return Output(self.head(features), features)
+
+    def features(self, batch: Batch) -> Features:
+        """Walk both streams through the plan.
+
+        Args:
+            batch: ``frames`` (B, T, 3, Y, X) uint8 and ``waveform`` (B, S), as far as the streams run.
+        """
+        x = {stream: self._tower(stream).embed(image) for stream, image in self.front_ends(batch).items()}
+        for part in self._overriding("after_embedding"):
+            stream = part.streams[0]
+            view = StreamView(B=x[stream].shape[0] // self.segments, T=self.segments)
+            x[stream] = x[stream] + part.module.after_embedding(x[stream], view).to(x[stream].dtype)  # type: ignore[operator]
+        x = {stream: self._tower(stream).enter(tokens) for stream, tokens in x.items()}
+
+        offers: dict[str, list[Tensor]] = {}
+        tapped: dict[str, list[Tensor]] = {stream: [] for stream in x}
+        carried: dict[tuple[str, str], Tensor] = {}
+        for entry, step in zip(self.plan, self.steps, strict=True):
+            for stream, index in _running(entry):
+                x[stream] = self._into_stage(stream, index, x[stream])
+            x, carried, offered = step(x, carried)
+            for name, tensor in offered:
+                offers.setdefault(name, []).append(tensor)
+            for stream, index in _running(entry):
+                if index in self._tower(stream).layout.taps:
+                    tapped[stream].append(x[stream])
+
+        features = Features(
+            visual=self._leave("visual", x["visual"], tapped["visual"]) if "visual" in x else None,
+            audio=self._leave("audio", x["audio"], tapped["audio"]) if "audio" in x else None,
+            offers=offers,
+            clips=next(iter(x.values())).shape[0] // self.segments,
+            segments=self.segments,
+        )
+        for part in self._overriding("finish"):
+            features = part.module.finish(features)
+        return features
+
+    def plain(self, stream: str, batch: Batch) -> StreamFeatures:
+        """One frozen stream without any part."""
+        tower = self._tower(stream)
+        image = self.front_ends(batch)[stream]
+        x = tower.enter(tower.embed(image))
+        tapped = []
+        for index in range(tower.layout.depth):
+            x = self._into_stage(stream, index, x)
+            block = tower.block(index)
+            x = x + block.attention(x)[0]
+            x = x + block.mlp(x)
+            if index in tower.layout.taps:
+                tapped.append(x)
+        return self._leave(stream, x, tapped)
+
+    def front_ends(self, batch: Batch) -> dict[str, Tensor]:
+        """What the towers embed: (M, 3, Y, X) pictures and (M, frames, mel) log-mel pictures, on the model's device."""
+        images = {}
+        for stream, raw, front_end in (
+            ("visual", batch.frames, getattr(self, "image_front_end", None)),
+            ("audio", batch.waveform, getattr(self, "audio_front_end", None)),
+        ):
+            if stream in self.towers:
+                if raw is None:
+                    raise AVCoreError(f"The batch has no {'frames' if stream == 'visual' else 'waveform'}, but the {stream} stream runs.")
+                assert front_end is not None
+                images[stream] = front_end(raw)
+        return images
+
+    # ------------------------------------------------------------------------------------- losses and predictions
+
+    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Named, weighted loss terms: those of the head, then ``part.term`` of each part."""
+        terms = self.head.loss(out.values, batch)
+        for part in self._overriding("losses"):
+            terms |= {f"{part.key}.{name}": term for name, term in part.module.losses(out.features).items()}
+        return terms
+
+    def loss(self, out: Output, batch: Batch) -> Tensor:
+        """The sum of `losses`."""
+        return torch.stack([term.float() for term in self.losses(out, batch).values()]).sum()
+
+    def predict(self, out: Output) -> dict[str, Tensor]:
+        """Named predictions (B, ...) as the task's metrics and drawing take them."""
+        return self.head.predict(out.values)
+
+    # --------------------------------------------------------------------------------------------- what it is made of
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts by key: ``copl.rows.visual`` for a prompt, ``copl.coupling`` for a fusion."""
+        return {part.key: part.module for part in self.instances}
+
+    def components(self) -> dict[str, list[nn.Module]]:
+        """What parameters belong to: each stream, each part by name, the head. A shared trunk belongs to ``visual``."""
+        found: dict[str, list[nn.Module]] = {
+            "visual": [self.towers["visual"]] if "visual" in self.towers else [],
+            "audio": [self.towers["audio"]] if "audio" in self.towers else [],
+        }
+        for part in self.instances:
+            found.setdefault(part.name, []).append(part.module)
+        found["head"] = [self.head]
+        return found
+
+    def unused_in_reference(self) -> dict[str, int]:
+        """Parameters that reference implementations create and never use, by component; none is allocated here."""
+        return {
+            name: sum(int(getattr(inner, "unused_in_reference", 0)) for module in modules for inner in module.modules())
+            for name, modules in self.components().items()
+        }
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Trainable parameters under the names that they are saved by, in the groups that have a learning rate."""
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"parts": [], "head": []}
+        for name, parameter in self._trainable_names():
+            groups["head" if name.startswith("head.") else "parts"].append((name, parameter))
+        return groups
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Trainable parameters and the buffers of parts and head (running statistics), detached."""
+        state = {name: parameter.detach() for name, parameter in self._trainable_names()}
+        for prefix, module in self._trained_modules():
+            for name, buffer in module.named_buffers():
+                if f"{prefix}.{name}" not in state and _persistent(module, name):
+                    state[f"{prefix}.{name}"] = buffer.detach()
+        return state
+
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `trainable_state` gave.
+
+        Raises:
+            AVCoreError: keys are missing, unexpected or misshapen; they are named.
+        """
+        own = self.trainable_state()
+        faults = [f"missing {key}" for key in own if key not in state]
+        faults += [f"unexpected {key}" for key in state if key not in own]
+        faults += [
+            f"{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ]
+        if faults:
+            raise AVCoreError(f"The trained parameters do not fit this model: {'; '.join(faults)}.")
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor.copy_(state[key])
+
+    def digest(self) -> str:
+        """SHA-256 of all frozen weights as they are now; training must not change it."""
+        return digest(self.towers)
+
+    def train(self, mode: bool = True) -> Self:
+        """Put parts and head into training or evaluation mode; frozen streams stay in evaluation mode."""
+        return super().train(mode)
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def _tower(self, stream: str) -> Tower:
+        tower = self.towers[stream]
+        assert isinstance(tower, Tower)
+        return tower
+
+    def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
+        running = dict(_running(entry))
+        blocks = {stream: self._tower(stream).block(index) for stream, index in running.items()}
+        mounted = []
+        for part in self.instances:
+            if not all(stream in running for stream in part.streams):
+                continue
+            key = str(running[part.streams[0]])
+            if key in part.module.layers:
+                layer = part.module.layers[key]
+                assert isinstance(layer, Layer)
+                mounted.append(Mounted(name=part.name, part=part.module, layer=layer, streams=part.streams))
+        return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio)
+
+    def _overriding(self, name: str) -> Iterator[PartInstance]:
+        for part in self.instances:
+            if name in sites_of(type(part.module), Part) | sites_of(type(part.module), Prompt):
+                yield part
+
+    def _into_stage(self, stream: str, index: int, x_MND: Tensor) -> Tensor:
+        tower = self._tower(stream)
+        blocks = tower.layout.blocks
+        if index and blocks[index].stage != blocks[index - 1].stage:
+            return tower.merge(x_MND, blocks[index].stage)
+        return x_MND
+
+    def _leave(self, stream: str, x_MND: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
+        tower = self._tower(stream)
+        tokens = tower.norm(x_MND)
+        at_taps = [*tapped[:-1], tokens] if tower.layout.taps[-1] == tower.layout.depth - 1 else tapped
+        return StreamFeatures(
+            pooled=tower.pool(tokens).unflatten(0, (-1, self.segments)),
+            tokens=tokens,
+            raw_tokens=x_MND,
+            maps=tuple(tower.map(at, stage) for at, stage in zip(at_taps, tower.layout.tapped, strict=True)),
+        )
+
+    def _trained_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        for part in self.instances:
+            yield part.key, part.module
+        yield "head", self.head
+
+    def _trainable_names(self) -> Iterator[tuple[str, nn.Parameter]]:
+        seen: set[int] = set()
+        for prefix, module in self._trained_modules():
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{prefix}.{name}", parameter
+
+
+def _running(entry: PlanEntry) -> list[tuple[str, int]]:
+    return [
+        (stream, index) for stream, index in (("visual", entry.visual), ("audio", entry.audio)) if index is not None
+    ]
+
+
+def _persistent(module: nn.Module, name: str) -> bool:
+    owner_name, _, leaf = name.rpartition(".")
+    return leaf not in module.get_submodule(owner_name)._non_persistent_buffers_set

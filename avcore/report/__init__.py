@@ -1,0 +1,1 @@
+"""What a run shows: tables, parameter counts, pictures and overlay videos."""

@@ -1,0 +1,337 @@
+"""The records that plugins hand to avcore: what exists, what it is called, where its code lives.
+
+Nothing here imports torch. A spec names its implementation as ``"package.module:Name"``; it is imported when it is
+first used. Shape letters: B clips, T segments, M = B*T, N tokens, D width, H heads, Y and X image rows and columns.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from avcore.errors import AVCoreError
+
+__all__ = [
+    "STREAMS",
+    "AudioGeometry",
+    "BackboneSpec",
+    "BlockLayout",
+    "ClipSettings",
+    "DatasetSpec",
+    "FusionSpec",
+    "HeadSpec",
+    "ImageGeometry",
+    "MethodSpec",
+    "Need",
+    "NoConfig",
+    "PromptSpec",
+    "Spec",
+    "StageLayout",
+    "StreamLayout",
+    "TaskSpec",
+    "resolve",
+]
+
+STREAMS = ("visual", "audio")
+
+
+def resolve(target: str) -> Any:
+    """Import and return the object that ``"package.module:Name"`` names.
+
+    Raises:
+        AVCoreError: the text is no such reference, or the module has no such name.
+    """
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise AVCoreError(f"'{target}' is not a reference of the form 'package.module:Name'.")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except AttributeError:
+        raise AVCoreError(f"Module '{module}' has no '{name}' (asked for by '{target}').") from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Geometry and layouts: what a backbone takes in, and the shape of what flows through it. Data, no weights.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGeometry:
+    """Pictures as a backbone takes them: ``size`` px square, normalised as (value / 255 - mean) / std."""
+
+    size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioGeometry:
+    """Sound as a backbone takes it: a log-mel picture of each segment, time x mel.
+
+    The Kaldi filter bank of ``methods.md`` §1.4: ``rate`` Hz, ``mel_bins`` bands, one frame every ``shift_ms`` ms,
+    normalised as (value - mean) / (2 * std), then zero-padded or cut to ``frames`` rows.
+    """
+
+    rate: int = 16000
+    mel_bins: int = 128
+    shift_ms: float = 10.0
+    frames: int = 102
+    mean: float = -4.1426
+    std: float = 3.2001
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageLayout:
+    """A run of blocks of one width on one token grid.
+
+    ``grid`` is (rows, columns) of patch tokens; ``prefix`` tokens (class, registers) come before them.
+    ``window`` is the side lengths of an attention window in tokens, None where attention sees the whole grid.
+    """
+
+    width: int
+    heads: int
+    depth: int
+    grid: tuple[int, int]
+    prefix: int = 0
+    window: tuple[int, int] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """N: prefix tokens and patch tokens together."""
+        return self.prefix + self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockLayout:
+    """What a layer may know of the block it is made for. ``index`` counts from 0 over the whole stream."""
+
+    index: int
+    stage: int
+    width: int
+    heads: int
+    tokens: int
+    grid: tuple[int, int]
+    prefix: int
+    window: tuple[int, int] | None
+    depth: int
+    stages: int
+    segments: int
+    paired: bool
+
+    @property
+    def from_end(self) -> int:
+        """1 for the last block of the stream, 2 for the one before it, ..."""
+        return self.depth - self.index
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLayout:
+    """A stream as parts and heads see it: its stages, T segments a clip, and which blocks run beside the other stream.
+
+    ``taps`` are the blocks (counted from 0) after which `Features` keeps a map. ``pool`` says how the pooled vector
+    is made: the ``class`` token, or the ``mean`` of all tokens.
+    """
+
+    stages: tuple[StageLayout, ...]
+    segments: int
+    taps: tuple[int, ...]
+    pool: str = "class"
+    paired: frozenset[int] = frozenset()
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return sum(stage.depth for stage in self.stages)
+
+    @property
+    def width(self) -> int:
+        """Width of the features that leave the stream."""
+        return self.stages[-1].width
+
+    @cached_property
+    def blocks(self) -> tuple[BlockLayout, ...]:
+        """Every block in order."""
+        made: list[BlockLayout] = []
+        for number, stage in enumerate(self.stages):
+            for _ in range(stage.depth):
+                made.append(
+                    BlockLayout(
+                        index=len(made),
+                        stage=number,
+                        width=stage.width,
+                        heads=stage.heads,
+                        tokens=stage.tokens,
+                        grid=stage.grid,
+                        prefix=stage.prefix,
+                        window=stage.window,
+                        depth=self.depth,
+                        stages=len(self.stages),
+                        segments=self.segments,
+                        paired=len(made) in self.paired,
+                    )
+                )
+        return tuple(made)
+
+    @property
+    def tapped(self) -> tuple[StageLayout, ...]:
+        """The stage of each tap: width and grid of the maps that heads receive."""
+        blocks = self.blocks
+        return tuple(self.stages[blocks[tap].stage] for tap in self.taps)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Specs: one record for each thing that a plugin offers.
+
+
+class Need(StrEnum):
+    """What a part asks of the streams it is put into; assembly and ``avcore plugins matrix`` refuse what lacks it."""
+
+    BOTH_STREAMS = "both streams"
+    EQUAL_WIDTHS = "equal widths"
+    EQUAL_GRIDS = "equal grids"
+    CLASS_TOKEN = "a class token"
+    SINGLE_STAGE = "one stage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoConfig:
+    """Settings of something that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """How a data set cuts its clips; the base class of data set settings.
+
+    T windows of sound of ``window_seconds`` start at equal spacing from 0 to (duration - ``window_margin``); the
+    reference code's margin is 0.1 s longer than its window.
+    """
+
+    segments: int = field(default=10, metadata={"help": "T, segments of a clip: one picture and one window of sound each"})
+    clip_seconds: float = field(default=10.0, metadata={"help": "length of a clip in s"})
+    window_seconds: float = field(default=1.0, metadata={"help": "length of a window of sound in s"})
+    window_margin: float = field(default=1.1, metadata={"help": "the last window starts this long before the end, s"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What all specs share.
+
+    Attributes:
+        name: what users write.
+        build: the implementation, ``"package.module:Name"``.
+        config: the frozen dataclass of its settings; every field has a default.
+        paper: the source, such as ``"arXiv:2203.12119"``.
+        summary: one line for ``avcore plugins list``.
+    """
+
+    name: str
+    build: str = ""
+    config: type = NoConfig
+    paper: str = ""
+    summary: str = ""
+
+    def load(self) -> Any:
+        """Import the implementation."""
+        return resolve(self.build)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec(Spec):
+    """A family of frozen encoders.
+
+    Attributes:
+        presets: the named members, each with the arguments that ``build`` takes for it.
+        patterns: shell patterns of further names that ``build`` may know (``"vit_*"``).
+
+    ``build(config, name=..., preset=..., segments=...)`` follows `avcore.backbones.BackboneBuilder`.
+    """
+
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    patterns: tuple[str, ...] = ()
+
+
+def _no_needs(config: Any) -> frozenset[Need]:
+    return frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSpec(Spec):
+    """What prompts and fusions share.
+
+    Attributes:
+        requires: what the part needs of the streams, given its settings.
+        finishes: the fields of `Features` that its ``finish`` replaces.
+    """
+
+    requires: Callable[[Any], frozenset[Need]] = _no_needs
+    finishes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSpec(PartSpec):
+    """A part that acts on one stream; ``build`` names a `Prompt`, or a `PromptLayer` to be made for every block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionSpec(PartSpec):
+    """A part that reads both streams; ``build`` names a `Fusion`, or a `FusionLayer` to be made for every pair."""
+
+    requires: Callable[[Any], frozenset[Need]] = lambda config: frozenset({Need.BOTH_STREAMS})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec(Spec):
+    """Features to output, loss and prediction; ``build(config, visual, audio, task)`` is a `Head`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(Spec):
+    """Targets, metrics, drawing; ``build(config)`` is a `Task`.
+
+    Attributes:
+        head: the name of its default head.
+        aliases: other names (``avs-s4`` for ``avs``).
+        defaults: settings of the run that this task brings, below those of method and recipe.
+    """
+
+    head: str
+    aliases: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A reader of files; ``build(config, root, task)``, with the task's name, is a `Dataset`.
+
+    Attributes:
+        config: derives from `ClipSettings`.
+        tasks: the tasks it serves.
+        default_for: the tasks whose default it is when the user names no data root (the demo).
+        provide: ``"module:function"`` that makes the data when no root is named: ``provide(task, cache) -> root``.
+        defaults: settings of the run that this data set brings, above those of the recipe.
+        demo: scores on it mean nothing beside published ones.
+    """
+
+    config: type = ClipSettings
+    tasks: tuple[str, ...]
+    default_for: tuple[str, ...] = ()
+    provide: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    demo: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec(Spec):
+    """A published method: a named list of prompts and fusions, and a package with its recipes.
+
+    Attributes:
+        prompts, fusions: names of parts.
+        recipes: the package that holds ``recipes/<task>[.<variant>].yaml``.
+        defaults: settings common to its recipes.
+    """
+
+    prompts: tuple[str, ...] = ()
+    fusions: tuple[str, ...] = ()
+    recipes: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,58 @@
+"""Reference outputs of published implementations, and real data, for tests that have them at hand.
+
+Golden cases lie in the folder that ``AVCORE_GOLDEN`` names: ``NAME.safetensors`` with tensors called ``weights/...``,
+``in/...``, ``out/...``, ``grad/...``, and ``NAME.json`` with the case's configuration. A test takes sizes, flags and
+seeds from there, carries the name of its case in its id, and skips when the folder is not named. Under
+``AVCORE_REQUIRE_GOLDEN=1`` it fails instead. Real data lie in the folder that ``AVCORE_TEST_DATA`` names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+__all__ = ["assert_close", "load_case", "real_data"]
+
+
+def load_case(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description of a golden case; skips or fails the test that asks for a missing one."""
+    from safetensors.torch import load_file
+
+    folder = os.environ.get("AVCORE_GOLDEN", "")
+    case = Path(folder, f"{name}.json")
+    if folder and case.is_file():
+        return load_file(case.with_suffix(".safetensors")), json.loads(case.read_text(encoding="utf-8"))
+    missing = f"golden case {name} is not in {folder}" if folder else f"golden case {name}: AVCORE_GOLDEN is not set"
+    if os.environ.get("AVCORE_REQUIRE_GOLDEN") == "1":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def assert_close(actual: Tensor, reference: Tensor, tolerance: float, *, floor: float = 1.0) -> None:
+    """Ask for equal shapes and |actual - reference| <= tolerance * max(floor, max |reference|).
+
+    The usual tolerances, with the case's float32 weights and inputs run in float64: 1e-5 for gradients, adapters, heads
+    and losses; 2e-4 for filter banks; with ``floor=0``, max(5e-5, twice the case's ``rel_to_max``) for the outputs of
+    whole models.
+    """
+    assert actual.shape == reference.shape, f"shape {tuple(actual.shape)} instead of {tuple(reference.shape)}"
+    if reference.numel() == 0:
+        return
+    difference = (actual.detach().double().cpu() - reference.double()).abs().max().item()
+    bound = tolerance * max(floor, reference.double().abs().max().item())
+    assert difference <= bound, f"differs by {difference:.3g}; allowed {bound:.3g}"
+
+
+def real_data(*parts: str) -> Path:
+    """A file or folder under ``AVCORE_TEST_DATA``; skips the test that asks for it when that is not set."""
+    folder = os.environ.get("AVCORE_TEST_DATA", "")
+    if not folder:
+        pytest.skip("real data: AVCORE_TEST_DATA is not set")
+    path = Path(folder, *parts)
+    assert path.exists(), f"{path} does not exist"
+    return path

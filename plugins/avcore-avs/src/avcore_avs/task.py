@@ -1,0 +1,52 @@
+"""`AVSTask`: which frames are supervised, how masks are scored, drawn and described."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from avcore.tasks import Metrics, Task
+from avcore_avs.config import AVSTaskConfig
+from avcore_avs.drawing import overlay
+from avcore_avs.metrics import AVSMetrics
+
+__all__ = ["AVSTask"]
+
+
+class AVSTask(Task):
+    """Masks of what sounds, one for each second: S4 and MS3, which differ in their settings alone."""
+
+    score: ClassVar[str] = "M_J"
+    config: AVSTaskConfig
+
+    def __init__(self, config: AVSTaskConfig) -> None:
+        super().__init__(config)
+
+    def metrics(self, protocol: str) -> Metrics:
+        """`AVSMetrics` for ``clean`` or ``paper``."""
+        return AVSMetrics(protocol, paper_batch=self.config.paper_batch)
+
+    def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
+        """Tint the mask, outline it, dim the rest; frames that are not ``labelled`` (truth of S4 training) stay as they are.
+
+        Args:
+            frames_TYX3: uint8 frames of any size.
+            prediction: ``masks`` (T, Y, X) of any size, probabilities or truth; ``labelled`` (T,) if some frames have none.
+        """
+        masks_TYX = prediction["masks"].detach().float().cpu().numpy()
+        labelled = prediction.get("labelled")
+        drawn = frames_TYX3.copy()
+        for index, (frame, mask) in enumerate(zip(frames_TYX3, masks_TYX, strict=True)):
+            if labelled is None or bool(labelled[index]):
+                drawn[index] = overlay(frame, mask)
+        return drawn
+
+    def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The true masks of one clip and which of its frames have one."""
+        return {"masks": targets["masks"], "labelled": targets["labelled"]}
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> str:
+        """Such as ``mask: 12 13 0 14 13 % of the picture``, a number for each frame."""
+        shares = (prediction["masks"] > 0.5).float().mean((-2, -1)) * 100
+        return f"mask: {' '.join(f'{share:.0f}' for share in shares.tolist())} % of the picture"

@@ -1,0 +1,138 @@
+"""``copl.coupling``: the modality-interaction prompts of CoPL (Zhao et al., ACM MM 2024, sections 3.3 and 3.4).
+
+Shape letters: M = B*T, N tokens, D width, b latent tokens (= L_I), q prompts of a bank.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore import AVCoreError, Edit, Edits, Features, Fusion, FusionLayer
+from avcore.injection import PairLayout, PairView
+from avcore.specs import StreamLayout
+from avcore_copl.settings import CouplingSettings
+
+__all__ = ["Coupling", "CouplingLayer", "Mapping"]
+
+
+class Coupling(Fusion):
+    """Interaction rows I in the last layers (eq. 4), and the consistency loss (eq. 10)."""
+
+    def __init__(self, config: CouplingSettings, visual: StreamLayout, audio: StreamLayout) -> None:
+        super().__init__(config, visual, audio)
+        self.config = config
+        self.bank: Bank | None = None
+        if config.bank_length and config.bank_scope == "all":
+            self.bank = Bank(config, visual.width, audio.width)
+
+    def layer(self, pair: PairLayout) -> "CouplingLayer | None":
+        """A layer at the last ``last`` pairs, or at the pairs of the last ``last`` stages."""
+        first_stage = pair.visual.stages - self.config.last
+        inside = pair.from_end <= self.config.last if self.config.unit == "blocks" else pair.visual.stage >= first_stage
+        if not inside:
+            return None
+        if self.bank is not None and self.bank.widths != (pair.visual.width, pair.audio.width):
+            raise AVCoreError(
+                "parts.copl.coupling.bank_scope=all spans blocks of different widths here: use bank_scope=layer."
+            )
+        return CouplingLayer(self.config, pair)
+
+    def losses(self, features: Features) -> dict[str, Tensor]:
+        """lambda * MSE of what leaves both streams, eq. 10 and 11."""
+        compared = self._compared(features)
+        if not self.config.consistency_weight or compared is None:
+            return {}
+        return {"consistency": self.config.consistency_weight * F.mse_loss(*compared)}
+
+    def _compared(self, features: Features) -> tuple[Tensor, Tensor] | None:
+        visual, audio = features.stream("visual"), features.stream("audio")
+        equal_widths = visual.tokens.shape[-1] == audio.tokens.shape[-1]
+        how = self.config.consistency
+        if how == "auto" and not equal_widths:
+            return None
+        if not equal_widths:
+            raise AVCoreError(
+                f"parts.copl.coupling.consistency={how} compares vectors of {visual.tokens.shape[-1]} with "
+                f"{audio.tokens.shape[-1]} components: use auto, which leaves the loss out when widths differ."
+            )
+        if how == "auto":
+            how = "tokens" if visual.tokens.shape[1] == audio.tokens.shape[1] else "pooled"
+        if how == "tokens":
+            return visual.tokens, audio.tokens
+        if how == "mean":
+            return visual.tokens.mean(1), audio.tokens.mean(1)
+        return visual.pooled, audio.pooled
+
+
+class Bank(nn.Module):
+    """q learned prompts for each modality, or for both at once."""
+
+    def __init__(self, config: CouplingSettings, visual_width: int, audio_width: int) -> None:
+        super().__init__()
+        self.widths = (visual_width, audio_width)
+        self.visual = _normal(config.bank_length, visual_width, config.std)
+        common = config.bank_sharing == "common"
+        self.audio = self.visual if common else _normal(config.bank_length, audio_width, config.std)
+
+
+class Mapping(nn.Sequential):
+    """F of eq. 8: Linear, ReLU, Linear through a bottleneck."""
+
+    def __init__(self, width_in: int, hidden: int, width_out: int, *, zero: bool) -> None:
+        super().__init__(nn.Linear(width_in, hidden), nn.ReLU(), nn.Linear(hidden, width_out))
+        if zero:
+            nn.init.zeros_(self[2].weight)
+            nn.init.zeros_(self[2].bias)
+
+
+class CouplingLayer(FusionLayer):
+    """Prompt-bank mutual coupling at one pair of blocks."""
+
+    def __init__(self, config: CouplingSettings, pair: PairLayout) -> None:
+        super().__init__()
+        width_v, width_a = pair.visual.width, pair.audio.width
+        latents = config.length if config.latents is None else config.latents
+        hidden = min(width_v, width_a) // config.reduction
+        self.latent_visual = _normal(latents, width_v, config.std)
+        self.latent_audio = _normal(latents, width_a, config.std)
+        own_bank = config.bank_length and config.bank_scope == "layer"
+        self.bank = Bank(config, width_v, width_a) if own_bank else None
+        self.visual_to_audio = Mapping(width_v, hidden, width_a, zero=config.zero_mapping)
+        self.audio_to_visual = Mapping(width_a, hidden, width_v, zero=config.zero_mapping)
+
+    def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """I_v = [P_v ; F(P_a)], I_a = [P_a ; F(P_v)], eq. 9, as rows of the frozen attention."""
+        bank: Bank | None = at.part.bank if self.bank is None else self.bank
+        if bank is None:
+            prompts_v, prompts_a = (
+                latent.expand(visual_MND.shape[0], -1, -1) for latent in (self.latent_visual, self.latent_audio)
+            )
+        else:
+            prompts_v = select(visual_MND, self.latent_visual, bank.visual)
+            prompts_a = select(audio_MND, self.latent_audio, bank.audio)
+        return Edits(
+            visual=Edit(rows=torch.cat([prompts_v, self.audio_to_visual(prompts_a)], dim=1)),
+            audio=Edit(rows=torch.cat([prompts_a, self.visual_to_audio(prompts_v)], dim=1)),
+        )
+
+
+def select(x_MND: Tensor, latent_bD: Tensor, bank_qD: Tensor) -> Tensor:
+    """Draw prompts that resemble the sample from the bank.
+
+    Eq. 5: Z' = L + softmax(L x^T) x. Eq. 6: e = softmax over the bank of Z' P^T. Eq. 7: P_m = e P.
+
+    Args:
+        x_MND: real tokens that enter the block.
+        latent_bD: L_m.
+        bank_qD: the bank.
+
+    Returns:
+        P_m, (M, b, D).
+    """
+    latent_bD, bank_qD = latent_bD.to(x_MND.dtype), bank_qD.to(x_MND.dtype)
+    summary_MbD = latent_bD + torch.softmax(latent_bD @ x_MND.transpose(1, 2), dim=-1) @ x_MND
+    return torch.softmax(summary_MbD @ bank_qD.T, dim=-1) @ bank_qD
+
+
+def _normal(count: int, width: int, std: float) -> nn.Parameter:
+    return nn.Parameter(torch.randn(count, width) * std)

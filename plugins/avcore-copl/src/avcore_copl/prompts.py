@@ -1,0 +1,95 @@
+"""``copl.rows``: the modality-specific prompts of CoPL (Zhao et al., ACM MM 2024, section 3.2).
+
+Shape letters: B clips, T segments, M = B*T, N tokens, D width, G = L_g global rows.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from avcore import AVCoreError, Edit, Prompt, PromptLayer
+from avcore.injection import BlockView
+from avcore.specs import BlockLayout, StreamLayout
+from avcore_copl.settings import RowsSettings
+
+__all__ = ["Rows", "RowsLayer"]
+
+
+class Rows(Prompt):
+    """M = [M^g ; M^f], eq. 2: rows beside the tokens of every block, eq. 3, whose outputs are dropped.
+
+    The sets that several blocks share live here; a block's own live in its layer.
+    """
+
+    def __init__(self, config: RowsSettings, stream: StreamLayout) -> None:
+        super().__init__(config, stream)
+        if config.global_flow == "carry" and config.global_scope != "input":
+            raise AVCoreError("parts.copl.rows.global_flow=carry needs global_scope=input: what is carried is one set.")
+        self.config = config
+        self.stream = stream
+        widths = {"input": {"input": stream.stages[0].width}, "stage": _stage_widths(stream), "block": {}}
+        self.global_rows = nn.ParameterDict(
+            {key: _rows(config.length, width, config.std) for key, width in widths[config.global_scope].items()}
+            if config.length
+            else {}
+        )
+        staged = config.frame_rows != "none" and config.frame_scope == "stage"
+        self.frame_rows = nn.ParameterDict(
+            {key: _rows(stream.segments, width, config.std) for key, width in _stage_widths(stream).items()}
+            if staged
+            else {}
+        )
+
+    def layer(self, block: BlockLayout) -> "RowsLayer | None":
+        """A layer in every block; with ``frame_scope=paired`` only where the other stream runs too."""
+        if self.config.frame_scope == "paired" and self.stream.paired and not block.paired:
+            return None
+        return RowsLayer(self.config, block)
+
+
+class RowsLayer(PromptLayer):
+    """The rows of one block."""
+
+    def __init__(self, config: RowsSettings, block: BlockLayout) -> None:
+        super().__init__()
+        self.config = config
+        self.stage = str(block.stage)
+        own_global = config.length and config.global_scope == "block"
+        own_frame = config.frame_rows != "none" and config.frame_scope != "stage"
+        self.global_rows = _rows(config.length, block.width, config.std) if own_global else None
+        self.frame_rows = _rows(block.segments, block.width, config.std) if own_frame else None
+
+    def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        """Rows M^g for all, M^f for the frame they belong to."""
+        global_GD = self._global(at.part)
+        frame_TD = self._frame(at.part)
+        carry = None
+        if self.config.global_flow == "carry":
+            global_GD, carry = None, global_GD if at.carried is None else at.carried
+        return Edit(rows=self._join(global_GD, frame_TD, at.B), carry=carry, row_bias=self.config.row_bias)
+
+    def _global(self, part: Rows) -> Tensor | None:
+        if not self.config.length or self.global_rows is not None:
+            return self.global_rows
+        return part.global_rows["input" if self.config.global_scope == "input" else self.stage]
+
+    def _frame(self, part: Rows) -> Tensor | None:
+        if self.config.frame_rows == "none" or self.frame_rows is not None:
+            return self.frame_rows
+        return part.frame_rows[self.stage]
+
+    def _join(self, global_GD: Tensor | None, frame_TD: Tensor | None, clips: int) -> Tensor | None:
+        if frame_TD is None or self.config.frame_rows == "all":
+            both = [rows for rows in (global_GD, frame_TD) if rows is not None]
+            return torch.cat(both) if both else None
+        frame_M1D = frame_TD.repeat(clips, 1)[:, None]
+        if global_GD is None:
+            return frame_M1D
+        return torch.cat([global_GD.expand(frame_M1D.shape[0], -1, -1), frame_M1D], dim=1)
+
+
+def _rows(count: int, width: int, std: float) -> nn.Parameter:
+    return nn.Parameter(torch.randn(count, width) * std)
+
+
+def _stage_widths(stream: StreamLayout) -> dict[str, int]:
+    return {str(number): stage.width for number, stage in enumerate(stream.stages)}

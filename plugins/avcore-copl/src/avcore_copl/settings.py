@@ -1,0 +1,68 @@
+"""Settings of CoPL's parts; the defaults are reading C of the published counts, with the lengths of AVE."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from avcore.specs import Need
+
+__all__ = ["CouplingSettings", "RowsSettings", "coupling_needs", "rows_needs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsSettings:
+    """Modality-specific prompts: global rows M^g and frame rows M^f."""
+
+    length: int = field(default=20, metadata={"help": "L_g, global rows of each modality; 0 leaves them out"})
+    frame_rows: Literal["own", "all", "none"] = field(
+        default="own", metadata={"help": "frame t sees its own row of M^f, all T rows, or none"}
+    )
+    global_scope: Literal["input", "stage", "block"] = field(
+        default="input", metadata={"help": "one M^g for the whole stream, for each stage, or for each block"}
+    )
+    frame_scope: Literal["stage", "block", "paired"] = field(
+        default="paired", metadata={"help": "one M^f for each stage, each block, or each block that runs beside the other stream"}
+    )
+    global_flow: Literal["reinsert", "carry"] = field(
+        default="reinsert",
+        metadata={"help": "put M^g afresh into every block, or carry it through the blocks (VPT-shallow; scope input)"},
+    )
+    row_bias: float | None = field(
+        default=None, metadata={"help": "attention bias of the rows; none takes the backbone's neutral value"}
+    )
+    std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CouplingSettings:
+    """Prompt-bank mutual coupling: interaction rows I, and the consistency loss."""
+
+    length: int = field(default=20, metadata={"help": "L_I, rows of each P_m; I has twice as many"})
+    bank_length: int = field(default=10, metadata={"help": "q, prompts in a bank; 0 learns P_m itself, the same for all samples"})
+    last: int = field(default=4, metadata={"help": "k, in how many of the last units I is inserted"})
+    unit: Literal["blocks", "stages"] = field(default="blocks", metadata={"help": "what 'last' counts"})
+    reduction: int = field(default=4, metadata={"help": "the hidden width of F is the smaller width divided by this"})
+    latents: int | None = field(default=None, metadata={"help": "b, rows of L_m and so of P_m; none takes 'length'"})
+    bank_scope: Literal["layer", "all"] = field(
+        default="layer", metadata={"help": "a bank for each interaction layer, or one for all of them"}
+    )
+    bank_sharing: Literal["modality", "common"] = field(
+        default="modality", metadata={"help": "a bank for each modality, or one for both (equal widths)"}
+    )
+    zero_mapping: bool = field(default=False, metadata={"help": "start F's second layer at zero"})
+    consistency: Literal["auto", "tokens", "pooled", "mean"] = field(
+        default="auto",
+        metadata={"help": "what the consistency loss compares; auto: tokens if equally many, else pooled vectors, nothing if widths differ"},
+    )
+    consistency_weight: float = field(default=0.005, metadata={"help": "lambda, weight of the consistency loss; 0 switches it off"})
+    std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation of L_m, bank and P_m"})
+
+
+def rows_needs(settings: RowsSettings) -> frozenset[Need]:
+    """One M^g for the whole stream has one width."""
+    return frozenset({Need.SINGLE_STAGE} if settings.global_scope == "input" and settings.length else ())
+
+
+def coupling_needs(settings: CouplingSettings) -> frozenset[Need]:
+    """Both streams; a bank for both modalities needs equal widths."""
+    common = settings.bank_sharing == "common" and settings.bank_length > 0
+    return frozenset({Need.BOTH_STREAMS, Need.EQUAL_WIDTHS} if common else {Need.BOTH_STREAMS})

@@ -1,0 +1,156 @@
+"""Renders the demo world to real media files in the layout of AVSBench (`layout`): atomically, and only once."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .layout import write_ms3, write_s4, write_table
+from .world import STYLES, Clip, clip_seed, make_clip
+
+SPLITS = ("train", "val", "test")
+
+Progress = Callable[[int, int], None]
+
+
+def render(
+    root: Path,
+    *,
+    seed: int,
+    counts: dict[str, int],
+    style: str,
+    size: int = 96,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Renders clips into a new folder, which appears only when it is complete.
+
+    Args:
+        root: The folder to make; must not exist, or be empty.
+        seed: What all clips follow from.
+        counts: Clips for each of "train", "val", "test".
+        style: "s4" or "ms3".
+        size: Rows and columns of the pictures, px, even.
+        workers: Threads; by default one for each core, at most 4.
+        progress: Called with (clips done, clips in all) after each clip.
+
+    Raises:
+        FileExistsError: The folder exists and is not empty, or appeared meanwhile.
+        ValueError: A setting is not among those above.
+    """
+    order = _Order(seed, counts, style, size)
+    root = Path(root)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise FileExistsError(f"{root} exists; the demo is rendered into a new folder only")
+    if not _render_aside(root, order, workers, progress):
+        raise FileExistsError(f"{root} appeared while the demo was rendered for it")
+
+
+def ensure(
+    cache_root: Path,
+    *,
+    style: str,
+    size: int = 96,
+    seed: int = 0,
+    counts: dict[str, int],
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Returns the folder of these settings under `cache_root`, rendering it if it is not there.
+
+    The folder's name holds a digest of the settings and of the code that makes the world, so that neither a changed
+    setting nor a changed world finds old files. When several processes need it at once, each renders aside and the
+    first one to finish wins.
+    """
+    order = _Order(seed, counts, style, size)
+    key = json.dumps([code_digest(), style, size, seed, sorted(counts.items())])
+    root = Path(cache_root) / f"demo-{style}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    if not root.is_dir():
+        _render_aside(root, order, workers, progress)
+    return root
+
+
+def code_digest() -> str:
+    """Digest of the code that the demo's files follow from."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in ("layout", "looks", "media", "render", "scenery", "sounds", "world"):
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def clips(*, seed: int, counts: dict[str, int], style: str) -> list[tuple[str, str, Clip]]:
+    """The name, the split and the clip of everything that `render` would write, in its order."""
+    made = []
+    for split in SPLITS:
+        for number in range(counts.get(split, 0)):
+            own = clip_seed("demo", seed, style, split, number)
+            name = base64.b32encode(own.to_bytes(7, "big")).decode().lower()[:11]
+            made.append((name, split, make_clip(own, style)))
+    return made
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What to render."""
+
+    seed: int
+    counts: dict[str, int]
+    style: str
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise ValueError(f"style is {self.style!r}; it must be one of {', '.join(STYLES)}")
+        if unknown := set(self.counts) - set(SPLITS):
+            raise ValueError(f"counts has {', '.join(sorted(unknown))}; splits are {', '.join(SPLITS)}")
+        if any(count < 0 for count in self.counts.values()) or not sum(self.counts.values()):
+            raise ValueError(f"counts is {self.counts}; it must name at least one clip")
+        if self.size < 16 or self.size % 2:
+            raise ValueError(f"size is {self.size} px; it must be even (H.264) and at least 16")
+
+
+def _render_aside(root: Path, order: _Order, workers: int | None, progress: Progress | None) -> bool:
+    """Renders into a folder beside `root` and renames it; False if another was there first."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    aside = root.parent / f".{root.name}.{uuid.uuid4().hex[:12]}.part"
+    try:
+        aside.mkdir()
+        _render_all(aside, order, workers, progress)
+        try:
+            # Renaming replaces an empty folder and nothing else.
+            os.rename(aside, root)
+        except OSError:
+            if not root.exists():
+                raise
+            return False
+        return True
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _render_all(root: Path, order: _Order, workers: int | None, progress: Progress | None) -> None:
+    everything = clips(seed=order.seed, counts=order.counts, style=order.style)
+    write = write_s4 if order.style == "s4" else write_ms3
+    objects: dict[str, Any] = {}
+    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 4)) as pool:
+        jobs = {pool.submit(write, root, name, split, clip, order.size): name for name, split, clip in everything}
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                objects[jobs[job]] = job.result()
+                if progress:
+                    progress(done, len(jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    write_table(root, order.style, everything)
+    record = {**asdict(order), "code": code_digest(), "clips": {name: objects[name] for name, _, _ in everything}}
+    (root / "objects.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,208 @@
+"""Vision Transformers equal timm's bit for bit, and rows are the naive concatenation."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from avcore import compat
+from avcore.backbones import digest
+from avcore.errors import AVCoreError
+from avcore_timm import VIT_PRESETS
+from avcore_timm.settings import ViTSettings
+from avcore_timm.vit import ViT, build
+
+compat.install()
+import timm  # noqa: E402 - only after the import hook
+
+SMALL = {
+    "vit": {"model": "vit_tiny_patch16_224", "arguments": {"img_size": 64, "embed_dim": 48, "depth": 5, "num_heads": 3}},
+    "clip": {
+        "model": "vit_base_patch16_clip_quickgelu_224",
+        "arguments": {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 4},
+    },
+    "registers": {
+        "model": "vit_small_patch14_reg4_dinov2",
+        "arguments": {"img_size": 56, "embed_dim": 48, "depth": 4, "num_heads": 3},
+    },
+}
+
+
+@pytest.fixture(params=SMALL)
+def backbone(request: pytest.FixtureRequest) -> ViT:
+    torch.manual_seed(0)
+    made = build(ViTSettings(weights="random"), name=request.param, preset=SMALL[request.param])
+    for parameter in made.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    return made
+
+
+def test_equals_timm_bit_for_bit(backbone: ViT) -> None:
+    size = backbone.model.patch_embed.img_size[0]
+    tower = backbone.tower("visual", ViTSettings(), segments=2)
+    image = torch.randn(4, 3, size, size)
+    x = tower.enter(tower.embed(image))
+    for index in range(tower.layout.depth):
+        x = x + tower.block(index).attention(x)[0]
+        x = x + tower.block(index).mlp(x)
+    assert torch.equal(tower.norm(x), backbone.model.forward_features(image))
+    assert torch.equal(tower.pool(tower.norm(x)), backbone.model.forward_head(backbone.model.forward_features(image)))
+
+
+def test_rows_equal_the_naive_concatenation(backbone: ViT) -> None:
+    tower = backbone.tower("visual", ViTSettings(), segments=2).double()
+    x = torch.randn(4, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
+    rows = torch.randn(4, 7, 48, dtype=torch.float64)
+    inner = backbone.model.blocks[1]
+    naive = inner.ls1(inner.attn(inner.norm1(torch.cat([x, rows], dim=1))))
+    out, carried = tower.block(1).attention(x, rows=rows)
+    assert carried is None
+    torch.testing.assert_close(out, naive[:, : x.shape[1]], rtol=0, atol=1e-12)
+    shared, _ = tower.block(1).attention(x, rows=rows[0])
+    torch.testing.assert_close(shared[0], out[0], rtol=0, atol=1e-12)
+
+
+def test_carried_rows_are_queries_too(backbone: ViT) -> None:
+    tower = backbone.tower("visual", ViTSettings(), segments=2).double()
+    x = torch.randn(4, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
+    carry = torch.randn(4, 3, 48, dtype=torch.float64)
+    inner = backbone.model.blocks[0]
+    naive = inner.ls1(inner.attn(inner.norm1(torch.cat([x, carry], dim=1))))
+    out, carried = tower.block(0).attention(x, carry=carry)
+    torch.testing.assert_close(torch.cat([out, carried], dim=1), naive, rtol=0, atol=1e-12)
+
+
+def test_key_value_prefixes_and_row_bias(backbone: ViT) -> None:
+    tower = backbone.tower("visual", ViTSettings(), segments=2).double()
+    block = tower.block(0)
+    x = torch.randn(4, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
+    kv = (torch.randn(2, 48, dtype=torch.float64), torch.randn(2, 48, dtype=torch.float64))
+    plain = block.attention(x)[0]
+    assert not torch.allclose(block.attention(x, kv=kv)[0], plain)
+    hidden = torch.full((2,), -1e9, dtype=torch.float64)
+    torch.testing.assert_close(block.attention(x, kv=kv, row_bias_R=hidden)[0], plain, rtol=0, atol=1e-12)
+
+
+def test_projection_adds_to_every_frozen_map(backbone: ViT) -> None:
+    tower = backbone.tower("visual", ViTSettings(), segments=2).double()
+    x = torch.randn(2, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
+    rows = torch.randn(3, 48, dtype=torch.float64)
+    inner = backbone.model.blocks[0]
+    widths = {"qkv": 144, "proj": 48, "fc1": 192, "fc2": 48}
+    shift = {name: torch.randn(width, dtype=torch.float64) for name, width in widths.items()}
+
+    def project(name: str, x: torch.Tensor) -> torch.Tensor:
+        return shift[name].expand(*x.shape[:-1], -1)
+
+    attention = tower.block(0).attention(x, rows=rows, project=project)[0]
+    mlp = tower.block(0).mlp(x, project=project)
+    with torch.no_grad():
+        for name, layer in (("qkv", inner.attn.qkv), ("proj", inner.attn.proj), ("fc1", inner.mlp.fc1), ("fc2", inner.mlp.fc2)):
+            bias = shift[name] if layer.bias is None else layer.bias + shift[name]
+            layer.bias = torch.nn.Parameter(bias, requires_grad=False)
+    torch.testing.assert_close(attention, tower.block(0).attention(x, rows=rows)[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(mlp, tower.block(0).mlp(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("patch", "channels"), [("rgb_repeat", 3), ("one_channel", 1)])
+def test_sound_goes_through_the_same_patch_kernel(patch: str, channels: int) -> None:
+    vit = build(ViTSettings(weights="random"), name="small", preset=SMALL["vit"])
+    tower = vit.tower("audio", ViTSettings(patch=patch, frames=50, mel_bins=33), segments=1)
+    assert tower.layout.stages[0].grid == (3, 2)
+    image = torch.randn(1, 50, 33)
+    token = tower.embed(image)[0, 1] - tower.positions_1ND[0, 1]
+    kernel, bias = vit.model.patch_embed.proj.weight, vit.model.patch_embed.proj.bias
+    # Three equal channels through an RGB kernel are one channel through its sum.
+    expected = (kernel.sum(1) * image[0, :16, :16]).sum((1, 2)) + bias
+    torch.testing.assert_close(token, expected, rtol=1e-4, atol=1e-5)
+    assert tower.embed(image).shape == (1, 7, 48)
+    assert channels == (3 if tower.kernel is None else tower.kernel.shape[1])
+
+
+def test_positions_of_sound_interpolate_or_crop() -> None:
+    vit = build(ViTSettings(weights="random"), name="small", preset=SMALL["vit"])
+    table = vit.model.pos_embed
+    interpolated = vit.tower("audio", ViTSettings(frames=50, mel_bins=33), segments=1)
+    expected = torch.nn.functional.interpolate(table.transpose(1, 2), size=7, mode="linear").transpose(1, 2)
+    assert torch.equal(interpolated.positions_1ND, expected)
+    cropped = vit.tower("audio", ViTSettings(frames=50, mel_bins=33, position="crop"), segments=1)
+    grid = table[0, 1:].unflatten(0, (4, 4))
+    # Rows of the picture's grid are frequency, columns time: token (t, f) takes grid (1 + f, 0 + t).
+    assert torch.equal(cropped.positions_1ND[0, 1 + 2 * 2 + 1], grid[2, 2])
+    assert torch.equal(cropped.positions_1ND[0, 0], table[0, 0])
+    with pytest.raises(AVCoreError, match="needs a picture grid of at least 8 x 6"):
+        vit.tower("audio", ViTSettings(position="crop"), segments=1)
+
+
+def test_frozen_means_evaluation_mode_and_no_gradient(backbone: ViT) -> None:
+    tower = backbone.tower("visual", ViTSettings(), segments=1).train()
+    assert not tower.training
+    assert not backbone.model.blocks[0].training
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_digest_sees_every_weight(backbone: ViT) -> None:
+    before = digest(backbone)
+    assert digest(backbone) == before
+    backbone.model.blocks[-1].mlp.fc2.bias.data[0] += 1e-3
+    assert digest(backbone) != before
+
+
+def test_presets_say_what_timm_builds() -> None:
+    for name, preset in VIT_PRESETS.items():
+        with torch.device("meta"):
+            model = build(ViTSettings(), name=name, preset=preset).model
+        assert model.embed_dim == preset["width"], name
+        assert len(model.blocks) == preset["depth"], name
+        assert model.blocks[0].attn.num_heads == preset["heads"], name
+        assert model.patch_embed.patch_size == (preset["patch"], preset["patch"]), name
+        assert model.patch_embed.img_size == (preset["size"], preset["size"]), name
+
+
+def test_weights_file_loads_strictly_and_resizes_positions(tmp_path: Path) -> None:
+    arguments = SMALL["vit"]["arguments"]
+    trained = timm.create_model("vit_tiny_patch16_224", num_classes=9, **arguments)
+    path = tmp_path / "weights.safetensors"
+    save_file(trained.state_dict(), path)
+    made = build(ViTSettings(weights=str(path)), name="small", preset=SMALL["vit"])
+    assert torch.equal(made.model.blocks[2].attn.qkv.weight, trained.blocks[2].attn.qkv.weight)
+    assert made.notices == ()
+    larger = {**SMALL["vit"], "arguments": {**arguments, "img_size": 96}}
+    assert build(ViTSettings(weights=str(path)), name="large", preset=larger).model.pos_embed.shape[1] == 37
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    trained = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL["vit"]["arguments"]).state_dict()
+    trained["blocks.0.norm1.wieght"] = trained.pop("blocks.0.norm1.weight")
+    path = tmp_path / "weights.safetensors"
+    save_file(trained, path)
+    with pytest.raises(AVCoreError, match=r"missing blocks\.0\.norm1\.weight; unexpected blocks\.0\.norm1\.wieght"):
+        build(ViTSettings(weights=str(path)), name="small", preset=SMALL["vit"])
+    with pytest.raises(AVCoreError, match="does not exist"):
+        build(ViTSettings(weights=str(tmp_path / "none.safetensors")), name="small", preset=SMALL["vit"])
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(AVCoreError, match="cannot be read"):
+        build(ViTSettings(weights=str(tmp_path / "text.pth")), name="small", preset=SMALL["vit"])
+
+
+def test_random_weights_are_announced() -> None:
+    assert build(ViTSettings(weights="random"), name="small", preset=SMALL["vit"]).notices == (
+        "'small' runs on random weights.",
+    )
+
+
+def test_missing_pretrained_weights_say_which_setting_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(AVCoreError, match=r"--set visual\.weights=PATH"):
+        build(ViTSettings(), name="vit_tiny_patch16_224", preset=None)
+
+
+def test_unknown_models_are_refused_by_name() -> None:
+    with pytest.raises(AVCoreError, match="Did you mean 'vit_tiny_patch16_224'"):
+        build(ViTSettings(weights="random"), name="vit_tiny_patch16_244", preset=None)
+    with pytest.raises(AVCoreError, match="does not know"):
+        build(ViTSettings(weights="random"), name="vit_relpos_small_patch16_224", preset=None)

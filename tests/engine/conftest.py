@@ -1,0 +1,110 @@
+"""A model with the surface of `AVModel` and a loader of made-up clips: two numbers in, one number out."""
+
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avcore.config import OptimConfig
+from avcore.engine.loop import Trainer
+from avcore.engine.optim import Schedule, build_optimizer
+from avcore.tasks import Batch, Task
+
+
+class ToyModel(nn.Module):
+    """A frozen map, a trainable part and a head; the loss is a mean over valid clips."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.frozen = nn.Linear(2, 4, dtype=dtype).requires_grad_(False)
+        self.part = nn.Linear(4, 4, dtype=dtype)
+        self.head = nn.Linear(4, 1, dtype=dtype)
+        self.dropout = nn.Dropout(dropout)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator).to(dtype) * 0.5
+
+    def forward(self, batch: Batch) -> Tensor:
+        assert batch.frames is not None
+        return self.head(self.dropout(torch.tanh(self.part(self.frozen(batch.frames)))))
+
+    def losses(self, out: Tensor, batch: Batch) -> dict[str, Tensor]:
+        fit = (out.squeeze(1) - batch.targets["y"]) ** 2
+        return {"fit": fit[batch.valid].mean(), "size": 0.1 * out.squeeze(1)[batch.valid].abs().mean()}
+
+    def predict(self, out: Tensor) -> dict[str, Tensor]:
+        return {"y": out.squeeze(1)}
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        return {
+            "parts": [(f"part.{name}", p) for name, p in self.part.named_parameters()],
+            "head": [(f"head.{name}", p) for name, p in self.head.named_parameters()],
+        }
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        return {name: p.detach() for group in self.parameter_groups().values() for name, p in group}
+
+
+class ToyMetrics:
+    def __init__(self, protocol: str) -> None:
+        self.protocol = protocol
+        self.errors: list[float] = []
+
+    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
+        error = (prediction["y"] - batch.targets["y"]).abs()
+        self.errors += error[batch.valid].tolist()
+
+    def compute(self) -> dict[str, float]:
+        return {"accuracy": -sum(self.errors) / len(self.errors), "clips": float(len(self.errors))}
+
+
+class ToyTask(Task):
+    score = "accuracy"
+
+    def metrics(self, protocol: str) -> ToyMetrics:
+        return ToyMetrics(protocol)
+
+
+class ToyLoader:
+    """Clips in batches; the last one is padded with copies that are marked invalid."""
+
+    def __init__(self, clips: int = 6, batch_size: int = 2, dtype: torch.dtype = torch.float32) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.x = torch.randn(clips, 2, generator=generator).to(dtype)
+        self.y = self.x.sum(1)
+        self.batch_size = batch_size
+        self.epochs: list[int] = []
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.x), self.batch_size):
+            index = torch.arange(start, start + self.batch_size)
+            valid = index < len(self.x)
+            index = index.clamp(max=len(self.x) - 1)
+            yield Batch(
+                frames=self.x[index],
+                waveform=None,
+                targets={"y": self.y[index]},
+                names=[f"clip{i}" for i in index.tolist()],
+                valid=valid,
+            )
+
+
+def make_trainer(model: nn.Module, *, epochs: int = 2, steps: int = 3, **settings: Any) -> Trainer:
+    optim = OptimConfig(lr=0.01, head_lr=0.1)
+    optimizer = build_optimizer(model.parameter_groups(), optim)
+    schedule = Schedule.from_config(optim, steps_per_epoch=steps, epochs=epochs)
+    return Trainer(model, optimizer, schedule, **settings)
+
+
+@pytest.fixture
+def toys() -> SimpleNamespace:
+    return SimpleNamespace(Model=ToyModel, Loader=ToyLoader, Task=ToyTask, trainer=make_trainer)

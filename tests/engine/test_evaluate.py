@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from avcore.engine.evaluate import evaluate, split_and_sound
+from avcore.errors import AVCoreError
+
+
+def run(toys, model, loader, **settings):
+    options = {"protocol": "clean", "precision": "fp32", "device": torch.device("cpu"), **settings}
+    return evaluate(model, loader, task=toys.Task(None), **options)
+
+
+def test_scores_count_valid_clips_only(toys):
+    model, loader = toys.Model(), toys.Loader(clips=5, batch_size=2)
+    found = run(toys, model, loader)
+    whole = run(toys, model, toys.Loader(clips=5, batch_size=5))
+    assert found.clips == found.scores["clips"] == 5
+    assert found.scores["accuracy"] == pytest.approx(whole.scores["accuracy"])
+
+
+def test_the_model_is_evaluated_in_eval_mode_and_given_back_as_it_was(toys):
+    model = toys.Model(dropout=0.5).train()
+    assert run(toys, model, toys.Loader()).scores == run(toys, model, toys.Loader()).scores
+    assert model.training
+
+
+def test_the_first_clips_are_kept_for_pictures(toys):
+    found = run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2), examples=3)
+    assert [example.name for example in found.examples] == ["clip0", "clip1", "clip2"]
+    assert found.examples[2].frames.shape == (2,)
+    assert found.examples[0].prediction["y"].shape == ()
+    assert set(found.examples[0].targets) == {"y"}
+
+
+def test_padding_is_never_kept(toys):
+    found = run(toys, toys.Model(), toys.Loader(clips=3, batch_size=2), examples=10)
+    assert [example.name for example in found.examples] == ["clip0", "clip1", "clip2"]
+
+
+def test_predictions_in_half_precision_are_kept_in_fp32(toys):
+    found = run(toys, toys.Model(), toys.Loader(), precision="bf16", examples=1)
+    assert found.examples[0].prediction["y"].dtype == torch.float32
+
+
+def test_progress_counts_batches(toys):
+    seen = []
+    run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2), progress=seen.append)
+    assert seen == [1, 2, 3]
+
+
+def test_an_empty_split_is_an_error(toys):
+    with pytest.raises(AVCoreError, match="no clips"):
+        run(toys, toys.Model(), toys.Loader(clips=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test", ("test", "own")),
+        ("test_swapped", ("test", "swapped")),
+        ("val_mute_audio", ("val", "mute")),
+        ("odd_swapped", ("odd_swapped", "own")),
+    ],
+)
+def test_the_end_of_a_split_chooses_the_sound(name, expected):
+    assert split_and_sound(name, ("train", "val", "test", "odd_swapped")) == expected
+
+
+def test_an_unknown_split_gets_a_suggestion():
+    with pytest.raises(AVCoreError, match=r"no split 'tset'.*train, test.*Did you mean 'test'"):
+        split_and_sound("tset", ("train", "test"))

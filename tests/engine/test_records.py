@@ -1,0 +1,94 @@
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from avcore.engine.records import RunRecord, commit_of, default_directory, peak_bytes, versions
+from avcore.errors import AVCoreError
+
+
+def test_default_directory_names_task_method_and_time(tmp_path):
+    path = default_directory("avs", "copl", tmp_path)
+    assert re.fullmatch(r"avs-copl-\d{8}T\d{6}Z", path.name)
+    path.mkdir()
+    assert default_directory("avs", "copl", tmp_path) != path
+    assert default_directory("avs", None, tmp_path).name.startswith("avs-plain-")
+
+
+def test_a_directory_with_files_is_refused(tmp_path):
+    (tmp_path / "precious").touch()
+    with pytest.raises(AVCoreError, match="not empty"):
+        RunRecord(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_place_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(AVCoreError, match=r"Cannot make the run directory .*file/run"):
+        RunRecord(tmp_path / "file" / "run")
+
+
+def test_what_is_written(tmp_path):
+    record = RunRecord(tmp_path / "run")
+    record.write_config({"task": "avs", "prompts": ["a.b"], "data": {"root": None}})
+    record.write_results({"metrics": {"test": {"M_J": 0.5}}}, "interrupted")
+    record.log("one\ntwo")
+    record.close()
+    assert (tmp_path / "run/config.yaml").read_text() == "task: avs\nprompts:\n- a.b\ndata:\n  root: null\n"
+    assert json.loads((tmp_path / "run/results.json").read_text()) == {
+        "metrics": {"test": {"M_J": 0.5}},
+        "status": "interrupted",
+    }
+    assert re.fullmatch(r"(\d\d:\d\d:\d\d (one|two)\n){2}", (tmp_path / "run/log.txt").read_text())
+    assert (tmp_path / "run/checkpoints").is_dir()
+    assert (tmp_path / "run/pictures").is_dir()
+
+
+def test_a_status_is_one_of_three(tmp_path):
+    with pytest.raises(ValueError, match="finished, interrupted, failed"):
+        RunRecord(tmp_path / "run").write_results({}, "done")
+
+
+def test_versions_name_what_computes():
+    found = versions()
+    assert found["torch"] == torch.__version__
+    assert {"numpy", "timm", "av"} <= set(found)
+    assert "pytest" not in found
+
+
+def git(path: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    return subprocess.run(
+        ["git", "-C", str(path), *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_commit_of_a_working_tree(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "a.py").write_text("1\n")
+    git(tmp_path, "init")
+    assert commit_of(package) is None
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert commit_of(package) == commit
+    (package / "a.py").write_text("2\n")
+    assert commit_of(package) == f"{commit}-dirty"
+
+
+def test_an_installed_package_in_a_foreign_repository_has_no_commit(tmp_path):
+    git(tmp_path, "init")
+    (tmp_path / "theirs.py").touch()
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "theirs")
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "avcore.py").touch()
+    assert commit_of(tmp_path / "venv") is None
+
+
+def test_peak_memory_of_this_process_is_plausible():
+    assert 50e6 < peak_bytes(torch.device("cpu")) < 200e9

@@ -1,0 +1,102 @@
+"""A video whose every second shows and sounds something else, a toy model that listens and looks, and its task."""
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avcore.report.overlay import Pixels
+from avcore.report.video import write_video
+from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.tasks import Batch, Task, Windows
+
+RATE = 16000
+FPS = 10
+LOUD = (1, 3)
+"""The seconds in which the video of `make_video` sounds; it is reddish then, bluish otherwise."""
+
+
+class ToyTask(Task):
+    """The prediction tints what sounds: a mask (T, Y, X) at the model's size, and a title of the whole clip."""
+
+    score = "none"
+
+    def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
+        masks = nn.functional.interpolate(prediction["masks"][:, None], frames_TYX3.shape[1:3])[:, 0].numpy()
+        assert len(masks) == len(frames_TYX3)
+        assert prediction["title"].shape == (7,)
+        painted = frames_TYX3 * 0.5 + np.array([0, 127, 0]) * masks[..., None]
+        return painted.astype(np.uint8)
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> str:
+        return f"{float(prediction['masks'].mean()):.1f} sounds"
+
+
+class ToyModel(nn.Module):
+    """Marks the left half of each segment whose sound is loud; remembers the batches that it was given."""
+
+    def __init__(self, *, listens: bool = True, segments: int = 5, clip_seconds: float = 5.0) -> None:
+        super().__init__()
+        self.task = ToyTask(None)
+        self.segments, self.clip_seconds = segments, clip_seconds
+        self.windows = Windows(length=clip_seconds / segments, margin=clip_seconds / segments)
+        self.image = ImageGeometry(size=32)
+        self.sound = AudioGeometry(rate=RATE) if listens else None
+        self.scale = nn.Parameter(torch.ones(1))
+        self.batches: list[Batch] = []
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        assert not self.training
+        assert batch.frames is not None
+        assert batch.frames.shape == (1, self.segments, 3, 32, 32)
+        self.batches.append(batch)
+        if self.sound is None:
+            return {"loud": torch.ones(1, self.segments)}
+        assert batch.waveform is not None
+        assert batch.waveform.shape == (1, round(self.clip_seconds * RATE))
+        return {"loud": batch.waveform.float().view(1, self.segments, -1).abs().mean(-1) * self.scale > 500}
+
+    def predict(self, out: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        masks = torch.zeros(1, self.segments, 32, 32)
+        masks[..., :16] = out["loud"].float()[..., None, None]
+        return {"masks": masks, "title": torch.zeros(1, 7)}
+
+
+@pytest.fixture
+def toy_model() -> Callable[..., Any]:
+    return ToyModel
+
+
+@pytest.fixture
+def toy_config() -> Any:
+    return SimpleNamespace(
+        task="toy", method=None, prompts=("toy.rows",), fusion=(), train=SimpleNamespace(precision="fp32")
+    )
+
+
+def picture(second: int, height: int, width: int, number: int) -> Pixels:
+    frame = np.full((height, width, 3), (200, 60, 60) if second in LOUD else (60, 60, 200), dtype=np.uint8)
+    left = number * 3 % (width - 20)
+    frame[height // 3 : height // 3 + 20, left : left + 20] = 240
+    return frame
+
+
+def sound(seconds: float) -> np.ndarray:
+    time = np.arange(round(seconds * RATE)) / RATE
+    loud = np.isin(time.astype(int), LOUD)
+    return (12000 * np.sin(2 * np.pi * 440 * time) * loud).astype(np.int16)
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> Callable[..., Path]:
+    def make(seconds: float, *, name: str = "clip.mp4", silent: bool = False, size: tuple[int, int] = (90, 160)) -> Path:
+        frames = (picture(number // FPS, *size, number) for number in range(round(seconds * FPS)))
+        return write_video(tmp_path / name, frames, Fraction(FPS), None if silent else (sound(seconds), RATE))
+
+    return make

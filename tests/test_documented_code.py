@@ -1,0 +1,283 @@
+"""Every fenced block of code in the README, the documentation and the plugins' READMEs is run or checked.
+
+The blocks of one page run in order, in one temporary directory that begins with a copy of ``examples/``:
+
+* ``bash``: every command is `avcore ...` or ``python examples/...`` and runs, or it is one of `COVERED`, which
+  ``.ci/run`` runs itself;
+* ``python``: executed; the blocks of a page share their names;
+* ``yaml``, ``toml``, ``json``: parsed;
+* ``text``: shown, not run.
+
+``<!-- not run: reason -->`` on the line above a block excuses it. A block without a language, or with another, is an
+error.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "plugins").glob("*/README.md")),
+]
+
+# Performed by .ci/run, directly or through the Makefile; `test_covered_commands_are_performed` looks.
+COVERED = (
+    "make run",
+    "make test",
+    "make lint",
+    "make docs",
+    "make wheels",
+    "python3 -m venv .venv",
+    ".venv/bin/pip install -r requirements.txt",
+    ".venv/bin/avcore run --plugin copl --task avs",
+    "avcore run --plugin copl --task avs",
+)
+# What comes before any of it.
+PREPARATION = re.compile(r"git clone \S+( \S+)?|cd \S+|(source|\.) \.venv/bin/activate")
+RUNNABLE = re.compile(r"avcore\b.*|python examples/\w+\.py\b.*", re.DOTALL)
+
+FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
+EXCUSE = re.compile(r"<!-- not run: (?P<reason>\S.*?) -->")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the line of its first line of code, its language, its text, and why it is not run, if so."""
+
+    line: int
+    language: str
+    text: str
+    excuse: str = ""
+
+
+def blocks_of(page: str) -> Iterator[Block]:
+    """The fenced blocks of a Markdown page in order."""
+    lines = page.splitlines()
+    number = 0
+    while number < len(lines):
+        opening = FENCE.match(lines[number])
+        number += 1
+        if not opening:
+            continue
+        start, indent, fence = number, len(opening["indent"]), opening["fence"]
+        while number < len(lines) and not re.fullmatch(rf" *{fence[0]}{{{len(fence)},}} *", lines[number]):
+            number += 1
+        assert number < len(lines), f"The block that opens at line {start} is never closed."
+        above = EXCUSE.fullmatch(lines[start - 2].strip()) if start > 1 else None
+        language = opening["info"].strip().partition(" ")[0]
+        text = "\n".join(line[min(indent, len(line) - len(line.lstrip())) :] for line in lines[start:number])
+        yield Block(start + 1, language, text, above["reason"] if above else "")
+        number += 1
+
+
+def commands_of(text: str) -> list[str]:
+    """The commands of a shell block, continued lines joined, comments dropped."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    lines = (re.sub(r"\s+#.*$", "", line).strip() for line in joined.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def commands_to_run(text: str) -> list[str]:
+    """The commands that a page's test has to run itself.
+
+    Raises:
+        AssertionError: a command is neither runnable, nor covered by .ci/run, nor preparation.
+    """
+    remaining = [command for command in commands_of(text) if command not in COVERED]
+    remaining = [command for command in remaining if not PREPARATION.fullmatch(command)]
+    for command in remaining:
+        assert RUNNABLE.fullmatch(command), f"'{command}' is not run by anything; see {Path(__file__).name}."
+    return remaining
+
+
+def run_shell(block: Block, directory: Path, module: ModuleType) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands_to_run(block.text):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=directory,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"'{command}' left with {done.returncode}:\n{done.stdout}{done.stderr}"
+
+
+def run_python(block: Block, directory: Path, module: ModuleType) -> None:
+    code = compile("\n" * (block.line - 1) + block.text, module.__name__, "exec")
+    exec(code, vars(module))
+
+
+def parse(load: Callable[[str], Any]) -> Callable[[Block, Path, ModuleType], None]:
+    return lambda block, directory, module: load(block.text)
+
+
+CHECKS: dict[str, Callable[[Block, Path, ModuleType], None]] = {
+    "bash": run_shell,
+    "json": parse(json.loads),
+    "python": run_python,
+    "text": lambda block, directory, module: None,
+    "toml": parse(tomllib.loads),
+    "yaml": parse(yaml.safe_load),
+}
+
+
+def check_page(page: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run or check the blocks of a page in order."""
+    module = ModuleType("documented")
+    monkeypatch.setitem(sys.modules, "documented", module)
+    monkeypatch.chdir(directory)
+    for block in blocks_of(page):
+        if block.excuse:
+            continue
+        assert block.language in CHECKS, (
+            f"line {block.line}: a block of '{block.language}'; known: {', '.join(CHECKS)}."
+        )
+        CHECKS[block.language](block, directory, module)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_documented_code_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (ROOT / "examples").is_dir():
+        shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    check_page(page.read_text(), tmp_path, monkeypatch)
+
+
+def test_covered_commands_are_performed() -> None:
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("VENV", "PYTHON", "MAKEFLAGS", "ARGS")
+    }
+    made = subprocess.run(
+        ["make", "--dry-run", "--always-make", "run", "test", "lint", "docs", "wheels"],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    performed = (ROOT / ".ci" / "run").read_text() + made
+    assert [command for command in COVERED if command not in performed] == []
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The mechanism itself
+
+
+def fenced(language: str, *lines: str) -> str:
+    return "\n".join([f"```{language}", *lines, "```", ""])
+
+
+def test_blocks_are_found_with_language_line_and_excuse() -> None:
+    page = (
+        "# A page\n\n" + fenced("bash", "avcore --help") + "\n<!-- not run: needs a GPU -->\n" + fenced("python", "x")
+    )
+    assert list(blocks_of(page)) == [
+        Block(4, "bash", "avcore --help"),
+        Block(9, "python", "x", excuse="needs a GPU"),
+    ]
+
+
+def test_blocks_in_lists_lose_their_indent() -> None:
+    page = "1. First\n\n    ```python\n    if True:\n        y = 1\n    ```\n"
+    assert [block.text for block in blocks_of(page)] == ["if True:\n    y = 1"]
+
+
+def test_an_excuse_needs_a_reason() -> None:
+    (block,) = blocks_of("<!-- not run:  -->\n" + fenced("bash", "rm -r x"))
+    assert block.excuse == ""
+
+
+def test_a_block_that_never_ends_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="line 1"):
+        list(blocks_of("```bash\navcore --help\n"))
+
+
+def test_continued_commands_are_joined_and_covered_ones_left_out() -> None:
+    text = "# set-up\nmake run   # four minutes\navcore run \\\n    --task avs\n"
+    assert commands_to_run(text) == ["avcore run --task avs"]
+
+
+@pytest.mark.parametrize("command", ["rm -rf runs", "pip install avcore", "make everything", "avcores"])
+def test_a_command_that_nothing_runs_is_an_error(command: str) -> None:
+    with pytest.raises(AssertionError, match="not run by anything"):
+        commands_to_run(command)
+
+
+def test_a_failing_command_fails_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="left with"):
+        check_page(fenced("bash", "avcore no-such-command"), tmp_path, monkeypatch)
+
+
+def test_commands_run_in_the_directory_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "write.py").write_text("open('written', 'w').close()")
+    check_page(fenced("bash", "python examples/write.py"), tmp_path, monkeypatch)
+    assert (tmp_path / "written").exists()
+
+
+def test_python_blocks_share_names_and_fail_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_page(fenced("python", "x = 2") + fenced("python", "assert x == 2"), tmp_path, monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        check_page(fenced("python", "1 / 0"), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"), [("json", "{"), ("toml", "x ="), ("yaml", "a: [1"), ("", "x"), ("fortran", "x")]
+)
+def test_malformed_and_unknown_blocks_fail_the_page(
+    language: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises((AssertionError, ValueError, yaml.YAMLError)):
+        check_page(fenced(language, text), tmp_path, monkeypatch)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The generated page
+
+
+def docs_hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_contract_page_has_every_hook_and_record() -> None:
+    import avcore.hookspecs
+    import avcore.specs
+
+    page = docs_hooks().contract_page()
+    hooks = [name for name in vars(avcore.hookspecs) if name.startswith("avcore_")]
+    assert len(hooks) >= 13
+    assert [name for name in [*hooks, *avcore.specs.__all__] if f"### {name}\n" not in page] == []
+
+
+def test_an_undocumented_hook_is_an_error() -> None:
+    import avcore.hookspecs
+
+    def avcore_silent() -> None: ...
+
+    with pytest.raises(ValueError, match="avcore_silent"):
+        docs_hooks().documentation(avcore.hookspecs.hookspec(avcore_silent), "avcore_silent")
+    with pytest.raises(ValueError, match="Bare"):
+        docs_hooks().documentation(dataclass(type("Bare", (), {"__annotations__": {"x": int}})), "Bare")
