@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avcore.backbones import Tower, digest
 from avcore.data.frontends import FilterBank, ImageFrontEnd
 from avcore.errors import AVCoreError
-from avcore.injection import Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView, sites_of
+from avcore.injection import Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.specs import AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Features, Head, StreamFeatures, Task, Windows
 
@@ -110,7 +110,7 @@ class AVModel(nn.Module):
             batch: ``frames`` (B, T, 3, Y, X) uint8 and ``waveform`` (B, S), as far as the streams run.
         """
         x = {stream: self._tower(stream).embed(image) for stream, image in self.front_ends(batch).items()}
-        for part in self._overriding("after_embedding"):
+        for part in self._overriding(Prompt, "after_embedding"):
             stream = part.streams[0]
             view = StreamView(B=x[stream].shape[0] // self.segments, T=self.segments)
             x[stream] = x[stream] + part.module.after_embedding(x[stream], view).to(x[stream].dtype)  # type: ignore[operator]
@@ -136,7 +136,7 @@ class AVModel(nn.Module):
             clips=next(iter(x.values())).shape[0] // self.segments,
             segments=self.segments,
         )
-        for part in self._overriding("finish"):
+        for part in self._overriding(Part, "finish"):
             features = part.module.finish(features)
         return features
 
@@ -174,7 +174,7 @@ class AVModel(nn.Module):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Named, weighted loss terms: those of the head, then ``part.term`` of each part."""
         terms = self.head.loss(out.values, batch)
-        for part in self._overriding("losses"):
+        for part in self._overriding(Part, "losses"):
             terms |= {f"{part.key}.{name}": term for name, term in part.module.losses(out.features).items()}
         return terms
 
@@ -206,10 +206,12 @@ class AVModel(nn.Module):
 
     def unused_in_reference(self) -> dict[str, int]:
         """Parameters that reference implementations create and never use, by component; none is allocated here."""
-        return {
-            name: sum(int(getattr(inner, "unused_in_reference", 0)) for module in modules for inner in module.modules())
-            for name, modules in self.components().items()
-        }
+        found = {name: 0 for name in self.components()}
+        for part in self.instances:
+            layers = [layer for layer in part.module.layers.values() if isinstance(layer, Layer)]
+            found[part.name] += part.module.unused_in_reference + sum(layer.unused_in_reference for layer in layers)
+        found["head"] += self.head.unused_in_reference
+        return found
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Trainable parameters under the names that they are saved by, in the groups that have a learning rate."""
@@ -247,6 +249,10 @@ class AVModel(nn.Module):
             for key, tensor in own.items():
                 tensor.copy_(state[key])
 
+    def store_frozen(self, dtype: torch.dtype) -> None:
+        """Keep the frozen weights in ``dtype``: bfloat16 halves their memory; what trains is not touched."""
+        self.towers.to(dtype)
+
     def digest(self) -> str:
         """SHA-256 of all frozen weights as they are now; training must not change it."""
         return digest(self.towers)
@@ -276,9 +282,9 @@ class AVModel(nn.Module):
                 mounted.append(Mounted(name=part.name, part=part.module, layer=layer, streams=part.streams))
         return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio)
 
-    def _overriding(self, name: str) -> Iterator[PartInstance]:
+    def _overriding(self, base: type[Part], name: str) -> Iterator[PartInstance]:
         for part in self.instances:
-            if name in sites_of(type(part.module), Part) | sites_of(type(part.module), Prompt):
+            if isinstance(part.module, base) and getattr(type(part.module), name) is not getattr(base, name):
                 yield part
 
     def _into_stage(self, stream: str, index: int, x_MND: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def show(as_yaml: bool, as_json: bool, **given: Any) -> None:
     Example:
       avcore config show --plugin copl --task avs --set optim.lr=1e-4
     """  # noqa: D301 - click's mark for unwrapped lines
-    resolved = resolve_from_options(need_data=False, **given)
+    resolved = resolve_from_options(need_data=given["data"] is not None, **given)
     if as_yaml:
         click.echo(resolved.yaml(), nl=False)
         return

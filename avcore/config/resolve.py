@@ -337,7 +337,7 @@ class _Assembler:
         try:
             return self.registry.parts_of(coerce(str | tuple[str, ...], leaf, kind), kind)
         except AVCoreError as error:
-            error.args = (f"{error} ({leaf.layer.name})",)
+            error.args = (f"{str(error).rstrip('.')} ({leaf.layer.name}).",)
             raise
 
     def _stream(self, stream: str, trunk: str | None) -> StreamConfig:

@@ -85,7 +85,8 @@ class FilterBank(_FrontEnd):
 
     def forward(self, waveform_BS: Tensor) -> Tensor:
         """Turn (B, S) samples, int16 or float in [-1, 1], into (M, frames, F), in float32 at least."""
-        with torch.autocast(waveform_BS.device.type, enabled=False):
+        # The meta device, on which shapes are checked, knows no autocast.
+        with torch.autocast("cpu" if waveform_BS.is_meta else waveform_BS.device.type, enabled=False):
             exact = torch.float64 if waveform_BS.dtype == torch.float64 else torch.float32
             scale = 1.0 if waveform_BS.is_floating_point() else 1 / FULL_SCALE
             samples_BS = waveform_BS.to(exact) * scale

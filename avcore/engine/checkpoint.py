@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from avcore.engine.files import read_json, sha256, sync_directory, write_atomic, write_json
 from avcore.errors import AVCoreError
 
-__all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Progress", "load_tensors", "restore_optimizer"]
+__all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Progress", "load_tensors", "restore_optimizer", "serialise"]
 
 CHOICES = ("best", "latest")
 FORMAT = 1
@@ -102,8 +102,8 @@ class CheckpointStore:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             tensors, settings = _optimizer_state(optimizer)
-            write_atomic(aside / "model.safetensors", _serialise(model_state))
-            write_atomic(aside / "optimizer.safetensors", _serialise(tensors))
+            write_atomic(aside / "model.safetensors", serialise(model_state))
+            write_atomic(aside / "optimizer.safetensors", serialise(tensors))
             write_json(aside / "optimizer.json", settings)
             files = {
                 path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(aside.iterdir())
@@ -219,6 +219,7 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str,
     return tensors, settings
 
 
-def _serialise(tensors: Mapping[str, Tensor]) -> bytes:
+def serialise(tensors: Mapping[str, Tensor]) -> bytes:
+    """Named tensors in the safetensors format."""
     # Tied tensors share memory, which the format refuses; a copy of each is what a loader expects.
     return safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})

@@ -50,25 +50,25 @@ class Display:
             self._log(text)
 
     @contextmanager
-    def progress(self, title: str, total: int, *, every: int) -> Iterator[Advance]:
+    def progress(self, title: str, total: int, *, every: int | None) -> Iterator[Advance]:
         """A stretch of work of ``total`` units.
 
         On a terminal it is a bar that goes when the work is done; elsewhere a line each ``every`` units and one at the
-        end. The log gets the lines either way.
+        end (``every=None``: no lines). The log gets the lines either way.
         """
         with self._bar(title, total, every) if self.interactive else self._lines(title, total, every) as advance:
             yield advance
 
     @contextmanager
-    def _lines(self, title: str, total: int, every: int) -> Iterator[Advance]:
+    def _lines(self, title: str, total: int, every: int | None) -> Iterator[Advance]:
         def advance(done: int, note: str = "") -> None:
-            if done % every == 0 or done == total:
+            if _is_due(done, total, every):
                 self.line(_progress_line(title, done, total, note))
 
         yield advance
 
     @contextmanager
-    def _bar(self, title: str, total: int, every: int) -> Iterator[Advance]:
+    def _bar(self, title: str, total: int, every: int | None) -> Iterator[Advance]:
         # Imported here: rich takes a tenth of a second and is of no use where nobody watches.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -85,10 +85,14 @@ class Display:
 
             def advance(done: int, note: str = "") -> None:
                 bars.update(task, completed=done, note=note)
-                if done % every == 0 or done == total:
+                if _is_due(done, total, every):
                     self.record(_progress_line(title, done, total, note))
 
             yield advance
+
+
+def _is_due(done: int, total: int, every: int | None) -> bool:
+    return every is not None and (done % every == 0 or done == total)
 
 
 def _progress_line(title: str, done: int, total: int, note: str) -> str:

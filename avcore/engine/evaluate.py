@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from avcore.data.loader import Sound
 from avcore.engine.loop import BatchLoader
 from avcore.engine.precision import autocast
 from avcore.errors import AVCoreError, did_you_mean
@@ -14,7 +15,7 @@ from avcore.tasks import Task
 
 __all__ = ["SOUNDS", "Evaluation", "Example", "evaluate", "split_and_sound"]
 
-SOUNDS = {"_swapped": "swapped", "_mute_audio": "mute"}
+SOUNDS: dict[str, Sound] = {"_swapped": "swapped", "_mute_audio": "mute"}
 """How the end of a split's name chooses another sound: another clip's, or silence."""
 
 
@@ -44,7 +45,7 @@ class Evaluation:
     examples: list[Example] = field(default_factory=list)
 
 
-def split_and_sound(name: str, splits: tuple[str, ...]) -> tuple[str, str]:
+def split_and_sound(name: str, splits: tuple[str, ...]) -> tuple[str, Sound]:
     """``test_swapped`` -> ``("test", "swapped")``; the sound is ``own``, ``swapped`` or ``mute``.
 
     Raises:

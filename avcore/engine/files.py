@@ -10,7 +10,7 @@ from typing import Any
 
 from avcore.errors import AVCoreError
 
-__all__ = ["read_json", "sha256", "sync_directory", "write_atomic", "write_json"]
+__all__ = ["json_text", "read_json", "sha256", "sync_directory", "write_atomic", "write_json"]
 
 
 def sync_directory(path: Path) -> None:
@@ -41,10 +41,14 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
 
 
+def json_text(content: Any) -> str:
+    """Readable JSON. It knows no NaN and no infinity: they become null."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON; see `write_atomic`. JSON knows no NaN and no infinity: they become null."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, f"{text}\n".encode())
+    """Write what `json_text` makes; see `write_atomic`."""
+    write_atomic(path, f"{json_text(content)}\n".encode())
 
 
 def read_json(path: Path) -> Any:

@@ -137,7 +137,7 @@ class Trainer:
             seed_generators(self.seed, "dropout", step, place)
             losses = self._losses(batch.to(self.device, non_blocking=True))
             loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
-            (loss * (count / total)).backward()  # type: ignore[no-untyped-call]
+            (loss * (count / total)).backward()
             micro_losses.append(loss.detach())
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * (count / total)

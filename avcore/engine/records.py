@@ -15,7 +15,15 @@ from omegaconf import OmegaConf
 from avcore.engine.files import write_atomic, write_json
 from avcore.errors import AVCoreError
 
-__all__ = ["RunRecord", "commit_of", "default_directory", "peak_bytes", "reset_peak", "versions"]
+__all__ = [
+    "RunRecord",
+    "commit_of",
+    "default_directory",
+    "peak_bytes",
+    "refuse_used",
+    "reset_peak",
+    "versions",
+]
 
 STATUSES = ("finished", "interrupted", "failed")
 FOUNDATIONS = ("torch", "torchvision", "torchaudio", "timm", "av", "numpy", "safetensors")
@@ -29,6 +37,18 @@ def default_directory(task: str, method: str | None, root: Path = Path("runs")) 
         number += 1
         path = root / f"{stem}-{number}"
     return path
+
+
+def refuse_used(directory: Path) -> None:
+    """Refuse a directory that holds files, or a file in its place.
+
+    Raises:
+        AVCoreError: it is not new and not empty.
+    """
+    if directory.is_dir() and any(directory.iterdir()):
+        raise AVCoreError(f"{directory} is not empty: name another --out, or remove it.")
+    if directory.exists() and not directory.is_dir():
+        raise AVCoreError(f"{directory} is a file: name another --out.")
 
 
 def versions() -> dict[str, str]:
@@ -93,8 +113,7 @@ class RunRecord:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        if directory.is_dir() and any(directory.iterdir()):
-            raise AVCoreError(f"{directory} is not empty: name another --out, or remove it.")
+        refuse_used(directory)
         try:
             self.pictures.mkdir(parents=True)
             self.checkpoints.mkdir()

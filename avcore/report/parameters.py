@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ParameterReport", "PartCount", "count_parameters"]
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+MILLION = "_M"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,7 @@ class ParameterReport:
         trainable, frozen, total: each parameter once, however many components share it.
         unused_in_reference: what reference code allocates and never uses; none of it is in ``total``.
         parts: ``visual``, ``audio``, every part by its full name, ``head``.
-        published: what papers print, as the recipe has it. A ``metric`` that names a component, ``trainable``,
-            ``frozen`` or ``total``, or several joined by ``+``, is set beside the count; ``unit`` may be K, M or G.
+        published: what papers print, as the recipe has it; see `count`.
     """
 
     trainable: int
@@ -49,19 +48,27 @@ class ParameterReport:
         return asdict(self) | {"published": [dict(entry) for entry in self.published]}
 
     def count(self, metric: str) -> int | None:
-        """The number that a published ``metric`` is about; None if it is about something else, such as a score."""
-        known = {name: part.parameters for name, part in self.parts.items()}
-        known |= {"trainable": self.trainable, "frozen": self.frozen, "total": self.total}
-        names = [name.strip() for name in metric.split("+")]
-        return sum(known[name] for name in names) if all(name in known for name in names) else None
+        """The number that a published ``metric`` is about; None if it is about something else, such as a score.
 
-    def render(self) -> str:
-        """Tables for people: components, and published counts beside ours with their sources."""
+        Such a metric is ``parameters`` (trained, without the head: what a method adds), ``trainable``, ``frozen``,
+        ``total`` or the name of a component, each with ``_M`` where the paper gives millions.
+        """
+        added = sum(part.trainable for name, part in self.parts.items() if name != "head")
+        known = {name: part.parameters for name, part in self.parts.items()}
+        known |= {"parameters": added, "trainable": self.trainable, "frozen": self.frozen, "total": self.total}
+        return known.get(metric.removesuffix(MILLION))
+
+    def render(self, backbone: str | None = None) -> str:
+        """Tables for people: the components, then published counts beside ours with their sources.
+
+        Args:
+            backbone: of the visual stream; a count published for another one (its ``visual``) is shown without ours.
+        """
         rows: list[list[Cell]] = [
             [name, part.tensors, part.parameters, part.trainable] for name, part in self.parts.items()
         ]
         rows.append(["total", sum(part.tensors for part in self.parts.values()), self.total, self.trainable])
-        lines = [render_table(["component", "tensors", "parameters", "trainable"], rows)]
+        lines = [render_table(["component", "tensors", "parameters", "trainable"], rows), ""]
         share = 100 * self.trainable / self.total if self.total else 0.0
         lines.append(f"{share:.2f} % of the parameters are trained; {self.frozen:,} are frozen.")
         if self.unused_in_reference:
@@ -70,21 +77,20 @@ class ParameterReport:
                 "they are not allocated here."
             )
         if compared := [entry for entry in self.published if self.count(str(entry["metric"])) is not None]:
-            lines += ["", _render_published(self, compared)]
+            lines += ["", self._render_published(compared, backbone)]
         return "\n".join(lines)
 
-
-def _render_published(report: ParameterReport, entries: Sequence[Mapping[str, Any]]) -> str:
-    rows: list[list[Cell]] = []
-    for entry in entries:
-        unit = str(entry.get("unit", ""))
-        ours = report.count(str(entry["metric"]))
-        assert ours is not None
-        scaled = f"{ours / UNITS[unit]:,.2f} {unit}" if unit else f"{ours:,}"
-        printed = f"{entry['value']} {unit}" if unit else f"{entry['value']:,}"
-        rows.append([str(entry["metric"]), scaled, printed, str(entry["source"])])
-    notes = [f"{entry['metric']}: {entry['note']}" for entry in entries if entry.get("note")]
-    return "\n".join([render_table(["published count of", "ours", "published", "source"], rows), *notes])
+    def _render_published(self, entries: Sequence[Mapping[str, Any]], backbone: str | None) -> str:
+        rows: list[list[Cell]] = []
+        for entry in entries:
+            metric, visual = str(entry["metric"]), entry.get("visual")
+            ours = self.count(metric)
+            assert ours is not None
+            comparable = visual is None or (backbone or "").partition(".")[0] == str(visual).partition(".")[0]
+            shown: Cell = ours if not metric.endswith(MILLION) else ours / 1e6
+            rows.append([metric, entry["value"], shown if comparable else None, visual, str(entry["source"])])
+        notes = [f"{entry['metric']}: {entry['note']}" for entry in entries if entry.get("note")]
+        return "\n".join([render_table(["count", "published", "ours", "backbone", "source"], rows), *notes])
 
 
 def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()) -> ParameterReport:

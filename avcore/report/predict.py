@@ -18,8 +18,9 @@ from torch import Tensor
 
 from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, segment_times
 from avcore.errors import AVCoreError
+from avcore.report.cuts import Cuts
 from avcore.report.overlay import Pixels, column_width, resize, save_png, side_by_side, strip, waveform
-from avcore.report.video import read_frames, write_video
+from avcore.report.video import frame_count, read_frames, write_video
 from avcore.tasks import Batch, Task
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ LONG_SIDE = 1280  # px of the overlay video
 THUMBNAIL = 144  # px, height of a frame in the strip
 COLUMNS = 10  # of the strip before it starts a new line
 MOST_COLUMNS = 60  # of the strip; a longer video shows evenly spaced segments
-MOST_FPS = 60  # screen recordings state rates of 1000 Hz and more
-DEFAULT_FPS = 25  # for files that state none
-PICTURE_RATE = 16000  # Hz, of the drawn sound where the model hears none
+FPS = (5, 60)  # Hz, limits: slide shows would skip segments, screen recordings state 1000 Hz
+DEFAULT_FPS = 25  # Hz, for files that state no rate
+DRAWN_RATE = 16000  # Hz, of the drawn sound where the model hears none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +79,8 @@ def predict_video(
 ) -> Prediction:
     """Run a model over a video of any format, size, rate and length, and draw what it predicts.
 
-    The video is cut into segments as long as those of the clips that the model was trained on (AVSBench: 1 s), and
-    these into clips of T. A rest of less than T segments is predicted in the last whole clip, which begins earlier
-    and overlaps the one before it; a video shorter than a clip is padded with its last picture and silence. Less than
-    half a segment at the end belongs to the segment before it.
+    The video is cut into segments as long as those of the clips that the model was trained on (AVSBench: 1 s), see
+    `avcore.report.cuts.Cuts`; each frame shows the prediction of its segment.
 
     Args:
         model: on any device; left in the mode in which it came.
@@ -93,7 +92,8 @@ def predict_video(
 
     Returns:
         The overlay video ``<name>.overlay.mp4`` in the size of the source (1280 px at most on the long side), with its
-        rate and its sound, and ``<name>.strip.png``: a column for each segment with frame, prediction and sound.
+        rate (5 to 60 Hz) and its sound, and ``<name>.strip.png``: a column for each segment (60 at most, evenly spaced)
+        with frame, prediction and sound.
 
     Raises:
         AVCoreError: the video is missing, unreadable, has no pictures or no sound for a model that listens, is
@@ -108,12 +108,13 @@ def predict_video(
         if file.exists() and not overwrite:
             raise AVCoreError(f"{file} exists already. Choose another --out folder, or replace it with --overwrite.")
 
-    cuts = _Cuts.of(info.duration_s, model.clip_seconds, model.segments)
+    cuts = Cuts.of(info.duration_s, model.clip_seconds, model.segments)
     sound_S, rate = _sound(path, info, model, cuts)
     predictions = _predict(model, config, path, cuts, sound_S, rate)
-    painted = _Painter(model.task, predictions, cuts, _frame_rate(info))
-    frames = read_frames(path, fps=painted.fps, seconds=info.duration_s, long_side=LONG_SIDE)
-    write_video(video_file, painted.over(frames), painted.fps, path)
+    fps = _frame_rate(info)
+    painter = _Painter(model.task, predictions, cuts, fps, frame_count(info.duration_s, fps))
+    frames = read_frames(path, fps=fps, seconds=info.duration_s, long_side=LONG_SIDE)
+    write_video(video_file, painter.over(frames), fps, path)
 
     segments = [
         Segment(start_s=start, stop_s=stop, level_db=level, text=model.task.describe(prediction))
@@ -122,7 +123,7 @@ def predict_video(
         )
     ]
     title = f"{path.name}: {config.task}, {config.method or '+'.join((*config.prompts, *config.fusion)) or 'head only'}"
-    save_png(_strip(painted, segments, sound_S, rate, cuts, title), strip_file)
+    save_png(_strip(painter, segments, sound_S, rate, cuts, title), strip_file)
     kind = "Overlay with sound" if info.audio_rate is not None else "Overlay"
     summary = f"Segments of {cuts.seconds:g} s: {cuts.count}. {kind}: {video_file}. Picture strip: {strip_file}."
     return Prediction(video=video_file, strip=strip_file, segments=segments, summary=summary)
@@ -130,38 +131,6 @@ def predict_video(
 
 # --------------------------------------------------------------------------------------------------------------------
 # From the file to predictions
-
-
-@dataclass(frozen=True)
-class _Cuts:
-    """``count`` segments of ``seconds`` s, seen by the model in clips of ``per_clip`` that begin at ``starts``."""
-
-    count: int
-    seconds: float
-    per_clip: int
-    starts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, duration_s: float, clip_seconds: float, per_clip: int) -> _Cuts:
-        seconds = clip_seconds / per_clip
-        count = max(1, round(duration_s / seconds))
-        whole = range(0, count - per_clip + 1, per_clip)
-        rest = [max(0, count - per_clip)] if len(whole) * per_clip < count else []
-        return cls(count, seconds, per_clip, (*whole, *rest))
-
-    def at(self, time_s: float) -> int:
-        """The segment shown at a time."""
-        return min(int(time_s / self.seconds + 1e-6), self.count - 1)
-
-    def times(self, duration_s: float) -> list[tuple[float, float]]:
-        """Begin and end of each segment, s; the last one ends with the video."""
-        begins = [index * self.seconds for index in range(self.count)]
-        return list(zip(begins, [*begins[1:], duration_s], strict=True))
-
-    def samples(self, segment: int, count: int, rate: int) -> slice:
-        """Where ``count`` segments from this one on lie in sound of ``rate`` Hz."""
-        start = round(segment * self.seconds * rate)
-        return slice(start, start + round(count * self.seconds * rate))
 
 
 def _usable(path: Path, model: AVModel) -> MediaInfo:
@@ -177,28 +146,28 @@ def _usable(path: Path, model: AVModel) -> MediaInfo:
 
 
 def _frame_rate(info: MediaInfo) -> Fraction:
-    return min(Fraction(info.fps or DEFAULT_FPS).limit_denominator(1001), Fraction(MOST_FPS))
+    return Fraction(min(max(info.fps or DEFAULT_FPS, FPS[0]), FPS[1])).limit_denominator(1001)
 
 
-def _sound(path: Path, info: MediaInfo, model: AVModel, cuts: _Cuts) -> tuple[np.ndarray | None, int]:
+def _sound(path: Path, info: MediaInfo, model: AVModel, cuts: Cuts) -> tuple[np.ndarray | None, int]:
     """The sound of all segments (S,) int16, zero-padded to whole clips, and its rate in Hz."""
-    rate = model.sound.rate if model.sound is not None else PICTURE_RATE
+    rate = model.sound.rate if model.sound is not None else DRAWN_RATE
     if info.audio_rate is None:
         return None, rate
     last = cuts.samples(cuts.starts[-1], cuts.per_clip, rate)
-    return decode_audio(path, rate=rate, seconds=last.stop / rate), rate
+    return decode_audio(path, rate=rate, start=0.0, seconds=last.stop / rate), rate
 
 
 @torch.no_grad()
 def _predict(
-    model: AVModel, config: RunConfig, path: Path, cuts: _Cuts, sound_S: np.ndarray | None, rate: int
+    model: AVModel, config: RunConfig, path: Path, cuts: Cuts, sound_S: np.ndarray | None, rate: int
 ) -> list[dict[str, Tensor]]:
     """The prediction of each segment in the form of a clip with T = 1, on the CPU."""
     device = next(model.parameters()).device
     frames_N3YX = None
     if model.image is not None:
-        seen = cuts.starts[-1] + cuts.per_clip
-        frames_N3YX = decode_frames(path, segment_times(seen, 0.0, seen * cuts.seconds), model.image.size)
+        times = segment_times(cuts.seen, 0.0, cuts.seen * cuts.seconds)
+        frames_N3YX = decode_frames(path, times, model.image.size)
     heard_S = sound_S if model.sound is not None else None
     found: list[dict[str, Tensor]] = []
     training = model.training
@@ -243,22 +212,29 @@ class _Painter:
     The thumbnail of a segment is its middle frame, which is the one that the model sees.
     """
 
-    def __init__(self, task: Task, predictions: Sequence[Mapping[str, Tensor]], cuts: _Cuts, fps: Fraction) -> None:
+    def __init__(
+        self, task: Task, predictions: Sequence[Mapping[str, Tensor]], cuts: Cuts, fps: Fraction, total: int
+    ) -> None:
         self.task, self.predictions, self.cuts, self.fps = task, predictions, cuts, fps
         step = max(1.0, cuts.count / MOST_COLUMNS)
         self.columns = [int(number * step) for number in range(min(cuts.count, MOST_COLUMNS))]
-        self.thumbnails: dict[int, tuple[Pixels, Pixels]] = {}
+        self._middles = {
+            segment: min(int((segment + 0.5) * cuts.seconds * fps + 1e-6), total - 1) for segment in self.columns
+        }
+        self._kept: dict[int, tuple[Pixels, Pixels]] = {}
+
+    def thumbnails(self, segment: int) -> tuple[Pixels, Pixels]:
+        """A segment's frame without and with the prediction."""
+        return self._kept[self._middles[segment]]
 
     def over(self, frames: Iterator[Pixels]) -> Iterator[Pixels]:
         """The painted frames, (Y, X, 3) each."""
-        chosen = set(self.columns)
+        wanted = set(self._middles.values())
         for number, frame_YX3 in enumerate(frames):
-            time = number / float(self.fps)
-            segment = self.cuts.at(time)
+            segment = self.cuts.at(number / float(self.fps))
             painted_YX3 = self.task.draw(frame_YX3[None], self.predictions[segment])[0]
-            middle = (segment + 0.5) * self.cuts.seconds
-            if segment in chosen and (segment not in self.thumbnails or time <= middle + 1e-6):
-                self.thumbnails[segment] = (_thumbnail(frame_YX3), _thumbnail(painted_YX3))
+            if number in wanted:
+                self._kept[number] = (_thumbnail(frame_YX3), _thumbnail(painted_YX3))
             yield painted_YX3
 
 
@@ -266,7 +242,7 @@ def _thumbnail(frame_YX3: Pixels) -> Pixels:
     return resize(frame_YX3, THUMBNAIL, column_width(frame_YX3.shape, THUMBNAIL))
 
 
-def _levels(sound_S: np.ndarray | None, rate: int, cuts: _Cuts) -> list[float | None]:
+def _levels(sound_S: np.ndarray | None, rate: int, cuts: Cuts) -> list[float | None]:
     """Root mean square of each segment in dB below full scale, at least -96 (one step of 16 bits)."""
     if sound_S is None:
         return [None] * cuts.count
@@ -275,14 +251,13 @@ def _levels(sound_S: np.ndarray | None, rate: int, cuts: _Cuts) -> list[float | 
 
 
 def _strip(
-    painter: _Painter, segments: Sequence[Segment], sound_S: np.ndarray | None, rate: int, cuts: _Cuts, title: str
+    painter: _Painter, segments: Sequence[Segment], sound_S: np.ndarray | None, rate: int, cuts: Cuts, title: str
 ) -> Pixels:
     rows: list[tuple[str, Pixels]] = []
-    shown = [index for index in painter.columns if index in painter.thumbnails]
     peak = None if sound_S is None else float(np.abs(sound_S.astype(np.int32)).max(initial=1))
-    for first in range(0, len(shown), COLUMNS):
-        line = shown[first : first + COLUMNS]
-        frames, painted = (np.stack(pictures) for pictures in zip(*(painter.thumbnails[i] for i in line), strict=True))
+    for first in range(0, len(painter.columns), COLUMNS):
+        line = painter.columns[first : first + COLUMNS]
+        frames, painted = (np.stack(pictures) for pictures in zip(*map(painter.thumbnails, line), strict=True))
         times = [f"{segments[index].start_s:g} to {segments[index].stop_s:.3g} s" for index in line]
         texts = [segments[index].text for index in line]
         rows.append(("video", strip(frames, times, height=THUMBNAIL)))

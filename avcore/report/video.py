@@ -18,7 +18,7 @@ from avcore.data.container import opened, origin, video_stream
 from avcore.errors import AVCoreError
 from avcore.report.overlay import Pixels, resize
 
-__all__ = ["Sound", "read_frames", "write_video"]
+__all__ = ["Sound", "frame_count", "read_frames", "write_video"]
 
 Sound = Path | tuple[np.ndarray, int]
 """A file with sound, or mono samples (S,) int16 and their rate in Hz."""
@@ -27,6 +27,11 @@ RATE = 48000
 BT709 = 1
 # Timestamps closer than this to where the sound already is count as contiguous, s.
 JITTER = 0.05
+
+
+def frame_count(seconds: float, fps: Fraction) -> int:
+    """How many frames `read_frames` yields."""
+    return max(1, round(seconds * fps))
 
 
 def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | None = None) -> Iterator[Pixels]:
@@ -38,7 +43,7 @@ def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | N
     Args:
         path: of the video.
         fps: frames a second to yield, Hz.
-        seconds: how long to go on; round(seconds * fps) frames are yielded.
+        seconds: how long to go on; the last picture is held where the pictures end earlier.
         long_side: larger pictures are made smaller to this many px on the long side.
 
     Yields:
@@ -47,7 +52,7 @@ def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | N
     Raises:
         AVCoreError: no picture could be decoded.
     """
-    total = max(1, round(seconds * fps))
+    total = frame_count(seconds, fps)
     done = 0
     with opened(path) as container:
         stream = video_stream(container)

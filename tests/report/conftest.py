@@ -1,7 +1,6 @@
 """A video whose every second shows and sounds something else, a toy model that listens and looks, and its task."""
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,8 +30,7 @@ class ToyTask(Task):
         masks = nn.functional.interpolate(prediction["masks"][:, None], frames_TYX3.shape[1:3])[:, 0].numpy()
         assert len(masks) == len(frames_TYX3)
         assert prediction["title"].shape == (7,)
-        painted = frames_TYX3 * 0.5 + np.array([0, 127, 0]) * masks[..., None]
-        return painted.astype(np.uint8)
+        return frames_TYX3 // 2 + np.array([0, 127, 0], dtype=np.uint8) * masks[..., None].astype(np.uint8)
 
     def describe(self, prediction: Mapping[str, Tensor]) -> str:
         return f"{float(prediction['masks'].mean()):.1f} sounds"
@@ -95,8 +93,15 @@ def sound(seconds: float) -> np.ndarray:
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> Callable[..., Path]:
-    def make(seconds: float, *, name: str = "clip.mp4", silent: bool = False, size: tuple[int, int] = (90, 160)) -> Path:
-        frames = (picture(number // FPS, *size, number) for number in range(round(seconds * FPS)))
-        return write_video(tmp_path / name, frames, Fraction(FPS), None if silent else (sound(seconds), RATE))
+    def make(
+        seconds: float,
+        *,
+        name: str = "clip.mp4",
+        silent: bool = False,
+        size: tuple[int, int] = (90, 160),
+        fps: float = FPS,
+    ) -> Path:
+        frames = (picture(int(number / fps), *size, number) for number in range(round(seconds * fps)))
+        return write_video(tmp_path / name, frames, fps, None if silent else (sound(seconds), RATE))
 
     return make

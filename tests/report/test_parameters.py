@@ -7,8 +7,9 @@ from torch import nn
 from avcore.report.parameters import count_parameters
 
 PUBLISHED = [
-    {"metric": "rows + exchange", "value": 0.05, "unit": "K", "source": "Table 1", "note": "the paper leaves out biases"},
-    {"metric": "total", "value": 300, "source": "page 5"},
+    {"metric": "parameters", "value": 45, "source": "Table 1", "note": "the paper leaves out biases"},
+    {"metric": "total_M", "value": 0.3, "source": "page 5", "visual": "vit_tiny"},
+    {"metric": "exchange", "value": 30, "source": "page 6", "visual": "vit_large"},
     {"metric": "M_J", "value": 80.1, "source": "Table 2"},
 ]
 
@@ -71,12 +72,20 @@ def test_a_parameter_outside_all_components_is_an_error():
 
 
 def test_table_sets_published_counts_beside_ours():
-    text = count_parameters(Toy(), PUBLISHED).render()
+    text = count_parameters(Toy(), PUBLISHED).render("vit_tiny")
     lines = [line.split() for line in text.splitlines()]
     assert ["exchange", "2", "30", "30"] in lines
     assert ["total", "11", "315", "55"] in lines
-    assert ["rows", "+", "exchange", "0.05", "K", "0.05", "K", "Table", "1"] in lines
-    assert ["total", "315", "300", "page", "5"] in lines
-    assert "rows + exchange: the paper leaves out biases" in text
+    assert ["parameters", "45", "46", "–", "Table", "1"] in lines
+    assert ["exchange", "30", "–", "vit_large", "page", "6"] in lines
+    assert "parameters: the paper leaves out biases" in text
     assert "allocates 9 more" in text
     assert "M_J" not in text
+
+
+def test_millions_and_the_backbone_that_they_were_published_for():
+    entry = {"metric": "trainable_M", "value": 1.2, "source": "page 5", "visual": "vit_tiny"}
+    model = Toy()
+    model.head = nn.Linear(999, 1000)
+    line = count_parameters(model, [entry]).render("vit_tiny.augreg").splitlines()[-1]
+    assert line.split() == ["trainable_M", "1.20", "1.00", "vit_tiny", "page", "5"]

@@ -10,12 +10,12 @@ from avcore.data.media import decode_audio, decode_frames, probe
 from avcore.errors import AVCoreError
 from avcore.report.predict import predict_video
 
-CLIPS = Path(os.environ.get("AVCORE_TEST_DATA", "")) / "clips"
+CLIPS = Path(os.environ.get("AVCORE_TEST_DATA", "/nowhere")) / "clips"
 
 
 def green_left(frame_3YX):
     """Whether the left half of a frame is painted, and the right half is not."""
-    height, width = frame_3YX.shape[1:]
+    width = frame_3YX.shape[2]
     left, right = frame_3YX[1, :, 4 : width // 2 - 8], frame_3YX[1, :, width // 2 + 8 :]
     return left.mean() - right.mean() > 80
 
@@ -123,6 +123,12 @@ def test_a_long_video_shows_evenly_spaced_columns_in_lines(predict, make_video, 
     assert height == pytest.approx(6 * Image.open(short.strip).height, rel=0.1)
 
 
+def test_a_slide_show_shows_every_segment(predict, make_video):
+    result = predict(make_video(5, fps=0.4))
+    assert probe(result.video).fps == 5
+    assert painted_seconds(result.video, 5) == [1, 3]
+
+
 def test_a_model_that_only_looks_takes_a_silent_video(predict, make_video, toy_model):
     model = toy_model(listens=False)
     result = predict(make_video(5, silent=True), model=model)
@@ -195,11 +201,13 @@ def test_the_result_is_plain_data(predict, make_video):
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="AVCORE_TEST_DATA names no folder with clips/")
 @pytest.mark.parametrize("name", sorted(path.name for path in CLIPS.glob("*.mp4")))
-def test_real_videos(predict, name):
+def test_real_videos(predict, monkeypatch, name):
+    monkeypatch.setattr("avcore.report.predict.LONG_SIDE", 320)
     source = probe(CLIPS / name)
     result = predict(CLIPS / name)
     written = probe(result.video)
     assert written.duration_s == pytest.approx(source.duration_s, abs=0.06)
     assert written.fps == pytest.approx(source.fps, rel=1e-3)
     assert written.audio_rate is not None
+    assert max(written.width, written.height) <= 320
     assert len(result.segments) == round(source.duration_s)

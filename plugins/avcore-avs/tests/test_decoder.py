@@ -19,7 +19,10 @@ def small(**how) -> tuple[AVSDecoder, list[Tensor], Tensor]:
     decoder = AVSDecoder((3, 4, 5, 6), 8, audio_width=7, output_widths=(6, 4), **how).double()
     for tpavi in decoder.tpavi.values():
         torch.nn.init.normal_(tpavi.out_norm.weight)
-    maps = [torch.randn(6, channels, side, side).double() for channels, side in zip((3, 4, 5, 6), (16, 8, 4, 2), strict=True)]
+    maps = [
+        torch.randn(6, channels, side, side).double()
+        for channels, side in zip((3, 4, 5, 6), (16, 8, 4, 2), strict=True)
+    ]
     return decoder, maps, torch.randn(6, 7).double()
 
 
@@ -116,7 +119,9 @@ def test_decoding_fewer_frames_gives_the_same_logits_and_gradients() -> None:
     wanted = torch.autograd.grad(first.square().sum(), list(decoder.parameters()))
     fewer = decoder(maps, audio, 3, decoded=1).logits
     torch.testing.assert_close(fewer, first)
-    for got, reference in zip(torch.autograd.grad(fewer.square().sum(), list(decoder.parameters())), wanted, strict=True):
+    for got, reference in zip(
+        torch.autograd.grad(fewer.square().sum(), list(decoder.parameters())), wanted, strict=True
+    ):
         torch.testing.assert_close(got, reference)
 
 

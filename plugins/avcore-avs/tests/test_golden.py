@@ -34,7 +34,9 @@ def out_tolerance(meta: dict, key: str) -> float:
     return max(TOLERANCE, 2 * meta["float32_vs_float64"][key]["rel_to_max"])
 
 
-def assert_gradients(tensors: dict[str, Tensor], given: dict[str, Tensor], module: torch.nn.Module | None, **how) -> None:
+def assert_gradients(
+    tensors: dict[str, Tensor], given: dict[str, Tensor], module: torch.nn.Module | None, **how
+) -> None:
     wanted = under(tensors, "grad/")
     parameters = {} if module is None else dict(module.named_parameters())
     of_inputs = under(wanted, "in/")
@@ -71,11 +73,7 @@ def cotangent(logits_M1YX: Tensor) -> Tensor:
     """The fixed cotangent that the description of c7_lavish_avs_head states."""
     frames, _, rows, columns = logits_M1YX.shape
     frame, row, column = (torch.arange(count, dtype=torch.float64) for count in (frames, rows, columns))
-    return (
-        torch.cos(frame + 0.1)[:, None, None, None]
-        * torch.cos(0.37 * row)[:, None]
-        * torch.sin(0.23 * column + 0.5)
-    )
+    return torch.cos(frame + 0.1)[:, None, None, None] * torch.cos(0.37 * row)[:, None] * torch.sin(0.23 * column + 0.5)
 
 
 @pytest.mark.parametrize("case", ["c7_lavish_avs_head"])
@@ -172,7 +170,9 @@ def test_metric(case: str) -> None:
     for name, wanted in meta["results"].items():
         size = int(name.removeprefix("batch"))
         starts = range(0, clips, size)
-        batches = [(probability_BTYX[at : at + size].flatten(0, 1), masks_BTYX[at : at + size].flatten(0, 1)) for at in starts]
+        batches = [
+            (probability_BTYX[at : at + size].flatten(0, 1), masks_BTYX[at : at + size].flatten(0, 1)) for at in starts
+        ]
         each = torch.tensor([(m_j(*batch), m_f(*batch)) for batch in batches], dtype=torch.float64)
         for column, metric in enumerate(("M_J", "M_F")):
             assert_close(each[:, column], tensors[f"out/{name}_{metric}_per_batch"], 1e-6)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from avcore.specs import ClipSettings
+
 __all__ = ["DECODER_STAGES", "AVSDataConfig", "AVSHeadConfig", "AVSTaskConfig", "MS3TaskConfig"]
 
 DECODER_STAGES = 4
@@ -13,9 +15,10 @@ DECODER_STAGES = 4
 class AVSHeadConfig:
     """The reference decoder behind linear maps from the backbone's taps (``tasks.md`` §5.1).
 
-    The taps are resized to 1/4, 1/8, 1/16 and 1/32 of ``size``. ``projected`` may be empty: then the taps go straight to
-    ``width`` channels, without dilated convolutions (DG-SCT). ``skip_unsupervised`` changes neither loss nor gradients: a frame that
-    never has a mask (S4: four of five) ends after TPAVI while training; ``logits`` then has T = 1.
+    The taps are resized to 1/4, 1/8, 1/16 and 1/32 of ``size``. ``projected`` may be empty: then the taps go straight
+    to ``width`` channels, without dilated convolutions (DG-SCT). ``skip_unsupervised`` changes neither loss nor
+    gradients: a frame that never has a mask (S4: four of five) ends after TPAVI while training; ``logits`` then has
+    T = 1.
     """
 
     size: int = 224  # side of the predicted masks, px, a multiple of 32
@@ -65,18 +68,18 @@ class MS3TaskConfig(AVSTaskConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AVSDataConfig:
-    """How clips in AVSBench's layout are read. The windows of sound are LAVISH's (``tasks.md`` §2.1)."""
+class AVSDataConfig(ClipSettings):
+    """How clips in AVSBench's layout are read: a frame each second, LAVISH's windows of sound (``tasks.md`` §2.1)."""
 
     size: int = 224  # side to which masks are resized, px; equal to head.size
-    seconds: int = 5  # length of a clip, s; one frame for each
+    segments: int = 5  # frames of a clip, one each second
+    clip_seconds: float = 5.0  # length of a clip, s
     window_seconds: float = 1.95  # length of the piece of sound of each frame, s
     window_margin: float = 2.05  # the last piece starts this long before the end, s
 
     def __post_init__(self) -> None:
-        for key in ("size", "seconds"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} must be 1 or more, not {getattr(self, key)}")
+        if min(self.size, self.segments) < 1 or self.clip_seconds <= 0:
+            raise ValueError(f"size, segments and clip_seconds must be positive, not {self.size}, {self.segments}, {self.clip_seconds}")
         if not 0 < self.window_seconds <= self.window_margin:
             raise ValueError(
                 f"window_margin must be at least window_seconds ({self.window_seconds}), not {self.window_margin}: "

@@ -23,7 +23,7 @@ In a head, the names of the decoder are preceded by ``decoder.``.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -34,8 +34,10 @@ __all__ = ["UNUSED", "from_reference", "rename"]
 UNUSED = "path4.resConfUnit1."
 """Weights with this beginning are in the reference's files and never used."""
 
+Pattern = tuple[str, Callable[[re.Match[str]], str]]
+
 _TPAVI = {"align_channel": "align", "W_z.0": "out", "W_z.1": "out_norm", "norm_layer": "norm"}
-_PATTERNS = (
+_PATTERNS: tuple[Pattern, ...] = (
     (r"conv(\d)\.conv2d_list\.(\d)\.", lambda m: f"dilated.{int(m[1]) - 1}.convolutions.{m[2]}."),
     (
         r"tpavi_b(\d)\.(align_channel|g|theta|phi|W_z\.[01]|norm_layer)\.",
@@ -45,7 +47,7 @@ _PATTERNS = (
     (r"path(\d)\.resConfUnit2\.", lambda m: f"fusion.{int(m[1]) - 1}.refine."),
     (r"output_conv\.([024])\.", lambda m: f"prediction.conv{int(m[1]) // 2 + 1}."),
 )
-_HEAD_PATTERNS = (
+_HEAD_PATTERNS: tuple[Pattern, ...] = (
     (r"x(\d)_linear\.", lambda m: f"projections.{int(m[1]) - 1}."),
     (r"audio_linear\.", lambda m: "audio_projection."),
 )

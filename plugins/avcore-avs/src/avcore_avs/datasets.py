@@ -27,9 +27,9 @@ SPLITS = ("train", "val", "test")
 def read_mask(path: Path, size: int, *, mode: str) -> Tensor:
     """A mask file as (size, size) fp32 in 0..1, nearest neighbour.
 
-    Mode ``1`` (S4): 1-bit, or any picture that becomes so. Mode ``P`` (MS3): the palette *index* / 255, so that index 255 is
-    foreground and any other index is a fractional target, as in the reference and under both protocols; a file of another
-    kind is brought to 8-bit grey first, where it means the same.
+    Mode ``1`` (S4): 1-bit, or any picture that becomes so. Mode ``P`` (MS3): the palette *index* / 255, so that index
+    255 is foreground and any other index is a fractional target, as in the reference and under both protocols; a file
+    of another kind is brought to 8-bit grey first, where it means the same.
 
     Raises:
         AVCoreError: the file is no picture.
@@ -61,7 +61,7 @@ class _AVSBench(ABC):
 
     def __init__(self, config: AVSDataConfig, root: Path, task: Task | None = None) -> None:
         self.config = config
-        self.segments = config.seconds
+        self.segments = config.segments
         self.windows = Windows(length=config.window_seconds, margin=config.window_margin)
         self.root = self._find(Path(root))
 
@@ -98,7 +98,7 @@ class _AVSBench(ABC):
                     name=row["name"],
                     frames=tuple(frames),
                     audio=audio,
-                    seconds=float(self.config.seconds),
+                    seconds=self.config.clip_seconds,
                     group=row.get("category", ""),
                     info={"masks": tuple(masks)},
                 )
@@ -130,7 +130,9 @@ class _AVSBench(ABC):
             if not cells:
                 continue
             if len(cells) <= max(places.values()):
-                raise AVCoreError(f"'{path}' line {number} has {len(cells)} columns; expected {', '.join(self.columns)}.")
+                raise AVCoreError(
+                    f"'{path}' line {number} has {len(cells)} columns; expected {', '.join(self.columns)}."
+                )
             row = {column: cells[at].strip() for column, at in places.items()}
             if row["split"] not in SPLITS:
                 raise AVCoreError(f"'{path}' line {number}: split '{row['split']}' is none of {', '.join(SPLITS)}.")
@@ -148,9 +150,9 @@ class _AVSBench(ABC):
 
 
 class AVSBenchS4(_AVSBench):
-    """Single-source segmentation: one sounding category a clip; clips of ``train`` have a mask for their first frame only.
+    """Single-source segmentation: one sounding category a clip, which is its ``Clip.group``.
 
-    ``Clip.group`` is the category.
+    Clips of ``train`` have a mask for their first frame only.
     """
 
     folder = "Single-source"
@@ -192,5 +194,3 @@ class AVSBenchMS3(_AVSBench):
             [masks / f"{name}_{number}.png" for number in numbers],
             base / "audio_wav" / split / f"{name}.wav",
         )
-
-

@@ -1,4 +1,6 @@
-"""AVSBench's decoder: dilated convolutions, TPAVI, top-down fusion, prediction (Zhou et al., ECCV 2022; ``tasks.md`` §5.1).
+"""AVSBench's decoder: dilated convolutions, TPAVI, top-down fusion, prediction.
+
+Zhou et al., ECCV 2022 (arXiv:2207.05042), as the published code has it (``tasks.md`` §5.1).
 
 Shape letters: B clips, T frames, M = B*T, C channels, N = T*Y*X positions of a clip, Y and X rows and columns.
 """
@@ -22,11 +24,10 @@ class DilatedSum(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation) for dilation in DILATIONS
-        )
-        for convolution in self.convolutions:
+        convolutions = [nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation) for dilation in DILATIONS]
+        for convolution in convolutions:
             nn.init.normal_(convolution.weight, std=0.01)
+        self.convolutions = nn.ModuleList(convolutions)
 
     def forward(self, x_MCYX: Tensor) -> Tensor:
         """(M, C, Y, X) to (M, width, Y, X)."""
@@ -63,7 +64,7 @@ class TPAVI(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BTCYX: Tensor, audio_BTD: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Maps (B, T, C, Y, X) and audio vectors (B, T, D) to maps of the same shape and the aligned (B, T, C) audio."""
+        """Maps (B, T, C, Y, X) and audio vectors (B, T, D) to maps of that shape and aligned audio (B, T, C)."""
         clips, segments, width, rows, columns = x_BTCYX.shape
         x_BNC = x_BTCYX.permute(0, 1, 3, 4, 2).reshape(clips, -1, width)
         aligned_BTC = None if self.align is None or audio_BTD is None else self.align(audio_BTD)
@@ -83,7 +84,8 @@ class TPAVI(nn.Module):
             # phi is the same at every position of a frame, so g may be summed over them first.
             g_BNC = g_BNC.unflatten(1, (aligned_BTC.shape[1], -1)).sum(2)
         memory_BCC = phi_BKC.transpose(1, 2) @ g_BNC / positions
-        return self.theta(x_BNC) @ memory_BCC
+        interacted: Tensor = self.theta(x_BNC) @ memory_BCC
+        return interacted
 
 
 class ResidualUnit(nn.Module):
@@ -100,7 +102,8 @@ class ResidualUnit(nn.Module):
     def forward(self, x_MCYX: Tensor) -> Tensor:
         """(M, C, Y, X) to the same shape."""
         x_MCYX = F.relu(x_MCYX)
-        return x_MCYX + self.conv2(F.relu(self.conv1(x_MCYX)))
+        increment: Tensor = self.conv2(F.relu(self.conv1(x_MCYX)))
+        return x_MCYX + increment
 
 
 class FusionBlock(nn.Module):
@@ -195,7 +198,7 @@ class AVSDecoder(nn.Module):
             maps: four (M, C_i, Y_i, X_i), each of twice the size of the next one.
             audio_MD: (M, D), or None in a decoder without sound.
             segments: T.
-            decoded: decode only this many frames of each clip, counted from its first one; all frames still meet in TPAVI.
+            decoded: decode only this many frames of each clip, counted from its first one; all still meet in TPAVI.
         """
         if self.dilated is not None:
             maps = [
@@ -211,8 +214,8 @@ class AVSDecoder(nn.Module):
             refined[stage] = z_BTCYX.flatten(0, 1)
             if aligned_BTC is not None:
                 audio[stage] = aligned_BTC
-        # The ReLU that opens the fusion works in place in the reference: the maps that it returns, and that the MS3 loss
-        # reads, are rectified too.
+        # The ReLU that opens the fusion works in place in the reference: the maps that it returns, and that the MS3
+        # loss reads, are rectified too.
         refined = [F.relu(x) for x in refined]
         path: Tensor | None = None
         for fusion, x in zip(reversed(self.fusion), reversed(refined), strict=True):

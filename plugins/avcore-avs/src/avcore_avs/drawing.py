@@ -1,9 +1,12 @@
 """Masks painted over pictures, with numpy and pillow alone."""
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 __all__ = ["outline", "overlay"]
+
+Mask = npt.NDArray[np.bool_]
 
 TINT = (255, 92, 0)
 EDGE = (255, 240, 170)
@@ -15,8 +18,8 @@ def overlay(
     *,
     tint: tuple[int, int, int] = TINT,
     edge: tuple[int, int, int] = EDGE,
-    strength: float = 0.45,
-    dim: float = 0.6,
+    strength: float = 0.4,
+    dim: float = 0.75,
 ) -> np.ndarray:
     """Paint one mask over one frame: the inside tinted, a bright outline, the rest darker and greyer.
 
@@ -36,17 +39,17 @@ def overlay(
     inside = np.asarray(resized) > 0.5
     frame = frame_YX3.astype(np.float32)
     grey = frame.mean(-1, keepdims=True)
-    painted = dim * (0.5 * frame + 0.5 * grey)
+    painted: npt.NDArray[np.float32] = dim * (0.7 * frame + 0.3 * grey)
     painted[inside] = (1 - strength) * frame[inside] + strength * np.array(tint, dtype=np.float32)
     painted[outline(inside, thickness=max(1, round(min(rows, columns) / 150)))] = edge
     return painted.round().clip(0, 255).astype(np.uint8)
 
 
-def outline(inside_YX: np.ndarray, *, thickness: int) -> np.ndarray:
-    """The pixels of a region (Y, X) bool that lie within ``thickness`` px of its rim; the picture's border is no rim."""
-    core = inside_YX
+def outline(inside_YX: Mask, *, thickness: int) -> Mask:
+    """The pixels of a region (Y, X) bool within ``thickness`` px of its rim; the picture's border is no rim."""
+    core: Mask = inside_YX
     for _ in range(thickness):
-        padded = np.pad(core, 1, mode="edge")
+        padded: Mask = np.pad(core, 1, mode="edge")
         core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    rim: np.ndarray = inside_YX & ~core
+    rim: Mask = inside_YX & ~core
     return rim

@@ -25,13 +25,13 @@ REFERENCE_CHANNELS = (64, 128, 320, 512)
 class AVSHead(Head):
     """Each tap through a linear map, resized to a pyramid; the mean audio token through another; AVSBench's decoder.
 
-    Without sound (``audio`` None) TPAVI relates the picture to itself, as AVSBench's visual-only ablation does (its switch
-    ``tpavi_vv_flag``), and there is no matching term.
+    Without sound (``audio`` None) TPAVI relates the picture to itself, as AVSBench's visual-only ablation does (its
+    switch ``tpavi_vv_flag``), and there is no matching term.
 
     Output:
-        ``logits`` (B, T, 1, size, size); ``map_0`` ... ``map_3`` (M, width, ...), the maps after TPAVI; ``audio_i`` (B, T, width), the
-        aligned audio of each stage i with TPAVI. With ``skip_unsupervised`` and a task that supervises first frames,
-        T of ``logits`` is 1 in training mode.
+        ``logits`` (B, T, 1, size, size); ``map_0`` ... ``map_3`` (M, width, side, side), the maps after TPAVI;
+        ``audio_i`` (B, T, width), the aligned audio of each stage i with TPAVI. With ``skip_unsupervised`` and a task
+        that supervises first frames, T of ``logits`` is 1 in training mode.
 
     Raises:
         AVCoreError: there is no visual stream, or it does not have four taps.
@@ -47,8 +47,8 @@ class AVSHead(Head):
             raise AVCoreError("Segmentation needs the visual stream; use --streams visual or both.")
         if len(visual.taps) != DECODER_STAGES:
             raise AVCoreError(
-                f"The decoder takes maps of {DECODER_STAGES} depths, but the visual backbone taps {len(visual.taps)} blocks "
-                f"{visual.taps}; give it {DECODER_STAGES} taps."
+                f"Head avs.decoder takes maps of {DECODER_STAGES} depths, but the visual backbone taps "
+                f"{len(visual.taps)} blocks {visual.taps}; give it {DECODER_STAGES} taps."
             )
         self.config, self.task = config, task
         channels = config.projected or (config.width,) * DECODER_STAGES
@@ -98,7 +98,7 @@ class AVSHead(Head):
         return F.interpolate(mapped, size=(side, side), mode="bicubic", align_corners=False)
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """``mask``: binary cross-entropy on the supervised frames; ``matching``: weighted AVM where the task asks for it.
+        """``mask``: cross-entropy on the supervised frames; ``matching``: weighted AVM where the task asks for it.
 
         Needs ``batch.targets`` ``masks`` (B, T, Y, X) and ``labelled`` (B, T).
 

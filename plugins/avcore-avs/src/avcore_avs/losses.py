@@ -13,7 +13,7 @@ __all__ = ["frame_weights", "mask_bce", "matching"]
 
 
 def frame_weights(labelled_BT: Tensor, valid_B: Tensor, supervised_frames: str) -> Tensor:
-    """Which frames enter the loss, (B, T) bool: labelled ones of valid clips, with ``first`` only frame 0 of each clip."""
+    """Frames that enter the loss, (B, T) bool: labelled ones of valid clips; with ``first``, only frame 0 of each."""
     weights_BT = labelled_BT & valid_B[:, None]
     if supervised_frames == "first":
         return weights_BT & (torch.arange(labelled_BT.shape[1], device=labelled_BT.device) == 0)
@@ -26,9 +26,8 @@ def mask_bce(logits_BTYX: Tensor, masks_BTYX: Tensor, weights_BT: Tensor) -> Ten
     S4: the first frame of each clip, MS3: all five. Computed at fp32 at least. 0 when no frame is selected.
     """
     logits_BTYX = logits_BTYX.to(torch.promote_types(logits_BTYX.dtype, torch.float32))
-    each_BT = F.binary_cross_entropy_with_logits(
-        logits_BTYX, masks_BTYX.to(logits_BTYX.dtype), reduction="none"
-    ).mean((-2, -1))
+    masks_BTYX = masks_BTYX.to(logits_BTYX.dtype)
+    each_BT = F.binary_cross_entropy_with_logits(logits_BTYX, masks_BTYX, reduction="none").mean((-2, -1))
     selected_BT = weights_BT.to(each_BT.dtype)
     return (each_BT * selected_BT).sum() / selected_BT.sum().clamp(min=1)
 
@@ -42,9 +41,9 @@ def matching(
 ) -> Tensor:
     """Audio-visual matching, AVM (Zhou et al. 2022, eq. 4): the mean over stages of KL(softmax(a) || softmax(v)).
 
-    a is the aligned audio vector of a frame; v is the map of the stage, weighted by the predicted mask and averaged over
-    *all* its positions. The mask is the sigmoid of the logits averaged down to the map's size, in that order; the
-    gradient goes into it too. Frames are summed, not averaged: the term grows with the batch.
+    a is the aligned audio vector of a frame; v is the map of the stage, weighted by the predicted mask and averaged
+    over *all* its positions. The mask is the sigmoid of the logits that were averaged down to the map's size, in that
+    order; the gradient goes into it too. Frames are summed, not averaged: the term grows with the batch.
 
     Args:
         logits_MYX: mask logits of all frames.
@@ -59,7 +58,8 @@ def matching(
     logits_M1YX = logits_MYX.to(dtype).unsqueeze(1)
     terms: list[Tensor] = []
     for audio_MC, map_MCYX in stages:
-        mask_M1YX = F.adaptive_avg_pool2d(logits_M1YX, map_MCYX.shape[-2:]).sigmoid()
+        rows, columns = map_MCYX.shape[-2:]
+        mask_M1YX = F.adaptive_avg_pool2d(logits_M1YX, (rows, columns)).sigmoid()
         audio, visual = audio_MC.to(dtype), (map_MCYX.to(dtype) * mask_M1YX).mean((-2, -1))
         if normalise:
             audio, visual = F.normalize(audio, dim=-1), F.normalize(visual, dim=-1)

@@ -38,8 +38,8 @@ def frame_iou(probability_MYX: Tensor, masks_MYX: Tensor) -> Tensor:
 def f_curves(probability_MYX: Tensor, masks_MYX: Tensor) -> Tensor:
     """F of each frame at each threshold, (M, K) float64: F = 1.3 P R / (0.3 P + R), 0 where P = R = 0.
 
-    A pixel is predicted where probability >= threshold, with thresholds linspace(0, 1 - 1e-10, 255) in fp32, the last of
-    which is 1. Instead of comparing 255 times, each pixel is put into the bin of the number of thresholds that it
+    A pixel is predicted where probability >= threshold, with thresholds linspace(0, 1 - 1e-10, 255) in fp32, the last
+    of which is 1. Instead of comparing 255 times, each pixel is put into the bin of the number of thresholds that it
     reaches; counts from the upper end of that histogram are the reference's counts, ties included.
     """
     frames = probability_MYX.shape[0]
@@ -90,11 +90,12 @@ class _ClipScores:
 class AVSMetrics:
     """Scores of one split, in percent (0 to 100). Frames that are not ``labelled`` and invalid clips count nowhere.
 
-    ``paper``: ``M_J`` and ``M_F`` of each batch of ``paper_batch`` clips in the order in which they come, then the plain mean over
-    batches, the smaller last one included; a batch without any object adds 0 to M_F. The loader's batch size does not matter.
+    ``paper``: ``M_J`` and ``M_F`` of each batch of ``paper_batch`` clips in the order in which they come, then the
+    plain mean over batches, the smaller last one included; a batch without any object adds 0 to M_F. The loader's
+    batch size does not matter.
 
-    ``clean``: ``M_J`` is the mean over all frames; ``M_F`` the largest value of the F curve averaged over all frames with an object;
-    ``M_F_frame`` the mean of each such frame's own largest value.
+    ``clean``: ``M_J`` is the mean over all frames; ``M_F`` the largest value of the F curve averaged over all frames
+    with an object; ``M_F_frame`` the mean of each such frame's own largest value.
     """
 
     def __init__(self, protocol: str, *, paper_batch: int = 4) -> None:
@@ -135,7 +136,7 @@ class AVSMetrics:
             AVCoreError: nothing labelled was taken in.
         """
         if not any(len(clip.iou) for clip in self._clips):
-            raise AVCoreError("No labelled frame was evaluated, so there is no M_J and no M_F; check the split's masks.")
+            raise AVCoreError("No labelled frame was evaluated, so there is no M_J; check the masks of the split.")
         scores = self._paper() if self.protocol == "paper" else self._clean()
         return {name: 100 * value for name, value in scores.items()}
 

@@ -28,11 +28,12 @@ class AVSTask(Task):
         return AVSMetrics(protocol, paper_batch=self.config.paper_batch)
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
-        """Tint the mask, outline it, dim the rest; frames that are not ``labelled`` (truth of S4 training) stay as they are.
+        """Tint the mask, outline it, dim the rest.
 
         Args:
             frames_TYX3: uint8 frames of any size.
-            prediction: ``masks`` (T, Y, X) of any size, probabilities or truth; ``labelled`` (T,) if some frames have none.
+            prediction: ``masks`` (T, Y, X) of any size, probabilities or truth. With ``labelled`` (T,), frames that
+                have no mask (truth of S4's training clips) stay as they are.
         """
         masks_TYX = prediction["masks"].detach().float().cpu().numpy()
         labelled = prediction.get("labelled")

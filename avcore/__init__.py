@@ -1,0 +1,126 @@
+"""avcore: parameter-efficient audio-visual learning. Frozen backbones, small trainable parts, everything else a plugin.
+
+The names below are the API that stays stable. They are imported when they are first used, so that ``import avcore``
+imports no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avcore.assemble import create_model
+    from avcore.engine.adapter import load_adapter, save_adapter
+    from avcore.errors import AVCoreError
+    from avcore.hookspecs import hookimpl
+    from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
+    from avcore.model import AVModel
+    from avcore.runs import Run, load_run, run
+    from avcore.specs import (
+        AudioGeometry,
+        BackboneSpec,
+        BlockLayout,
+        ClipSettings,
+        DatasetSpec,
+        FusionSpec,
+        HeadSpec,
+        ImageGeometry,
+        MethodSpec,
+        Need,
+        NoConfig,
+        PromptSpec,
+        StageLayout,
+        StreamLayout,
+        TaskSpec,
+    )
+    from avcore.tasks import Batch, Clip, Dataset, Features, Head, Metrics, StreamFeatures, Task, Windows
+
+    __version__: str
+
+_HOMES = {
+    "avcore.assemble": ("create_model",),
+    "avcore.engine.adapter": ("load_adapter", "save_adapter"),
+    "avcore.errors": ("AVCoreError",),
+    "avcore.hookspecs": ("hookimpl",),
+    "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),
+    "avcore.model": ("AVModel",),
+    "avcore.runs": ("Run", "load_run", "run"),
+    "avcore.specs": (
+        "AudioGeometry",
+        "BackboneSpec",
+        "BlockLayout",
+        "ClipSettings",
+        "DatasetSpec",
+        "FusionSpec",
+        "HeadSpec",
+        "ImageGeometry",
+        "MethodSpec",
+        "Need",
+        "NoConfig",
+        "PromptSpec",
+        "StageLayout",
+        "StreamLayout",
+        "TaskSpec",
+    ),
+    "avcore.tasks": ("Batch", "Clip", "Dataset", "Features", "Head", "Metrics", "StreamFeatures", "Task", "Windows"),
+}
+_WHERE = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AVCoreError",
+    "AVModel",
+    "AudioGeometry",
+    "BackboneSpec",
+    "Batch",
+    "BlockLayout",
+    "Clip",
+    "ClipSettings",
+    "Dataset",
+    "DatasetSpec",
+    "Edit",
+    "Edits",
+    "Features",
+    "Fusion",
+    "FusionLayer",
+    "FusionSpec",
+    "Head",
+    "HeadSpec",
+    "ImageGeometry",
+    "MethodSpec",
+    "Metrics",
+    "Need",
+    "NoConfig",
+    "Prompt",
+    "PromptLayer",
+    "PromptSpec",
+    "Run",
+    "StageLayout",
+    "StreamFeatures",
+    "StreamLayout",
+    "Task",
+    "TaskSpec",
+    "Windows",
+    "__version__",
+    "create_model",
+    "hookimpl",
+    "load_adapter",
+    "load_run",
+    "run",
+    "save_adapter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("avcore")
+    elif name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+    else:
+        raise AttributeError(f"module 'avcore' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

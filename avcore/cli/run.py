@@ -1,0 +1,37 @@
+"""``avcore run``: train, evaluate, show the result."""
+
+import contextlib
+import sys
+from typing import Any
+
+import click
+
+from avcore.cli.options import config_options
+
+__all__ = ["run"]
+
+
+@click.command()
+@config_options
+@click.option("--out", metavar="DIR", help="Directory of the run, new or empty.  [default: runs/TASK-METHOD-TIME]")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds; report mean ± sd.")
+@click.option("--baseline/--no-baseline", default=None, help="Also train the head alone, to compare.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json; everything else goes to stderr.")
+def run(file: str | None, sets: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Train a method on a task, evaluate it, and write everything into a directory.
+
+    Without --data it runs on a small demo that is made on the spot.
+
+    \b
+    Examples:
+      avcore run --plugin copl --task avs
+      avcore run --plugin copl --task avs --data FOLDER --visual vit_tiny_patch16_224
+      avcore run --config runs/NAME/config.yaml          repeat a run
+    """  # noqa: D301 - click's mark for unwrapped lines
+    import avcore
+    from avcore.engine.files import json_text
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        done = avcore.run(**given, config=file, set=sets)
+    if as_json:
+        click.echo(json_text({"directory": str(done.directory), **done.results}))

@@ -1,0 +1,9 @@
+"""Runs from Python: `run` trains and measures, `load_run` comes back to what was trained.
+
+The package is called ``runs`` because ``avcore.run`` is the function.
+"""
+
+from avcore.runs.run import Run, load_run
+from avcore.runs.start import run
+
+__all__ = ["Run", "load_run", "run"]

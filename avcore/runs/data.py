@@ -1,0 +1,88 @@
+"""The data set of a run and the loaders of its splits."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from avcore.config import RunConfig
+from avcore.data.cache import default_location
+from avcore.data.loader import ClipLoader, Sound
+from avcore.engine.display import Display
+from avcore.engine.evaluate import split_and_sound
+from avcore.errors import AVCoreError
+from avcore.model import AVModel
+from avcore.registry import Registry
+from avcore.specs import resolve
+from avcore.tasks import Dataset
+
+__all__ = ["RunData"]
+
+
+class RunData:
+    """Opens the data set that a configuration names, and makes loaders that deliver what a model takes.
+
+    Raises:
+        AVCoreError: the configuration names no data, or the files are not what the reader expects.
+    """
+
+    def __init__(self, config: RunConfig, registry: Registry, model: AVModel) -> None:
+        if config.data.dataset is None:
+            raise AVCoreError(f"No data set for task '{config.task}': name its folder with --data PATH.")
+        spec = registry.datasets[config.data.dataset]
+        root = config.data.root
+        if root is None and spec.provide:
+            provide: Any = resolve(spec.provide)
+            root = Path(provide(config.task, config.data.cache or default_location().parent))
+        if root is None:
+            raise AVCoreError(f"Data set '{config.data.dataset}' needs a folder: name it with --data PATH.")
+        self.config = config
+        self.model = model
+        self.root = root
+        self.is_demo = spec.demo
+        self.dataset: Dataset = spec.load()(config.data.settings, root, model.task)
+        self._loaders: dict[tuple[str, bool], ClipLoader] = {}
+
+    def split(self, name: str) -> tuple[str, Sound]:
+        """The split and the sound that a name such as ``test_swapped`` means.
+
+        Raises:
+            AVCoreError: there is no such split, or a model that hears nothing is given another sound.
+        """
+        split, sound = split_and_sound(name, self.dataset.splits)
+        if sound != "own" and self.model.sound is None:
+            raise AVCoreError(f"Split '{name}' changes the sound, but this run has no audio stream (streams=visual).")
+        return split, sound
+
+    def loader(self, name: str, *, train: bool = False) -> ClipLoader:
+        """The batches of a split, made once; shuffled in each epoch when they are for training.
+
+        Raises:
+            AVCoreError: there is no such split, its files are missing, or its sound cannot be swapped.
+        """
+        if (name, train) not in self._loaders:
+            self._loaders[name, train] = self._make(name, train)
+        return self._loaders[name, train]
+
+    def _make(self, name: str, train: bool) -> ClipLoader:
+        split, sound = self.split(name)
+        config, model = self.config, self.model
+        return ClipLoader(
+            self.dataset,
+            split,
+            image=model.image,
+            audio_rate=None if model.sound is None else model.sound.rate,
+            batch_size=config.train.batch_size if train else config.train.eval_batch_size,
+            shuffle=train,
+            seed=config.seed,
+            workers=config.data.workers,
+            cache=config.data.cache,
+            sound=sound,
+        )
+
+    def prepare(self, names: Iterable[str], display: Display) -> None:
+        """Decode every clip of the splits behind these names into the clip cache."""
+        for split in dict.fromkeys(self.split(name)[0] for name in names):
+            loader = self.loader(split)
+            total = len(loader.clips)
+            with display.progress(f"reading {split}", total, every=max(1, total // 4)) as advance:
+                loader.prepare(lambda done, _total: advance(done, "clips"))

@@ -1,0 +1,55 @@
+"""Pictures of predictions: what the model saw, the truth, and what it said for each sound.
+
+Shape letters: T segments, Y and X image rows and columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from avcore.engine.evaluate import Example
+from avcore.report.overlay import save_png, side_by_side, strip
+from avcore.tasks import Task
+
+__all__ = ["draw_example", "save_pictures"]
+
+TITLES = {"own": "own sound", "swapped": "another clip's\nsound", "mute": "no sound"}
+
+
+def draw_example(task: Task, examples: Mapping[str, Example]) -> np.ndarray:
+    """One clip: its frames, the truth, and a row for each sound that it was given.
+
+    Args:
+        task: draws.
+        examples: sound (``own``, ``swapped``, ``mute``) -> the same clip with the prediction under that sound; its
+            frames must be there.
+
+    Returns:
+        (Y, X, 3) uint8.
+    """
+    first = next(iter(examples.values()))
+    assert first.frames is not None
+    frames_TYX3 = np.ascontiguousarray(first.frames.permute(0, 2, 3, 1).numpy())
+    rows = [("video", strip(frames_TYX3))]
+    truth = task.truth(first.targets)
+    if truth is not None:
+        rows.append(("truth", strip(task.draw(frames_TYX3, truth))))
+    for sound, example in examples.items():
+        text = task.describe(example.prediction)
+        rows.append((TITLES[sound], strip(task.draw(frames_TYX3, example.prediction))))
+        if text and truth is None:
+            rows[-1] = (f"{TITLES[sound]}\n{text}", rows[-1][1])
+    return side_by_side(rows, first.name)
+
+
+def save_pictures(task: Task, split: str, by_sound: Mapping[str, Sequence[Example]], folder: Path) -> list[Path]:
+    """A PNG file ``<split>-<number>-<clip>.png`` for each clip, and its path; none without a visual stream."""
+    paths: list[Path] = []
+    for number, examples in enumerate(zip(*by_sound.values(), strict=True)):
+        if examples[0].frames is None:
+            continue
+        picture = draw_example(task, dict(zip(by_sound, examples, strict=True)))
+        name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in examples[0].name)
+        paths.append(save_png(picture, folder / f"{split}-{number + 1:02d}-{name}.png"))
+    return paths

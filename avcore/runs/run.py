@@ -1,0 +1,209 @@
+"""A run: its directory, its configuration, its results, its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from avcore.assemble import assemble
+from avcore.config import RunConfig, resolve_config
+from avcore.config.recipes import parse_yaml
+from avcore.engine.checkpoint import CheckpointStore
+from avcore.engine.device import choose_device
+from avcore.engine.evaluate import Evaluation, evaluate
+from avcore.engine.files import read_json
+from avcore.engine.randomness import isolated_randomness
+from avcore.errors import AVCoreError
+from avcore.model import AVModel
+from avcore.registry import Registry, load_registry
+from avcore.runs.data import RunData
+
+if TYPE_CHECKING:
+    from avcore.report.predict import Prediction
+
+__all__ = ["Run", "build_model", "load_run"]
+
+
+def build_model(config: RunConfig, registry: Registry) -> AVModel:
+    """The untrained model of a run, on its device, its frozen weights stored in the run's precision."""
+    model = assemble(config, registry, device=choose_device(config.device))
+    if config.train.precision == "bf16":
+        model.store_frozen(torch.bfloat16)
+    return model
+
+
+class Run:
+    """What `avcore.run` and `avcore.load_run` return, and what lifecycle hooks receive.
+
+    Attributes:
+        directory: where everything lies.
+        config: the resolved configuration.
+        results: the content of ``results.json``.
+        members: the runs of each seed where there are several; such a run has no model of its own.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: RunConfig,
+        registry: Registry,
+        *,
+        results: Mapping[str, Any] | None = None,
+        members: tuple[Run, ...] = (),
+        checkpoint: str = "best",
+    ) -> None:
+        self.directory = directory
+        self.config = config
+        self.registry = registry
+        self.results: dict[str, Any] = dict(results or {})
+        self.members = members
+        self.checkpoint = checkpoint
+        self._model: AVModel | None = None
+        self._data: RunData | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory)!r})"
+
+    @property
+    def model(self) -> AVModel:
+        """The trained model in eval mode, with the weights of the chosen checkpoint.
+
+        Raises:
+            AVCoreError: there is no complete checkpoint, or the frozen weights are not those it was trained on.
+        """
+        if self.members:
+            seeds = ", ".join(member.directory.name for member in self.members)
+            raise AVCoreError(f"{self.directory} holds the runs of several seeds; choose one of {seeds}.")
+        return self._model or self.load()
+
+    @property
+    def data(self) -> RunData:
+        """The data set and its loaders."""
+        if self._data is None:
+            self._data = RunData(self.config, self.registry, self.model)
+        return self._data
+
+    def adopt(self, model: AVModel, data: RunData) -> None:
+        """Use a model and data that are there already."""
+        self._model, self._data = model, data
+
+    def release(self) -> None:
+        """Forget the model; it is loaded again from its checkpoint when it is next asked for."""
+        self._model = self._data = None
+
+    def evaluate(self, split: str = "test") -> dict[str, float]:
+        """Scores of a split, by name.
+
+        Args:
+            split: a split of the data set; with ``_swapped`` (another clip's sound) or ``_mute_audio`` at its end, such
+                as ``test_swapped``, under another sound.
+
+        Raises:
+            AVCoreError: no such split, or data are missing.
+        """
+        return self.examine(split).scores
+
+    def examine(self, split: str, *, examples: int = 0, progress: Any = None) -> Evaluation:
+        """Like `evaluate`, with the predictions of the first clips."""
+        loader = self.data.loader(split)
+        with isolated_randomness():
+            return evaluate(
+                self.model,
+                loader,
+                task=self.model.task,
+                protocol=self.config.protocol,
+                precision=self.config.train.precision,
+                device=choose_device(self.config.device),
+                examples=examples,
+                progress=progress,
+            )
+
+    def predict(
+        self, path: str | Path, out: str | Path | None = None, *, name: str | None = None, overwrite: bool = False
+    ) -> Prediction:
+        """Predict on a video: an overlay video with its sound, and a picture strip.
+
+        Args:
+            path: of the video.
+            out: the folder for the results; by default ``predictions`` in the run's directory.
+            name: beginning of the results' file names; by default that of the video.
+            overwrite: replace results that are there already.
+
+        Raises:
+            AVCoreError: the video cannot be used, or the results exist.
+        """
+        from avcore.report.predict import predict_video
+
+        folder = self.directory / "predictions" if out is None else out
+        return predict_video(self.model, self.config, path, folder, name=name, overwrite=overwrite)
+
+    def load(self) -> AVModel:
+        """Read the model from the chosen checkpoint; `model` does it when it is first used."""
+        checkpoint = CheckpointStore(self.directory / "checkpoints").open(self.checkpoint)
+        with isolated_randomness():
+            model = build_model(self.config, self.registry)
+        if model.backbone_digest != checkpoint.frozen_digest:
+            raise AVCoreError(
+                f"{self.directory} was trained on other frozen weights (digest {checkpoint.frozen_digest[:12]}) than those "
+                f"of '{self.config.visual.backbone}' here ({model.backbone_digest[:12]}): give it the same file in its "
+                "config.yaml (visual.weights)."
+            )
+        model.load_trainable_state(checkpoint.model_state())
+        model.eval()
+        self._model = model
+        return model
+
+
+def load_run(
+    directory: str | Path, *, checkpoint: str = "best", data: str | Path | None = None, device: str | None = None
+) -> Run:
+    """Come back to a run that was trained.
+
+    Args:
+        directory: of the run.
+        checkpoint: ``best`` or ``latest``.
+        data: evaluate on other files than the run was trained on.
+        device: use another device than the run was trained on.
+
+    Raises:
+        AVCoreError: there is no such run, its checkpoint is damaged, or a plugin that it needs is not installed.
+    """
+    directory = Path(directory)
+    file = directory / "config.yaml"
+    if not file.is_file():
+        raise AVCoreError(_no_run(directory))
+    tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    registry = load_registry()
+    resolved = resolve_config(
+        registry,
+        file=tree if data is None else _without_demo(tree, registry),
+        data=data,
+        options={"device": device},
+        need_data=data is not None,
+    )
+    results_file = directory / "results.json"
+    results = read_json(results_file) if results_file.is_file() else {}
+    run = Run(directory, resolved.config, registry, results=results, checkpoint=checkpoint)
+    # Now, not at the first use, so that what is missing or damaged shows here.
+    run.load()
+    return run
+
+
+def _no_run(directory: Path) -> str:
+    if not directory.is_dir():
+        return f"There is no run '{directory}': no such folder."
+    members = sorted(path.parent.name for path in directory.glob("seed-*/config.yaml"))
+    if members:
+        return f"{directory} holds the runs of several seeds: choose one, such as {directory / members[0]}."
+    return f"{directory} is not the directory of a run: it has no config.yaml."
+
+
+def _without_demo(tree: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """The configuration with the demo taken out, so that the reader of the user's own files is found."""
+    data = dict(tree.get("data") or {})
+    if data.get("dataset") is None or not registry.datasets[data["dataset"]].demo:
+        return tree
+    return {**tree, "data": {key: data[key] for key in ("workers", "cache") if key in data}}

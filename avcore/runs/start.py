@@ -1,0 +1,136 @@
+"""`avcore.run`: options in, a finished run out; several seeds become several runs and their mean."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from avcore.config import Resolved, resolve_config
+from avcore.engine.display import Display
+from avcore.engine.files import write_json
+from avcore.engine.records import default_directory, refuse_used
+from avcore.errors import AVCoreError
+from avcore.registry import Registry, load_registry
+from avcore.runs.execute import execute
+from avcore.runs.run import Run
+from avcore.runs.summary import describe_seeds, spread_of
+
+__all__ = ["run"]
+
+
+def run(
+    method: str | None = None,
+    *,
+    task: str | None = None,
+    recipe: str | None = None,
+    prompts: str | Sequence[str] | None = None,
+    fusion: str | Sequence[str] | None = None,
+    streams: str | None = None,
+    visual: str | None = None,
+    audio: str | None = None,
+    data: str | Path | None = None,
+    config: str | Path | None = None,
+    protocol: str | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    device: str | None = None,
+    baseline: bool | None = None,
+    set: Sequence[str] = (),
+    out: str | Path | None = None,
+    seeds: int = 1,
+    quiet: bool = False,
+) -> Run:
+    """Train, evaluate and write down; what ``avcore run`` does.
+
+    Args:
+        method: a published method: its prompts, fusions and recipe; ``"none"`` trains the head alone.
+        task: what is to be learnt, such as ``"avs"``; needed unless ``config`` says it.
+        recipe: variant of the method's recipe.
+        prompts, fusion: parts in place of the method's: ``"a+b"``, a sequence, a method for all of its own, ``"none"``.
+        streams: ``visual``, ``audio`` or ``both``.
+        visual, audio: backbones; ``audio="shared"`` uses the visual one for sound.
+        data: folder of the data set; by default ``$AVCORE_DATA/<data set>``, else the demo.
+        config: a YAML file of settings, such as ``config.yaml`` of a run.
+        protocol: ``clean`` selects on val and reads test once, ``paper`` selects where the reference code did.
+        seed: of every random draw.
+        epochs: passes over the training split.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        baseline: also train the head alone with the same recipe, to compare.
+        set: further settings, ``"key=value"``.
+        out: directory of the run, new or empty; by default ``runs/<task>-<method>-<UTC>``.
+        seeds: train with so many seeds, ``seed``, ``seed + 1``, ..., each in a directory of its own.
+        quiet: show nothing.
+
+    Returns:
+        The run with its best weights; for several seeds one with ``members``, whose metrics are means.
+
+    Raises:
+        AVCoreError: a mistake in the options or in the data; says what to do.
+        KeyboardInterrupt: passed on after the records are written.
+
+    Example:
+        >>> run = avcore.run("copl", task="avs", epochs=2)  # doctest: +SKIP
+        >>> run.evaluate("test")  # doctest: +SKIP
+        {'M_J': 61.2, 'M_F': 70.9}
+    """
+    if seeds < 1:
+        raise AVCoreError(f"seeds={seeds} must be at least 1.")
+    registry = load_registry()
+    resolved = resolve_config(
+        registry,
+        method=method,
+        task=task,
+        recipe=recipe,
+        prompts=prompts,
+        fusion=fusion,
+        streams=streams,
+        visual=visual,
+        audio=audio,
+        data=data,
+        file=config,
+        options={
+            "protocol": protocol,
+            "seed": seed,
+            "train.epochs": epochs,
+            "device": device,
+            "baseline": baseline,
+        },
+        sets=tuple(set),
+    )
+    directory = default_directory(resolved.config.task, resolved.config.method) if out is None else Path(out)
+    if seeds == 1:
+        return execute(resolved, registry, directory, quiet=quiet)
+    return _run_seeds(resolved, registry, directory, seeds, quiet=quiet)
+
+
+def _run_seeds(resolved: Resolved, registry: Registry, directory: Path, seeds: int, *, quiet: bool) -> Run:
+    refuse_used(directory)
+    members = []
+    for seed in range(resolved.config.seed, resolved.config.seed + seeds):
+        one = Resolved(config=replace(resolved.config, seed=seed), origins={}, recipe=resolved.recipe)
+        member = execute(one, registry, directory / f"seed-{seed}", quiet=quiet)
+        # The next seed needs the memory.
+        member.release()
+        members.append(member)
+    results = _summed_up([member.results for member in members])
+    write_json(directory / "results.json", results)
+    title = f"\n{members[0].config.task}: mean ± standard deviation over seeds {', '.join(map(str, results['seeds']))}"
+    Display(quiet=quiet).line(describe_seeds([member.results for member in members], title))
+    return Run(directory, resolved.config, registry, results=results, members=tuple(members))
+
+
+def _summed_up(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first run's record with means for metrics, standard deviations beside them, and totals."""
+    spreads = {
+        split: {name: spread_of([one["metrics"][split][name] for one in results]) for name in scores}
+        for split, scores in results[0]["metrics"].items()
+    }
+    return {
+        **results[0],
+        "seeds": [one["seed"] for one in results],
+        "metrics": {split: {name: s.mean for name, s in scores.items()} for split, scores in spreads.items()},
+        "metrics_sd": {split: {name: s.sd for name, s in scores.items()} for split, scores in spreads.items()},
+        "baseline": None,
+        "seconds": round(sum(one["seconds"] for one in results), 3),
+        "peak_bytes": max(one["peak_bytes"] for one in results),
+    }

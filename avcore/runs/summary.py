@@ -1,0 +1,82 @@
+"""What a run says of itself: before it starts, and in the tables at its end."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from avcore.config import RunConfig
+from avcore.engine.evaluate import SOUNDS
+from avcore.report.tables import Cell, Spread, render_table
+
+__all__ = ["DEMO", "describe_config", "describe_results", "describe_seeds", "spread_of"]
+
+DEMO = "DEMO DATA: scores on it mean nothing beside published ones."
+SOUND_WORDS = {"swapped": "another clip's sound", "mute": "no sound"}
+
+
+def describe_config(config: RunConfig) -> str:
+    """Two or three lines: what is trained on what."""
+    parts = ", ".join((*config.prompts, *config.fusion)) or "no parts, the head alone"
+    audio = config.audio.backbone or "shares the visual trunk"
+    streams = (
+        f"visual {config.visual.backbone}; audio {audio}" if config.streams == "both" else f"{config.streams} only"
+    )
+    chosen = "val" if config.protocol == "clean" else "test"
+    return (
+        f"task {config.task} on {config.data.dataset}; {parts}\n"
+        f"{streams}; {config.train.precision}; seed {config.seed}\n"
+        f"protocol {config.protocol}: {config.train.epochs} epochs, the best selected on {chosen}"
+    )
+
+
+def _label(split: str) -> str:
+    for ending, sound in SOUNDS.items():
+        if split.endswith(ending):
+            return f"{split.removesuffix(ending)}, {SOUND_WORDS[sound]}"
+    return f"{split}, own sound"
+
+
+def _score_rows(metrics: Mapping[str, Mapping[str, Any]], names: Sequence[str], suffix: str = "") -> list[list[Cell]]:
+    return [[_label(split) + suffix, *(scores.get(name) for name in names)] for split, scores in metrics.items()]
+
+
+def _names(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for scores in metrics.values() for name in scores))
+
+
+def describe_results(results: Mapping[str, Any], pictures: Sequence[str]) -> str:
+    """The final tables: scores for each sound and for the head alone, trained parameters, time, memory, pictures."""
+    names = _names(results["metrics"])
+    rows = _score_rows(results["metrics"], names)
+    rows += _score_rows(results["baseline"] or {}, names, ", head alone")
+    method = results["method"] or "+".join((*results["prompts"], *results["fusion"])) or "head alone"
+    title = f"{method} on {results['task']} ({results['dataset']}), seed {results['seed']}"
+    if results["selected_on"] == "test":
+        title += ", SELECTED ON TEST (protocol=paper)"
+    parts = [[name, part["trainable"]] for name, part in results["params"]["parts"].items() if part["trainable"]]
+    lines = [
+        render_table(["split", *names], rows, title),
+        "",
+        render_table(["trained part", "parameters"], [*parts, ["all", results["params"]["trainable"]]]),
+        "",
+        f"{results['seconds']:.0f} s, peak memory {results['peak_bytes'] / 2**20:,.0f} MiB",
+    ]
+    if pictures:
+        lines.append(f"pictures: {', '.join(pictures)}")
+    return "\n".join(lines)
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation (0 for one value)."""
+    return Spread(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
+def describe_seeds(results: Sequence[Mapping[str, Any]], title: str) -> str:
+    """Mean ± standard deviation of each score over runs that differ in their seed."""
+    metrics = [result["metrics"] for result in results]
+    names = _names(metrics[0])
+    rows: list[list[Cell]] = [
+        [_label(split), *(spread_of([found[split][name] for found in metrics]) for name in scores)]
+        for split, scores in metrics[0].items()
+    ]
+    return render_table(["split", *names], rows, title)

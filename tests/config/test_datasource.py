@@ -1,0 +1,84 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avcore.config import Resolved, resolve_config
+from avcore.errors import AVCoreError
+from avcore.registry import Registry
+
+
+def resolved(registry: Registry, **given: Any) -> Resolved:
+    return resolve_config(registry, **{"method": "none", "task": "seg", "visual": "toy_tiny", **given})
+
+
+def test_without_data_the_demo_is_used(fake_registry: Registry) -> None:
+    found = resolved(fake_registry, visual=None)
+    assert (found.config.data.dataset, found.config.data.root) == ("seg-demo", None)
+    assert found.config.visual.backbone == "toy_tiny"
+    assert found.config.train.epochs == 2
+    assert found.origins["train.epochs"] == found.origins["data.dataset"] == "dataset seg-demo"
+
+
+def test_a_root_picks_the_real_data_set(
+    fake_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "AVS").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = resolved(fake_registry, data="AVS")
+    assert (found.config.data.dataset, found.config.data.root) == ("seg-files", tmp_path / "AVS")
+    assert found.config.data.settings.size == 224
+    assert found.origins["data.root"] == "option data"
+    assert found.config.train.epochs == 5
+
+
+def test_a_missing_root_is_an_error(fake_registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(AVCoreError, match=r"data root '.*nowhere' does not exist \(option data\)"):
+        resolved(fake_registry, data=tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(AVCoreError, match=r"is a file, not a folder \(--set data.root="):
+        resolved(fake_registry, sets=[f"data.root={tmp_path / 'file'}"])
+    found = resolved(fake_registry, data=tmp_path / "nowhere", need_data=False)
+    assert found.config.data.root == tmp_path / "nowhere"
+
+
+def test_the_environment_goes_before_the_demo(
+    fake_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVCORE_DATA", str(tmp_path))
+    assert resolved(fake_registry).config.data.dataset == "seg-demo"
+    (tmp_path / "seg-files").mkdir()
+    found = resolved(fake_registry)
+    assert (found.config.data.dataset, found.config.data.root) == ("seg-files", tmp_path / "seg-files")
+    assert found.origins["data.root"] == "$AVCORE_DATA"
+    monkeypatch.setenv("AVCORE_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(AVCoreError, match=r"AVCORE_DATA names '.*nowhere', which is no folder"):
+        resolved(fake_registry)
+
+
+def test_a_named_data_set(fake_registry: Registry, tmp_path: Path) -> None:
+    demo = resolved(fake_registry, data=tmp_path, sets=["data.dataset=seg-demo"]).config.data
+    assert (demo.dataset, demo.root) == ("seg-demo", tmp_path)
+    with pytest.raises(AVCoreError, match=r"No files for data set 'seg-files': name their folder with --data PATH"):
+        resolved(fake_registry, sets=["data.dataset=seg-files"])
+    with pytest.raises(AVCoreError, match=r"'cls-a' does not serve task 'seg'. Those that do: seg-demo, seg-files"):
+        resolved(fake_registry, sets=["data.dataset=cls-a"])
+
+
+def test_several_data_sets_ask_for_a_choice(fake_registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(AVCoreError, match=r"--set data.dataset=NAME, one of cls-a, cls-b"):
+        resolved(fake_registry, task="cls", data=tmp_path)
+    chosen = resolved(fake_registry, task="cls", data=tmp_path, sets=["data.dataset=cls-b"])
+    assert chosen.config.data.dataset == "cls-b"
+
+
+def test_no_data_at_all_says_what_to_do(fake_registry: Registry) -> None:
+    with pytest.raises(AVCoreError, match=r"No data for task 'cls': name a folder with --data PATH.*\(cls-a, cls-b\)"):
+        resolved(fake_registry, task="cls")
+    assert resolved(fake_registry, task="cls", need_data=False).config.data.dataset is None
+
+
+def test_without_a_default_the_only_data_set_gives_the_clip_settings(fake_modules: dict[str, Any]) -> None:
+    del fake_modules["toy-demo"]
+    registry = Registry.from_modules(fake_modules)
+    assert resolved(registry, need_data=False).config.data.dataset == "seg-files"

@@ -1,0 +1,347 @@
+"""The forward of whole models: plain equality, symmetry of the streams, the graph, what is saved."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import avcore_timm
+from avcore.assemble import assemble
+from avcore.config import resolve_config
+from avcore.errors import AVCoreError
+from avcore.hookspecs import hookimpl
+from avcore.injection import BlockView, Edit, Edits, Fusion, FusionLayer, PairLayout, PairView, Prompt, PromptLayer
+from avcore.model import AVModel
+from avcore.registry import Registry
+from avcore.specs import BlockLayout, ClipSettings, DatasetSpec, FusionSpec, HeadSpec, PromptSpec, StreamLayout, TaskSpec
+from avcore.tasks import Batch, Features, Head, Task
+
+WIDTH = 64  # of timm's test_vit
+
+
+class LinearHead(Head):
+    def __init__(self, config: Any, visual: StreamLayout | None, audio: StreamLayout | None, task: Task) -> None:
+        super().__init__(config, visual, audio, task)
+        self.map = nn.Linear(sum(stream.width for stream in (visual, audio) if stream), 3)
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        pooled = [stream.pooled for stream in (features.visual, features.audio) if stream is not None]
+        return {"logits": self.map(torch.cat(pooled, -1))}
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {"square": output["logits"].square().mean()}
+
+    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"classes": output["logits"].argmax(-1)}
+
+
+class ToyTask(Task):
+    score = "nothing"
+
+
+class RowLayer(PromptLayer):
+    def __init__(self, config: Any, block: BlockLayout) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(2, block.width))
+
+    def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        return Edit(rows=self.rows)
+
+
+class LateRows(Prompt):
+    def layer(self, block: BlockLayout) -> PromptLayer | None:
+        return RowLayer(None, block) if block.from_end <= 2 else None
+
+
+class Shift(Prompt):
+    def __init__(self, config: Any, stream: StreamLayout) -> None:
+        super().__init__(config, stream)
+        self.shift = nn.Parameter(torch.randn(stream.stages[0].width))
+
+    def after_embedding(self, x_MND: Tensor, at: Any) -> Tensor:
+        return self.shift
+
+
+class Reader(PromptLayer):
+    def __init__(self, config: Any, block: BlockLayout) -> None:
+        super().__init__()
+        self.map = nn.Linear(block.width, 2)
+
+    def read(self, x_MND: Tensor, at: BlockView) -> Mapping[str, Tensor]:
+        return {"side": self.map(x_MND.mean(1))}
+
+
+class Unreached(RowLayer):
+    def __init__(self, config: Any, block: BlockLayout) -> None:
+        super().__init__(config, block)
+        self.idle = nn.Parameter(torch.zeros(1))
+
+
+class MeetLayer(FusionLayer):
+    def __init__(self, pair: PairLayout) -> None:
+        super().__init__()
+        self.visual = nn.Parameter(torch.randn(pair.visual.width))
+        self.audio = nn.Parameter(torch.randn(pair.audio.width))
+
+    def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        return Edits(
+            visual=Edit(add=audio_MND.mean(1, keepdim=True) * self.visual),
+            audio=Edit(add=visual_MND.mean(1, keepdim=True) * self.audio),
+        )
+
+
+class Meet(Fusion):
+    def layer(self, pair: PairLayout) -> FusionLayer | None:
+        return MeetLayer(pair)
+
+    def losses(self, features: Features) -> dict[str, Tensor]:
+        return {"near": (features.stream("visual").pooled - features.stream("audio").pooled).square().mean()}
+
+
+class Mean(Fusion):
+    def finish(self, features: Features) -> Features:
+        return features
+
+
+HERE = __name__
+
+
+class ToyPlugin:
+    """A plugin of this module's classes, looked up without importing the test by name."""
+
+    @hookimpl
+    def avcore_prompts(self) -> list[PromptSpec]:
+        classes = {"rows": RowLayer, "late": LateRows, "shift": Shift, "reader": Reader, "unreached": Unreached}
+        return [_Local(PromptSpec, name=name, thing=thing) for name, thing in classes.items()]
+
+    @hookimpl
+    def avcore_fusions(self) -> list[FusionSpec]:
+        return [_Local(FusionSpec, name="meet", thing=Meet)]
+
+    @hookimpl
+    def avcore_heads(self) -> list[HeadSpec]:
+        return [_Local(HeadSpec, name="linear", thing=LinearHead)]
+
+    @hookimpl
+    def avcore_tasks(self) -> list[TaskSpec]:
+        return [_Local(TaskSpec, name="toy", thing=ToyTask, head="linear")]
+
+    @hookimpl
+    def avcore_datasets(self) -> list[DatasetSpec]:
+        settings = {"data.segments": 2, "data.clip_seconds": 2.0}
+        return [
+            DatasetSpec(
+                name="toy-data", build="local:thing", config=ClipSettings, tasks=("toy",), default_for=("toy",), demo=True, defaults=settings,
+                provide="nowhere:none",
+            )
+        ]  # fmt: skip
+
+
+def _Local(kind: Any, *, name: str, thing: Any, **fields: Any) -> Any:  # noqa: N802 - stands for a class
+    """A spec whose implementation is at hand instead of named by a string."""
+
+    class LocalSpec(kind):  # type: ignore[misc]
+        def load(self) -> Any:
+            return thing
+
+    return LocalSpec(name=name, build="local:thing", **fields)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.from_modules({"avcore-timm": avcore_timm, "toy": ToyPlugin()})
+
+
+def make(registry: Registry, prompts: str = "none", fusion: str = "none", **options: Any) -> AVModel:
+    resolved = resolve_config(
+        registry,
+        task="toy",
+        prompts=prompts,
+        fusion=fusion,
+        visual="test_vit",
+        sets=("visual.weights=random", "audio.frames=48", "audio.mel_bins=32"),
+        **options,
+    )
+    return assemble(resolved.config, registry).eval()
+
+
+def batch(model: AVModel, clips: int = 2) -> Batch:
+    torch.manual_seed(1)
+    return Batch(
+        frames=torch.randint(0, 256, (clips, 2, 3, 160, 160), dtype=torch.uint8),
+        waveform=torch.randint(-9999, 9999, (clips, 32000), dtype=torch.int16),
+        targets={},
+        names=[str(index) for index in range(clips)],
+        valid=torch.ones(clips, dtype=torch.bool),
+    )
+
+
+def test_without_parts_the_forward_is_the_plain_backbone_bit_for_bit(registry: Registry) -> None:
+    model = make(registry)
+    data = batch(model)
+    features = model.features(data)
+    for stream in ("visual", "audio"):
+        plain = model.plain(stream, data)
+        assert torch.equal(features.stream(stream).tokens, plain.tokens)
+        assert torch.equal(features.stream(stream).pooled, plain.pooled)
+        for tapped, expected in zip(features.stream(stream).maps, plain.maps, strict=True):
+            assert torch.equal(tapped, expected)
+    assert features.stream("visual").pooled.shape == (2, 2, WIDTH)
+    assert [tuple(x.shape) for x in features.stream("audio").maps] == [(4, WIDTH, 3, 2)] * 4
+
+
+def test_exchanging_streams_and_parameters_exchanges_the_outputs(registry: Registry) -> None:
+    model = make(registry, "rows+shift", "meet")
+    data = batch(model)
+    images = model.front_ends(data)
+    # Equal embeddings: both towers take tokens as they are.
+    tokens = {"visual": torch.randn(4, 9, WIDTH), "audio": torch.randn(4, 5, WIDTH)}
+
+    def outputs(given: Mapping[str, Tensor]) -> Features:
+        for stream, tower in model.towers.items():
+            tower.embed = lambda image, stream=stream: given[stream]  # type: ignore[method-assign]
+            tower.map = lambda x, stage: x  # type: ignore[method-assign]
+        return model.features(data)
+
+    assert set(images) == {"visual", "audio"}
+    before = outputs(tokens)
+    parts = model.parts
+    exchanged = {**model.trainable_state()}
+    for key, value in list(exchanged.items()):
+        other = key.replace("visual", "#").replace("audio", "visual").replace("#", "audio")
+        exchanged[other] = value.clone()
+    model.load_trainable_state(exchanged)
+    after = outputs({"visual": tokens["audio"], "audio": tokens["visual"]})
+    assert torch.equal(before.stream("visual").tokens, after.stream("audio").tokens)
+    assert torch.equal(before.stream("audio").tokens, after.stream("visual").tokens)
+    assert len(parts) == 5
+
+
+def test_the_batch_order_does_not_matter(registry: Registry) -> None:
+    model = make(registry, "rows", "meet")
+    data = batch(model)
+    flipped = Batch(
+        frames=data.frames.flip(0), waveform=data.waveform.flip(0), targets={}, names=data.names, valid=data.valid
+    )  # type: ignore[union-attr]
+    torch.testing.assert_close(model(flipped)["logits"].flip(0), model(data)["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_one_stream_runs_alone(registry: Registry) -> None:
+    model = make(registry, "rows", streams="audio")
+    assert model.image is None
+    data = batch(model)
+    data.frames = None
+    assert model(data)["logits"].shape == (2, 2, 3)
+    with pytest.raises(AVCoreError, match="needs both streams"):
+        make(registry, "rows", "meet", streams="audio")
+
+
+def test_a_prompt_may_be_put_into_one_stream(registry: Registry) -> None:
+    resolved = resolve_config(
+        registry, task="toy", prompts="rows", fusion="none", visual="test_vit", sets=("parts.rows.streams=audio",)
+    )
+    assert list(assemble(resolved.config, registry, meta=True).parts) == ["rows.audio"]
+
+
+def test_gradients_exist_only_above_the_first_trainable_part(registry: Registry) -> None:
+    model = make(registry, "late")
+    seen = []
+    for index, step in enumerate(model.steps):
+        block = step.blocks["visual"]
+        original = block.mlp
+        block.mlp = lambda x, project=None, original=original, index=index: (  # type: ignore[method-assign]
+            seen.append((index, x.requires_grad)),
+            original(x, project=project),
+        )[1]
+    model.loss(model(batch(model)), batch(model)).backward()
+    assert [index for index, grad in seen if grad] == [4, 5]
+    assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
+    assert all(parameter.grad is None for parameter in model.towers.parameters())
+
+
+def test_the_backbones_have_no_graph_where_every_part_only_reads(registry: Registry) -> None:
+    model = make(registry, "reader")
+    features = model.features(batch(model))
+    assert not features.stream("visual").tokens.requires_grad
+    assert len(features.offers["reader.visual.side"]) == 6
+    assert all(offer.requires_grad for offer in features.offers["reader.visual.side"])
+
+
+def test_parameters_without_a_gradient_are_refused_by_name(registry: Registry) -> None:
+    with pytest.raises(AVCoreError, match=r"12 trainable parameters would get no gradient: unreached\.visual\.layers\.0\.idle"):
+        make(registry, "unreached")
+
+
+def test_what_is_saved_is_what_trains(registry: Registry) -> None:
+    model = make(registry, "rows+shift", "meet")
+    names = list(model.trainable_state())
+    groups = model.parameter_groups()
+    assert names == [name for group in groups.values() for name, _ in group]
+    assert "rows.visual.layers.0.rows" in names
+    assert "meet.layers.5.audio" in names
+    assert {name for name, _ in groups["head"]} == {"head.map.weight", "head.map.bias"}
+    state = {name: torch.randn_like(tensor) for name, tensor in model.trainable_state().items()}
+    other = make(registry, "rows+shift", "meet")
+    other.load_trainable_state(state)
+    assert all(torch.equal(other.trainable_state()[name], state[name]) for name in names)
+
+
+def test_a_state_that_does_not_fit_is_refused_by_key(registry: Registry) -> None:
+    model = make(registry, "rows")
+    state = dict(model.trainable_state())
+    state["rows.visual.layers.0.row"] = state.pop("rows.visual.layers.0.rows")
+    state["head.map.bias"] = torch.zeros(7)
+    with pytest.raises(AVCoreError, match=r"missing rows\.visual\.layers\.0\.rows; unexpected rows\.visual\.layers\.0\.row; head"):
+        model.load_trainable_state(state)
+
+
+def test_frozen_weights_keep_digest_and_mode_through_training(registry: Registry) -> None:
+    model = make(registry, "rows", "meet").train()
+    before = model.digest()
+    assert not any(module.training for tower in model.towers.values() for module in tower.modules())
+    optimiser = torch.optim.Adam([p for group in model.parameter_groups().values() for _, p in group], lr=0.1)
+    model.loss(model(batch(model)), batch(model)).backward()
+    optimiser.step()
+    assert model.digest() == before == model.backbone_digest
+
+
+def test_losses_of_head_and_parts_are_named_and_summed(registry: Registry) -> None:
+    model = make(registry, "rows", "meet")
+    data = batch(model)
+    out = model(data)
+    terms = model.losses(out, data)
+    assert set(terms) == {"square", "meet.near"}
+    torch.testing.assert_close(model.loss(out, data), terms["square"] + terms["meet.near"])
+    assert model.predict(out)["classes"].shape == (2, 2)
+
+
+def test_equal_seeds_make_equal_models(registry: Registry) -> None:
+    first, second = make(registry, "rows"), make(registry, "rows")
+    other = make(registry, "rows", options={"seed": 1})
+    key = "rows.audio.layers.3.rows"
+    assert torch.equal(first.trainable_state()[key], second.trainable_state()[key])
+    assert not torch.equal(first.trainable_state()[key], other.trainable_state()[key])
+
+
+def test_streams_share_a_trunk_or_have_their_own(registry: Registry) -> None:
+    shared = make(registry)
+    resolved = resolve_config(
+        registry, task="toy", prompts="none", fusion="none", visual="test_vit", audio="vit_tiny_patch16_224"
+    )
+    separate = assemble(resolved.config, registry, meta=True)
+    assert shared.towers["visual"].trunk is shared.towers["audio"].trunk  # type: ignore[union-attr]
+    assert separate.towers["audio"].layout.width == 192
+    assert [entry.paired for entry in separate.plan].count(True) == 6
+    assert len(separate.plan) == 12
+
+
+def test_bf16_storage_leaves_what_trains_alone(registry: Registry) -> None:
+    model = make(registry, "rows", "meet")
+    model.store_frozen(torch.bfloat16)
+    assert {parameter.dtype for parameter in model.towers.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for group in model.parameter_groups().values() for _, parameter in group} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        model.loss(model(batch(model)), batch(model)).backward()
+    assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
