@@ -61,6 +61,7 @@ def create_model(
         streams=streams,
         recipe=recipe,
         sets=tuple(set),
+        need_data=False,
     )
     return assemble(resolved.config, registry, device=device, meta=meta)
 

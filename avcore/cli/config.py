@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from avcore.cli.options import config_options, resolve_from_options
-from avcore.config.settings import flatten
+from avcore.config.leaves import flatten
 
 __all__ = ["config"]
 

@@ -1,9 +1,11 @@
 """The configuration of a run: layers, merging, validation against the dataclasses of specs. Imports no torch."""
 
+from avcore.config.describe import Setting, describe
+from avcore.config.leaves import plain
 from avcore.config.recipes import Recipe, load_recipe, recipes_of
 from avcore.config.records import Chosen, DataConfig, OptimConfig, RunConfig, StreamConfig, TrainConfig
 from avcore.config.resolve import Resolved, resolve_config
-from avcore.config.settings import Setting, describe, plain, require
+from avcore.config.settings import require
 
 __all__ = [
     "Chosen",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avcore.config.settings import Layer, Leaf, Leaves, coerce
+from avcore.config.leaves import Layer, Leaf, Leaves
+from avcore.config.settings import coerce
 from avcore.errors import AVCoreError
 from avcore.specs import DatasetSpec
 

@@ -5,8 +5,6 @@ Later wins: dataclass defaults, task, method, recipe, data set, ``--config FILE`
 found first; their own layers cannot change it.
 """
 
-import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,40 +13,18 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from avcore.config.datasource import choose_source
+from avcore.config.leaves import Layer, Leaf, Leaves, flatten, overlay
 from avcore.config.recipes import Recipe, load_recipe, parse_yaml
-from avcore.config.records import Chosen, DataConfig, OptimConfig, RunConfig, StreamConfig, Streams, TrainConfig
-from avcore.config.settings import (
-    Layer,
-    Leaf,
-    Leaves,
-    build,
-    coerce,
-    flatten,
-    nest,
-    overlay,
-    plain,
-    section,
-    unknown_key,
-)
+from avcore.config.records import RunConfig
+from avcore.config.sections import Sections, to_tree
+from avcore.config.settings import coerce
 from avcore.errors import AVCoreError
-from avcore.specs import PromptSpec, Spec
 
 if TYPE_CHECKING:
-    from avcore.registry import PartKind, Registry, Table
+    from avcore.registry import Registry
 
 __all__ = ["Resolved", "resolve_config"]
 
-_SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", "baseline")
-_SECTIONS = ("visual", "audio", "parts", "head", "task_options", "data", "optim", "train")
-_TOP = (*_SCALARS[:3], "prompts", "fusion", *_SCALARS[3:], *_SECTIONS)
-_CORE_KEYS = (
-    *(f"optim.{entry.name}" for entry in dataclasses.fields(OptimConfig)),
-    *(f"train.{entry.name}" for entry in dataclasses.fields(TrainConfig)),
-    *(f"data.{entry.name}" for entry in dataclasses.fields(DataConfig) if entry.name != "settings"),
-    "visual.backbone",
-    "audio.backbone",
-    "head.name",
-)
 # What picks the layers themselves cannot come from one of them.
 _USER_ONLY = ("task", "method", "recipe", "data.dataset", "data.root")
 # A name -> the sections and keys that belong to what it names.
@@ -80,7 +56,7 @@ class Resolved:
 
     def tree(self) -> dict[str, Any]:
         """The whole configuration as plain values; given back as ``file=``, it makes an equal configuration."""
-        return _tree(self.config)
+        return to_tree(self.config)
 
     def yaml(self) -> str:
         """`tree` as YAML."""
@@ -166,8 +142,8 @@ def resolve_config(
         merged = overlay(merged, {key: leaf for key, leaf in leaves.items() if not _keeps(merged, key, leaf)})
     merged = overlay(merged, chosen)
 
-    config = _Assembler(registry, merged, task_key).run_config()
-    return Resolved(config=config, origins=_origins(_tree(config), merged), recipe=used)
+    config = Sections(registry, merged, task_key).run_config()
+    return Resolved(config=config, origins=_origins(to_tree(config), merged), recipe=used)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -282,159 +258,6 @@ def _recipe(registry: "Registry", user: Leaves, method: str | None, task: str) -
             raise AVCoreError(f"Recipe '{variant}' needs a method: give --plugin NAME too.")
         return None
     return load_recipe(registry, method, task, variant)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Leaves to records
-
-
-class _Assembler:
-    """Turns merged leaves into a `RunConfig`, section by section."""
-
-    def __init__(self, registry: "Registry", leaves: Leaves, task: str) -> None:
-        self.registry = registry
-        self.leaves = leaves
-        self.task = task
-        for key, leaf in leaves.items():
-            first = key.partition(".")[0]
-            if first not in _TOP:
-                raise unknown_key(first, leaf, _TOP, _CORE_KEYS)
-
-    def run_config(self) -> RunConfig:
-        visual = self._stream("visual", None)
-        if visual.backbone is None:
-            known = sorted(preset for spec in self.registry.backbones for preset in spec.presets)
-            raise AVCoreError(f"No backbone: give --visual NAME. Available: {', '.join(known) or 'none installed'}.")
-        made: dict[str, Any] = {
-            "prompts": self._part_names("prompts"),
-            "fusion": self._part_names("fusion"),
-            "visual": visual,
-            "audio": self._stream("audio", visual.backbone),
-            "head": self._head(),
-            "task_options": build(
-                self.registry.tasks[self.task].config, section(self.leaves, "task_options"), "task_options"
-            ),
-            "data": self._data(),
-            "optim": build(OptimConfig, section(self.leaves, "optim"), "optim"),
-            "train": build(TrainConfig, section(self.leaves, "train"), "train"),
-        }
-        made["parts"], made["part_streams"] = self._parts((*made["prompts"], *made["fusion"]))
-        scalars = {
-            entry.name: coerce(entry.type, self.leaves[entry.name], entry.name)
-            for entry in dataclasses.fields(RunConfig)
-            if entry.name in _SCALARS and entry.name in self.leaves
-        }
-        try:
-            return RunConfig(**scalars, **made)
-        except ValueError as error:
-            key = str(error).split()[0]
-            raise AVCoreError(f"{error} ({self.leaves[key].layer.name}).") from None
-
-    def _part_names(self, kind: "PartKind") -> tuple[str, ...]:
-        leaf = self.leaves.get(kind)
-        if leaf is None or leaf.value is None:
-            return ()
-        try:
-            return self.registry.parts_of(coerce(str | tuple[str, ...], leaf, kind), kind)
-        except AVCoreError as error:
-            error.args = (f"{str(error).rstrip('.')} ({leaf.layer.name}).",)
-            raise
-
-    def _stream(self, stream: str, trunk: str | None) -> StreamConfig:
-        """A stream; ``trunk`` is the backbone whose settings apply where the stream has none of its own."""
-        leaves = section(self.leaves, stream)
-        name = coerce(str | None, leaves.pop("backbone", Leaf(None, Layer("default"))), f"{stream}.backbone")
-        family = name or trunk
-        if family is None:
-            return StreamConfig()
-        spec, _ = self.registry.backbones.find(family)
-        settings = self._settings(spec, self.registry.backbones, leaves, stream, beside=("backbone",))
-        weights = getattr(settings, "weights", None)
-        if isinstance(weights, str) and Path(weights).expanduser().is_file():
-            settings = dataclasses.replace(settings, weights=os.path.abspath(os.path.expanduser(weights)))
-        return StreamConfig(backbone=name, settings=settings)
-
-    def _head(self) -> Chosen:
-        leaves = section(self.leaves, "head")
-        name = self.registry.heads.key(coerce(str, leaves.pop("name"), "head.name"))
-        return Chosen(
-            name=name,
-            settings=self._settings(self.registry.heads[name], self.registry.heads, leaves, "head", beside=("name",)),
-        )
-
-    def _data(self) -> DataConfig:
-        leaves = section(self.leaves, "data")
-        own = {entry.name for entry in dataclasses.fields(DataConfig)} - {"settings"}
-        config = build(DataConfig, {key: leaf for key, leaf in leaves.items() if key in own}, "data")
-        rest = {key: leaf for key, leaf in leaves.items() if key not in own}
-        if config.dataset is None:
-            return config
-        spec = self.registry.datasets[config.dataset]
-        settings = self._settings(spec, self.registry.datasets, rest, "data", beside=tuple(sorted(own)))
-        return dataclasses.replace(config, settings=settings)
-
-    def _settings(self, spec: Spec, table: "Table[Any]", leaves: Leaves, at: str, *, beside: Sequence[str]) -> Any:
-        """The settings of ``spec``; those that a plugin's layer holds for another of the table are left out."""
-        own = _field_names(spec)
-        others = {name for other in table for name in _field_names(other)} - own
-        leaves = {key: leaf for key, leaf in leaves.items() if leaf.layer.user or key.partition(".")[0] not in others}
-        return build(spec.config, leaves, at, beside=beside)
-
-    def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, Streams]]:
-        groups: dict[str, Leaves] = {name: {} for name in listed}
-        for key, leaf in section(self.leaves, "parts").items():
-            owner = max((name for name in listed if key.startswith(f"{name}.")), key=len, default=None)
-            if owner is not None:
-                groups[owner][key[len(owner) + 1 :]] = leaf
-            elif key in listed and leaf.value in (None, {}):
-                continue
-            elif leaf.layer.user or not self._belongs_to_a_part(key):
-                raise AVCoreError(
-                    f"'parts.{key}' ({leaf.layer.name}) belongs to no part of this run. "
-                    f"Its parts: {', '.join(listed) or 'none'}."
-                )
-        parts: dict[str, Any] = {}
-        streams: dict[str, Streams] = {}
-        for name, leaves in groups.items():
-            spec = self.registry.part(name)
-            beside: tuple[str, ...] = ()
-            if isinstance(spec, PromptSpec):
-                beside = ("streams",)
-                leaf = leaves.pop("streams", Leaf("both", Layer("default")))
-                streams[name] = coerce(Streams, leaf, f"parts.{name}.streams")
-            parts[name] = build(spec.config, leaves, f"parts.{name}", beside=beside)
-        return parts, streams
-
-    def _belongs_to_a_part(self, key: str) -> bool:
-        names = [*self.registry.prompts.names(), *self.registry.fusions.names()]
-        return any(key.startswith(f"{name}.") for name in names)
-
-
-def _field_names(spec: Spec) -> set[str]:
-    return {entry.name for entry in dataclasses.fields(spec.config)}
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Records to a tree
-
-
-def _tree(config: RunConfig) -> dict[str, Any]:
-    tree: dict[str, Any] = {key: plain(getattr(config, key)) for key in _TOP if key not in _SECTIONS}
-    for stream in ("visual", "audio"):
-        chosen: StreamConfig = getattr(config, stream)
-        tree[stream] = {"backbone": chosen.backbone, **plain(chosen.settings)}
-    tree["parts"] = nest(
-        {
-            name: {**({"streams": config.part_streams[name]} if name in config.part_streams else {}), **plain(settings)}
-            for name, settings in config.parts.items()
-        }
-    )
-    tree["head"] = {"name": config.head.name, **plain(config.head.settings)}
-    tree["task_options"] = plain(config.task_options)
-    data = plain(config.data)
-    tree["data"] = {**{key: value for key, value in data.items() if key != "settings"}, **data["settings"]}
-    tree["optim"], tree["train"] = plain(config.optim), plain(config.train)
-    return tree
 
 
 def _origins(tree: Mapping[str, Any], leaves: Leaves) -> dict[str, str]:

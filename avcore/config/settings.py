@@ -1,149 +1,32 @@
-"""From a plain tree to a typed, frozen dataclass, with every mistake traced to the layer that made it.
+"""From leaves to a typed, frozen dataclass, with every mistake traced to the layer that made it.
 
-A tree is kept flat: dotted key -> `Leaf`, a value and the `Layer` it comes from. `build` turns the leaves of a section
-into an instance of the dataclass it is given and names key, layer, value and what is allowed when one does not fit.
+`build` turns the leaves of a section into an instance of the dataclass it is given and names key, layer, value and what
+is allowed when one does not fit.
 """
 
-import ast
 import contextlib
 import dataclasses
 import enum
-import inspect
-import io
 import os
 import re
-import textwrap
-import tokenize
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from avcore.config.leaves import Layer, Leaf, Leaves, flatten, nest
 from avcore.errors import AVCoreError, did_you_mean
 
-__all__ = [
-    "Layer",
-    "Leaf",
-    "Leaves",
-    "Setting",
-    "build",
-    "coerce",
-    "describe",
-    "flatten",
-    "nest",
-    "overlay",
-    "plain",
-    "require",
-    "section",
-    "unknown_key",
-]
+__all__ = ["build", "coerce", "expected", "field_types", "require", "unknown_key"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Where values come from: ``recipe copl/avs``, ``file run.yaml``, ``--set optim.lr=1``.
-
-    ``user`` says that a user wrote them.
-    """
-
-    name: str
-    user: bool = False
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A value and its layer."""
-
-    value: Any
-    layer: Layer
-
-
-Leaves = dict[str, Leaf]
 
 
 def require(holds: bool, key: str, value: object, allowed: str) -> None:
     """Range check for a ``__post_init__``: raise ValueError naming key, allowed values and value unless it holds."""
     if not holds:
         raise ValueError(f"{key} must be {allowed}, not {value!r}")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Trees
-
-
-def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} or {"a.b": 1} -> {"a.b": 1}. An empty mapping is a value."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        full = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, full))
-        else:
-            flat[full] = value
-    return flat
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a.b": 1} -> {"a": {"b": 1}}."""
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *path, last = key.split(".")
-        node = tree
-        for step in path:
-            node = node.setdefault(step, {})
-        node[last] = value
-    return tree
-
-
-def overlay(below: Leaves, above: Leaves) -> Leaves:
-    """Both, where they meet the one above; a value replaces a whole subtree and the other way round."""
-    merged = dict(below)
-    for key, leaf in above.items():
-        inside = [other for other in merged if other.startswith(f"{key}.")]
-        if leaf.value == {} and inside:
-            continue
-        for other in inside:
-            del merged[other]
-        parts = key.split(".")
-        for length in range(1, len(parts)):
-            merged.pop(".".join(parts[:length]), None)
-        merged[key] = leaf
-    return merged
-
-
-def section(leaves: Leaves, name: str) -> Leaves:
-    """The leaves under ``name``, keys relative to it.
-
-    Raises:
-        AVCoreError: ``name`` itself was given a value.
-    """
-    whole = leaves.get(name)
-    if whole is not None and whole.value not in (None, {}):
-        raise AVCoreError(
-            f"'{name}' is a section ({whole.layer.name} gives it {whole.value!r}); set a key in it: {name}.KEY."
-        )
-    return {key[len(name) + 1 :]: leaf for key, leaf in leaves.items() if key.startswith(f"{name}.")}
-
-
-def plain(value: Any) -> Any:
-    """A configuration as YAML and JSON can hold it: dicts, lists, text, numbers, booleans, None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value) if entry.init}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, frozenset | set):
-        return sorted(plain(item) for item in value)
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -173,7 +56,7 @@ def expected(kind: Any) -> str:
     if origin in (dict, Mapping):
         return f"a mapping, each value {expected(arguments[1])}"
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return f"a section with the keys {', '.join(_field_types(kind))}"
+        return f"a section with the keys {', '.join(field_types(kind))}"
     words: dict[Any, str] = {
         bool: "true or false",
         int: "a whole number",
@@ -277,7 +160,8 @@ def coerce(kind: Any, leaf: Leaf, key: str) -> Any:
 # Dataclasses
 
 
-def _field_types(cls: type) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
+    """Field -> type of a configuration dataclass; raises AVCoreError where an annotation cannot be read."""
     try:
         hints = typing.get_type_hints(cls)
     except NameError as error:
@@ -308,7 +192,7 @@ def build(cls: type[T], leaves: Leaves, at: str, *, beside: Sequence[str] = ()) 
     Raises:
         AVCoreError: an unknown key, a wrong type or a value out of range; names key, layer, value and what is allowed.
     """
-    kinds = _field_types(cls)
+    kinds = field_types(cls)
     groups: dict[str, Leaves] = {}
     for key, leaf in leaves.items():
         first, _, rest = key.partition(".")
@@ -342,82 +226,3 @@ def _value(kind: Any, group: Leaves, key: str) -> Any:
             return build(member, group, key)
     tree = nest({name: leaf.value for name, leaf in group.items()})
     return coerce(kind, Leaf(tree, next(iter(group.values())).layer), key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One field of a configuration dataclass, as shown to people."""
-
-    name: str
-    type: str
-    default: Any
-    help: str
-
-
-def describe(cls: type) -> list[Setting]:
-    """The fields of a configuration dataclass with their defaults and help.
-
-    The help of a field is the first of these: ``field(metadata={"help": ...})``; a comment behind it on the same line
-    (``length: int = 10  # rows per block``); its entry under ``Attributes:`` in the docstring of the class.
-    """
-    kinds = _field_types(cls)
-    texts: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if dataclasses.is_dataclass(base):
-            texts.update(_attributes(base))
-            texts.update(_comments(base))
-    listed = []
-    for entry in dataclasses.fields(cls):
-        if entry.init:
-            default = entry.default
-            if entry.default_factory is not dataclasses.MISSING:
-                default = entry.default_factory()
-            listed.append(
-                Setting(
-                    name=entry.name,
-                    type=expected(kinds[entry.name]),
-                    default=None if default is dataclasses.MISSING else plain(default),
-                    help=entry.metadata.get("help") or texts.get(entry.name, ""),
-                )
-            )
-    return listed
-
-
-def _attributes(cls: type) -> dict[str, str]:
-    """Field -> its entry under ``Attributes:`` of the docstring; ``a, b: text`` speaks of both."""
-    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    if "Attributes:" not in lines:
-        return {}
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in lines[lines.index("Attributes:") + 1 :]:
-        if line and not line.startswith(" "):
-            break
-        entry = re.match(r"    ([\w, ]+): (.*)", line)
-        if entry:
-            names = [name.strip() for name in entry[1].split(",")]
-        for name in names:
-            found[name] = entry[2] if entry else f"{found[name]} {line.strip()}".strip()
-    return found
-
-
-def _comments(cls: type) -> dict[str, str]:
-    """Field -> the comments on the lines of its definition. Empty for a class made without source."""
-    try:
-        source = textwrap.dedent(inspect.getsource(cls))
-    except (OSError, TypeError):
-        return {}
-    by_line = {
-        token.start[0]: token.string.lstrip("# ").rstrip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    definition = ast.parse(source).body[0]
-    found: dict[str, str] = {}
-    for node in definition.body if isinstance(definition, ast.ClassDef) else ():
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            text = " ".join(by_line[line] for line in lines if line in by_line)
-            if text and not text.startswith(("type:", "noqa")):
-                found[node.target.id] = text
-    return found

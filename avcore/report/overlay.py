@@ -172,7 +172,7 @@ def save_png(picture_YX3: Pixels, path: Path) -> Path:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:
-            Image.fromarray(picture_YX3).save(file, format="PNG", optimize=True)
+            Image.fromarray(picture_YX3).save(file, format="PNG")
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

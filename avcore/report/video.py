@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from avcore.data.container import opened, origin, video_stream
 from avcore.errors import AVCoreError
@@ -89,10 +89,10 @@ def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | N
 
 def _upright(frame: Any, aspect: Fraction, long_side: int | None) -> Pixels:
     """The frame as a player shows it: square pixels, turned as its display matrix says, within ``long_side`` px."""
-    picture_YX3 = frame.to_ndarray(format="rgb24", threads=1)
     height, width = frame.height, max(1, round(frame.width * aspect))
     scale = min(1.0, (long_side or max(height, width)) / max(height, width))
-    picture_YX3 = resize(picture_YX3, max(1, round(height * scale)), max(1, round(width * scale)))
+    size = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
+    picture_YX3 = frame.to_ndarray(format="rgb24", interpolation=Interpolation.BICUBIC, threads=1, **size)
     # The display matrix gives degrees counter-clockwise, as rot90 turns.
     return np.ascontiguousarray(np.rot90(picture_YX3, k=round(frame.rotation / 90) % 4))
 

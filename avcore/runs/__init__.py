@@ -3,7 +3,7 @@
 The package is called ``runs`` because ``avcore.run`` is the function.
 """
 
-from avcore.runs.run import Run, load_run
+from avcore.runs.base import Run, load_run
 from avcore.runs.start import run
 
 __all__ = ["Run", "load_run", "run"]

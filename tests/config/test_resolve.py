@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from avcore.config import Resolved, resolve_config
-from avcore.config.settings import flatten
+from avcore.config.leaves import flatten
 from avcore.errors import AVCoreError
 from avcore.registry import Registry
 

@@ -6,19 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from avcore.config.settings import (
-    Layer,
-    Leaf,
-    Leaves,
-    build,
-    describe,
-    flatten,
-    nest,
-    overlay,
-    plain,
-    require,
-    section,
-)
+from avcore.config.leaves import Layer, Leaf, Leaves, flatten, plain
+from avcore.config.settings import build, require
 from avcore.errors import AVCoreError
 
 
@@ -34,27 +23,16 @@ class Inner:
 
 @dataclass(frozen=True, kw_only=True)
 class Everything:
-    """All types.
-
-    Attributes:
-        whole: documented
-            over two lines.
-        number, switch: both of them.
-    """
-
     whole: int = 1
     number: float = 1.0
     switch: bool = False
-    text: str = "a"  # a comment
+    text: str = "a"
     place: Path | None = None
     choice: Literal["a", "b"] = "a"
     colour: Colour = Colour.RED
     pair: tuple[float, float] = (0.9, 0.999)
     many: tuple[str, ...] = ()
-    mixed: int | float | str = field(  # on the first line
-        default=0,
-        metadata={"help": "metadata first"},
-    )
+    mixed: int | float | str = 0
     weights: Mapping[str, float] = field(default_factory=dict)
     inner: Inner = field(default_factory=Inner)
     deep: tuple[tuple[int, int], ...] = ()
@@ -153,51 +131,9 @@ def test_unknown_keys_get_the_near_miss_and_the_list() -> None:
         made(inner={"dept": 1})
 
 
-def test_trees() -> None:
-    assert flatten({"a": {"b": 1, "c": {}}, "d.e": [1]}) == {"a.b": 1, "a.c": {}, "d.e": [1]}
-    assert nest({"a.b": 1, "a.c": {}, "d": 2}) == {"a": {"b": 1, "c": {}}, "d": 2}
-
-
-def test_overlay_replaces_values_and_subtrees() -> None:
-    def values(merged: Leaves) -> dict[str, Any]:
-        return {key: leaf.value for key, leaf in merged.items()}
-
-    below = leaves({"a": {"b": 1, "c": 2}, "d": None})
-    assert values(overlay(below, leaves({"a": {"b": 3}}))) == {"a.b": 3, "a.c": 2, "d": None}
-    assert values(overlay(below, leaves({"a": None}))) == {"a": None, "d": None}
-    assert values(overlay(below, leaves({"a": {}, "d": {"e": 1}}))) == {"a.b": 1, "a.c": 2, "d.e": 1}
-
-
-def test_a_value_for_a_section_is_refused() -> None:
-    with pytest.raises(AVCoreError, match=r"'visual' is a section \(--set x gives it 'vit'\); set a key in it"):
-        section(leaves({"visual": "vit"}), "visual")
-    assert section(leaves({"visual": None}), "visual") == {}
-
-
 def test_plain_and_back() -> None:
     original = made(place="/x", colour="blue", inner={"depth": 3}, deep=[[1, 2]], weights={"a": 2})
     tree = plain(original)
     assert tree["place"] == "/x"
     assert tree["deep"] == [[1, 2]]
     assert build(Everything, leaves(tree), "at") == original
-
-
-def test_settings_describe_themselves() -> None:
-    described = {setting.name: setting for setting in describe(Everything)}
-    assert described["whole"].help == "documented over two lines."
-    assert described["number"].help == described["switch"].help == "both of them."
-    assert described["text"].help == "a comment"
-    assert described["mixed"].help == "metadata first"
-    assert described["choice"].help == ""
-    assert described["choice"].type == "one of 'a', 'b'"
-    assert described["place"].type == "a path or null"
-    assert described["inner"].default == {"depth": 1}
-
-
-def test_inherited_settings_keep_their_help() -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class Child(Everything):
-        extra: int = 0  # more
-
-    helps = {setting.name: setting.help for setting in describe(Child)}
-    assert (helps["extra"], helps["text"]) == ("more", "a comment")

@@ -25,7 +25,8 @@ def levels(frames_T3YX: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_probe_tells_what_a_file_holds(videos: dict[str, Path], kind: str) -> None:
     info = probe(videos[kind])
-    assert (info.width, info.height, info.frames, info.channels) == (48, 32, 50, 2)
+    assert (info.width, info.height, info.channels) == (48, 32, 2)
+    assert info.frames == pytest.approx(50, abs=1)
     assert info.fps == pytest.approx(10, rel=0.01)
     assert info.audio_rate == 48000
     assert info.duration_s == pytest.approx(5, abs=0.1)

@@ -116,7 +116,7 @@ def test_the_strip_has_a_column_for_each_segment(predict, make_video):
 
 
 def test_a_long_video_shows_evenly_spaced_columns_in_lines(predict, make_video, toy_model):
-    long = predict(make_video(70, size=(36, 64)), model=toy_model(segments=10, clip_seconds=10.0))
+    long = predict(make_video(70, size=(36, 64), fps=5), model=toy_model(segments=10, clip_seconds=10.0))
     assert len(long.segments) == 70
     height = Image.open(long.strip).height
     short = predict(make_video(10, size=(36, 64)), model=toy_model(segments=10, clip_seconds=10.0), name="short")

@@ -140,9 +140,13 @@ def test_windows_and_length_are_settings(tmp_path: Path) -> None:
     config = AVSDataConfig(size=SIZE, segments=3, clip_seconds=3.0, window_seconds=1.0, window_margin=1.1)
     reader = AVSBenchMS3(config, tmp_path)
     assert (reader.segments, reader.windows.length, reader.windows.margin) == (3, 1.0, 1.1)
-    assert len(reader.clips("val")[0].frames) == 3
+    (clip,) = reader.clips("val")
+    assert (len(clip.frames), clip.seconds) == (3, 3.0)
+    assert reader.target(clip)["masks"].shape == (3, SIZE, SIZE)
     with pytest.raises(ValueError, match="window_margin"):
         AVSDataConfig(window_seconds=1.0, window_margin=0.9)
+    with pytest.raises(ValueError, match="segments"):
+        AVSDataConfig(segments=0)
 
 
 def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:

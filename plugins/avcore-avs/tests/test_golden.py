@@ -107,7 +107,8 @@ def test_head(case: str) -> None:
     output = head(features(maps, given["audio_tokens"], config["B"], segments))
     logits_M1YX = output["logits"].flatten(0, 1)
     assert logits_M1YX.shape[-1] == settings.size
-    assert_close(logits_M1YX[..., ::3, ::3], tensors["out/logits"], out_tolerance(meta, "out/logits"))
+    step = -(-settings.size // tensors["out/logits"].shape[-1])  # only every third row and column is stored
+    assert_close(logits_M1YX[..., ::step, ::step], tensors["out/logits"], out_tolerance(meta, "out/logits"))
     for stage in config["tpavi_stages"]:
         assert_close(output[f"audio_{stage}"], tensors[f"out/audio_stage{stage}"], TOLERANCE)
     (logits_M1YX * cotangent(logits_M1YX)).sum().backward()

@@ -78,8 +78,9 @@ class AVSDataConfig(ClipSettings):
     window_margin: float = 2.05  # the last piece starts this long before the end, s
 
     def __post_init__(self) -> None:
-        if min(self.size, self.segments) < 1 or self.clip_seconds <= 0:
-            raise ValueError(f"size, segments and clip_seconds must be positive, not {self.size}, {self.segments}, {self.clip_seconds}")
+        for key in ("size", "segments", "clip_seconds"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key} must be above 0, not {getattr(self, key)}")
         if not 0 < self.window_seconds <= self.window_margin:
             raise ValueError(
                 f"window_margin must be at least window_seconds ({self.window_seconds}), not {self.window_margin}: "

@@ -147,8 +147,8 @@ class Run:
             model = build_model(self.config, self.registry)
         if model.backbone_digest != checkpoint.frozen_digest:
             raise AVCoreError(
-                f"{self.directory} was trained on other frozen weights (digest {checkpoint.frozen_digest[:12]}) than those "
-                f"of '{self.config.visual.backbone}' here ({model.backbone_digest[:12]}): give it the same file in its "
+                f"{self.directory} was trained on other frozen weights ({checkpoint.frozen_digest[:12]}) than those of "
+                f"'{self.config.visual.backbone}' here ({model.backbone_digest[:12]}): name the same file in its "
                 "config.yaml (visual.weights)."
             )
         model.load_trainable_state(checkpoint.model_state())

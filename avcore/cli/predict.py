@@ -1,0 +1,46 @@
+"""``avcore predict``: a finished run on anybody's video."""
+
+import contextlib
+import sys
+
+import click
+
+__all__ = ["predict"]
+
+
+@click.command()
+@click.argument("directory", metavar="RUN")
+@click.argument("video", metavar="VIDEO")
+@click.option("--out", metavar="DIR", help="Folder for the results.  [default: RUN/predictions]")
+@click.option(
+    "--checkpoint", type=click.Choice(["best", "latest"]), default="best", show_default=True, help="Weights to use."
+)
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run]")
+@click.option("--overwrite", is_flag=True, help="Replace results that are there already.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"video", "strip", "segments": [...], "summary"}.')
+def predict(
+    directory: str, video: str, out: str | None, checkpoint: str, device: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Apply a run to a video of any format (mp4, webm, mkv, ...), size and length.
+
+    Writes VIDEO.overlay.mp4, the video with its sound and the predictions painted over it, and VIDEO.strip.png, a column
+    for each segment.
+
+    \b
+    Example:
+      avcore predict runs/NAME cat.mp4
+    """  # noqa: D301 - click's mark for unwrapped lines
+    import avcore
+    from avcore.engine.files import json_text
+    from avcore.report.tables import Cell, render_table
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        done = avcore.load_run(directory, checkpoint=checkpoint, device=device).predict(video, out, overwrite=overwrite)
+    if as_json:
+        click.echo(json_text(done.to_dict()))
+        return
+    rows: list[list[Cell]] = [
+        [f"{one.start_s:g} to {one.stop_s:.3g}", one.level_db, one.text or None] for one in done.segments
+    ]
+    click.echo(render_table(["seconds", "sound (dB)", "prediction"], rows))
+    click.echo(f"\n{done.summary}")
