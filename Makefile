@@ -62,7 +62,7 @@ docs: $(STAMP)
 
 wheels: $(STAMP)
 	@echo "avcore: building wheels into dist/"
-	@for project in . plugins/*/; do $(BIN)/python -m build --wheel --no-isolation --outdir dist "$$project" > /dev/null || exit 1; done
+	@$(BIN)/pip wheel --no-deps --no-build-isolation -qq --wheel-dir dist . $(dir $(wildcard plugins/*/pyproject.toml))
 	@ls dist/*.whl
 
 clean:

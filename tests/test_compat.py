@@ -13,12 +13,15 @@ def run(script: str) -> str:
 
 
 def test_installing_imports_nothing_and_happens_once() -> None:
-    assert run(
-        "import sys\nbefore = len(sys.meta_path)\n"
-        "from avcore.compat import install\ninstall(); install()\n"
-        "assert 'torch' not in sys.modules and 'torchvision' not in sys.modules\n"
-        "print(len(sys.meta_path) - before)"
-    ) == "1"
+    assert (
+        run(
+            "import sys\nbefore = len(sys.meta_path)\n"
+            "from avcore.compat import install\ninstall(); install()\n"
+            "assert 'torch' not in sys.modules and 'torchvision' not in sys.modules\n"
+            "print(len(sys.meta_path) - before)"
+        )
+        == "1"
+    )
 
 
 def test_what_avcore_needs_imports_and_works() -> None:
@@ -33,7 +36,9 @@ def test_what_avcore_needs_imports_and_works() -> None:
 
 def test_an_import_that_failed_before_is_repaired() -> None:
     script = (
-        "try:\n    import torchvision, torchaudio\nexcept Exception:\n    pass\n" + PREPARE + "import torchvision, torchaudio"
+        "try:\n    import torchvision, torchaudio\nexcept Exception:\n    pass\n"
+        + PREPARE
+        + "import torchvision, torchaudio"
     )
     run(script)
 

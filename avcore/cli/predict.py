@@ -23,8 +23,8 @@ def predict(
 ) -> None:
     """Apply a run to a video of any format (mp4, webm, mkv, ...), size and length.
 
-    Writes VIDEO.overlay.mp4, the video with its sound and the predictions painted over it, and VIDEO.strip.png, a column
-    for each segment.
+    Writes VIDEO.overlay.mp4, the video with its sound and the predictions painted over it, and VIDEO.strip.png, a
+    column for each segment.
 
     \b
     Example:

@@ -30,8 +30,9 @@ def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: 
 
     Args:
         given: what the user set; ``data.dataset`` and ``data.root`` are looked at. A root of null counts as not given.
-        need_data: False when nothing will be read: roots may be missing, and so may a data set; without a default, the
-            only one that serves the task is taken for its settings.
+        need_data: False when nothing will be read, only counted or built: roots may be missing, and so may a data set.
+            Then the only data set of the task that is no demo is taken for its settings, so that a published recipe is
+            not counted with the demo's.
 
     Raises:
         AVCoreError: a named root is missing, several data sets would fit, or none does.
@@ -115,8 +116,9 @@ def _installed(registry: "Registry", task: str, need_data: bool) -> DatasetSpec 
         return _only(registry, task, present)
     default = registry.default_dataset(task)
     serving = registry.datasets_for(task)
-    if default is None and not need_data:
-        return serving[0] if len(serving) == 1 else None
+    if not need_data:
+        real = [one for one in serving if not one.demo]
+        return real[0] if len(real) == 1 else default
     if default is None:
         named = f" ({_listed(registry, serving)})" if serving else ""
         raise AVCoreError(

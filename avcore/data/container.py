@@ -24,8 +24,17 @@ MAX_SIDE = 8192  # px
 MAX_SECONDS = 12 * 3600.0
 SLACK = 1.0  # s that the packets of a file may fall short of the duration in its header
 
-# In these the header states a duration; elsewhere FFmpeg guesses it from the bit rate, which proves nothing.
-STATED_DURATION = {"matroska", "mov", "avi", "wav", "flac"}
+# In these FFmpeg takes the duration from the header; elsewhere from the size of the file, which proves nothing.
+STATED_DURATION = {"matroska", "mov", "flac"}
+RIFF_SLACK = 1024  # bytes; some writers count paddings or late chunks wrongly
+UNKNOWN_LENGTH = 0x7FFF0000  # programs that write to a pipe put something from here on into a RIFF header
+
+# FFmpeg is to read the file and nothing else: no playlists, which name other files and hosts and may wait for them.
+ONLY_FILES = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,avi,wav,w64,aiff,caf,au,ogg,flac,mp3,aac,ac3,amr,mpegts,mpeg,mpegvideo,flv,asf,"
+    "gif,h264,hevc,ivf",
+}
 
 
 def existing(path: Path | str) -> Path:
@@ -50,9 +59,9 @@ def check_size(path: Path, width: int, height: int) -> None:
 def opened(path: Path | str) -> Iterator[InputContainer]:
     """Open a media file for reading; what FFmpeg finds wrong with it, then or later, becomes an AVCoreError."""
     path = existing(path)
+    _check_riff(path)
     try:
-        # Playlists may name other files and hosts: FFmpeg is to read this file and nothing else.
-        with av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
+        with av.open(str(path), metadata_errors="replace", options=ONLY_FILES) as container:
             if (container.duration or 0) / av.time_base > MAX_SECONDS:
                 hours = (container.duration or 0) / av.time_base / 3600
                 raise AVCoreError(f"{path} says it lasts {hours:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
@@ -61,7 +70,21 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
                 check_size(path, video.codec_context.width, video.codec_context.height)
             yield container
     except av.FFmpegError as error:
-        raise AVCoreError(f"{path} cannot be decoded: {error.strerror}. It may be damaged or cut short.") from error
+        raise AVCoreError(
+            f"{path} cannot be decoded: {error.strerror}. It is damaged, cut short, or of no known media format."
+        ) from error
+
+
+def _check_riff(path: Path) -> None:
+    """Refuse a wav or avi file shorter than its header says; FFmpeg reads one as if it were meant to be short."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    stated = int.from_bytes(head[4:], "little") + 8
+    size = path.stat().st_size
+    if head[:4] == b"RIFF" and size + RIFF_SLACK < stated < UNKNOWN_LENGTH:
+        raise AVCoreError(
+            f"{path} is cut short: it should have {stated} bytes and has {size}. Copy or download it again."
+        )
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:

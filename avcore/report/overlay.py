@@ -5,10 +5,13 @@ Shape letters: T segments, Y and X image rows and columns, S samples.
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from avcore.errors import AVCoreError
 
 __all__ = ["BACKGROUND", "Pixels", "column_width", "resize", "save_png", "side_by_side", "stack", "strip", "waveform"]
 
@@ -167,15 +170,22 @@ def side_by_side(rows: Sequence[tuple[str, Pixels]], title: str | None = None) -
 
 
 def save_png(picture_YX3: Pixels, path: Path) -> Path:
-    """Write a picture as PNG, whole or not at all, making the folder; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a picture as PNG, whole or not at all, making the folder; returns the path.
+
+    Raises:
+        AVCoreError: nothing can be written there.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:
             Image.fromarray(picture_YX3).save(file, format="PNG")
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
     return path

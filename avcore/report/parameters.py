@@ -43,6 +43,11 @@ class ParameterReport:
     parts: Mapping[str, PartCount]
     published: Sequence[Mapping[str, Any]] = ()
 
+    @property
+    def added(self) -> int:
+        """What is trained besides the head: what papers call the parameters of a method."""
+        return sum(part.trainable for name, part in self.parts.items() if name != "head")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``avcore params --json`` prints it."""
         return asdict(self) | {"published": [dict(entry) for entry in self.published]}
@@ -53,9 +58,8 @@ class ParameterReport:
         Such a metric is ``parameters`` (trained, without the head: what a method adds), ``trainable``, ``frozen``,
         ``total`` or the name of a component, each with ``_M`` where the paper gives millions.
         """
-        added = sum(part.trainable for name, part in self.parts.items() if name != "head")
         known = {name: part.parameters for name, part in self.parts.items()}
-        known |= {"parameters": added, "trainable": self.trainable, "frozen": self.frozen, "total": self.total}
+        known |= {"parameters": self.added, "trainable": self.trainable, "frozen": self.frozen, "total": self.total}
         return known.get(metric.removesuffix(MILLION))
 
     def render(self, backbone: str | None = None) -> str:
@@ -70,7 +74,10 @@ class ParameterReport:
         rows.append(["total", sum(part.tensors for part in self.parts.values()), self.total, self.trainable])
         lines = [render_table(["component", "tensors", "parameters", "trainable"], rows), ""]
         share = 100 * self.trainable / self.total if self.total else 0.0
-        lines.append(f"{share:.2f} % of the parameters are trained; {self.frozen:,} are frozen.")
+        lines.append(
+            f"Trained: {self.trainable:,} of {self.total:,} ({share:.2f} %): "
+            f"{self.added:,} in the parts, {self.trainable - self.added:,} in the head."
+        )
         if self.unused_in_reference:
             lines.append(
                 f"The reference implementation allocates {self.unused_in_reference:,} more that it never uses; "
@@ -88,7 +95,7 @@ class ParameterReport:
             assert ours is not None
             comparable = visual is None or (backbone or "").partition(".")[0] == str(visual).partition(".")[0]
             shown: Cell = ours if not metric.endswith(MILLION) else ours / 1e6
-            rows.append([metric, entry["value"], shown if comparable else None, visual, str(entry["source"])])
+            rows.append([metric, f"{entry['value']:,}", shown if comparable else None, visual, str(entry["source"])])
         notes = [f"{entry['metric']}: {entry['note']}" for entry in entries if entry.get("note")]
         return "\n".join([render_table(["count", "published", "ours", "backbone", "source"], rows), *notes])
 

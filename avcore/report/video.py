@@ -5,6 +5,7 @@ Shape letters: Y and X image rows and columns, S samples.
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -115,19 +116,22 @@ def write_video(path: Path, frames: Iterable[Pixels], fps: Fraction | float, aud
 
     Raises:
         ValueError: there is no frame, or the frames differ in size.
-        AVCoreError: the file with the sound cannot be read.
+        AVCoreError: the file with the sound cannot be read, or nothing can be written at ``path``.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             _encode(container, iter(frames), rate, audio)
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
     return path
 
 

@@ -23,9 +23,9 @@ from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.report.tables import render_markdown
+from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData
 from avcore.runs.pictures import draw_example, save_pictures
-from avcore.runs.base import Run, build_model
 from avcore.runs.summary import DEMO, describe_config, describe_results
 
 __all__ = ["execute", "head_alone"]

@@ -11,8 +11,8 @@ from avcore.engine.files import write_json
 from avcore.engine.records import default_directory, refuse_used
 from avcore.errors import AVCoreError
 from avcore.registry import Registry, load_registry
-from avcore.runs.execute import execute
 from avcore.runs.base import Run
+from avcore.runs.execute import execute
 from avcore.runs.summary import describe_seeds, spread_of
 
 __all__ = ["run"]

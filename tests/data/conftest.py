@@ -8,7 +8,12 @@ import av
 import numpy as np
 import pytest
 
-CODECS = {"mp4": ("libx264", "aac"), "mkv": ("libx264", "flac"), "webm": ("libvpx-vp9", "libopus"), "avi": ("mpeg4", "mp3")}
+CODECS = {
+    "mp4": ("libx264", "aac"),
+    "mkv": ("libx264", "flac"),
+    "webm": ("libvpx-vp9", "libopus"),
+    "avi": ("mpeg4", "mp3"),
+}
 
 
 def brightness(number: int) -> int:
@@ -16,7 +21,7 @@ def brightness(number: int) -> int:
     return 20 + 4 * number
 
 
-def tone(seconds: float, onset: float, rate: int = 48000, hertz: float = 440.0, level: float = 0.5) -> np.ndarray:
+def _tone(seconds: float, onset: float, rate: int = 48000, hertz: float = 440.0, level: float = 0.5) -> np.ndarray:
     times = np.arange(round(seconds * rate)) / rate
     return (level * 32767 * np.sin(2 * np.pi * hertz * times) * (times >= onset)).astype(np.int16)
 
@@ -55,6 +60,10 @@ def _make_video(
         if video is not None:
             video.width, video.height, video.pix_fmt, video.gop_size = width, height, "yuv420p", keyframes
             video.thread_count = 1
+            if video_codec == "libx264":
+                video.options = {"sc_threshold": "0"}  # no keyframes but those asked for
+            if path.suffix == ".avi":
+                video.max_b_frames = 0  # which AVI has no timestamps for
             for number in range(round(seconds * fps)):
                 picture = np.full((height, width, 3), brightness(number), np.uint8)
                 picture[: height // 2, : width // 2] //= 2  # the corner at the top left is darker
@@ -63,7 +72,7 @@ def _make_video(
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
         if audio is not None:
-            _write_sound(container, audio, tone(seconds, onset), 48000, sound_start)
+            _write_sound(container, audio, _tone(seconds, onset), 48000, sound_start)
     return path
 
 
@@ -88,6 +97,11 @@ def make_video() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def make_wav() -> Callable[..., Path]:
     return _make_wav
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., np.ndarray]:
+    return _tone
 
 
 @pytest.fixture(scope="session")

@@ -108,11 +108,11 @@ def test_a_stream_that_begins_late_is_preceded_by_silence(make_video: Callable[.
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "adpcm_ima_wav"])
-def test_wav_files(make_wav: Callable[..., Path], tmp_path: Path, codec: str) -> None:
-    ramp = np.linspace(-20000, 20000, 16000).astype(np.int16)
-    samples = decode_audio(make_wav(tmp_path / "ramp.wav", ramp, codec=codec), rate=16000, seconds=1.0)
-    tolerance = 0 if codec == "pcm_s16le" else 300
-    assert np.abs(samples[:15000].astype(int) - ramp[:15000]).max() <= tolerance
+def test_wav_files(make_wav: Callable[..., Path], tone: Callable[..., np.ndarray], tmp_path: Path, codec: str) -> None:
+    made = tone(1.0, 0.0, rate=16000, hertz=200.0)
+    samples = decode_audio(make_wav(tmp_path / "tone.wav", made, codec=codec), rate=16000, seconds=1.0)
+    error = (samples[:15000].astype(float) - made[:15000]).std() / made.std()
+    assert error == 0 if codec == "pcm_s16le" else 0 < error < 0.05
 
 
 def test_segment_times_are_middles_unless_told_otherwise() -> None:
@@ -162,7 +162,7 @@ def test_a_streaming_mp4_cut_short_is_refused(videos: dict[str, Path], tmp_path:
 
 def test_a_wav_or_picture_cut_short_is_refused(make_wav: Callable[..., Path], tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(-9999, 9999, 80000).astype(np.int16)
-    with pytest.raises(AVCoreError, match=r"short\.wav is cut short: it should last 5.0 s and ends after 2.5 s"):
+    with pytest.raises(AVCoreError, match=r"short\.wav is cut short: it should have 160\d+ bytes and has 80\d+"):
         decode_audio(cut(make_wav(tmp_path / "a.wav", noise), tmp_path), rate=16000, seconds=5.0)
     Image.fromarray(noise[:12288].reshape(64, 64, 3).astype(np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(AVCoreError, match=r"short\.png cannot be read as a picture"):
@@ -190,7 +190,7 @@ def test_what_is_no_media_file_says_so(tmp_path: Path) -> None:
         "text.mp4": "cannot be decoded",
         "folder.mp4": "is not a regular file",
         "missing.mp4": "does not exist",
-        "list.m3u8": "cannot be decoded|neither|no pictures|no sound",
+        "list.m3u8": "cannot be decoded",
     }
     for name, reason in reasons.items():
         for read in (

@@ -1,10 +1,12 @@
 """A video whose every second shows and sounds something else, a toy model that listens and looks, and its task."""
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -103,5 +105,33 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         frames = (picture(int(number / fps), *size, number) for number in range(round(seconds * fps)))
         return write_video(tmp_path / name, frames, fps, None if silent else (sound(seconds), RATE))
+
+    return make
+
+
+@pytest.fixture
+def make_webm(tmp_path: Path) -> Callable[[], Path]:
+    """VP8 and Opus, 4 s long, with pictures at uneven times."""
+
+    def make() -> Path:
+        path = tmp_path / "uneven.webm"
+        times_ms = [0, 400, 930, 1000, 1033, 1066, 1100, 1900, 2000, 2500, 3000, 3040, 3900]
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("libvpx", rate=30)
+            video.height, video.width, video.pix_fmt = 90, 160, "yuv420p"
+            video.codec_context.time_base = Fraction(1, 1000)
+            audio = container.add_stream("libopus", rate=48000, layout="mono")
+            for number, time_ms in enumerate(times_ms):
+                frame = av.VideoFrame.from_ndarray(picture(time_ms // 1000, 90, 160, number), format="rgb24")
+                frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            samples = np.repeat(sound(4), 48000 // RATE)
+            for start in range(0, len(samples), 4800):
+                piece = av.AudioFrame.from_ndarray(samples[None, start : start + 4800], format="s16", layout="mono")
+                piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
+                container.mux(audio.encode(piece))
+            container.mux(audio.encode(None))
+        return path
 
     return make

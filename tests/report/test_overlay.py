@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avcore.errors import AVCoreError
 from avcore.report.overlay import BACKGROUND, save_png, side_by_side, strip, waveform
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -84,3 +85,9 @@ def test_png_round_trip_leaves_no_other_file(tmp_path):
     path = save_png(picture, tmp_path / "new" / "strip.png")
     assert (np.asarray(Image.open(path)) == picture).all()
     assert [file.name for file in path.parent.iterdir()] == ["strip.png"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(AVCoreError, match=r"Cannot write .*file/a.png: "):
+        save_png(strip(frames(RED)), tmp_path / "file" / "a.png")

@@ -88,4 +88,4 @@ def test_millions_and_the_backbone_that_they_were_published_for():
     model = Toy()
     model.head = nn.Linear(999, 1000)
     line = count_parameters(model, [entry]).render("vit_tiny.augreg").splitlines()[-1]
-    assert line.split() == ["trainable_M", "1.20", "1.00", "vit_tiny", "page", "5"]
+    assert line.split() == ["trainable_M", "1.2", "1.00", "vit_tiny", "page", "5"]

@@ -1,5 +1,6 @@
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from avcore.data.media import decode_audio, decode_frames, probe
 from avcore.errors import AVCoreError
 from avcore.report.predict import predict_video
+from avcore.report.video import read_frames
 
 CLIPS = Path(os.environ.get("AVCORE_TEST_DATA", "/nowhere")) / "clips"
 
@@ -121,6 +123,18 @@ def test_a_long_video_shows_evenly_spaced_columns_in_lines(predict, make_video, 
     height = Image.open(long.strip).height
     short = predict(make_video(10, size=(36, 64)), model=toy_model(segments=10, clip_seconds=10.0), name="short")
     assert height == pytest.approx(6 * Image.open(short.strip).height, rel=0.1)
+
+
+def test_a_webm_of_varying_rate_keeps_its_time(predict, make_webm):
+    result = predict(make_webm())
+    assert painted_seconds(result.video, 4) == [1, 3]
+    source, written = (
+        np.stack(list(read_frames(path, fps=Fraction(10), seconds=4))) for path in (make_webm(), result.video)
+    )
+    # The prediction darkens the right of the picture by half and leaves the moment of every change.
+    assert np.abs(written[:, :, 90:, 2].mean((1, 2)) - source[:, :, 90:, 2].mean((1, 2)) / 2).max() < 8
+    loud = np.abs(decode_audio(result.video, rate=16000, seconds=4).reshape(4, -1)).mean(1)
+    assert (loud > 1000).tolist() == [False, True, False, True]
 
 
 def test_a_slide_show_shows_every_segment(predict, make_video):

@@ -170,6 +170,12 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(AVCoreError, match=r"Cannot write .*file/a.mp4: "):
+        write_video(tmp_path / "file" / "a.mp4", flashing(1, 10, 0.5), 10)
+
+
 def test_frames_of_two_sizes_and_no_frames_are_refused(tmp_path):
     sizes = [np.zeros((48, 64, 3), np.uint8), np.zeros((32, 64, 3), np.uint8)]
     with pytest.raises(ValueError, match="Frame 1 is"):

@@ -132,8 +132,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights")
     parser.add_argument("--clips", type=int, default=20000, help="clips for pictures, two frames each")
     parser.add_argument("--scenes", type=int, default=10000, help="scenes for sounds, four seconds each")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=40, help="pictures and as many sounds per step")
+    parser.add_argument("--steps", type=int, default=3800)
+    parser.add_argument("--sound-steps", type=int, default=1500, help="first steps, with as many sounds as pictures")
+    parser.add_argument("--batch", type=int, default=40, help="pictures per step")
     parser.add_argument("--lr", type=float, default=1.2e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
@@ -156,14 +157,26 @@ def main() -> None:
     test = (test_frames, test_labels, fit(test_banks, mean, std), test_kinds)
 
     model = Student()
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    other = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": other, "weight_decay": 0.0}], lr=args.lr, betas=(0.9, 0.98)
-    )
-    rng = np.random.default_rng(args.seed)
+    train(args, model, (frames, labels, fit(banks, mean, std).half(), kinds), test)
+    write(args, model, test, {"mean": mean, "std": std})
+
+
+def train(args: argparse.Namespace, model: Student, data: tuple[Tensor, ...], test: tuple[Tensor, ...]) -> None:
+    """Trains on (frames, labels, filter banks, kinds); goes on from the last checkpoint if there is one."""
+    frames, labels, banks, kinds = data
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
+    rng, first, checkpoint = np.random.default_rng(args.seed), 0, args.out / "pretrain.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first, rng.bit_generator.state = saved["step"], json.loads(saved["rng"])
     begun = time.time()
-    for step in range(args.steps):
+    for step in range(first, args.steps):
         rate = args.lr * min((step + 1) / 150, 0.5 * (1 + math.cos(math.pi * step / args.steps)) + 0.01)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -171,10 +184,12 @@ def main() -> None:
         picture, label = frames[chosen], labels[chosen]
         if rng.random() < 0.5:
             picture, label = picture.flip(-1), label.flip(-1)
-        chosen = torch.from_numpy(rng.integers(len(banks), size=args.batch))
+        # Sounds are learnt early; later a few of them keep what is known.
+        number = args.batch if step < args.sound_steps else args.batch // 5
+        chosen = torch.from_numpy(rng.integers(len(banks), size=number))
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             seen = picture_loss(model, picture, label)
-            heard = sound_loss(model, fit(banks[chosen], mean, std), kinds[chosen])
+            heard = sound_loss(model, banks[chosen].float(), kinds[chosen])
         optimiser.zero_grad()
         (seen + heard).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -184,13 +199,11 @@ def main() -> None:
             print(f"step {step} {spent:.0f} s seen {seen.item():.3f} heard {heard.item():.3f}", flush=True)
         if step % 500 == 499:
             print(f"step {step} {measure(model, *test)}", flush=True)
-            torch.save(model.state_dict(), args.out / "pretrain.pt")
-    write(args, model, test, {"mean": mean, "std": std}, time.time() - begun)
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+            torch.save(state | {"rng": json.dumps(rng.bit_generator.state)}, checkpoint)
 
 
-def write(
-    args: argparse.Namespace, model: Student, test: tuple[Tensor, ...], bank: dict[str, float], seconds: float
-) -> None:
+def write(args: argparse.Namespace, model: Student, test: tuple[Tensor, ...], bank: dict[str, float]) -> None:
     """Writes the trunk in float16 and a JSON beside it, with accuracies measured on what was written."""
     state = {name: value.half().contiguous() for name, value in model.trunk.state_dict().items()}
     safetensors.torch.save_file(state, args.out / "demo_vit.safetensors")
@@ -202,7 +215,6 @@ def write(
         "filter_bank": {**bank, "mel_bins": 64, "frames": 96, "rate": 16000, "normalise": "(x - mean) / (2 * std)"},
         "accuracy": measure(model, *test),
         "settings": {name: value for name, value in vars(args).items() if name != "out"},
-        "seconds": round(seconds),
         "versions": {"torch": torch.__version__, "timm": timm.__version__, "numpy": np.__version__},
     }
     (args.out / "demo_vit.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from avcore.cli import main
+from avcore.errors import AVCoreError
+from avcore.report.predict import Prediction, Segment
+
+SEGMENTS = [
+    Segment(start_s=0.0, stop_s=1.0, level_db=-20.5, text="mask: 12 % of the picture"),
+    Segment(start_s=1.0, stop_s=2.013, level_db=None, text=""),
+]
+
+
+class FakeRun:
+    """Stands for `avcore.load_run`: remembers how it was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, directory: str, **options: Any) -> "FakeRun":
+        self.calls.append((directory, options))
+        print("loading")
+        return self
+
+    def predict(self, video: str, out: str | None = None, **options: Any) -> Prediction:
+        self.calls.append((video, out, options))
+        if video == "missing.mp4":
+            raise AVCoreError("missing.mp4 does not exist.")
+        return Prediction(video=Path("a.overlay.mp4"), strip=Path("a.strip.png"), segments=SEGMENTS, summary="Done.")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    run = FakeRun()
+    monkeypatch.setattr("avcore.load_run", run)
+    return run
+
+
+def predict(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["predict", *arguments])
+
+
+def test_defaults(fake: FakeRun) -> None:
+    result = predict("runs/x", "cat.mp4")
+    assert result.exit_code == 0, result.output
+    assert fake.calls == [
+        ("runs/x", {"checkpoint": "best", "device": None}),
+        ("cat.mp4", None, {"overwrite": False}),
+    ]
+    lines = result.stdout.splitlines()
+    assert "0 to 1         -20.50  mask: 12 % of the picture" in lines
+    assert "1 to 2.01           –  –" in lines
+    assert lines[-1] == "Done."
+
+
+def test_options_reach_the_run(fake: FakeRun) -> None:
+    predict("runs/x", "cat.mp4", "--out", "here", "--checkpoint", "latest", "--overwrite", "--device", "cpu")
+    assert fake.calls == [
+        ("runs/x", {"checkpoint": "latest", "device": "cpu"}),
+        ("cat.mp4", "here", {"overwrite": True}),
+    ]
+
+
+def test_json_is_all_that_goes_to_stdout(fake: FakeRun) -> None:
+    result = predict("runs/x", "cat.mp4", "--json")
+    data = json.loads(result.stdout)
+    assert data["video"] == "a.overlay.mp4"
+    assert data["strip"] == "a.strip.png"
+    assert data["segments"][1] == {"start_s": 1.0, "stop_s": 2.013, "level_db": None, "text": ""}
+    assert "loading" in result.stderr
+
+
+def test_mistakes_are_one_line_and_exit_code_2(fake: FakeRun) -> None:
+    result = predict("runs/x", "missing.mp4")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == ["avcore: error: missing.mp4 does not exist."]
+
+
+def test_a_run_that_is_not_there() -> None:
+    result = predict("runs/nowhere", "cat.mp4")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("avcore: error:")
+    assert "runs/nowhere" in result.stderr

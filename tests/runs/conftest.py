@@ -1,0 +1,54 @@
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import avcore
+from avcore.registry import Registry
+from avcore.runs import Run
+
+
+@pytest.fixture(scope="session")
+def toy_module() -> Iterator[ModuleType]:
+    """`toy_world.py`, importable under the name that its specs give."""
+    spec = importlib.util.spec_from_file_location("avcore_toy_world", Path(__file__).with_name("toy_world.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["avcore_toy_world"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["avcore_toy_world"]
+
+
+@pytest.fixture(scope="session")
+def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def world(toy_module: ModuleType, toy_cache: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The only installed plugin is the toy world's; what it renders and decodes is kept for the session."""
+    registry = Registry.from_modules({"toy-world": toy_module.Plugin()})
+    for module in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.options"):
+        importlib.import_module(module)
+        monkeypatch.setattr(f"{module}.load_registry", lambda: registry)
+    monkeypatch.setenv("AVCORE_CACHE", str(toy_cache))
+    monkeypatch.delenv("AVCORE_DATA", raising=False)
+    toy_module.CALLS.clear()
+    toy_module.INTERRUPT_AT.clear()
+    toy_module.Exploder.calls = 0
+    return toy_module
+
+
+@pytest.fixture
+def start(world: ModuleType, tmp_path: Path) -> Callable[..., Run]:
+    """``avcore.run`` in a temporary directory, on the toy task."""
+
+    def run(method: str | None = "rowing", **options: Any) -> Run:
+        return avcore.run(method, **{"task": "listen", "out": tmp_path / "run", "quiet": True, **options})
+
+    return run

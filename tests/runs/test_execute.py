@@ -1,0 +1,264 @@
+"""One run: what it leaves behind, what it says, how it ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import avcore
+from avcore.engine.checkpoint import CheckpointStore
+from avcore.engine.loop import NonFiniteError
+from avcore.errors import AVCoreError
+
+# DESIGN: the keys of results.json; below them what this library adds.
+KEYS = [
+    "task", "dataset", "protocol", "method", "prompts", "fusion", "visual", "audio", "seed", "metrics", "params",
+    "seconds", "peak_bytes", "versions", "commit", "status",
+]  # fmt: skip
+MORE = ["selected_on", "baseline"]
+
+
+def results_of(path: Path) -> dict:
+    return json.loads((path / "results.json").read_text())
+
+
+def test_a_run_directory_holds_everything(start, tmp_path):
+    run = start()
+    names = {path.name for path in run.directory.iterdir()}
+    assert {"config.yaml", "results.json", "log.txt", "checkpoints", "pictures"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert len(list((run.directory / "pictures").glob("test-*.png"))) == 6
+    results = results_of(run.directory)
+    assert set(results) == {*KEYS, *MORE}
+    assert results == run.results
+    assert (results["task"], results["dataset"], results["method"]) == ("listen", "toy-demo", "rowing")
+    assert (results["protocol"], results["selected_on"], results["status"]) == ("clean", "val", "finished")
+    assert (results["prompts"], results["fusion"]) == (["rows"], [])
+    assert (results["visual"], results["audio"], results["seed"], results["baseline"]) == ("toy", None, 0, None)
+    assert set(results["metrics"]) == {"val", "test"}
+    assert results["metrics"]["test"]["clips"] == 6
+    assert results["seconds"] > 0
+    assert results["peak_bytes"] > 50e6
+    assert results["versions"]["torch"] == torch.__version__
+
+
+def test_parameters_are_itemised(start):
+    params = start().results["params"]
+    assert params["parts"]["rows"] == {"tensors": 4, "parameters": 64, "trainable": 64}
+    assert params["parts"]["head"]["trainable"] == 34
+    assert params["trainable"] == 98
+    assert params["total"] == params["frozen"] + 98
+
+
+def test_the_saved_configuration_repeats_the_run_bit_by_bit(start, tmp_path):
+    first = start(set=["parts.rows.length=3", "optim.accumulate=2"], seed=4)
+    torch.rand(5)
+    again = start(None, task=None, config=first.directory / "config.yaml", out=tmp_path / "again")
+    assert (again.directory / "config.yaml").read_text() == (first.directory / "config.yaml").read_text()
+    assert again.results["metrics"] == first.results["metrics"]
+    states = [CheckpointStore(run.directory / "checkpoints").open("latest").model_state() for run in (first, again)]
+    assert states[0]["rows.visual.layers.0.rows"].shape == (3, 8)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_another_seed_draws_otherwise(start, tmp_path):
+    one, other = start(), start(seed=1, out=tmp_path / "other")
+    states = [CheckpointStore(run.directory / "checkpoints").open("latest").model_state() for run in (one, other)]
+    assert not torch.equal(states[0]["head.map.weight"], states[1]["head.map.weight"])
+
+
+def test_training_learns_and_listens(start):
+    run = start(epochs=12, set=["train.evaluate=[test, test_swapped, test_mute_audio]"])
+    metrics = run.results["metrics"]
+    assert metrics["test"]["accuracy"] == 100
+    assert metrics["test_swapped"]["accuracy"] == 0
+    assert metrics["test_mute_audio"]["accuracy"] == 50
+
+
+def test_the_best_weights_are_the_ones_evaluated(start):
+    run = start(epochs=4)
+    store = CheckpointStore(run.directory / "checkpoints")
+    best, latest = store.open("best"), store.open("latest")
+    assert run.results["metrics"]["val"] == dict(best.progress.scores)
+    assert latest.progress.epoch == 4
+    assert latest.progress.best == best.progress.score
+    assert all(torch.equal(value, best.model_state()[name]) for name, value in run.model.trainable_state().items())
+
+
+def test_protocol_paper_selects_on_test_and_says_so(start, capsys):
+    run = start(protocol="paper", quiet=False)
+    assert run.results["selected_on"] == "test"
+    assert set(run.results["metrics"]) == {"test"}
+    assert "SELECTED ON TEST (protocol=paper)" in capsys.readouterr().out
+
+
+def test_demo_data_are_announced_first_and_last(start, capsys):
+    start(quiet=False)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith("DEMO DATA")
+    assert lines[-1].startswith("DEMO DATA")
+
+
+def test_named_data_are_no_demo(start, world, tmp_path, capsys):
+    run = start(data=world.render("listen", tmp_path, seed=5), quiet=False)
+    assert run.results["dataset"] == "toy-files"
+    assert "DEMO" not in capsys.readouterr().out
+
+
+def test_the_final_table(start, capsys):
+    run = start(quiet=False, baseline=True, set=["train.evaluate=[test, test_swapped]"])
+    out = capsys.readouterr().out
+    table = out[out.index("rowing on listen (toy-demo), seed 0") :]
+    for label in ("val, own sound", "test, own sound", "test, another clip's sound", "test, own sound, head alone"):
+        assert label in table
+    assert f"{run.results['metrics']['test']['accuracy']:.2f}" in table
+    assert "rows" in table
+    assert " s, peak memory " in table
+    assert str(run.directory / "pictures") in table
+
+
+def test_plain_lines_elsewhere_than_on_a_terminal_and_all_of_them_in_the_log(start, capsys):
+    run = start(quiet=False)
+    out = capsys.readouterr().out
+    assert "epoch 2/2: 3/3  loss " in out
+    assert "val: accuracy " in out
+    log = (run.directory / "log.txt").read_text()
+    assert all(line.strip() in log for line in out.splitlines())
+
+
+def test_quiet_shows_nothing(start, capsys):
+    run = start()
+    assert capsys.readouterr().out == ""
+    assert "DEMO DATA" in (run.directory / "log.txt").read_text()
+
+
+def test_tensorboard_has_losses_scores_pictures_and_parameters(start):
+    run = start()
+    events = EventAccumulator(str(run.directory), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/loss/entropy", "train/lr/parts", "train/lr/head", "val/accuracy", "test/accuracy"} <= set(
+        tags["scalars"]
+    )
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(6))
+    assert [event.step for event in events.Scalars("val/accuracy")] == [3, 6]
+    assert {"val/1", "test/1"} <= set(tags["images"])
+    assert "parameters/text_summary" in tags["tensors"]
+
+
+def test_the_head_alone_is_trained_beside_it(start):
+    run = start(baseline=True)
+    inner = results_of(run.directory / "baseline")
+    assert run.results["baseline"] == inner["metrics"]
+    assert (inner["prompts"], inner["method"], inner["status"]) == ([], None, "finished")
+    assert inner["params"]["trainable"] == 34
+    assert avcore.load_run(run.directory / "baseline").evaluate("test") == inner["metrics"]["test"]
+
+
+def test_the_head_alone_is_no_baseline_of_itself(start):
+    run = start("none", baseline=True)
+    assert run.results["baseline"] is None
+    assert not (run.directory / "baseline").exists()
+
+
+def test_hooks_are_called_in_order(start, world):
+    run = start(epochs=1)
+    names = [name for name, _ in world.CALLS]
+    assert names == [
+        "run_started", "model_assembled", *["step_finished"] * 3, "evaluated", "checkpoint_saved", "evaluated",
+        "run_finished",
+    ]  # fmt: skip
+    calls = dict(world.CALLS)
+    assert calls["run_started"] == run.directory
+    assert calls["run_finished"] == "finished"
+
+
+def test_an_interrupted_run_says_so(start, world, tmp_path):
+    world.INTERRUPT_AT.append(4)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    results = results_of(tmp_path / "run")
+    assert results["status"] == "interrupted"
+    assert results["seconds"] > 0
+    assert world.CALLS[-1] == ("run_finished", "interrupted")
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").open("latest").progress.epoch == 1
+
+
+def test_a_killed_run_is_on_disk_as_interrupted(start, world, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("avcore.runs.execute.fit", lambda *args, **rest: seen.append(results_of(tmp_path / "run")) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        start()
+    assert seen[0]["status"] == "interrupted"
+
+
+def test_a_run_that_diverges_fails_with_names(start, tmp_path):
+    with pytest.raises(NonFiniteError, match=r"step 1 \(epoch 0\).*train"):
+        start("none", prompts="exploder")
+    assert results_of(tmp_path / "run")["status"] == "failed"
+    assert "NonFiniteError" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_part_that_changes_frozen_weights_is_caught(start, tmp_path):
+    with pytest.raises(AVCoreError, match="frozen weights are not what they were"):
+        start("none", prompts="spoiler")
+    assert results_of(tmp_path / "run")["status"] == "failed"
+
+
+def test_a_used_directory_is_refused_and_left_alone(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").touch()
+    with pytest.raises(AVCoreError, match="not empty"):
+        start()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"set": ["train.evaluate=[tset]"]}, "no split 'tset'"),
+        ({"set": ["data.root=/nowhere/at/all"]}, "/nowhere/at/all"),
+        ({"device": "cuda:77"}, "CUDA"),
+    ],
+)
+def test_mistakes_show_before_anything_is_written(start, tmp_path, options, message):
+    with pytest.raises(AVCoreError, match=message):
+        start(**options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_sound_leaves_out_the_splits_that_change_it(start, capsys):
+    run = start(streams="visual", quiet=False, set=["train.evaluate=[test, test_swapped]"])
+    assert set(run.results["metrics"]) == {"val", "test"}
+    assert "test_swapped is left out" in capsys.readouterr().out
+
+
+def test_no_epochs_measure_the_untrained_model(start):
+    run = start(epochs=0)
+    assert set(run.results["metrics"]) == {"val", "test"}
+    assert avcore.load_run(run.directory).evaluate("test") == run.results["metrics"]["test"]
+
+
+def test_bf16_trains_and_keeps_what_is_trained_in_fp32(start):
+    run = start(epochs=12, set=["train.precision=bf16"])
+    assert run.results["metrics"]["test"]["accuracy"] == 100
+    assert {value.dtype for value in run.model.trainable_state().values()} == {torch.float32}
+    assert run.evaluate("test") == run.results["metrics"]["test"]
+
+
+def test_the_callers_random_numbers_are_left_alone(start):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    start()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_relative_paths_and_defaults_are_written_resolved(start):
+    tree = yaml.safe_load((start().directory / "config.yaml").read_text())
+    assert tree["parts"] == {"rows": {"streams": "both", "length": 2}}
+    assert tree["train"]["epochs"] == 2
+    assert tree["data"]["dataset"] == "toy-demo"
