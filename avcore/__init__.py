@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avcore.assemble import create_model
-    from avcore.engine.adapter import load_adapter, save_adapter
     from avcore.errors import AVCoreError
     from avcore.hookspecs import hookimpl
     from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
     from avcore.model import AVModel
     from avcore.runs import Run, load_run, run
+    from avcore.runs.adapter import load_adapter, save_adapter
     from avcore.specs import (
         AudioGeometry,
         BackboneSpec,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "avcore.assemble": ("create_model",),
-    "avcore.engine.adapter": ("load_adapter", "save_adapter"),
+    "avcore.runs.adapter": ("load_adapter", "save_adapter"),
     "avcore.errors": ("AVCoreError",),
     "avcore.hookspecs": ("hookimpl",),
     "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),

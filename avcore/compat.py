@@ -58,10 +58,10 @@ def _declare_torchvision_operators() -> None:
         return
     import torch
 
-    declared = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    declared = torch.library.Library("torchvision", "FRAGMENT")
     for schema in TORCHVISION_SCHEMAS:
         if not hasattr(torch.ops.torchvision, schema.partition("(")[0]):
-            declared.define(schema)  # type: ignore[no-untyped-call]
+            declared.define(schema)
     _libraries.append(declared)
 
 

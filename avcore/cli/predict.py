@@ -39,8 +39,6 @@ def predict(
     if as_json:
         click.echo(json_text(done.to_dict()))
         return
-    rows: list[list[Cell]] = [
-        [f"{one.start_s:g} to {one.stop_s:.3g}", one.level_db, one.text or None] for one in done.segments
-    ]
+    rows: list[list[Cell]] = [[one.span, one.level_db, one.text or None] for one in done.segments]
     click.echo(render_table(["seconds", "sound (dB)", "prediction"], rows))
     click.echo(f"\n{done.summary}")

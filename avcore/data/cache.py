@@ -2,8 +2,8 @@
 
 An entry is a ``.npy`` file, memory-mapped when it is read, and named by the content of its source files and by every
 setting that shaped it. A changed file or setting therefore leads to another entry, never to stale data. Entries are
-written aside and renamed, so that any number of processes may fill one cache: at worst two decode the same clip. An
-entry cut short by a full disk or a crash is found out and made again.
+written aside and renamed, so that any number of processes may fill one cache: at worst two decode the same clip.
+Writing does not wait for the disk; what a crash cut short or emptied is found out by its checksum and made again.
 
 Shape letters: T segments, S samples, Y and X image rows and columns.
 """
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -51,6 +52,7 @@ class ClipCache:
         self.root = default_location() if root is None else Path(root)
         self.segments = segments
         self._sources = _Sources(self.root / "sources.jsonl")
+        self._checked: set[Path] = set()
 
     def frames(self, clip: Clip, size: int) -> np.ndarray:
         """The pictures of a clip, (T, 3, Y, X) uint8 at ``size`` px, read-only.
@@ -100,7 +102,8 @@ class ClipCache:
         name = hashlib.sha256(named_by.encode()).hexdigest()[:40]
         path = self.root / kind / name[:2] / f"{name}.npy"
         found = _load(path, shape, dtype)
-        if found is not None:
+        if found is not None and (path in self._checked or _intact(path, found)):
+            self._checked.add(path)
             return found
         made = make()
         _save(path, made)
@@ -120,6 +123,17 @@ def _load(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.nda
     return entry if entry.shape == shape and entry.dtype == dtype else None
 
 
+def _checksum(array: np.ndarray) -> bytes:
+    return zlib.crc32(np.ascontiguousarray(array).data).to_bytes(4, "little")
+
+
+def _intact(path: Path, entry: np.ndarray) -> bool:
+    """Whether the checksum after the array, the last four bytes of the file, is that of its content."""
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return file.read() == _checksum(entry)
+
+
 def _save(path: Path, array: np.ndarray) -> None:
     """Write an entry aside and rename it; no reader ever sees half of it."""
     aside = path.with_name(f"{path.stem}.{uuid4().hex}.tmp")
@@ -128,16 +142,19 @@ def _save(path: Path, array: np.ndarray) -> None:
         try:
             with aside.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
+                file.write(_checksum(array))
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
-        raise AVCoreError(
-            f"The clip cache {path.parent.parent.parent} cannot be written: {error.strerror}. "
-            "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
-        ) from error
+        raise _unwritable(path.parent.parent.parent, error) from error
+
+
+def _unwritable(root: Path, error: OSError) -> AVCoreError:
+    return AVCoreError(
+        f"The clip cache {root} cannot be written: {error.strerror}. "
+        "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
+    )
 
 
 class _Sources:
@@ -187,7 +204,4 @@ class _Sources:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise AVCoreError(
-                f"The clip cache {self.index.parent} cannot be written: {error.strerror}. "
-                "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
-            ) from error
+            raise _unwritable(self.index.parent, error) from error

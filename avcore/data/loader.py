@@ -121,9 +121,7 @@ class ClipLoader:
         first, self._position = self._position, 0
         self._requests[:] = self._schedule(self._epoch)[first:]
         for batch in self._loader:
-            if isinstance(batch, AVCoreError):
-                raise batch
-            yield batch
+            yield _checked(batch)
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Decode every clip of the split that the cache does not hold yet; ``progress(done, total)`` after each.
@@ -132,9 +130,8 @@ class ClipLoader:
             AVCoreError: a file is missing or cannot be read.
         """
         filler = _torch_loader(_Filler(self._reader), range(len(self.clips)), self._workers)
-        for done, error in enumerate(filler, start=1):
-            if isinstance(error, AVCoreError):
-                raise error
+        for done, filled in enumerate(filler, start=1):
+            _checked(filled)
             if progress is not None:
                 progress(done, len(self.clips))
 
@@ -251,6 +248,14 @@ class _Filler(TorchDataset[AVCoreError | None]):
         except AVCoreError as error:
             return error
         return None
+
+
+def _checked(made: T | AVCoreError) -> T:
+    if isinstance(made, AVCoreError):
+        # A new error: one that a local name still held would keep the workers alive in a cycle with its traceback, and
+        # torch takes 5 s to end workers that are collected as garbage.
+        raise AVCoreError(str(made))
+    return made
 
 
 def _one_thread(worker: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from PIL import Image
 from avcore.data.container import MAX_SECONDS, check_size, existing, opened, origin, packets, video_stream
 from avcore.errors import AVCoreError
 
-__all__ = ["MediaInfo", "decode_audio", "decode_frames", "probe", "read_picture", "segment_times"]
+__all__ = ["MediaInfo", "decode_audio", "decode_frames", "picture_size", "probe", "read_picture", "segment_times"]
 
 SEEK_COST = 2.0  # of a frame decoded after a seek, in units of one decoded in sequence
 ROUNDING = 0.0005  # s: Matroska rounds timestamps to 1 ms, so that a frame may begin just after its due time
@@ -83,6 +84,14 @@ def _resized(picture: Image.Image, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
+def picture_size(path: Path | str) -> tuple[int, int]:
+    """Width and height of a picture file, px; raises as `read_picture` does."""
+    path = existing(path)
+    with _picture_errors(path), Image.open(path) as picture:
+        check_size(path, *picture.size)
+        return picture.size
+
+
 def read_picture(path: Path | str, size: int) -> np.ndarray:
     """Read a picture file of any colour mode and resize it to ``size`` px square (bicubic, antialiased, no crop).
 
@@ -93,10 +102,15 @@ def read_picture(path: Path | str, size: int) -> np.ndarray:
         AVCoreError: the file is missing, no picture, damaged, or more than 8192 px wide or high.
     """
     path = existing(path)
+    with _picture_errors(path), Image.open(path) as picture:
+        check_size(path, *picture.size)
+        return _resized(picture.convert("RGB"), size)
+
+
+@contextmanager
+def _picture_errors(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as picture:
-            check_size(path, *picture.size)
-            return _resized(picture.convert("RGB"), size)
+        yield
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise AVCoreError(f"{path} cannot be read as a picture: {error}.") from error
 

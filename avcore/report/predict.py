@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "Segment", "predict_video"]
 
 LONG_SIDE = 1280  # px of the overlay video
-THUMBNAIL = 144  # px, height of a frame in the strip
+THUMBNAIL = 144  # px, shorter side of a frame in the strip
 COLUMNS = 10  # of the strip before it starts a new line
 MOST_COLUMNS = 60  # of the strip; a longer video shows evenly spaced segments
 FPS = (5, 60)  # Hz, limits: slide shows would skip segments, screen recordings state 1000 Hz
@@ -52,6 +52,11 @@ class Segment:
     stop_s: float
     level_db: float | None
     text: str
+
+    @property
+    def span(self) -> str:
+        """``4 to 5``, in s."""
+        return f"{round(self.start_s, 2):g} to {round(self.stop_s, 1):g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +244,10 @@ class _Painter:
 
 
 def _thumbnail(frame_YX3: Pixels) -> Pixels:
-    return resize(frame_YX3, THUMBNAIL, column_width(frame_YX3.shape, THUMBNAIL))
+    rows, columns, _ = frame_YX3.shape
+    # Upright videos get higher thumbnails: captions need the width.
+    height = THUMBNAIL if rows <= columns else min(2 * THUMBNAIL, round(THUMBNAIL * rows / columns))
+    return resize(frame_YX3, height, column_width(frame_YX3.shape, height))
 
 
 def _levels(sound_S: np.ndarray | None, rate: int, cuts: Cuts) -> list[float | None]:
@@ -258,10 +266,10 @@ def _strip(
     for first in range(0, len(painter.columns), COLUMNS):
         line = painter.columns[first : first + COLUMNS]
         frames, painted = (np.stack(pictures) for pictures in zip(*map(painter.thumbnails, line), strict=True))
-        times = [f"{segments[index].start_s:g} to {segments[index].stop_s:.3g} s" for index in line]
+        times = [f"{segments[index].span} s" for index in line]
         texts = [segments[index].text for index in line]
-        rows.append(("video", strip(frames, times, height=THUMBNAIL)))
-        rows.append(("prediction", strip(painted, texts if any(texts) else None, height=THUMBNAIL)))
+        rows.append(("video", strip(frames, times, height=frames.shape[1])))
+        rows.append(("prediction", strip(painted, texts if any(texts) else None, height=painted.shape[1])))
         if sound_S is not None:
             pieces = np.stack([sound_S[cuts.samples(index, 1, rate)] for index in line])
             rows.append(("sound", waveform(pieces, frames.shape[2], peak=peak)))

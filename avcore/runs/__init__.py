@@ -4,6 +4,7 @@ The package is called ``runs`` because ``avcore.run`` is the function.
 """
 
 from avcore.runs.base import Run, load_run
+from avcore.runs.data import RunData, open_data
 from avcore.runs.start import run
 
-__all__ = ["Run", "load_run", "run"]
+__all__ = ["Run", "RunData", "load_run", "open_data", "run"]

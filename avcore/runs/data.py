@@ -1,21 +1,18 @@
 """The data set of a run and the loaders of its splits."""
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 from avcore.config import RunConfig
-from avcore.data.cache import default_location
 from avcore.data.loader import ClipLoader, Sound
+from avcore.data.opening import open_dataset
 from avcore.engine.display import Display
 from avcore.engine.evaluate import split_and_sound
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
-from avcore.registry import Registry
-from avcore.specs import resolve
-from avcore.tasks import Dataset
+from avcore.registry import Registry, load_registry
+from avcore.runs.adapter import config_of
 
-__all__ = ["RunData"]
+__all__ = ["RunData", "open_data"]
 
 
 class RunData:
@@ -26,20 +23,9 @@ class RunData:
     """
 
     def __init__(self, config: RunConfig, registry: Registry, model: AVModel) -> None:
-        if config.data.dataset is None:
-            raise AVCoreError(f"No data set for task '{config.task}': name its folder with --data PATH.")
-        spec = registry.datasets[config.data.dataset]
-        root = config.data.root
-        if root is None and spec.provide:
-            provide: Any = resolve(spec.provide)
-            root = Path(provide(config.task, config.data.cache or default_location().parent))
-        if root is None:
-            raise AVCoreError(f"Data set '{config.data.dataset}' needs a folder: name it with --data PATH.")
         self.config = config
         self.model = model
-        self.root = root
-        self.is_demo = spec.demo
-        self.dataset: Dataset = spec.load()(config.data.settings, root, model.task)
+        self.dataset, self.root = open_dataset(config, registry, model.task)
         self._loaders: dict[tuple[str, bool], ClipLoader] = {}
 
     def split(self, name: str) -> tuple[str, Sound]:
@@ -86,3 +72,16 @@ class RunData:
             total = len(loader.clips)
             with display.progress(f"reading {split}", total, every=max(1, total // 4)) as advance:
                 loader.prepare(lambda done, _total: advance(done, "clips"))
+
+
+def open_data(model: AVModel) -> RunData:
+    """The data that a model of `avcore.create_model` was made for, for anybody's loop.
+
+    Example:
+        >>> for batch in open_data(model).loader("train", train=True):  # doctest: +SKIP
+        ...     loss = model.loss(model(batch), batch)
+
+    Raises:
+        AVCoreError: the model does not say what it was made from, or the data are missing.
+    """
+    return RunData(config_of(model), load_registry(), model)

@@ -15,7 +15,7 @@ from avcore.engine.device import choose_device
 from avcore.engine.display import Display
 from avcore.engine.evaluate import Evaluation, Example, split_and_sound
 from avcore.engine.fit import fit
-from avcore.engine.randomness import determinism, isolated_randomness, seed_generators
+from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.records import RunRecord, commit_of, peak_bytes, refuse_used, reset_peak, versions
 from avcore.engine.reporter import Reporter
 from avcore.errors import AVCoreError
@@ -66,11 +66,12 @@ def execute(resolved: Resolved, registry: Registry, directory: Path, *, quiet: b
     with isolated_randomness(), determinism(config.deterministic):
         reset_peak(device)
         started = time.monotonic()
-        seed_generators(config.seed, "initialisation")
         model = build_model(config, registry)
         for notice in model.notices:
             display.line(notice)
         run = Run(directory, config, registry)
+        if config.data.root is None and outer:
+            display.line(f"{config.data.dataset} makes its files at the first run; they are kept")
         run.adopt(model, RunData(config, registry, model))
         execution = _Execution(run, resolved, display, started)
         execution.start()

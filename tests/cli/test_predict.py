@@ -52,8 +52,8 @@ def test_defaults(fake: FakeRun) -> None:
         ("cat.mp4", None, {"overwrite": False}),
     ]
     lines = result.stdout.splitlines()
-    assert "0 to 1         -20.50  mask: 12 % of the picture" in lines
-    assert "1 to 2.01           –  –" in lines
+    assert "0 to 1       -20.50  mask: 12 % of the picture" in lines
+    assert "1 to 2            –  –" in lines
     assert lines[-1] == "Done."
 
 

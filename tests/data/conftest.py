@@ -1,4 +1,4 @@
-"""Small media files that say what is in them: the brightness of a frame is its number, a tone begins at a known time."""
+"""Small media files that say what is in them: a frame is as bright as its number, a tone begins at a known time."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,7 +12,7 @@ CODECS = {
     "mp4": ("libx264", "aac"),
     "mkv": ("libx264", "flac"),
     "webm": ("libvpx-vp9", "libopus"),
-    "avi": ("mpeg4", "mp3"),
+    "avi": ("mjpeg", "mp3"),
 }
 
 
@@ -58,12 +58,11 @@ def _make_video(
         video = container.add_stream(video_codec, rate=fps) if pictures else None
         audio = container.add_stream(audio_codec, rate=48000, layout="stereo") if sound else None
         if video is not None:
-            video.width, video.height, video.pix_fmt, video.gop_size = width, height, "yuv420p", keyframes
+            video.width, video.height, video.gop_size = width, height, keyframes
+            video.pix_fmt = "yuvj420p" if video_codec == "mjpeg" else "yuv420p"
             video.thread_count = 1
             if video_codec == "libx264":
                 video.options = {"sc_threshold": "0"}  # no keyframes but those asked for
-            if path.suffix == ".avi":
-                video.max_b_frames = 0  # which AVI has no timestamps for
             for number in range(round(seconds * fps)):
                 picture = np.full((height, width, 3), brightness(number), np.uint8)
                 picture[: height // 2, : width // 2] //= 2  # the corner at the top left is darker

@@ -14,7 +14,8 @@ from avcore.testing.golden import real_data
 
 CONTAINERS = ("mp4", "mkv", "webm", "avi")
 TIMES = (0.0, 0.31, 2.55, 4.95, 0.31, 1.5, 99.0)
-SHOWN = (0, 3, 25, 49, 3, 15, 49)
+SHOWN = [0, 3, 25, 49, 3, 15, 49]
+SHOWN_IN_AVI = [0, 2, 24, 48, 2, 14, 49]  # its writer leaves a gap of one frame after the first
 
 
 def levels(frames_T3YX: np.ndarray) -> list[int]:
@@ -41,7 +42,7 @@ def test_frames_are_those_shown_at_the_times(
     frames = decode_frames(videos[kind], TIMES, 16)
     assert frames.shape == (7, 3, 16, 16)
     assert frames.dtype == np.uint8
-    assert levels(frames) == list(SHOWN)
+    assert levels(frames) == (SHOWN_IN_AVI if kind == "avi" else SHOWN)
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
@@ -146,13 +147,13 @@ def test_a_file_cut_short_is_refused(videos: dict[str, Path], kind: str, tmp_pat
 
 def test_a_streaming_mp4_cut_short_is_refused(videos: dict[str, Path], tmp_path: Path) -> None:
     streaming = tmp_path / "streaming.mp4"
-    with av.open(str(videos["mp4"])) as source:
-        with av.open(str(streaming), "w", options={"movflags": "+faststart"}) as target:
-            streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
-            for packet in source.demux():
-                if packet.dts is not None:
-                    packet.stream = streams[packet.stream.index]
-                    target.mux(packet)
+    options = {"movflags": "+faststart"}
+    with av.open(str(videos["mp4"])) as source, av.open(str(streaming), "w", options=options) as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
     short = cut(streaming, tmp_path, 0.6)
     with pytest.raises(AVCoreError, match="cut short"):
         decode_frames(short, [4.9], 8)

@@ -99,6 +99,7 @@ def test_a_short_video_is_padded_with_silence(predict, make_video, toy_model):
 def test_segments_carry_loudness_and_words(predict, make_video):
     result = predict(make_video(5))
     assert [segment.text for segment in result.segments][:2] == ["0.0 sounds", "0.5 sounds"]
+    assert [segment.span for segment in result.segments] == ["0 to 1", "1 to 2", "2 to 3", "3 to 4", "4 to 5"]
     levels = [segment.level_db for segment in result.segments]
     # A sine of amplitude 12000: 20 log10(12000 / 32768 / sqrt 2) dB.
     assert levels[1] == pytest.approx(-11.7, abs=0.3)
@@ -193,10 +194,14 @@ def test_what_is_no_video_is_refused_in_one_line(predict, tmp_path, content, wor
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_is_too_short(predict, tmp_path, toy_model):
-    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
-    with pytest.raises(AVCoreError, match=r"lasts 0.\d+ s; this model needs at least 0.5 s"):
-        predict(tmp_path / "a.png", model=toy_model(listens=False))
+def test_less_than_half_a_segment_is_too_short(predict, make_video):
+    with pytest.raises(AVCoreError, match=r"clip.mp4 lasts 0.3\d s; this model needs at least 0.5 s"):
+        predict(make_video(0.3))
+
+
+def test_upright_videos_have_columns_wide_enough_for_captions(predict, make_video):
+    picture = Image.open(predict(make_video(5, size=(160, 90))).strip)
+    assert picture.width > 5 * 144
 
 
 def test_the_model_keeps_its_mode(predict, make_video, toy_model):

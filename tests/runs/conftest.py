@@ -1,8 +1,10 @@
+import contextlib
 import importlib.util
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from avcore.runs import Run
 def toy_module() -> Iterator[ModuleType]:
     """`toy_world.py`, importable under the name that its specs give."""
     spec = importlib.util.spec_from_file_location("avcore_toy_world", Path(__file__).with_name("toy_world.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["avcore_toy_world"] = module
     spec.loader.exec_module(module)
@@ -29,19 +32,25 @@ def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def world(toy_module: ModuleType, toy_cache: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture(scope="module")
+def world(toy_module: ModuleType, toy_cache: Path) -> Iterator[ModuleType]:
     """The only installed plugin is the toy world's; what it renders and decodes is kept for the session."""
     registry = Registry.from_modules({"toy-world": toy_module.Plugin()})
-    for module in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.options"):
-        importlib.import_module(module)
-        monkeypatch.setattr(f"{module}.load_registry", lambda: registry)
-    monkeypatch.setenv("AVCORE_CACHE", str(toy_cache))
-    monkeypatch.delenv("AVCORE_DATA", raising=False)
-    toy_module.CALLS.clear()
-    toy_module.INTERRUPT_AT.clear()
-    toy_module.Exploder.calls = 0
-    return toy_module
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.options"):
+            importlib.import_module(module)
+            patch.setattr(f"{module}.load_registry", lambda: registry)
+        patch.setenv("AVCORE_CACHE", str(toy_cache))
+        patch.delenv("AVCORE_DATA", raising=False)
+        yield toy_module
+
+
+@pytest.fixture(autouse=True)
+def calm(world: ModuleType) -> None:
+    """Nothing is left of what the test before asked of the plugin."""
+    world.CALLS.clear()
+    world.INTERRUPT_AT.clear()
+    world.Exploder.calls = 0
 
 
 @pytest.fixture
@@ -52,3 +61,18 @@ def start(world: ModuleType, tmp_path: Path) -> Callable[..., Run]:
         return avcore.run(method, **{"task": "listen", "out": tmp_path / "run", "quiet": True, **options})
 
     return run
+
+
+@pytest.fixture(scope="module")
+def finished(world: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A run with its baseline that tests may read but not change, and the text that it showed."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        run = avcore.run(
+            "rowing",
+            task="listen",
+            out=tmp_path_factory.mktemp("runs") / "finished",
+            baseline=True,
+            set=["train.evaluate=[test, test_swapped]"],
+        )
+    return SimpleNamespace(run=run, directory=run.directory, results=run.results, text=shown.getvalue())

@@ -8,46 +8,40 @@ import pytest
 import torch
 
 import avcore
+from avcore.engine.checkpoint import read_checkpoint
 from avcore.errors import AVCoreError
 
 
-@pytest.fixture
-def trained(start):
-    return start(epochs=3)
-
-
-def test_a_loaded_run_is_the_one_that_was_trained(trained):
-    run = avcore.load_run(trained.directory)
-    assert run.results == trained.results
-    assert run.config == trained.config
+def test_a_loaded_run_is_the_one_that_was_trained(finished):
+    run = avcore.load_run(finished.directory)
+    assert run.results == finished.results
+    assert run.config == finished.run.config
     assert not run.model.training
-    for name, value in trained.model.trainable_state().items():
+    for name, value in finished.run.model.trainable_state().items():
         assert torch.equal(value, run.model.trainable_state()[name])
     for split in ("val", "test"):
-        assert run.evaluate(split) == trained.results["metrics"][split]
+        assert run.evaluate(split) == finished.results["metrics"][split]
 
 
-def test_best_by_default_latest_on_request(trained):
-    store = trained.directory / "checkpoints"
+def test_best_by_default_latest_on_request(finished):
+    store = finished.directory / "checkpoints"
     latest = max(path.name for path in store.glob("step-*"))
     best = json.loads((store / "best.json").read_text())["checkpoint"]
-    states = {which: avcore.load_run(trained.directory, checkpoint=which).model for which in ("best", "latest")}
+    states = {which: avcore.load_run(finished.directory, checkpoint=which).model for which in ("best", "latest")}
     for which, name in (("best", best), ("latest", latest)):
-        from avcore.engine.checkpoint import read_checkpoint
-
         saved = read_checkpoint(store / name).model_state()
         assert all(torch.equal(saved[k], v) for k, v in states[which].trainable_state().items())
 
 
-def test_evaluating_other_files_of_the_task(trained, world, tmp_path):
-    run = avcore.load_run(trained.directory, data=world.render("listen", tmp_path, seed=9))
+def test_evaluating_other_files_of_the_task(finished, world, tmp_path):
+    run = avcore.load_run(finished.directory, data=world.render("listen", tmp_path, seed=9))
     assert run.config.data.dataset == "toy-files"
     assert run.evaluate("test")["clips"] == 6
 
 
 def test_a_run_can_be_moved_and_loaded_without_its_data(start, world, tmp_path):
     root = world.render("listen", tmp_path, seed=3)
-    run = start(data=root)
+    run = start(data=root, epochs=1)
     shutil.rmtree(root)
     moved = shutil.move(run.directory, tmp_path / "moved")
     loaded = avcore.load_run(moved)
@@ -56,16 +50,17 @@ def test_a_run_can_be_moved_and_loaded_without_its_data(start, world, tmp_path):
         loaded.evaluate("test")
 
 
-def test_evaluation_says_what_it_cannot_do(trained):
+def test_evaluation_says_what_it_cannot_do(finished):
     with pytest.raises(AVCoreError, match="no split 'tst'"):
-        trained.evaluate("tst")
+        finished.run.evaluate("tst")
 
 
-def test_other_frozen_weights_are_refused(trained):
-    file = trained.directory / "config.yaml"
+def test_other_frozen_weights_are_refused(finished, tmp_path):
+    copy = shutil.copytree(finished.directory, tmp_path / "copy")
+    file = copy / "config.yaml"
     file.write_text(file.read_text().replace("backbone: toy\n  seed: 7", "backbone: toy\n  seed: 8"))
     with pytest.raises(AVCoreError, match="other frozen weights"):
-        avcore.load_run(trained.directory)
+        avcore.load_run(copy)
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])
@@ -75,13 +70,13 @@ def test_what_is_no_run_is_named(world, tmp_path, name):
         avcore.load_run(tmp_path / name)
 
 
-def test_predict_hands_on_to_the_report(trained, monkeypatch):
+def test_predict_hands_on_to_the_report(finished, monkeypatch):
     seen = {}
     monkeypatch.setattr(
         "avcore.report.predict.predict_video", lambda *args, **rest: seen.update(args=args, rest=rest) or "done"
     )
-    assert trained.predict("cat.mp4", name="cat") == "done"
-    assert seen["args"] == (trained.model, trained.config, "cat.mp4", trained.directory / "predictions")
+    assert finished.run.predict("cat.mp4", name="cat") == "done"
+    assert seen["args"] == (finished.run.model, finished.run.config, "cat.mp4", finished.directory / "predictions")
     assert seen["rest"] == {"name": "cat", "overwrite": False}
-    trained.predict("cat.mp4", Path("elsewhere"), overwrite=True)
+    finished.run.predict("cat.mp4", Path("elsewhere"), overwrite=True)
     assert seen["args"][3] == Path("elsewhere")

@@ -27,7 +27,7 @@ def test_the_default_directory_tells_task_method_and_time(start, tmp_path, monke
 
 
 def test_several_seeds_give_mean_and_deviation(start, capsys):
-    run = start(seeds=3, seed=5, quiet=False)
+    run = start(seeds=3, seed=5, epochs=1, quiet=False)
     assert [member.directory.name for member in run.members] == ["seed-5", "seed-6", "seed-7"]
     assert [member.config.seed for member in run.members] == [5, 6, 7]
     values = [member.results["metrics"]["test"]["accuracy"] for member in run.members]
@@ -39,7 +39,7 @@ def test_several_seeds_give_mean_and_deviation(start, capsys):
 
 
 def test_the_runs_of_seeds_are_used_one_by_one(start):
-    run = start(seeds=2)
+    run = start(seeds=2, epochs=1)
     with pytest.raises(AVCoreError, match="seed-0, seed-1"):
         _ = run.model
     with pytest.raises(AVCoreError, match="seed-0"):

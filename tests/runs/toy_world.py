@@ -83,9 +83,7 @@ class ToyTower(Tower):
         self.stream = stream
         stage = StageLayout(width=WIDTH, heads=1, depth=2, grid=(2, 2))
         self.layout = StreamLayout(stages=(stage,), segments=segments, taps=(1,), pool="mean")
-        self.geometry = (
-            ImageGeometry(size=8) if stream == "visual" else AudioGeometry(rate=RATE, mel_bins=8, frames=96)
-        )
+        self.geometry = ImageGeometry(size=8) if stream == "visual" else AudioGeometry(rate=RATE, mel_bins=8, frames=96)
 
     def embed(self, image: Tensor) -> Tensor:
         if self.stream == "visual":

@@ -5,6 +5,7 @@ kinds there are and where, and what kinds sound, with separate classifiers on se
 which object is left to whoever uses it.
 
     python scripts/pretrain.py                  # writes ../src/avcore_demo/weights/demo_vit.{safetensors,json}
+    python scripts/pretrain.py                  # again after an interruption: goes on from out/pretrain.pt
     python scripts/pretrain.py --steps 200 --clips 500 --scenes 500 --out /tmp/try
 """
 
@@ -206,7 +207,7 @@ def train(args: argparse.Namespace, model: Student, data: tuple[Tensor, ...], te
 def write(args: argparse.Namespace, model: Student, test: tuple[Tensor, ...], bank: dict[str, float]) -> None:
     """Writes the trunk in float16 and a JSON beside it, with accuracies measured on what was written."""
     state = {name: value.half().contiguous() for name, value in model.trunk.state_dict().items()}
-    safetensors.torch.save_file(state, args.out / "demo_vit.safetensors")
+    (args.out / "demo_vit.safetensors").write_bytes(safetensors.torch.save(state))
     model.trunk.load_state_dict({name: value.float() for name, value in state.items()})
     record = {
         "model": {"name": MODEL, **SHAPE},

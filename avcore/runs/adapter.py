@@ -15,7 +15,7 @@ from avcore.engine.records import versions
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 
-__all__ = ["load_adapter", "save_adapter"]
+__all__ = ["config_of", "load_adapter", "save_adapter"]
 
 FORMAT = 1
 
@@ -77,10 +77,20 @@ def load_adapter(model: AVModel, path: str | Path) -> None:
         warnings.warn(f"The adapter {folder} was saved with {', '.join(differ)}.", stacklevel=2)
 
 
-def _describe(model: AVModel) -> dict[str, Any]:
+def config_of(model: AVModel) -> RunConfig:
+    """The configuration that a model was assembled from.
+
+    Raises:
+        AVCoreError: it was made in another way.
+    """
     config: RunConfig | None = getattr(model, "config", None)
     if config is None:
         raise AVCoreError("This model does not say what it was made from; make it with avcore.create_model.")
+    return config
+
+
+def _describe(model: AVModel) -> dict[str, Any]:
+    config = config_of(model)
     return {
         "format": FORMAT,
         "task": config.task,

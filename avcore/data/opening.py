@@ -1,0 +1,38 @@
+"""Opening the data set that a configuration names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from avcore.config import RunConfig
+from avcore.data.cache import default_location
+from avcore.errors import AVCoreError
+from avcore.registry import Registry
+from avcore.specs import resolve
+from avcore.tasks import Dataset, Task
+
+__all__ = ["open_dataset"]
+
+
+def open_dataset(config: RunConfig, registry: Registry, task: Task) -> tuple[Dataset, Path]:
+    """Make the reader of ``config.data``, and its files where the data set provides them itself.
+
+    Returns:
+        The reader and the root of its files.
+
+    Raises:
+        AVCoreError: the configuration names no data, or the files are not what the reader expects.
+    """
+    chosen = config.data
+    if chosen.dataset is None:
+        raise AVCoreError(f"No data set for task '{config.task}': name its folder with --data PATH.")
+    spec = registry.datasets[chosen.dataset]
+    root = chosen.root
+    if root is None and spec.provide:
+        provide: Any = resolve(spec.provide)
+        root = Path(provide(config.task, chosen.cache or default_location().parent))
+    if root is None:
+        raise AVCoreError(f"Data set '{chosen.dataset}' needs a folder: name it with --data PATH.")
+    dataset: Dataset = spec.load()(chosen.settings, root, task)
+    return dataset, root

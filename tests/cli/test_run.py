@@ -1,0 +1,111 @@
+"""``avcore run`` and ``avcore eval``: what they hand on, and what they print."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import avcore
+from avcore.cli import main
+from avcore.errors import AVCoreError
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `avcore.run` was called with."""
+    seen: dict[str, Any] = {}
+
+    def run(**options: Any) -> SimpleNamespace:
+        seen.update(options)
+        print("working")
+        return SimpleNamespace(directory=Path("runs/x"), results={"metrics": {"test": {"M_J": float("nan")}}})
+
+    monkeypatch.setattr(avcore, "run", run)
+    return seen
+
+
+def test_options_are_handed_on(started: dict[str, Any]) -> None:
+    result = invoke(
+        "run", "--plugin", "copl", "--task", "avs", "--config", "a.yaml", "--set", "optim.lr=1", "--set", "seed=2",
+        "--out", "there", "--seeds", "3", "--baseline", "--epochs", "4",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert started["method"] == "copl"
+    assert started["config"] == "a.yaml"
+    assert started["set"] == ("optim.lr=1", "seed=2")
+    assert (started["out"], started["seeds"], started["baseline"], started["epochs"]) == ("there", 3, True, 4)
+    assert result.stdout == "working\n"
+
+
+def test_what_is_not_given_is_left_to_the_configuration(started: dict[str, Any]) -> None:
+    invoke("run", "--task", "avs")
+    given = {key: value for key, value in started.items() if value not in (None, ())}
+    assert given == {"task": "avs", "seeds": 1}
+
+
+def test_json_is_alone_on_stdout(started: dict[str, Any]) -> None:
+    result = invoke("run", "--task", "avs", "--json")
+    assert json.loads(result.stdout) == {"directory": "runs/x", "metrics": {"test": {"M_J": None}}}
+    assert result.stderr == "working\n"
+
+
+@pytest.mark.parametrize("command", [["run", "--seeds", "0"], ["run", "--sedes", "2"], ["eval"]])
+def test_wrong_usage_leaves_with_2(command: list[str]) -> None:
+    assert invoke(*command).exit_code == 2
+
+
+def test_a_used_directory_is_one_line_and_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(**options: Any) -> None:
+        raise AVCoreError("there is not empty: name another --out, or remove it.")
+
+    monkeypatch.setattr(avcore, "run", run)
+    result = invoke("run", "--task", "avs", "--out", "there")
+    assert result.exit_code == 2
+    assert result.stderr == "avcore: error: there is not empty: name another --out, or remove it.\n"
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `avcore.load_run` was called with."""
+    seen: dict[str, Any] = {}
+
+    def load_run(directory: str, **options: Any) -> SimpleNamespace:
+        seen.update(directory=directory, **options)
+        scores = {"test": {"M_J": 61.256, "M_F": 70.0}, "val": {"M_J": 50.0, "M_F": 60.0}}
+        return SimpleNamespace(directory=directory, evaluate=lambda split: scores[split])
+
+    monkeypatch.setattr(avcore, "load_run", load_run)
+    return seen
+
+
+def test_eval_prints_a_table(loaded: dict[str, Any]) -> None:
+    result = invoke("eval", "runs/x", "--split", "test", "--split", "val", "--checkpoint", "latest", "--data", "d")
+    assert result.exit_code == 0
+    assert loaded == {"directory": "runs/x", "checkpoint": "latest", "data": "d", "device": None}
+    assert [line.split() for line in result.stdout.splitlines()[-2:]] == [
+        ["test", "61.26", "70.00"],
+        ["val", "50.00", "60.00"],
+    ]
+
+
+def test_eval_evaluates_test_by_default_and_prints_json(loaded: dict[str, Any]) -> None:
+    result = invoke("eval", "runs/x", "--json")
+    assert json.loads(result.stdout) == {
+        "run": "runs/x",
+        "checkpoint": "best",
+        "metrics": {"test": {"M_J": 61.256, "M_F": 70.0}},
+    }
+
+
+def test_eval_of_what_is_no_run(tmp_path: Path) -> None:
+    result = invoke("eval", str(tmp_path / "nothing"))
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "no such folder" in result.stderr

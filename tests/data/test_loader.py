@@ -1,0 +1,232 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from avcore.data.loader import ClipLoader, swap
+from avcore.errors import AVCoreError
+from avcore.specs import ImageGeometry
+from avcore.tasks import Batch, Clip, Windows
+
+
+class Levels:
+    """Eleven clips of two pictures and one second of sound, all of them the number of the clip."""
+
+    segments = 2
+    windows = Windows(length=0.5, margin=0.5)
+    splits = ("train", "test")
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._clips = clips
+
+    def clips(self, split: str) -> Sequence[Clip]:
+        return self._clips if split == "train" else []
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        return {"number": torch.tensor(clip.info["number"]), "mask": torch.full((2, 4), float(clip.info["number"]))}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory, make_wav: Any) -> list[Clip]:
+    root = tmp_path_factory.mktemp("levels")
+    made = []
+    for number in range(11):
+        picture = root / f"{number}.png"
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(picture)
+        sound = make_wav(root / f"{number}.wav", np.full(8000, number + 1, np.int16), rate=8000)
+        info = {"number": number}
+        group = "abc"[number % 3]
+        made.append(
+            Clip(name=f"clip {number}", frames=(picture, picture), audio=sound, seconds=1.0, group=group, info=info)
+        )
+    return made
+
+
+@pytest.fixture
+def load(clips: list[Clip], tmp_path: Path) -> Any:
+    def make(**changes: Any) -> ClipLoader:
+        settings: dict[str, Any] = dict(
+            image=ImageGeometry(size=8), audio_rate=8000, batch_size=4, shuffle=True, seed=3, cache=tmp_path
+        )
+        dataset = changes.pop("dataset", Levels(clips))
+        return ClipLoader(dataset, changes.pop("split", "train"), **(settings | changes))
+
+    return make
+
+
+def numbers(loader: ClipLoader) -> list[list[int]]:
+    return [batch.targets["number"].tolist() for batch in loader]
+
+
+def joined(batches: list[list[int]]) -> list[int]:
+    return [number for batch in batches for number in batch]
+
+
+def assert_same(left: Batch, right: Batch) -> None:
+    assert left.names == right.names
+    assert left.frames is not None
+    assert right.frames is not None
+    assert left.waveform is not None
+    assert right.waveform is not None
+    assert torch.equal(left.frames, right.frames)
+    assert torch.equal(left.waveform, right.waveform)
+    assert torch.equal(left.valid, right.valid)
+    assert torch.equal(left.targets["mask"], right.targets["mask"])
+
+
+def test_what_belongs_together_stays_together(load: Any) -> None:
+    batches = list(load())
+    assert len(load()) == len(batches) == 3
+    for batch in batches:
+        assert batch.frames.shape == (4, 2, 3, 8, 8)
+        assert batch.frames.dtype == torch.uint8
+        assert batch.waveform.shape == (4, 8000)
+        assert batch.waveform.dtype == torch.int16
+        assert batch.targets["mask"].shape == (4, 2, 4)
+        for place, number in enumerate(batch.targets["number"].tolist()):
+            assert batch.names[place] == f"clip {number}"
+            assert batch.frames[place, :, 0].eq(number).all()
+            assert batch.waveform[place].eq(number + 1).all()
+
+
+def test_the_last_batch_is_filled_up_and_marked(load: Any) -> None:
+    batches = list(load(shuffle=False))
+    assert [batch.valid.tolist() for batch in batches] == [[True] * 4, [True] * 4, [True, True, True, False]]
+    assert batches[2].targets["number"].tolist() == [8, 9, 10, 0]
+    counted = [name for batch in batches for name, valid in zip(batch.names, batch.valid, strict=True) if valid]
+    assert counted == [f"clip {number}" for number in range(11)]
+    assert [len(batch) for batch in load(drop_last=True)] == [4, 4]
+    [lone] = load(batch_size=25)
+    assert lone.valid.sum() == 11
+    assert len(lone) == 25
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(load: Any) -> None:
+    loader = load()
+    first = numbers(loader)
+    torch.rand(7)
+    assert numbers(loader) == first
+    loader.set_epoch(1)
+    second = numbers(loader)
+    assert second != first
+    assert sorted(joined(second)[:11]) == list(range(11))
+    loader.set_epoch(0)
+    assert numbers(loader) == first
+    assert numbers(load(batch_size=11)) == [joined(first)[:11]]
+    assert numbers(load(seed=4)) != first
+    assert joined(numbers(load(shuffle=False)))[:11] == list(range(11))
+
+
+def test_an_epoch_can_begin_in_the_middle(load: Any) -> None:
+    loader = load()
+    loader.set_epoch(2)
+    whole = numbers(loader)
+    loader.set_position(2)
+    assert numbers(loader) == whole[2:]
+    assert numbers(loader) == whole
+    assert len(loader) == 3
+
+
+def test_workers_change_nothing(load: Any) -> None:
+    alone, helped = load(), load(workers=2)
+    state = torch.get_rng_state()
+    for epoch in range(2):
+        alone.set_epoch(epoch)
+        helped.set_epoch(epoch)
+        for left, right in zip(alone, helped, strict=True):
+            assert_same(left, right)
+    next(iter(helped))  # an epoch left in the middle
+    assert numbers(helped) == numbers(alone)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_stream_that_is_off_is_not_loaded(load: Any, clips: list[Clip]) -> None:
+    mute = Levels([replace(clip, audio=None) for clip in clips])
+    assert next(iter(load(dataset=mute, audio_rate=None))).waveform is None
+    blind = Levels([replace(clip, frames=()) for clip in clips])
+    assert next(iter(load(dataset=blind, image=None))).frames is None
+
+
+def test_swapped_sound_is_of_another_group_and_always_the_same(load: Any) -> None:
+    def pairs(loader: ClipLoader) -> dict[int, int]:
+        return {
+            number: int(wave[0]) - 1
+            for batch in loader
+            for number, wave in zip(batch.targets["number"].tolist(), batch.waveform, strict=True)  # type: ignore[arg-type]
+        }
+
+    loader = load(sound="swapped")
+    found = pairs(loader)
+    assert sorted(found.values()) == list(range(11))
+    assert all(number % 3 != donor % 3 for number, donor in found.items())
+    loader.set_epoch(5)
+    assert pairs(loader) == found
+    assert pairs(load(sound="swapped", shuffle=False, batch_size=2)) == found
+    assert pairs(load(sound="swapped", seed=4)) != found
+
+
+@pytest.mark.parametrize("groups", ["ab", "aabb", "aaabbb", "abcabcc", "", "aaaaabcbcbc"])
+@pytest.mark.parametrize("seed", range(20))
+def test_every_clip_is_swapped_once_where_groups_allow(groups: str, seed: int) -> None:
+    listed = list(groups) or [""] * 7
+    donors = swap(len(listed), listed, seed)
+    assert sorted(donors) == list(range(len(listed)))
+    assert all(donor != clip for clip, donor in enumerate(donors))
+    assert all(not group or listed[donor] != group for group, donor in zip(listed, donors, strict=True))
+
+
+def test_a_group_of_more_than_half_is_still_swapped_with_others() -> None:
+    groups = ["a", "a", "a", "a", "b"]
+    donors = swap(5, groups, 0)
+    assert [groups[donor] for donor in donors] == ["b", "b", "b", "b", "a"]
+    with pytest.raises(AVCoreError, match="two groups"):
+        swap(3, ["a", "a", "a"], 0)
+
+
+def test_mute_sound_is_silence_and_reads_no_file(load: Any, clips: list[Clip]) -> None:
+    missing = Levels([replace(clip, audio=Path("missing.wav")) for clip in clips])
+    for batch in load(dataset=missing, sound="mute"):
+        assert batch.waveform.shape == (4, 8000)
+        assert not batch.waveform.any()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_file_is_named_in_one_line(load: Any, clips: list[Clip], workers: int) -> None:
+    broken = Levels([*clips[:3], replace(clips[3], audio=Path("/nowhere/x.wav"))])
+    for use in (list, ClipLoader.prepare):
+        with pytest.raises(AVCoreError, match=r"^/nowhere/x\.wav does not exist\.$"):
+            use(load(dataset=broken, workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_cache_can_be_filled_beforehand(load: Any, clips: list[Clip], tmp_path: Path, workers: int) -> None:
+    told: list[tuple[int, int]] = []
+    loader = load(workers=workers)
+    loader.prepare(lambda done, total: told.append((done, total)))
+    assert told == [(done, 11) for done in range(1, 12)]
+    assert len(list(tmp_path.rglob("*.npy"))) == 22
+    assert len(list(loader)) == 3
+
+
+def test_mistakes_of_readers_are_explained(load: Any, clips: list[Clip]) -> None:
+    with pytest.raises(AVCoreError, match=r"no split 'tets' here, only train, test\. Did you mean 'test'\?"):
+        load(split="tets")
+    with pytest.raises(AVCoreError, match="Split 'test' has 0 clips"):
+        load(split="test")
+    with pytest.raises(AVCoreError, match="Split 'train' has 11 clips, which make no batch of 12"):
+        load(batch_size=12, drop_last=True)
+    with pytest.raises(AVCoreError, match=r"clip 10 lasts 0\.5 s and clip 0 1\.0 s"):
+        load(dataset=Levels([*clips[:10], replace(clips[10], seconds=0.5)]))
+
+    class Uneven(Levels):
+        def target(self, clip: Clip) -> dict[str, Tensor]:
+            return {"mask": torch.zeros(clip.info["number"])}
+
+    with pytest.raises(AVCoreError, match="targets of clip clip 1 are"):
+        list(load(dataset=Uneven(clips), shuffle=False))

@@ -1,0 +1,68 @@
+"""The names that stay stable, and what importing them costs."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import avcore
+
+NAMES = [
+    "AVCoreError", "AVModel", "AudioGeometry", "BackboneSpec", "Batch", "BlockLayout", "Clip", "ClipSettings",
+    "Dataset", "DatasetSpec", "Edit", "Edits", "Features", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec",
+    "ImageGeometry", "MethodSpec", "Metrics", "Need", "NoConfig", "Prompt", "PromptLayer", "PromptSpec", "Run",
+    "StageLayout", "StreamFeatures", "StreamLayout", "Task", "TaskSpec", "Windows", "__version__", "create_model",
+    "hookimpl", "load_adapter", "load_run", "run", "save_adapter",
+]  # fmt: skip
+
+
+def python(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_public_names_are_exactly_these():
+    assert avcore.__all__ == NAMES
+    assert set(NAMES) <= set(dir(avcore))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there_under_its_own_name(name):
+    found = getattr(avcore, name)
+    if name not in ("__version__", "hookimpl"):
+        assert found.__name__ == name
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert avcore.__version__ == version("avcore")
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        avcore.trian  # noqa: B018
+
+
+def test_importing_avcore_and_its_specs_imports_nothing_heavy():
+    script = """
+import json, sys
+import avcore
+avcore.PromptSpec, avcore.hookimpl, avcore.AVCoreError, avcore.__version__
+print(json.dumps(sorted({"torch", "numpy", "timm", "av"} & set(sys.modules))))
+"""
+    assert json.loads(python(script)) == []
+
+
+def test_run_is_a_function_whatever_was_imported_before():
+    """A submodule of the same name would take its place."""
+    script = """
+import avcore.runs, avcore.runs.start, avcore.cli.run
+import avcore
+assert callable(avcore.run), avcore.run
+from avcore.runs import run
+assert run is avcore.run
+"""
+    assert python(script) == ""
+    assert not (Path(avcore.__file__).parent / "run.py").exists()
