@@ -1,7 +1,9 @@
 """Specs and a configuration become an `AVModel`, or a refusal with its reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from avcore.backbones import Backbone, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
+from avcore.data.randomness import torch_generator
 from avcore.errors import AVCoreError
 from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer, make_plan
 from avcore.model import AVModel, PartInstance
@@ -29,7 +32,7 @@ def create_model(
     audio: str | None = None,
     streams: str | None = None,
     recipe: str | None = None,
-    set: Sequence[str] = (),  # noqa: A002 - the name of the command line's option
+    set: Sequence[str] = (),
     device: str | torch.device = "cpu",
     meta: bool = False,
 ) -> AVModel:
@@ -87,9 +90,7 @@ def assemble(
         _check_gradients(shapes)
     if meta:
         return shapes
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = _build(config, registry)
+    model = _build(config, registry)
     model.backbone_digest = digest(model.towers)
     return model.to(device)
 
@@ -97,7 +98,8 @@ def assemble(
 def _build(config: RunConfig, registry: Registry) -> AVModel:
     clip = config.data.settings
     assert isinstance(clip, ClipSettings)
-    towers, notices = _towers(config, registry, clip.segments)
+    with _seeded(config, "backbones"):
+        towers, notices = _towers(config, registry, clip.segments)
     layouts = {stream: tower.layout for stream, tower in towers.items()}
     plan = make_plan(layouts.get("visual"), layouts.get("audio"))
     for stream in layouts:
@@ -105,10 +107,12 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         layouts[stream] = towers[stream].layout = replace(layouts[stream], paired=paired)
     task = registry.tasks[config.task].load()(config.task_options)
     instances = _instances(config, registry, layouts, plan)
-    head = registry.heads[config.head.name].load()(
-        config.head.settings, layouts.get("visual"), layouts.get("audio"), task
-    )
+    with _seeded(config, "head"):
+        head = registry.heads[config.head.name].load()(
+            config.head.settings, layouts.get("visual"), layouts.get("audio"), task
+        )
     return AVModel(
+        config=config,
         task=task,
         head=head,
         towers=towers,
@@ -119,6 +123,14 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         windows=Windows(length=clip.window_seconds, margin=clip.window_margin),
         notices=notices,
     )
+
+
+@contextmanager
+def _seeded(config: RunConfig, purpose: str) -> Iterator[None]:
+    """Draw the initial values of one thing from its own seed, so that they do not depend on what else there is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(config.seed, f"initialise {purpose}").initial_seed())
+        yield
 
 
 # ---------------------------------------------------------------------------------------------------------- streams
@@ -133,8 +145,8 @@ def _towers(config: RunConfig, registry: Registry, segments: int) -> tuple[dict[
         holder = own if own.backbone is not None else config.visual
         if holder.backbone is None:
             raise AVCoreError(
-                "No visual backbone is chosen: use --visual NAME, such as --visual vit_base_patch16_224.augreg_in21k "
-                "('avcore plugins list' names those installed)."
+                "No visual backbone is chosen: use --visual NAME ('avcore plugins list' names the families installed, "
+                "'avcore plugins show FAMILY' their members)."
             )
         key = stream if own.backbone is not None else "visual"
         if key not in backbones:
@@ -159,17 +171,19 @@ def _instances(
         for stream, layout in layouts.items():
             if wanted not in ("both", stream):
                 continue
-            prompt = _prompt(spec, settings, layout)
-            for block in layout.blocks:
-                _mount(prompt, str(block.index), prompt.layer(block), PromptLayer, spec)
+            with _seeded(config, f"{name}.{stream}"):
+                prompt = _prompt(spec, settings, layout)
+                for block in layout.blocks:
+                    _mount(prompt, str(block.index), prompt.layer(block), PromptLayer, spec)
             made.append(PartInstance(name, (stream,), prompt))
     for name in config.fusion:
         fusion_spec = registry.fusions[name]
         settings = config.parts[name]
         _check_needs(fusion_spec, settings, layouts)
-        fusion = _fusion(fusion_spec, settings, layouts["visual"], layouts["audio"])
-        for pair in _pairs(layouts["visual"], layouts["audio"], plan):
-            _mount(fusion, str(pair.visual.index), fusion.layer(pair), FusionLayer, fusion_spec)
+        with _seeded(config, name):
+            fusion = _fusion(fusion_spec, settings, layouts["visual"], layouts["audio"])
+            for pair in _pairs(layouts["visual"], layouts["audio"], plan):
+                _mount(fusion, str(pair.visual.index), fusion.layer(pair), FusionLayer, fusion_spec)
         made.append(PartInstance(name, STREAMS, fusion))
     _check_finishes(config, registry)
     return made
@@ -196,7 +210,7 @@ class _UniformPrompt(Prompt):
 
     def __init__(self, layer_class: type[PromptLayer], config: Any, stream: StreamLayout) -> None:
         super().__init__(config, stream)
-        self._make = lambda block: layer_class(config, block)  # type: ignore[call-arg]
+        self._make: Callable[[BlockLayout], PromptLayer] = partial(layer_class, config)
 
     def layer(self, block: BlockLayout) -> PromptLayer:
         return self._make(block)
@@ -205,11 +219,9 @@ class _UniformPrompt(Prompt):
 class _UniformFusion(Fusion):
     """The fusion of a spec that names a layer class: that layer at every pair."""
 
-    def __init__(
-        self, layer_class: type[FusionLayer], config: Any, visual: StreamLayout, audio: StreamLayout
-    ) -> None:
+    def __init__(self, layer_class: type[FusionLayer], config: Any, visual: StreamLayout, audio: StreamLayout) -> None:
         super().__init__(config, visual, audio)
-        self._make = lambda pair: layer_class(config, pair)  # type: ignore[call-arg]
+        self._make: Callable[[PairLayout], FusionLayer] = partial(layer_class, config)
 
     def layer(self, pair: PairLayout) -> FusionLayer:
         return self._make(pair)
@@ -241,8 +253,8 @@ def _check_needs(spec: PartSpec, settings: Any, layouts: Mapping[str, StreamLayo
         if not _meets(need, layouts):
             found = ", ".join(f"{stream}: {_describe(layout)}" for stream, layout in layouts.items())
             raise AVCoreError(
-                f"Part '{spec.name}' needs {need.value}, but this run has {found}. Choose other backbones or streams, or leave "
-                f"the part out (--prompts none, --fusion none)."
+                f"Part '{spec.name}' needs {need.value}, but this run has {found}: choose other backbones or streams or "
+                f"leave the part out (--prompts none, --fusion none)."
             )
 
 
@@ -268,7 +280,10 @@ def _describe(layout: StreamLayout) -> str:
 
 def _check_finishes(config: RunConfig, registry: Registry) -> None:
     taken: dict[str, str] = {}
-    for spec in [*(registry.prompts[name] for name in config.prompts), *(registry.fusions[name] for name in config.fusion)]:
+    for spec in [
+        *(registry.prompts[name] for name in config.prompts),
+        *(registry.fusions[name] for name in config.fusion),
+    ]:
         for field in sorted(spec.finishes):
             if field in taken:
                 raise AVCoreError(f"Parts '{taken[field]}' and '{spec.name}' both replace '{field}' of the features.")
@@ -277,7 +292,7 @@ def _check_finishes(config: RunConfig, registry: Registry) -> None:
 
 def _check_gradients(model: AVModel) -> None:
     """One backward pass on the meta device: every parameter of every part must be reached."""
-    parts = {name: parameter for name, parameter in model.parameter_groups()["parts"]}
+    parts = dict(model.parameter_groups()["parts"])
     if not parts:
         return
     features = model.eval().features(_tiny_batch(model))
@@ -292,7 +307,7 @@ def _check_gradients(model: AVModel) -> None:
         if type(part.module).losses is not Part.losses:
             reached += list(part.module.losses(features).values())
     total = torch.stack([tensor.float().sum() for tensor in reached if tensor.requires_grad]).sum()
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     missed = [name for name, parameter in parts.items() if parameter.grad is None]
     if missed:
         finishing = [part.name for part in model.instances if type(part.module).finish is not Part.finish]

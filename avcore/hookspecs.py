@@ -68,7 +68,7 @@ def avcore_tasks() -> Iterable[TaskSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def avcore_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
-    """Declare readers of data sets; at most one default for each task. Called once when plugins are loaded. Since 0.1."""
+    """Declare readers of data sets, at most one default for each task. Called once at load. Since 0.1."""
 
 
 @hookspec
@@ -88,7 +88,7 @@ def avcore_model_assembled(run: Any, model: "nn.Module") -> None:
 
 @hookspec
 def avcore_step_finished(run: Any, step: Mapping[str, float]) -> None:
-    """An optimiser step is done; ``step`` holds ``step``, ``epoch``, ``loss``, each named loss and learning rate. Since 0.1."""
+    """An optimiser step is done; ``step`` has ``step``, ``epoch``, ``loss``, losses, learning rates. Since 0.1."""
 
 
 @hookspec

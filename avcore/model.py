@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.backbones import Tower, digest
+from avcore.config import RunConfig
 from avcore.data.frontends import FilterBank, ImageFrontEnd
 from avcore.errors import AVCoreError
 from avcore.injection import Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
@@ -51,6 +52,7 @@ class AVModel(nn.Module):
     """Frozen streams, parts and a head; made by `avcore.assemble`.
 
     Attributes:
+        config: what it was assembled from.
         towers: the streams that run, by name.
         instances: the parts, in the order in which they are listed.
         plan: which blocks run together.
@@ -62,6 +64,7 @@ class AVModel(nn.Module):
     def __init__(
         self,
         *,
+        config: RunConfig,
         task: Task,
         head: Head,
         towers: Mapping[str, Tower],
@@ -74,6 +77,7 @@ class AVModel(nn.Module):
         notices: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.config = config
         self.task = task
         self.head = head
         self.towers = nn.ModuleDict(towers)
@@ -99,9 +103,9 @@ class AVModel(nn.Module):
     # ---------------------------------------------------------------------------------------------- the forward
 
     def forward(self, batch: Batch) -> Output:
-        """Features of both streams, then the head."""
+        """Features of both streams, then the head; what the head returns in half precision becomes float32."""
         features = self.features(batch)
-        return Output(self.head(features), features)
+        return Output({name: _at_least_single(tensor) for name, tensor in self.head(features).items()}, features)
 
     def features(self, batch: Batch) -> Features:
         """Walk both streams through the plan.
@@ -164,7 +168,8 @@ class AVModel(nn.Module):
         ):
             if stream in self.towers:
                 if raw is None:
-                    raise AVCoreError(f"The batch has no {'frames' if stream == 'visual' else 'waveform'}, but the {stream} stream runs.")
+                    missing = "frames" if stream == "visual" else "waveform"
+                    raise AVCoreError(f"The batch has no {missing}, but the {stream} stream runs.")
                 assert front_end is not None
                 images[stream] = front_end(raw)
         return images
@@ -175,12 +180,13 @@ class AVModel(nn.Module):
         """Named, weighted loss terms: those of the head, then ``part.term`` of each part."""
         terms = self.head.loss(out.values, batch)
         for part in self._overriding(Part, "losses"):
-            terms |= {f"{part.key}.{name}": term for name, term in part.module.losses(out.features).items()}
+            found = part.module.losses(out.features)
+            terms |= {f"{part.key}.{name}": _at_least_single(term) for name, term in found.items()}
         return terms
 
     def loss(self, out: Output, batch: Batch) -> Tensor:
         """The sum of `losses`."""
-        return torch.stack([term.float() for term in self.losses(out, batch).values()]).sum()
+        return torch.stack(list(self.losses(out, batch).values())).sum()
 
     def predict(self, out: Output) -> dict[str, Tensor]:
         """Named predictions (B, ...) as the task's metrics and drawing take them."""
@@ -206,7 +212,7 @@ class AVModel(nn.Module):
 
     def unused_in_reference(self) -> dict[str, int]:
         """Parameters that reference implementations create and never use, by component; none is allocated here."""
-        found = {name: 0 for name in self.components()}
+        found = dict.fromkeys(self.components(), 0)
         for part in self.instances:
             layers = [layer for layer in part.module.layers.values() if isinstance(layer, Layer)]
             found[part.name] += part.module.unused_in_reference + sum(layer.unused_in_reference for layer in layers)
@@ -299,7 +305,7 @@ class AVModel(nn.Module):
         tokens = tower.norm(x_MND)
         at_taps = [*tapped[:-1], tokens] if tower.layout.taps[-1] == tower.layout.depth - 1 else tapped
         return StreamFeatures(
-            pooled=tower.pool(tokens).unflatten(0, (-1, self.segments)),
+            pooled=tower.pool(tokens).reshape(-1, self.segments, tower.layout.width),
             tokens=tokens,
             raw_tokens=x_MND,
             maps=tuple(tower.map(at, stage) for at, stage in zip(at_taps, tower.layout.tapped, strict=True)),
@@ -323,6 +329,10 @@ def _running(entry: PlanEntry) -> list[tuple[str, int]]:
     return [
         (stream, index) for stream, index in (("visual", entry.visual), ("audio", entry.audio)) if index is not None
     ]
+
+
+def _at_least_single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _persistent(module: nn.Module, name: str) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
     "MethodSpec",
     "Need",
     "NoConfig",
+    "PartSpec",
     "PromptSpec",
     "Spec",
     "StageLayout",
@@ -207,7 +208,9 @@ class ClipSettings:
     reference code's margin is 0.1 s longer than its window.
     """
 
-    segments: int = field(default=10, metadata={"help": "T, segments of a clip: one picture and one window of sound each"})
+    segments: int = field(
+        default=10, metadata={"help": "T, segments of a clip: one picture and one window of sound each"}
+    )
     clip_seconds: float = field(default=10.0, metadata={"help": "length of a clip in s"})
     window_seconds: float = field(default=1.0, metadata={"help": "length of a window of sound in s"})
     window_margin: float = field(default=1.1, metadata={"help": "the last window starts this long before the end, s"})
@@ -308,7 +311,9 @@ class DatasetSpec(Spec):
         config: derives from `ClipSettings`.
         tasks: the tasks it serves.
         default_for: the tasks whose default it is when the user names no data root (the demo).
-        provide: ``"module:function"`` that makes the data when no root is named: ``provide(task, cache) -> root``.
+        provide: ``"module:function"`` that makes the files when no root is named:
+            ``provide(task, cache, progress) -> root``;
+            ``progress(done, total)`` is called as it goes, or None.
         defaults: settings of the run that this data set brings, above those of the recipe.
         demo: scores on it mean nothing beside published ones.
     """

@@ -15,7 +15,16 @@ from avcore.hookspecs import hookimpl
 from avcore.injection import BlockView, Edit, Edits, Fusion, FusionLayer, PairLayout, PairView, Prompt, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
-from avcore.specs import BlockLayout, ClipSettings, DatasetSpec, FusionSpec, HeadSpec, PromptSpec, StreamLayout, TaskSpec
+from avcore.specs import (
+    BlockLayout,
+    ClipSettings,
+    DatasetSpec,
+    FusionSpec,
+    HeadSpec,
+    PromptSpec,
+    StreamLayout,
+    TaskSpec,
+)
 from avcore.tasks import Batch, Features, Head, Task
 
 WIDTH = 64  # of timm's test_vit
@@ -130,13 +139,18 @@ class ToyPlugin:
 
     @hookimpl
     def avcore_datasets(self) -> list[DatasetSpec]:
-        settings = {"data.segments": 2, "data.clip_seconds": 2.0}
         return [
             DatasetSpec(
-                name="toy-data", build="local:thing", config=ClipSettings, tasks=("toy",), default_for=("toy",), demo=True, defaults=settings,
+                name="toy-data",
+                build="local:thing",
+                config=ClipSettings,
+                tasks=("toy",),
+                default_for=("toy",),
+                demo=True,
+                defaults={"data.segments": 2, "data.clip_seconds": 2.0},
                 provide="nowhere:none",
             )
-        ]  # fmt: skip
+        ]
 
 
 def _Local(kind: Any, *, name: str, thing: Any, **fields: Any) -> Any:  # noqa: N802 - stands for a class
@@ -270,7 +284,9 @@ def test_the_backbones_have_no_graph_where_every_part_only_reads(registry: Regis
 
 
 def test_parameters_without_a_gradient_are_refused_by_name(registry: Registry) -> None:
-    with pytest.raises(AVCoreError, match=r"12 trainable parameters would get no gradient: unreached\.visual\.layers\.0\.idle"):
+    with pytest.raises(
+        AVCoreError, match=r"12 trainable parameters would get no gradient: unreached\.visual\.layers\.0\.idle"
+    ):
         make(registry, "unreached")
 
 
@@ -293,7 +309,9 @@ def test_a_state_that_does_not_fit_is_refused_by_key(registry: Registry) -> None
     state = dict(model.trainable_state())
     state["rows.visual.layers.0.row"] = state.pop("rows.visual.layers.0.rows")
     state["head.map.bias"] = torch.zeros(7)
-    with pytest.raises(AVCoreError, match=r"missing rows\.visual\.layers\.0\.rows; unexpected rows\.visual\.layers\.0\.row; head"):
+    with pytest.raises(
+        AVCoreError, match=r"missing rows\.visual\.layers\.0\.rows; unexpected rows\.visual\.layers\.0\.row; head"
+    ):
         model.load_trainable_state(state)
 
 

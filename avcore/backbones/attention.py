@@ -12,7 +12,7 @@ __all__ = ["attend", "row_columns", "split_heads"]
 
 def split_heads(x_MND: Tensor, heads: int) -> Tensor:
     """(M, N, D) to (M, H, N, D / H)."""
-    return x_MND.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x_MND.reshape(*x_MND.shape[:2], heads, -1).transpose(1, 2)
 
 
 def attend(

@@ -113,7 +113,8 @@ class Tower(Frozen, ABC):
 
     def map(self, x_MND: Tensor, stage: StageLayout) -> Tensor:
         """Patch tokens as a picture, (M, D, Y, X)."""
-        return x_MND[:, stage.prefix :].unflatten(1, stage.grid).permute(0, 3, 1, 2)
+        patches_MND = x_MND[:, stage.prefix :]
+        return patches_MND.reshape(len(x_MND), *stage.grid, -1).permute(0, 3, 1, 2)
 
 
 class Backbone(Frozen, ABC):

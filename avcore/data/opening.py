@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ from avcore.tasks import Dataset, Task
 __all__ = ["open_dataset"]
 
 
-def open_dataset(config: RunConfig, registry: Registry, task: Task) -> tuple[Dataset, Path]:
+def open_dataset(
+    config: RunConfig, registry: Registry, task: Task, progress: Callable[[int, int], None] | None = None
+) -> tuple[Dataset, Path]:
     """Make the reader of ``config.data``, and its files where the data set provides them itself.
+
+    Args:
+        progress: called with (clips done, clips in all) while files are made.
 
     Returns:
         The reader and the root of its files.
@@ -31,7 +37,7 @@ def open_dataset(config: RunConfig, registry: Registry, task: Task) -> tuple[Dat
     root = chosen.root
     if root is None and spec.provide:
         provide: Any = resolve(spec.provide)
-        root = Path(provide(config.task, chosen.cache or default_location().parent))
+        root = Path(provide(config.task, chosen.cache or default_location().parent, progress))
     if root is None:
         raise AVCoreError(f"Data set '{chosen.dataset}' needs a folder: name it with --data PATH.")
     dataset: Dataset = spec.load()(chosen.settings, root, task)

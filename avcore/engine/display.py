@@ -59,6 +59,15 @@ class Display:
         with self._bar(title, total, every) if self.interactive else self._lines(title, total, every) as advance:
             yield advance
 
+    def quarters(self, title: str) -> Callable[[int, int], None]:
+        """A callback (done, total) for work whose length shows only as it goes: a line at each quarter."""
+
+        def advance(done: int, total: int) -> None:
+            if done * 4 // total > (done - 1) * 4 // total:
+                self.line(_progress_line(title, done, total, ""))
+
+        return advance
+
     @contextmanager
     def _lines(self, title: str, total: int, every: int | None) -> Iterator[Advance]:
         def advance(done: int, note: str = "") -> None:

@@ -114,7 +114,7 @@ class PromptLayer(Layer):
         raise NotImplementedError
 
     def projection(self, name: str, x: Tensor) -> Tensor | None:
-        """The increment of the frozen linear map ``qkv``, ``proj``, ``fc1`` or ``fc2`` for input ``x``; None for none."""
+        """The increment of the frozen map ``qkv``, ``proj``, ``fc1`` or ``fc2`` for input ``x``; None for none."""
         raise NotImplementedError
 
     def read(self, x_MND: Tensor, at: BlockView) -> Mapping[str, Tensor]:
@@ -123,7 +123,7 @@ class PromptLayer(Layer):
 
 
 class FusionLayer(Layer):
-    """The parameters of one fusion at one pair of blocks. Override the sites it takes part in; ``at`` is a `PairView`."""
+    """The parameters of one fusion at one pair of blocks. Override its sites; ``at`` is a `PairView`."""
 
     def before_attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """As `PromptLayer.before_attention`, for both streams."""

@@ -44,8 +44,8 @@ def make_plan(visual: StreamLayout | None, audio: StreamLayout | None) -> tuple[
         return tuple(PlanEntry(visual=index, audio=index) for index in range(visual.depth))
     if len(visual.stages) != len(audio.stages):
         raise AVCoreError(
-            f"No rule pairs {visual.depth} visual blocks in {len(visual.stages)} stages with {audio.depth} audio blocks "
-            f"in {len(audio.stages)} stages: choose backbones of equal depth or of equally many stages."
+            f"No rule pairs {visual.depth} visual blocks in {len(visual.stages)} stages with {audio.depth} audio "
+            f"blocks in {len(audio.stages)} stages: choose backbones of equal depth or of equally many stages."
         )
     entries: list[PlanEntry] = []
     start_v = start_a = 0

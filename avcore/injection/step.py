@@ -86,7 +86,9 @@ class Step:
                 self.at_site.setdefault(site, []).append(place)
         if self.atomic and any(place.is_fusion for place in self.at_site.get("mlp_output", ())):
             names = ", ".join(place.name for place in self.at_site["mlp_output"] if place.is_fusion)
-            raise AVCoreError(f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan.")
+            raise AVCoreError(
+                f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan."
+            )
         self.projections = {
             stream: _join_projections(
                 [place.layer for place in self.at_site.get("projection", ()) if stream in place.streams]
@@ -187,7 +189,9 @@ class Step:
                 if edit is None:
                     continue
                 if site != "attention" and (edit.rows is not None or edit.carry is not None or edit.kv is not None):
-                    raise TypeError(f"'{place.name}' returns rows, carry or kv at '{site}': only 'attention' takes them.")
+                    raise TypeError(
+                        f"'{place.name}' returns rows, carry or kv at '{site}': only 'attention' takes them."
+                    )
                 found[stream].append(((place.name, stream), edit))
                 offers += [(place.offer_name(name), tensor) for name, tensor in edit.offer.items()]
         return {

@@ -27,11 +27,11 @@ class StreamView:
 
     def over_time(self, x_MND: Tensor) -> Tensor:
         """(B*T, N, D) to (B*N, T, D): one sequence over time for each position."""
-        return x_MND.unflatten(0, (self.B, self.T)).transpose(1, 2).flatten(0, 1)
+        return x_MND.reshape(self.B, self.T, *x_MND.shape[1:]).transpose(1, 2).flatten(0, 1)
 
     def from_time(self, x_BNTD: Tensor) -> Tensor:
         """The way back from `over_time`: (B*N, T, D) to (B*T, N, D)."""
-        return x_BNTD.unflatten(0, (self.B, -1)).transpose(1, 2).flatten(0, 1)
+        return x_BNTD.reshape(self.B, -1, *x_BNTD.shape[1:]).transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True)

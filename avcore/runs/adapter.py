@@ -8,14 +8,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from avcore.config import RunConfig, plain
+from avcore.config import plain
 from avcore.engine.checkpoint import load_tensors, serialise
 from avcore.engine.files import read_json, write_atomic, write_json
 from avcore.engine.records import versions
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 
-__all__ = ["config_of", "load_adapter", "save_adapter"]
+__all__ = ["load_adapter", "save_adapter"]
 
 FORMAT = 1
 
@@ -77,20 +77,8 @@ def load_adapter(model: AVModel, path: str | Path) -> None:
         warnings.warn(f"The adapter {folder} was saved with {', '.join(differ)}.", stacklevel=2)
 
 
-def config_of(model: AVModel) -> RunConfig:
-    """The configuration that a model was assembled from.
-
-    Raises:
-        AVCoreError: it was made in another way.
-    """
-    config: RunConfig | None = getattr(model, "config", None)
-    if config is None:
-        raise AVCoreError("This model does not say what it was made from; make it with avcore.create_model.")
-    return config
-
-
 def _describe(model: AVModel) -> dict[str, Any]:
-    config = config_of(model)
+    config = model.config
     return {
         "format": FORMAT,
         "task": config.task,

@@ -1,6 +1,6 @@
 """The data set of a run and the loaders of its splits."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from avcore.config import RunConfig
 from avcore.data.loader import ClipLoader, Sound
@@ -10,7 +10,6 @@ from avcore.engine.evaluate import split_and_sound
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
-from avcore.runs.adapter import config_of
 
 __all__ = ["RunData", "open_data"]
 
@@ -22,10 +21,16 @@ class RunData:
         AVCoreError: the configuration names no data, or the files are not what the reader expects.
     """
 
-    def __init__(self, config: RunConfig, registry: Registry, model: AVModel) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        registry: Registry,
+        model: AVModel,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.config = config
         self.model = model
-        self.dataset, self.root = open_dataset(config, registry, model.task)
+        self.dataset, self.root = open_dataset(config, registry, model.task, progress)
         self._loaders: dict[tuple[str, bool], ClipLoader] = {}
 
     def split(self, name: str) -> tuple[str, Sound]:
@@ -84,4 +89,4 @@ def open_data(model: AVModel) -> RunData:
     Raises:
         AVCoreError: the model does not say what it was made from, or the data are missing.
     """
-    return RunData(config_of(model), load_registry(), model)
+    return RunData(model.config, load_registry(), model)

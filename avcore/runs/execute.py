@@ -70,9 +70,7 @@ def execute(resolved: Resolved, registry: Registry, directory: Path, *, quiet: b
         for notice in model.notices:
             display.line(notice)
         run = Run(directory, config, registry)
-        if config.data.root is None and outer:
-            display.line(f"{config.data.dataset} makes its files at the first run; they are kept")
-        run.adopt(model, RunData(config, registry, model))
+        run.adopt(model, RunData(config, registry, model, display.quarters(f"making {config.data.dataset}")))
         execution = _Execution(run, resolved, display, started)
         execution.start()
         status = "failed"

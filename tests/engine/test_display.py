@@ -1,6 +1,8 @@
 import io
 import sys
 
+import pytest
+
 from avcore.engine.display import Display
 
 
@@ -49,3 +51,10 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "epoch 1/2" in terminal.getvalue()
     assert "━" in terminal.getvalue()
     assert logged == ["epoch 1/2: 2/4  loss 0.5", "epoch 1/2: 4/4  loss 0.5"]
+
+
+def test_work_of_unknown_length_shows_its_quarters(capsys: pytest.CaptureFixture[str]) -> None:
+    advance = Display().quarters("making")
+    for done in range(1, 9):
+        advance(done, 8)
+    assert capsys.readouterr().out.splitlines() == ["making: 2/8", "making: 4/8", "making: 6/8", "making: 8/8"]

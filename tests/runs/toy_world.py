@@ -4,7 +4,7 @@ Only the sound tells the class of a clip; the pictures are noise.
 """
 
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ class Listen(Task):
         return dict(targets)
 
 
-def render(task: str, cache: Path, seed: int = 0) -> Path:
+def render(task: str, cache: Path, progress: Callable[[int, int], None] | None = None, seed: int = 0) -> Path:
     """Ten clips for training and six for each other split, half of which hum."""
     root = Path(cache) / f"toy-world-{seed}"
     draws = np.random.default_rng(seed)

@@ -17,7 +17,10 @@ compat.install()
 import timm  # noqa: E402 - only after the import hook
 
 SMALL = {
-    "vit": {"model": "vit_tiny_patch16_224", "arguments": {"img_size": 64, "embed_dim": 48, "depth": 5, "num_heads": 3}},
+    "vit": {
+        "model": "vit_tiny_patch16_224",
+        "arguments": {"img_size": 64, "embed_dim": 48, "depth": 5, "num_heads": 3},
+    },
     "clip": {
         "model": "vit_base_patch16_clip_quickgelu_224",
         "arguments": {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 4},
@@ -98,7 +101,12 @@ def test_projection_adds_to_every_frozen_map(backbone: ViT) -> None:
     attention = tower.block(0).attention(x, rows=rows, project=project)[0]
     mlp = tower.block(0).mlp(x, project=project)
     with torch.no_grad():
-        for name, layer in (("qkv", inner.attn.qkv), ("proj", inner.attn.proj), ("fc1", inner.mlp.fc1), ("fc2", inner.mlp.fc2)):
+        for name, layer in (
+            ("qkv", inner.attn.qkv),
+            ("proj", inner.attn.proj),
+            ("fc1", inner.mlp.fc1),
+            ("fc2", inner.mlp.fc2),
+        ):
             bias = shift[name] if layer.bias is None else layer.bias + shift[name]
             layer.bias = torch.nn.Parameter(bias, requires_grad=False)
     torch.testing.assert_close(attention, tower.block(0).attention(x, rows=rows)[0], rtol=0, atol=1e-12)

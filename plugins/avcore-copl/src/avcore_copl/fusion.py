@@ -79,10 +79,11 @@ class Mapping(nn.Sequential):
     """F of eq. 8: Linear, ReLU, Linear through a bottleneck."""
 
     def __init__(self, width_in: int, hidden: int, width_out: int, *, zero: bool) -> None:
-        super().__init__(nn.Linear(width_in, hidden), nn.ReLU(), nn.Linear(hidden, width_out))
+        last = nn.Linear(hidden, width_out)
+        super().__init__(nn.Linear(width_in, hidden), nn.ReLU(), last)
         if zero:
-            nn.init.zeros_(self[2].weight)
-            nn.init.zeros_(self[2].bias)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
 
 class CouplingLayer(FusionLayer):

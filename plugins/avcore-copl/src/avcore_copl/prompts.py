@@ -70,12 +70,14 @@ class RowsLayer(PromptLayer):
     def _global(self, part: Rows) -> Tensor | None:
         if not self.config.length or self.global_rows is not None:
             return self.global_rows
-        return part.global_rows["input" if self.config.global_scope == "input" else self.stage]
+        rows: Tensor = part.global_rows["input" if self.config.global_scope == "input" else self.stage]
+        return rows
 
     def _frame(self, part: Rows) -> Tensor | None:
         if self.config.frame_rows == "none" or self.frame_rows is not None:
             return self.frame_rows
-        return part.frame_rows[self.stage]
+        rows: Tensor = part.frame_rows[self.stage]
+        return rows
 
     def _join(self, global_GD: Tensor | None, frame_TD: Tensor | None, clips: int) -> Tensor | None:
         if frame_TD is None or self.config.frame_rows == "all":

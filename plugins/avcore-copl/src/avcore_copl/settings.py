@@ -20,7 +20,8 @@ class RowsSettings:
         default="input", metadata={"help": "one M^g for the whole stream, for each stage, or for each block"}
     )
     frame_scope: Literal["stage", "block", "paired"] = field(
-        default="paired", metadata={"help": "one M^f for each stage, each block, or each block that runs beside the other stream"}
+        default="paired",
+        metadata={"help": "one M^f for each stage, each block, or each block that runs beside the other stream"},
     )
     global_flow: Literal["reinsert", "carry"] = field(
         default="reinsert",
@@ -37,7 +38,9 @@ class CouplingSettings:
     """Prompt-bank mutual coupling: interaction rows I, and the consistency loss."""
 
     length: int = field(default=20, metadata={"help": "L_I, rows of each P_m; I has twice as many"})
-    bank_length: int = field(default=10, metadata={"help": "q, prompts in a bank; 0 learns P_m itself, the same for all samples"})
+    bank_length: int = field(
+        default=10, metadata={"help": "q, prompts in a bank; 0 learns P_m itself, the same for all samples"}
+    )
     last: int = field(default=4, metadata={"help": "k, in how many of the last units I is inserted"})
     unit: Literal["blocks", "stages"] = field(default="blocks", metadata={"help": "what 'last' counts"})
     reduction: int = field(default=4, metadata={"help": "the hidden width of F is the smaller width divided by this"})
@@ -51,9 +54,13 @@ class CouplingSettings:
     zero_mapping: bool = field(default=False, metadata={"help": "start F's second layer at zero"})
     consistency: Literal["auto", "tokens", "pooled", "mean"] = field(
         default="auto",
-        metadata={"help": "what the consistency loss compares; auto: tokens if equally many, else pooled vectors, nothing if widths differ"},
+        metadata={
+            "help": "what is compared; auto: tokens if equally many, else pooled vectors; nothing if widths differ"
+        },
     )
-    consistency_weight: float = field(default=0.005, metadata={"help": "lambda, weight of the consistency loss; 0 switches it off"})
+    consistency_weight: float = field(
+        default=0.005, metadata={"help": "lambda, weight of the consistency loss; 0 switches it off"}
+    )
     std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation of L_m, bank and P_m"})
 
 

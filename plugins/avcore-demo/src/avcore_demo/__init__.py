@@ -25,6 +25,8 @@ _BACKBONE = {
 
 _DEFAULTS = {
     "visual.backbone": "demo_vit",
+    "head.projected": [],
+    "head.output_widths": [32, 16],
     "data.size": SIZE,
     "data.window_seconds": 1.0,
     "data.window_margin": 1.1,

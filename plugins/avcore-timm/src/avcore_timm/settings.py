@@ -26,9 +26,13 @@ class ViTSettings:
     )
     patch: Literal["rgb_repeat", "one_channel"] = field(
         default="rgb_repeat",
-        metadata={"help": "sound through the picture's patch kernel: three equal channels, or the kernel summed over RGB"},
+        metadata={
+            "help": "sound through the picture's patch kernel: three equal channels, or the kernel summed over RGB"
+        },
     )
     position: Literal["interpolate", "crop"] = field(
         default="interpolate",
-        metadata={"help": "position vectors of sound: linear along the token axis, or the centre of the picture's grid"},
+        metadata={
+            "help": "position vectors of sound: linear along the token axis, or the centre of the picture's grid"
+        },
     )

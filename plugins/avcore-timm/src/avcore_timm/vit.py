@@ -48,7 +48,7 @@ def build(settings: ViTSettings, *, name: str, preset: Mapping[str, Any] | None)
         weights = str(preset["weights"])
     from_hub = weights == "hub" and not on_meta
     try:
-        model = timm.create_model(model_name, pretrained=from_hub, num_classes=0, **arguments)
+        model: Any = timm.create_model(model_name, pretrained=from_hub, num_classes=0, **arguments)
     except Exception as error:
         if not from_hub:
             raise AVCoreError(f"timm cannot make '{model_name}': {error}") from error
@@ -200,9 +200,12 @@ class PictureTower(ViTTower):
         patches = trunk.model.patch_embed
         super().__init__(trunk, trunk.layout(tuple(patches.grid_size), segments))
         config = getattr(trunk.model, "pretrained_cfg", None) or {}
-        given = {"mean": config.get("mean"), "std": config.get("std")} | dict(trunk.preset.get("image", {}))
-        asked = {"mean": settings.image_mean, "std": settings.image_std}
-        fields = {key: tuple(asked[key] or given[key]) for key in asked if asked[key] or given[key]}
+        fields = {key: config[key] for key in ("mean", "std") if key in config} | dict(trunk.preset.get("image", {}))
+        if settings.image_mean is not None:
+            fields["mean"] = settings.image_mean
+        if settings.image_std is not None:
+            fields["std"] = settings.image_std
+        fields = {key: tuple(value) for key, value in fields.items()}
         self.geometry = ImageGeometry(size=patches.img_size[0], **fields)
 
     def embed(self, image: Tensor) -> Tensor:
@@ -270,8 +273,8 @@ def _audio_positions(model: Any, grid: tuple[int, int], how: str) -> Tensor:
     time, mel = grid
     if mel > rows or time > columns:
         raise AVCoreError(
-            f"audio.position=crop needs a picture grid of at least {mel} x {time}, but this backbone's is {rows} x {columns}: "
-            f"use audio.position=interpolate."
+            f"audio.position=crop needs a picture grid of at least {mel} x {time}, but this backbone's is {rows} x "
+            f"{columns}: use audio.position=interpolate."
         )
     table = positions_1ND[:, prefix:].unflatten(1, (rows, columns))
     top, left = (rows - mel) // 2, (columns - time) // 2
@@ -291,12 +294,14 @@ def _linear(name: str, layer: nn.Module, x: Tensor, project: Projection | None) 
 
 def _refuse_unknown(model: Any, name: str) -> None:
     compat.install()
-    from timm.layers import Attention, Mlp
+    from timm.layers.attention import Attention
+    from timm.layers.mlp import Mlp
     from timm.models.vision_transformer import Block as TimmBlock
     from timm.models.vision_transformer import VisionTransformer
 
     if type(model) is not VisionTransformer:
         raise AVCoreError(f"'{name}' is a timm {type(model).__name__}, which this backbone family does not know.")
+    block: Any
     for block in model.blocks:
         known = type(block) is TimmBlock and type(block.attn) is Attention and type(block.mlp) is Mlp
         if not known or not isinstance(block.attn.norm, nn.Identity) or block.attn.gate is not None:

@@ -2,11 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avcore.errors import AVCoreError
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 __all__ = ["load_file", "read_tensors"]
 
@@ -37,7 +41,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def load_file(model: nn.Module, path: Path, *, setting: str) -> None:
+def load_file(model: "VisionTransformer", path: Path, *, setting: str) -> None:
     """Load a file strictly into a timm Vision Transformer without classifier.
 
     The file's classifier is left out, since avcore's heads take its place; timm's own filter resizes position vectors
