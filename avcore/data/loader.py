@@ -48,7 +48,7 @@ class ClipLoader:
         seed: of the order and of the pairs of ``sound="swapped"``.
         workers: processes that load; 0 loads in this one.
         cache: root of the clip cache, None for the default.
-        drop_last: leave out a last batch of fewer clips.
+        drop_last: leave out a last batch of fewer clips, unless it is the only one.
         sound: ``own``; ``swapped``, that of another clip of the split, of another `Clip.group` where clips have groups,
             the same one in every epoch; ``mute``, zeros.
 
@@ -76,8 +76,8 @@ class ClipLoader:
             raise AVCoreError(f"There is no split '{split}' here, only {known}.{did_you_mean(split, dataset.splits)}")
         self.clips = list(dataset.clips(split))
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
-        if not self.clips or len(self) == 0:
-            raise AVCoreError(f"Split '{split}' has {len(self.clips)} clips, which make no batch of {batch_size}.")
+        if not self.clips:
+            raise AVCoreError(f"Split '{split}' has 0 clips.")
         if len({clip.seconds for clip in self.clips}) > 1:
             short, long = (pick(self.clips, key=lambda clip: clip.seconds) for pick in (min, max))
             raise AVCoreError(
@@ -107,7 +107,7 @@ class ClipLoader:
     def __len__(self) -> int:
         """Batches of an epoch."""
         full, rest = divmod(len(self.clips), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return full + (rest > 0 and not (self.drop_last and full))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""

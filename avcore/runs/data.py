@@ -64,6 +64,8 @@ class RunData:
             audio_rate=None if model.sound is None else model.sound.rate,
             batch_size=config.train.batch_size if train else config.train.eval_batch_size,
             shuffle=train,
+            # Clips that only pad a batch would enter the running statistics of a head.
+            drop_last=train,
             seed=config.seed,
             workers=config.data.workers,
             cache=config.data.cache,

@@ -113,6 +113,8 @@ def measure(model: Student, frames: Tensor, labels: Tensor, image_NTF: Tensor, k
         shares = patch_shares(label)
         best = kind.argmax(-1)
         covered, empty = shares[..., 1:].amax(-1) >= 0.5, shares[..., 0] == 1
+        mostly = shares[..., 1:].amax(-1) >= 0.75
+        note("patch_kind_on_mostly_covered", best[mostly] == 1 + shares[..., 1:].argmax(-1)[mostly])
         note("patch_kind_on_objects", best[covered] == 1 + shares[..., 1:].argmax(-1)[covered])
         note("patch_kind_on_background", best[empty] == 0)
         note("quarter_patch_cover", (fine > 0) == (patch_cover(label) > 0.5))
