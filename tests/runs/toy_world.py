@@ -182,10 +182,10 @@ class Listen(Task):
 
 
 def render(task: str, cache: Path, progress: Callable[[int, int], None] | None = None, seed: int = 0) -> Path:
-    """Ten clips for training and six for each other split, half of which hum."""
+    """Twelve clips for training and six for each other split, half of which hum."""
     root = Path(cache) / f"toy-world-{seed}"
     draws = np.random.default_rng(seed)
-    for split, clips in (("train", 10), ("val", 6), ("test", 6)):
+    for split, clips in (("train", 12), ("val", 6), ("test", 6)):
         folder = root / split
         folder.mkdir(parents=True, exist_ok=True)
         for clip in range(clips):

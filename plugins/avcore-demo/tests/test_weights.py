@@ -34,6 +34,5 @@ def test_the_weights_are_small_and_good() -> None:
     record = json.loads((WEIGHTS / "demo_vit.json").read_text())
     # Patches half covered count as objects here: a few of them are taken for background.
     assert record["accuracy"]["patch_kind_on_objects"] > 90
-    assert record["accuracy_of_a_linear_probe"]["patch_kind_cover_75"] > 95
     assert record["accuracy"]["sound_single_class_token"] > 95
     assert set(record["filter_bank"]) >= {"mean", "std"}
