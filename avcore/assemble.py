@@ -253,8 +253,8 @@ def _check_needs(spec: PartSpec, settings: Any, layouts: Mapping[str, StreamLayo
         if not _meets(need, layouts):
             found = ", ".join(f"{stream}: {_describe(layout)}" for stream, layout in layouts.items())
             raise AVCoreError(
-                f"Part '{spec.name}' needs {need.value}, but this run has {found}: choose other backbones or streams or "
-                f"leave the part out (--prompts none, --fusion none)."
+                f"Part '{spec.name}' needs {need.value}, but this run has {found}: choose other backbones or streams, "
+                f"or leave the part out (--prompts none, --fusion none)."
             )
 
 

@@ -70,8 +70,9 @@ class ImageGeometry:
 class AudioGeometry:
     """Sound as a backbone takes it: a log-mel picture of each segment, time x mel.
 
-    The Kaldi filter bank of ``methods.md`` §1.4: ``rate`` Hz, ``mel_bins`` bands, one frame every ``shift_ms`` ms,
-    normalised as (value - mean) / (2 * std), then zero-padded or cut to ``frames`` rows.
+    The Kaldi filter bank of AST (arXiv:2104.01778), as LAVISH feeds it to image backbones: ``rate`` Hz, ``mel_bins``
+    bands, one frame every ``shift_ms`` ms, normalised as (value - mean) / (2 * std), then zero-padded or cut to
+    ``frames`` rows.
     """
 
     rate: int = 16000
@@ -244,10 +245,10 @@ class BackboneSpec(Spec):
     """A family of frozen encoders.
 
     Attributes:
-        presets: the named members, each with the arguments that ``build`` takes for it.
+        presets: the named members, each with what ``build`` and readers want to know of it.
         patterns: shell patterns of further names that ``build`` may know (``"vit_*"``).
 
-    ``build(config, name=..., preset=..., segments=...)`` follows `avcore.backbones.BackboneBuilder`.
+    ``build(settings, name=..., preset=...)`` follows `avcore.backbones.BackboneBuilder`.
     """
 
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

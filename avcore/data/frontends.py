@@ -19,7 +19,7 @@ from avcore.tasks import Windows
 
 __all__ = ["FilterBank", "ImageFrontEnd"]
 
-# Kaldi's defaults (``tasks.md`` §2.1).
+# Kaldi's defaults.
 FRAME_SECONDS = 0.025
 PRE_EMPHASIS = 0.97
 LOW_HZ = 20.0
@@ -39,7 +39,7 @@ class _FrontEnd(nn.Module):
 
 
 class ImageFrontEnd(_FrontEnd):
-    """Pictures normalised as (value / 255 - mean) / std (``methods.md`` §1.4)."""
+    """Pictures normalised as (value / 255 - mean) / std."""
 
     mean: Tensor
     std: Tensor
@@ -55,7 +55,7 @@ class ImageFrontEnd(_FrontEnd):
 
 
 class FilterBank(_FrontEnd):
-    """Kaldi's log-mel filter bank of each segment, for all clips of a batch at once (``tasks.md`` §2.1).
+    """Kaldi's log-mel filter bank of each segment, for all clips of a batch at once, as AST and LAVISH use it.
 
     The mean of the whole clip is removed, T windows are cut out of it, and each becomes a picture time x mel: frames of
     25 ms without their mean, pre-emphasis 0.97, Hann window, power spectrum of the next power of two, triangular mel

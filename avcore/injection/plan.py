@@ -2,7 +2,7 @@
 
 Equal depths pair 1:1. Otherwise the blocks of a stage are paired by spreading the shallower stream's blocks evenly
 over the deeper one's: of stages with ``long`` and ``short`` blocks, short block j runs at the last of its share of the
-long ones (``methods.md`` §4.1, §10.5). Where one stream rests, the other runs alone.
+long ones, as DG-SCT (arXiv:2311.05152) does. Where one stream rests, the other runs alone.
 """
 
 from collections.abc import Sequence

@@ -35,6 +35,7 @@ SETTINGS = (
 
 
 def main() -> None:
+    """Train both, score both, write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)

@@ -23,7 +23,7 @@ def test_equal_depths_pair_one_to_one() -> None:
 def test_twelve_pairs_of_swin_and_htsat() -> None:
     plan = make_plan(layout(2, 2, 18, 2), layout(2, 2, 6, 2))
     assert len(plan) == 24
-    # methods.md §10.5
+    # The 12 pairs of DG-SCT.
     assert [visual for visual, _ in pairs(plan)] == [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 22, 23]
     assert [audio for _, audio in pairs(plan)] == list(range(12))
 

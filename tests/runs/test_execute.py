@@ -13,7 +13,7 @@ from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.loop import NonFiniteError
 from avcore.errors import AVCoreError
 
-# DESIGN: the keys of results.json; below them what this library adds.
+# The promised keys of results.json; below them what this library adds.
 KEYS = [
     "task", "dataset", "protocol", "method", "prompts", "fusion", "visual", "audio", "seed", "metrics", "params",
     "seconds", "peak_bytes", "versions", "commit", "status",

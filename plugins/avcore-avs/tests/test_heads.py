@@ -153,7 +153,7 @@ def test_sound_matters_and_its_absence_is_the_visual_ablation() -> None:
 
 
 def test_counts_of_lavish_and_dg_sct() -> None:
-    """``tasks.md`` §5.1: LAVISH adds 1,291,392 to the decoder, DG-SCT's maps are 738,304 and its ASPP is unused."""
+    """LAVISH adds 1,291,392 to the decoder, DG-SCT's maps are 738,304 and its ASPP is unused."""
     swin, sound = layout((192, 384, 768, 1536), (48, 24, 12, 6)), layout((1536,), (6,))
     with torch.device("meta"):
         lavish = AVSHead(AVSHeadConfig(), swin, sound, AVSTask(AVSTaskConfig()))

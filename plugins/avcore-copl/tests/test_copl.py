@@ -49,7 +49,7 @@ def sizes(model: AVModel) -> dict[str, int]:
 
 
 VIT_L = "vit_large_patch16_224.augreg_in21k"
-# methods.md §5.4, reading C, ViT-L/16.
+# Reading C of the published counts (docs/methods/copl.md), ViT-L/16.
 AVE = {"M^g": 40_960, "M^f": 491_520, "latents": 163_840, "bank": 81_920, "F": 4_204_544}
 
 
@@ -175,8 +175,8 @@ def test_carried_global_rows_start_once_and_flow_on() -> None:
     assert first.rows.shape == (4, 1, 8)
     at.carried = torch.randn(4, 3, 8)
     assert layer.attention(torch.zeros(4, 5, 8), at).carry is at.carried  # type: ignore[arg-type]
-    with pytest.raises(AVCoreError, match="needs global_scope=input"):
-        Rows(RowsSettings(global_flow="carry", global_scope="block"), layout)
+    with pytest.raises(ValueError, match="global_scope must be 'input' when rows are carried"):
+        RowsSettings(global_flow="carry", global_scope="block")
 
 
 def test_unpaired_blocks_run_without_rows_unless_asked() -> None:
@@ -255,6 +255,20 @@ def test_consistency_is_left_out_for_unequal_widths_and_weight_zero() -> None:
     assert Coupling(CouplingSettings(consistency_weight=0.0), stream(), stream()).losses(features(5, 5)) == {}
     with pytest.raises(AVCoreError, match="use auto"):
         Coupling(CouplingSettings(consistency="pooled"), stream(8), stream(6)).losses(features(5, 5, 6))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rows.length=-3", "parts.copl.rows.length must be 0 or more"),
+        ("coupling.reduction=0", "parts.copl.coupling.reduction must be 1 or more"),
+        ("coupling.last=99", "last=99, but there are 24 blocks"),
+        ("coupling.consistency=tokens", "compares 197 with 49 tokens: use auto, pooled or mean"),
+    ],
+)
+def test_settings_out_of_range_are_named(registry: Registry, data_root: str, setting: str, message: str) -> None:
+    with pytest.raises(AVCoreError, match=message):
+        make(registry, data_root, VIT_L, f"parts.copl.{setting}")
 
 
 def test_the_whole_model_trains_every_parameter_of_copl(registry: Registry, data_root: str) -> None:

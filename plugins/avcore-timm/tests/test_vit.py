@@ -214,3 +214,5 @@ def test_unknown_models_are_refused_by_name() -> None:
         build(ViTSettings(weights="random"), name="vit_tiny_patch16_244", preset=None)
     with pytest.raises(AVCoreError, match="does not know"):
         build(ViTSettings(weights="random"), name="vit_relpos_small_patch16_224", preset=None)
+    with pytest.raises(AVCoreError, match="embeds pictures by a HybridEmbed"):
+        build(ViTSettings(weights="random"), name="vit_tiny_r_s16_p8_224", preset=None)

@@ -13,7 +13,7 @@ DECODER_STAGES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class AVSHeadConfig:
-    """The reference decoder behind linear maps from the backbone's taps (``tasks.md`` §5.1).
+    """The reference decoder behind linear maps from the backbone's taps.
 
     The taps are resized to 1/4, 1/8, 1/16 and 1/32 of ``size``. ``projected`` may be empty: then the taps go straight
     to ``width`` channels, without dilated convolutions (DG-SCT). ``skip_unsupervised`` changes neither loss nor
@@ -45,7 +45,7 @@ class AVSHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AVSTaskConfig:
-    """Single-source segmentation, S4 (``tasks.md`` §5.2, §5.3)."""
+    """Single-source segmentation, S4."""
 
     supervised_frames: Literal["first", "all"] = "first"  # frames of a clip that enter the loss, where labelled
     avm_weight: float = 0.0  # weight of the audio-visual matching loss; 0 leaves it out
@@ -69,7 +69,7 @@ class MS3TaskConfig(AVSTaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AVSDataConfig(ClipSettings):
-    """How clips in AVSBench's layout are read: a frame each second, LAVISH's windows of sound (``tasks.md`` §2.1)."""
+    """How clips in AVSBench's layout are read: a frame each second, LAVISH's windows of sound."""
 
     size: int = 224  # side to which masks are resized, px; equal to head.size
     segments: int = 5  # frames of a clip, one each second

@@ -1,4 +1,4 @@
-"""Readers of AVSBench's layouts (``tasks.md`` §1.3): S4 (``Single-source``) and MS3 (``Multi-sources``).
+"""Readers of AVSBench's layouts: S4 (``Single-source``) and MS3 (``Multi-sources``).
 
 Both hold frames and masks as numbered pictures, one a second, and a wav file for each clip. The log-mel pickles of the
 original, made for VGGish, are not read.

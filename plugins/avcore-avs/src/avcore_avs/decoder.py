@@ -1,6 +1,6 @@
 """AVSBench's decoder: dilated convolutions, TPAVI, top-down fusion, prediction.
 
-Zhou et al., ECCV 2022 (arXiv:2207.05042), as the published code has it (``tasks.md`` §5.1).
+Zhou et al., ECCV 2022 (arXiv:2207.05042), as the published code has it.
 
 Shape letters: B clips, T frames, M = B*T, C channels, N = T*Y*X positions of a clip, Y and X rows and columns.
 """

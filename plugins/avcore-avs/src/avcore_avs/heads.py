@@ -1,4 +1,4 @@
-"""`AVSHead`: the backbone's maps and sound to masks, as LAVISH feeds AVSBench's decoder (``tasks.md`` §5.1).
+"""`AVSHead`: the backbone's maps and sound to masks, as LAVISH feeds AVSBench's decoder.
 
 Shape letters: B clips, T frames, M = B*T, N tokens, D width of a backbone, Y and X rows and columns.
 """

@@ -1,4 +1,4 @@
-"""Losses of AVSBench (``tasks.md`` §5.2). Plain functions of tensors; `AVSHead.loss` calls them.
+"""Losses of AVSBench. Plain functions of tensors; `AVSHead.loss` calls them.
 
 Shape letters: B clips, T frames, M = B*T, C channels, Y and X rows and columns.
 """

@@ -1,4 +1,4 @@
-"""M_J and M_F of AVSBench with every quirk (``tasks.md`` §5.3), and the same without the quirks.
+"""M_J and M_F of AVSBench with every quirk, and the same without the quirks.
 
 The functions return fractions for frames; `AVSMetrics` gathers clips and returns percentages.
 Shape letters: B clips, T frames, M frames, Y and X rows and columns, K = 255 thresholds.

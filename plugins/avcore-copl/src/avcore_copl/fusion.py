@@ -27,6 +27,9 @@ class Coupling(Fusion):
 
     def layer(self, pair: PairLayout) -> "CouplingLayer | None":
         """A layer at the last ``last`` pairs, or at the pairs of the last ``last`` stages."""
+        units = pair.pairs if self.config.unit == "blocks" else pair.visual.stages
+        if self.config.last > units:
+            raise AVCoreError(f"parts.copl.coupling.last={self.config.last}, but there are {units} {self.config.unit}.")
         first_stage = pair.visual.stages - self.config.last
         inside = pair.from_end <= self.config.last if self.config.unit == "blocks" else pair.visual.stage >= first_stage
         if not inside:
@@ -55,8 +58,14 @@ class Coupling(Fusion):
                 f"parts.copl.coupling.consistency={how} compares vectors of {visual.tokens.shape[-1]} with "
                 f"{audio.tokens.shape[-1]} components: use auto, which leaves the loss out when widths differ."
             )
+        equal_counts = visual.tokens.shape[1] == audio.tokens.shape[1]
+        if how == "tokens" and not equal_counts:
+            raise AVCoreError(
+                f"parts.copl.coupling.consistency=tokens compares {visual.tokens.shape[1]} with "
+                f"{audio.tokens.shape[1]} tokens: use auto, pooled or mean."
+            )
         if how == "auto":
-            how = "tokens" if visual.tokens.shape[1] == audio.tokens.shape[1] else "pooled"
+            how = "tokens" if equal_counts else "pooled"
         if how == "tokens":
             return visual.tokens, audio.tokens
         if how == "mean":

@@ -6,7 +6,7 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, G = L_g global r
 import torch
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Edit, Prompt, PromptLayer
+from avcore import Edit, Prompt, PromptLayer
 from avcore.injection import BlockView
 from avcore.specs import BlockLayout, StreamLayout
 from avcore_copl.settings import RowsSettings
@@ -22,8 +22,6 @@ class Rows(Prompt):
 
     def __init__(self, config: RowsSettings, stream: StreamLayout) -> None:
         super().__init__(config, stream)
-        if config.global_flow == "carry" and config.global_scope != "input":
-            raise AVCoreError("parts.copl.rows.global_flow=carry needs global_scope=input: what is carried is one set.")
         self.config = config
         self.stream = stream
         widths = {"input": {"input": stream.stages[0].width}, "stage": _stage_widths(stream), "block": {}}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avcore.config import require
 from avcore.specs import Need
 
 __all__ = ["CouplingSettings", "RowsSettings", "coupling_needs", "rows_needs"]
@@ -31,6 +32,17 @@ class RowsSettings:
         default=None, metadata={"help": "attention bias of the rows; none takes the backbone's neutral value"}
     )
     std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation"})
+
+    def __post_init__(self) -> None:
+        require(self.length >= 0, "length", self.length, "0 or more")
+        require(self.std >= 0, "std", self.std, "0 or more")
+        carries = self.global_flow == "carry" and self.length > 0
+        require(
+            not carries or self.global_scope == "input",
+            "global_scope",
+            self.global_scope,
+            "'input' when rows are carried",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +74,14 @@ class CouplingSettings:
         default=0.005, metadata={"help": "lambda, weight of the consistency loss; 0 switches it off"}
     )
     std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation of L_m, bank and P_m"})
+
+    def __post_init__(self) -> None:
+        for key in ("length", "last", "reduction"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        require(self.bank_length >= 0, "bank_length", self.bank_length, "0 or more")
+        require(self.latents is None or self.latents >= 1, "latents", self.latents, "1 or more, or null")
+        require(self.consistency_weight >= 0, "consistency_weight", self.consistency_weight, "0 or more")
+        require(self.std >= 0, "std", self.std, "0 or more")
 
 
 def rows_needs(settings: RowsSettings) -> frozenset[Need]:

@@ -216,7 +216,7 @@ class PictureTower(ViTTower):
 
 
 class SoundTower(ViTTower):
-    """Log-mel pictures through the same patch embedding (``methods.md`` §1.4, §3.5, §6.3)."""
+    """Log-mel pictures through the same patch embedding (LAVISH, arXiv:2212.07983; STG-CMA)."""
 
     positions_1ND: Tensor
     kernel: Tensor | None
@@ -296,6 +296,7 @@ def _refuse_unknown(model: Any, name: str) -> None:
     compat.install()
     from timm.layers.attention import Attention
     from timm.layers.mlp import Mlp
+    from timm.layers.patch_embed import PatchEmbed
     from timm.models.vision_transformer import Block as TimmBlock
     from timm.models.vision_transformer import VisionTransformer
 
@@ -307,5 +308,9 @@ def _refuse_unknown(model: Any, name: str) -> None:
         if not known or not isinstance(block.attn.norm, nn.Identity) or block.attn.gate is not None:
             kinds = f"{type(block).__name__} with {type(block.attn).__name__} and {type(block.mlp).__name__}"
             raise AVCoreError(f"'{name}' has timm blocks of a kind that this backbone family does not know ({kinds}).")
+    if type(model.patch_embed) is not PatchEmbed:
+        raise AVCoreError(
+            f"'{name}' embeds pictures by a {type(model.patch_embed).__name__}, which this family does not know."
+        )
     if model.attn_pool is not None or model.pos_embed is None:
         raise AVCoreError(f"'{name}' pools by attention or has no position table, which this family does not know.")
