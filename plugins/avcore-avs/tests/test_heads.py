@@ -207,3 +207,11 @@ def test_refusals() -> None:
 def test_settings_out_of_range_are_named(settings: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         AVSHeadConfig(**settings)
+
+
+def test_a_decoder_that_does_not_listen_allocates_nothing_for_sound() -> None:
+    head, features = make(replace(SMALL, tpavi_stages=()))
+    assert head.audio_projection is None
+    assert not any("tpavi" in name or "audio" in name for name, _ in head.named_parameters())
+    total(head.loss(head(features), batch())).backward()
+    assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []

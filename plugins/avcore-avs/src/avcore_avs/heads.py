@@ -55,12 +55,14 @@ class AVSHead(Head):
         self.projections = nn.ModuleList(
             nn.Linear(stage.width, count) for stage, count in zip(visual.tapped, channels, strict=True)
         )
-        self.audio_projection = None if audio is None else nn.Linear(audio.width, config.audio_width)
+        # Without TPAVI nothing would take the audio vector.
+        heard = audio if config.tpavi_stages else None
+        self.audio_projection = None if heard is None else nn.Linear(heard.width, config.audio_width)
         self.decoder = AVSDecoder(
             config.projected or None,
             config.width,
             tpavi_stages=config.tpavi_stages,
-            audio_width=None if audio is None else config.audio_width,
+            audio_width=None if heard is None else config.audio_width,
             output_widths=config.output_widths,
         )
         self.unused_in_reference = self.decoder.unused_in_reference + self._left_out(audio)
