@@ -6,6 +6,7 @@ fails when it is asked for; ``"distribution:name"`` chooses.
 
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -27,6 +28,9 @@ __all__ = ["BackboneTable", "PartKind", "Registry", "Table", "load_registry"]
 
 SpecT = TypeVar("SpecT", bound=Spec)
 PartKind = Literal["prompts", "fusion"]
+
+NEAR = 5
+"""Presets that the message about an unknown backbone lists."""
 
 
 class Table(Generic[SpecT]):
@@ -95,8 +99,7 @@ class Table(Generic[SpecT]):
         return AVCoreError(f"The {self.noun} '{name}' is offered by {' and by '.join(listed)}: write {choice}.")
 
     def _unknown(self, name: str, choices: Iterable[str]) -> AVCoreError:
-        listed = ", ".join(self.names()) or "none installed"
-        message = f"Unknown {self.noun} '{name}'.{did_you_mean(name, choices)} Available: {listed}."
+        message = f"Unknown {self.noun} '{name}'.{did_you_mean(name, choices)} {self._available(name)}"
         for state in ("broken", "blocked"):
             named = [f"{plugin.distribution} ({plugin.error})" for plugin in self._plugins if plugin.state == state]
             if named:
@@ -106,6 +109,10 @@ class Table(Generic[SpecT]):
             if plugin.traceback:
                 error.add_note(f"Plugin {plugin.distribution} is broken:\n{plugin.traceback}")
         return error
+
+    def _available(self, name: str) -> str:
+        """What there is, for the message about an unknown ``name``."""
+        return f"Available: {', '.join(self.names()) or 'none installed'}."
 
 
 class BackboneTable(Table[BackboneSpec]):
@@ -139,6 +146,16 @@ class BackboneTable(Table[BackboneSpec]):
         if others:
             raise self._ambiguous(bare, [distribution for distribution, _ in (first, *others)])
         return first[1], first[1].presets.get(bare)
+
+    def _available(self, name: str) -> str:
+        """The presets most like ``name``, and the families."""
+        presets = {preset for spec in self for preset in spec.presets}
+        if not presets:
+            return super()._available(name)
+        bare = name.rpartition(":")[2]
+        near = sorted(presets, key=lambda preset: (-SequenceMatcher(None, bare, preset).ratio(), preset))[:NEAR]
+        families = ", ".join(self.names())
+        return f"Nearest presets: {', '.join(near)}. Families ('avcore plugins show FAMILY' lists all): {families}."
 
 
 class Registry:

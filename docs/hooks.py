@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 HOOKS = "avcore.hookspecs"
-RECORDS = ("avcore.specs", "avcore.tasks", "avcore.injection.parts", "avcore.injection.views")
+RECORDS = ("avcore.specs", "avcore.tasks", "avcore.injection.parts", "avcore.injection.views", "avcore.backbones.base")
 PAGE = "contract.md"
 
 SECTION = re.compile(r"^(Attributes|Args|Returns|Raises|Yields|Example|Examples):$")

@@ -5,7 +5,7 @@ import pytest
 
 from avcore.discovery import LoadedPlugin
 from avcore.errors import AVCoreError
-from avcore.registry import Registry, load_registry
+from avcore.registry import NEAR, Registry, load_registry
 from avcore.specs import BackboneSpec, DatasetSpec, PromptSpec
 
 MakePlugin = Callable[..., Any]
@@ -25,6 +25,20 @@ def test_unknown_names_get_the_near_miss_and_the_list(fake_registry: Registry) -
         AVCoreError, match=r"Unknown prompt 'm.row'. Did you mean 'm.rows'\? Available: m.deep, m.rows."
     ):
         fake_registry.prompts["m.row"]
+
+
+def test_an_unknown_backbone_gets_presets_near_it_first(make_plugin: MakePlugin) -> None:
+    presets = {f"swin_{size}_window{window}": {} for size in ("tiny", "base", "large") for window in (7, 12)}
+    swin = BackboneSpec(name="toyswin", build="toy:build", presets=presets)
+    other = BackboneSpec(name="toyvit", build="toy:build", presets={"vit_a": {}})
+    registry = Registry.from_modules({"toy": make_plugin(backbones=[swin, other])})
+    with pytest.raises(AVCoreError) as caught:
+        registry.backbones.find("swin_base_x")
+    nearest = str(caught.value).partition("Nearest presets: ")[2].partition(". Families")[0].split(", ")
+    assert len(nearest) == NEAR
+    assert set(nearest[:2]) == {"swin_base_window7", "swin_base_window12"}
+    assert "vit_a" not in nearest
+    assert str(caught.value).endswith(": toyswin, toyvit.")
 
 
 def test_unknown_names_mention_broken_and_blocked_plugins() -> None:

@@ -1,17 +1,18 @@
 """The command line: a group whose commands are imported when they are called.
 
-``avcore --help`` imports click and this file only: no torch and no plugin. Mistakes of the user (`AVCoreError`) become
-one line on stderr and exit code 2.
+``avcore --help`` imports click and no more than this package: no torch and no plugin. Mistakes of the user
+(`AVCoreError`, wrong usage) become one line on stderr and exit code 2.
 """
 
 import importlib
 import os
 import warnings
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.cli.usage import Refusal, UsageGroup
+from avcore.errors import AVCoreError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -27,16 +28,7 @@ COMMANDS = {
 """Command -> where it lives, and its line in the help."""
 
 
-class _Refusal(click.ClickException):
-    """An `AVCoreError` on its way to the terminal: one line, exit code 2."""
-
-    exit_code = 2
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"avcore: error: {' '.join(self.message.split())}", file=file, err=file is None)
-
-
-class _LazyGroup(click.Group):
+class _LazyGroup(UsageGroup):
     """Knows its commands by name and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -49,14 +41,6 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = did_you_mean(args[0], COMMANDS)
-            raise AVCoreError(f"Unknown command '{args[0]}'.{near} Commands: {', '.join(COMMANDS)}.")
-        return super().resolve_command(ctx, args)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -65,7 +49,7 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except AVCoreError as error:
-            raise _Refusal(str(error)) from error
+            raise Refusal(str(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
 
@@ -85,6 +69,7 @@ def _warning_line(
 
 
 @click.group(
+    "avcore",
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b

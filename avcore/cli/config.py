@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from avcore.cli.options import config_options, resolve_from_options
+from avcore.cli.usage import UsageGroup
 from avcore.config.leaves import flatten
 
 __all__ = ["config"]
 
 
-@click.group()
+@click.group(cls=UsageGroup)
 def config() -> None:
     """Look at the configuration of a run."""
 
@@ -23,14 +24,14 @@ def config() -> None:
 def show(as_yaml: bool, as_json: bool, **given: Any) -> None:
     """Print each setting with its value and the layer that it comes from.
 
-    Takes the options of 'avcore run' and trains nothing. Later layers win: default, task, method, recipe, dataset,
-    file (--config), option, --set.
+    Takes the options of 'avcore run', shows what it would use, the same data set too, and trains nothing. Later layers
+    win: default, task, method, recipe, dataset, file (--config), option, --set.
 
     \b
     Example:
       avcore config show --plugin copl --task avs --set optim.lr=1e-4
     """  # noqa: D301 - click's mark for unwrapped lines
-    resolved = resolve_from_options(need_data=given["data"] is not None, **given)
+    resolved = resolve_from_options(**given)
     if as_yaml:
         click.echo(resolved.yaml(), nl=False)
         return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from avcore.cli.usage import UsageGroup
 from avcore.config import resolve_config
 from avcore.registry import load_registry
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["data"]
 
 
-@click.group()
+@click.group(cls=UsageGroup)
 def data() -> None:
     """Look at a data set on disk."""
 

@@ -20,6 +20,7 @@ def params(directory: str | None, file: str | None, as_json: bool, **given: Any)
     """Count the parameters of a model, or of the model of a RUN: by stream, part and head, beside published counts.
 
     Takes the options of 'avcore run'. No weights and no data are read, so that a model of any size can be counted.
+    Where no data are named, a recipe is counted as published, not with the sizes of the demo.
 
     \b
     Examples:

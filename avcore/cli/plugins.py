@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from avcore.cli.usage import UsageGroup
 from avcore.config import describe, load_recipe, plain, recipes_of
 from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
 from avcore.errors import AVCoreError, did_you_mean
@@ -18,7 +19,7 @@ __all__ = ["plugins"]
 _NOUNS = {"fusions": "fusion", "datasets": "data set"}
 
 
-@click.group()
+@click.group(cls=UsageGroup)
 def plugins() -> None:
     """List, show and check what is installed."""
 

@@ -15,7 +15,6 @@ __all__ = ["run"]
 @config_options
 @click.option("--out", metavar="DIR", help="Directory of the run, new or empty.  [default: runs/TASK-METHOD-TIME]")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds; report mean ± sd.")
-@click.option("--baseline/--no-baseline", default=None, help="Also train the head alone, to compare.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json; everything else goes to stderr.")
 def run(file: str | None, sets: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Train a method on a task, evaluate it, and write everything into a directory.

@@ -25,7 +25,7 @@ class OptimConfig:
     head_lr: float = 1e-4  # learning rate of the head
     betas: tuple[float, float] = (0.9, 0.999)  # decay of the running means of gradient and squared gradient
     eps: float = 1e-8  # added to the root of the squared gradient's mean
-    weight_decay: float = 0.0  # L2 term of adam, decoupled decay of adamw
+    weight_decay: float = 0.0  # L2 term of adam and sgd, decoupled decay of adamw
     schedule: Literal["constant", "step", "cosine"] = "constant"  # course of both learning rates after the warm-up
     warmup_epochs: float = 0.0  # epochs of linear rise from zero, fractions allowed
     step_epochs: int = 3  # schedule=step: epochs between two drops

@@ -36,6 +36,8 @@ _OWNED: Mapping[str, tuple[str, ...]] = {
     "head.name": ("head",),
     "data.dataset": ("data",),
 }
+# Keys in such a section that belong to the run, whatever is named.
+_SHARED = ("data.workers", "data.cache")
 # Names that decide which parts there are.
 _LISTING = ("method", "prompts", "fusion")
 
@@ -108,13 +110,13 @@ def resolve_config(
         "data.root": None if data is None else str(data),
         **(options or {}),
     }
-    user_layers = _without_replaced(
-        [
-            *([] if file is None else [_file_layer(file)]),
-            *(_option_layer(key, value) for key, value in dedicated.items() if value is not None),
-            *(_set_layer(text) for text in sets),
-        ]
-    )
+    given = [
+        *(_option_layer(key, value) for key, value in dedicated.items() if value is not None),
+        *(_set_layer(text) for text in sets),
+    ]
+    if file is not None:
+        given = [_without_demo(registry, _file_layer(file), given), *given]
+    user_layers = _without_replaced(given)
     user: Leaves = {}
     for leaves in user_layers:
         user = overlay(user, leaves)
@@ -215,12 +217,25 @@ def _without_replaced(layers: Sequence[Leaves]) -> list[Leaves]:
     return list(layers)
 
 
+def _without_demo(registry: "Registry", file: Leaves, later: Sequence[Leaves]) -> Leaves:
+    """Take the demo that a file names out of it where a later layer names a root: files, and so their own reader."""
+    roots = [leaves["data.root"].value for leaves in later if "data.root" in leaves]
+    name = file.get("data.dataset")
+    if name is None or name.value is None or not roots or roots[-1] is None:
+        return file
+    if any("data.dataset" in leaves for leaves in later):
+        return file
+    if not registry.datasets[coerce(str, name, "data.dataset")].demo:
+        return file
+    return {key: leaf for key, leaf in _released(file, "data.dataset").items() if key != "data.dataset"}
+
+
 def _released(leaves: Leaves, name: str) -> Leaves:
     owned = _OWNED.get(name, ())
     kept = {
         key: leaf
         for key, leaf in leaves.items()
-        if key == name or not any(key == own or key.startswith(f"{own}.") for own in owned)
+        if key == name or key in _SHARED or not any(key == own or key.startswith(f"{own}.") for own in owned)
     }
     if name in _LISTING:
         for key, leaf in kept.items():

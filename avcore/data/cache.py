@@ -29,15 +29,20 @@ from avcore.data.media import decode_audio, decode_frames, read_picture, segment
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip
 
-__all__ = ["ClipCache", "default_location"]
+__all__ = ["ClipCache", "cache_home", "default_location"]
 
 FORMAT = 1  # part of every name; to be raised whenever the same settings come to mean other bytes
 SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its timestamps
 
 
+def cache_home() -> Path:
+    """The folder of everything that can be made again: ``$AVCORE_CACHE``, else ``~/.cache/avcore``."""
+    return Path(os.environ.get("AVCORE_CACHE") or Path.home() / ".cache" / "avcore")
+
+
 def default_location() -> Path:
-    """``$AVCORE_CACHE``, else ``~/.cache/avcore``; clips lie in ``clips`` below it."""
-    return Path(os.environ.get("AVCORE_CACHE") or Path.home() / ".cache" / "avcore") / "clips"
+    """The folder of decoded clips: ``clips`` in `cache_home`."""
+    return cache_home() / "clips"
 
 
 class ClipCache:
@@ -46,11 +51,15 @@ class ClipCache:
     Args:
         root: the folder; made when it is first needed.
         segments: T, pictures of each clip.
+
+    Attributes:
+        decoded: how many entries this object had to make because they were not there.
     """
 
     def __init__(self, root: Path | None, *, segments: int) -> None:
         self.root = default_location() if root is None else Path(root)
         self.segments = segments
+        self.decoded = 0
         self._sources = _Sources(self.root / "sources.jsonl")
         self._checked: set[Path] = set()
 
@@ -106,6 +115,7 @@ class ClipCache:
             self._checked.add(path)
             return found
         made = make()
+        self.decoded += 1
         _save(path, made)
         return made
 

@@ -124,15 +124,14 @@ class ClipLoader:
             yield _checked(batch)
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Decode every clip of the split that the cache does not hold yet; ``progress(done, total)`` after each.
+        """Decode every clip of the split that the cache does not hold yet; ``progress(done, total)`` after each such.
 
         Raises:
             AVCoreError: a file is missing or cannot be read.
         """
         filler = _torch_loader(_Filler(self._reader), range(len(self.clips)), self._workers)
         for done, filled in enumerate(filler, start=1):
-            _checked(filled)
-            if progress is not None:
+            if _checked(filled) and progress is not None:
                 progress(done, len(self.clips))
 
     def _schedule(self, epoch: int) -> list[Request]:
@@ -232,14 +231,15 @@ class _Reader(TorchDataset[Batch | AVCoreError]):
         return {name: torch.stack([target[name] for target in targets]) for name in targets[0]}
 
 
-class _Filler(TorchDataset[AVCoreError | None]):
-    """Puts single clips into the cache."""
+class _Filler(TorchDataset[AVCoreError | bool]):
+    """Puts single clips into the cache; False where it held them already."""
 
     def __init__(self, reader: _Reader) -> None:
         self.reader = reader
 
-    def __getitem__(self, index: int) -> AVCoreError | None:
+    def __getitem__(self, index: int) -> AVCoreError | bool:
         reader, clip = self.reader, self.reader.clips[index]
+        before = reader.cache.decoded
         try:
             if reader.size is not None:
                 reader.cache.frames(clip, reader.size)
@@ -247,7 +247,7 @@ class _Filler(TorchDataset[AVCoreError | None]):
                 reader.cache.audio(clip, reader.rate)
         except AVCoreError as error:
             return error
-        return None
+        return reader.cache.decoded > before
 
 
 def _checked(made: T | AVCoreError) -> T:

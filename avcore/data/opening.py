@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avcore.config import RunConfig
-from avcore.data.cache import default_location
+from avcore.data.cache import cache_home
 from avcore.errors import AVCoreError
 from avcore.registry import Registry
 from avcore.specs import resolve
@@ -37,7 +37,7 @@ def open_dataset(
     root = chosen.root
     if root is None and spec.provide:
         provide: Any = resolve(spec.provide)
-        root = Path(provide(config.task, chosen.cache or default_location().parent, progress))
+        root = Path(provide(config.task, chosen.cache or cache_home(), progress))
     if root is None:
         raise AVCoreError(f"Data set '{chosen.dataset}' needs a folder: name it with --data PATH.")
     dataset: Dataset = spec.load()(chosen.settings, root, task)

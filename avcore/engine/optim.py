@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from avcore.config import OptimConfig
 from avcore.errors import AVCoreError
@@ -91,14 +91,11 @@ def build_optimizer(groups: Mapping[str, Sequence[tuple[str, nn.Parameter]]], co
     for group in made:
         group["lr"] = group["base_lr"]
     devices = {parameter.device.type for named in groups.values() for _, parameter in named}
-    kind: type[Adam] = AdamW if config.optimizer == "adamw" else Adam
-    return kind(
-        made,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=devices <= {"cpu", "cuda"},
-    )
+    fused = devices <= {"cpu", "cuda"}
+    if config.optimizer == "sgd":
+        return SGD(made, momentum=config.betas[0], weight_decay=config.weight_decay, fused=fused)
+    kind: type[Adam] = {"adam": Adam, "adamw": AdamW}[config.optimizer]
+    return kind(made, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused)
 
 
 def set_learning_rates(optimizer: Optimizer, schedule: Schedule, step: int) -> None:

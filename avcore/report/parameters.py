@@ -66,7 +66,8 @@ class ParameterReport:
         """Tables for people: the components, then published counts beside ours with their sources.
 
         Args:
-            backbone: of the visual stream; a count published for another one (its ``visual``) is shown without ours.
+            backbone: of the visual stream; a count published for another one (its ``visual``) is shown without
+                ours and without its note.
         """
         rows: list[list[Cell]] = [
             [name, part.tensors, part.parameters, part.trainable] for name, part in self.parts.items()
@@ -89,6 +90,7 @@ class ParameterReport:
 
     def _render_published(self, entries: Sequence[Mapping[str, Any]], backbone: str | None) -> str:
         rows: list[list[Cell]] = []
+        notes = []
         for entry in entries:
             metric, visual = str(entry["metric"]), entry.get("visual")
             ours = self.count(metric)
@@ -96,7 +98,8 @@ class ParameterReport:
             comparable = visual is None or (backbone or "").partition(".")[0] == str(visual).partition(".")[0]
             shown: Cell = ours if not metric.endswith(MILLION) else ours / 1e6
             rows.append([metric, f"{entry['value']:,}", shown if comparable else None, visual, str(entry["source"])])
-        notes = [f"{entry['metric']}: {entry['note']}" for entry in entries if entry.get("note")]
+            if comparable and entry.get("note"):
+                notes.append(f"{metric}: {entry['note']}")
         return "\n".join([render_table(["count", "published", "ours", "backbone", "source"], rows), *notes])
 
 

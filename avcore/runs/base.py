@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from avcore.assemble import assemble
-from avcore.config import RunConfig, resolve_config
+from avcore.config import RunConfig, plain, resolve_config
 from avcore.config.recipes import parse_yaml
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.device import choose_device
@@ -19,7 +19,7 @@ from avcore.engine.randomness import isolated_randomness
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
-from avcore.runs.data import RunData
+from avcore.runs.data import RunData, open_files
 
 if TYPE_CHECKING:
     from avcore.report.predict import Prediction
@@ -83,7 +83,7 @@ class Run:
     def data(self) -> RunData:
         """The data set and its loaders."""
         if self._data is None:
-            self._data = RunData(self.config, self.registry, self.model)
+            self._data = RunData(self.config, self.model, *open_files(self.config, self.registry))
         return self._data
 
     def adopt(self, model: AVModel, data: RunData) -> None:
@@ -165,11 +165,12 @@ def load_run(
     Args:
         directory: of the run.
         checkpoint: ``best`` or ``latest``.
-        data: evaluate on other files than the run was trained on.
+        data: evaluate on other files than the run was trained on; after a run on the demo, files of a real data set.
         device: use another device than the run was trained on.
 
     Raises:
-        AVCoreError: there is no such run, its checkpoint is damaged, or a plugin that it needs is not installed.
+        AVCoreError: there is no such run, its checkpoint is damaged, or a plugin that it needs is not installed; or
+            ``data`` cannot be read, or only with other settings (sizes) than the model was trained for.
     """
     directory = Path(directory)
     file = directory / "config.yaml"
@@ -177,18 +178,19 @@ def load_run(
         raise AVCoreError(_no_run(directory))
     tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     registry = load_registry()
-    resolved = resolve_config(
-        registry,
-        file=tree if data is None else _without_demo(tree, registry),
-        data=data,
-        options={"device": device},
-        need_data=data is not None,
-    )
+    config = resolve_config(
+        registry, file=tree, data=data, options={"device": device}, need_data=data is not None
+    ).config
     results_file = directory / "results.json"
     results = read_json(results_file) if results_file.is_file() else {}
-    run = Run(directory, resolved.config, registry, results=results, checkpoint=checkpoint)
-    # Now, not at the first use, so that what is missing or damaged shows here.
-    run.load()
+    run = Run(directory, config, registry, results=results, checkpoint=checkpoint)
+    # All of it now, not at the first use, so that what is missing, damaged or does not fit shows here.
+    if data is None:
+        run.load()
+    else:
+        _refuse_other_settings(directory, tree, config)
+        dataset, root = open_files(config, registry)
+        run.adopt(run.load(), RunData(config, run.model, dataset, root))
     return run
 
 
@@ -201,9 +203,17 @@ def _no_run(directory: Path) -> str:
     return f"{directory} is not the directory of a run: it has no config.yaml."
 
 
-def _without_demo(tree: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The configuration with the demo taken out, so that the reader of the user's own files is found."""
-    data = dict(tree.get("data") or {})
-    if data.get("dataset") is None or not registry.datasets[data["dataset"]].demo:
-        return tree
-    return {**tree, "data": {key: data[key] for key in ("workers", "cache") if key in data}}
+def _refuse_other_settings(directory: Path, tree: dict[str, Any], config: RunConfig) -> None:
+    """Another reader has its own settings (sizes, segments, windows), and the model was made for those of its run."""
+    trained: dict[str, Any] = tree.get("data") or {}
+    used: dict[str, Any] = plain(config.data.settings)
+    differ = [key for key in used if key in trained and trained[key] != used[key]]
+    if not differ:
+        return
+    before, now = (", ".join(f"data.{key}={of[key]}" for key in differ) for of in (trained, used))
+    method = f"--plugin {config.method} " if config.method else ""
+    raise AVCoreError(
+        f"{directory} was trained on '{trained.get('dataset')}' with {before}; the files in {config.data.root} are "
+        f"read by '{config.data.dataset}' with {now}, which its model was not made for. Train on them first: "
+        f"avcore run {method}--task {config.task} --data {config.data.root}."
+    )

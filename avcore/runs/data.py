@@ -1,6 +1,7 @@
 """The data set of a run and the loaders of its splits."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from avcore.config import RunConfig
 from avcore.data.loader import ClipLoader, Sound
@@ -10,27 +11,34 @@ from avcore.engine.evaluate import split_and_sound
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
+from avcore.tasks import Dataset
 
-__all__ = ["RunData", "open_data"]
+__all__ = ["RunData", "open_data", "open_files"]
 
 
-class RunData:
-    """Opens the data set that a configuration names, and makes loaders that deliver what a model takes.
+def open_files(
+    config: RunConfig, registry: Registry, progress: Callable[[int, int], None] | None = None
+) -> tuple[Dataset, Path]:
+    """The data set that a configuration names and the root of its files; needs no model and no weights.
+
+    Args:
+        progress: called with (clips done, clips in all) while files are made.
 
     Raises:
         AVCoreError: the configuration names no data, or the files are not what the reader expects.
     """
+    task = registry.tasks[config.task].load()(config.task_options)
+    return open_dataset(config, registry, task, progress)
 
-    def __init__(
-        self,
-        config: RunConfig,
-        registry: Registry,
-        model: AVModel,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
+
+class RunData:
+    """Makes loaders of a data set, from `open_files`, that deliver what a model takes."""
+
+    def __init__(self, config: RunConfig, model: AVModel, dataset: Dataset, root: Path) -> None:
         self.config = config
         self.model = model
-        self.dataset, self.root = open_dataset(config, registry, model.task, progress)
+        self.dataset = dataset
+        self.root = root
         self._loaders: dict[tuple[str, bool], ClipLoader] = {}
 
     def split(self, name: str) -> tuple[str, Sound]:
@@ -73,12 +81,23 @@ class RunData:
         )
 
     def prepare(self, names: Iterable[str], display: Display) -> None:
-        """Decode every clip of the splits behind these names into the clip cache."""
+        """Decode every clip of the splits behind these names that the clip cache does not hold yet."""
         for split in dict.fromkeys(self.split(name)[0] for name in names):
-            loader = self.loader(split)
-            total = len(loader.clips)
-            with display.progress(f"reading {split}", total, every=max(1, total // 4)) as advance:
-                loader.prepare(lambda done, _total: advance(done, "clips"))
+            self._decode(split, display)
+
+    def _decode(self, split: str, display: Display) -> None:
+        loader = self.loader(split)
+        announced = False
+        with display.progress(f"reading {split}", len(loader.clips), every=None) as advance:
+
+            def decoded(done: int, total: int) -> None:
+                nonlocal announced
+                if not announced:
+                    display.line(f"reading {split} ({total} clips) into the clip cache")
+                announced = True
+                advance(done, "clips")
+
+            loader.prepare(decoded)
 
 
 def open_data(model: AVModel) -> RunData:
@@ -91,4 +110,4 @@ def open_data(model: AVModel) -> RunData:
     Raises:
         AVCoreError: the model does not say what it was made from, or the data are missing.
     """
-    return RunData(model.config, load_registry(), model)
+    return RunData(model.config, model, *open_files(model.config, load_registry()))

@@ -24,7 +24,7 @@ from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
-from avcore.runs.data import RunData
+from avcore.runs.data import RunData, open_files
 from avcore.runs.pictures import draw_example, save_pictures
 from avcore.runs.summary import DEMO, describe_config, describe_results
 
@@ -66,11 +66,15 @@ def execute(resolved: Resolved, registry: Registry, directory: Path, *, quiet: b
     with isolated_randomness(), determinism(config.deterministic):
         reset_peak(device)
         started = time.monotonic()
+        # Before the weights, which may have to be fetched: a wrong folder shows at once.
+        dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
+        for name in ("train", *config.train.evaluate):
+            dataset.clips(split_and_sound(name, dataset.splits)[0])
         model = build_model(config, registry)
         for notice in model.notices:
             display.line(notice)
         run = Run(directory, config, registry)
-        run.adopt(model, RunData(config, registry, model, display.quarters(f"making {config.data.dataset}")))
+        run.adopt(model, RunData(config, model, dataset, root))
         execution = _Execution(run, resolved, display, started)
         execution.start()
         status = "failed"
@@ -82,7 +86,8 @@ def execute(resolved: Resolved, registry: Registry, directory: Path, *, quiet: b
                 inner = execute(head_alone(resolved), registry, directory / "baseline", quiet=quiet, outer=False)
                 run.results["baseline"] = inner.results["metrics"]
             if outer:
-                display.line(f"\n{describe_results(run.results, execution.pictures)}\nrun: {directory}")
+                tables = describe_results(run.results, execution.pictures, seconds=time.monotonic() - started)
+                display.line(f"\n{tables}\nrun: {directory}")
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"

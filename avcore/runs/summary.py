@@ -22,10 +22,11 @@ def describe_config(config: RunConfig) -> str:
         f"visual {config.visual.backbone}; audio {audio}" if config.streams == "both" else f"{config.streams} only"
     )
     chosen = "val" if config.protocol == "clean" else "test"
+    epochs = config.train.epochs
     return (
         f"task {config.task} on {config.data.dataset}; {parts}\n"
         f"{streams}; {config.train.precision}; seed {config.seed}\n"
-        f"protocol {config.protocol}: {config.train.epochs} epochs, the best selected on {chosen}"
+        f"protocol {config.protocol}: {epochs} epoch{'' if epochs == 1 else 's'}, the best selected on {chosen}"
     )
 
 
@@ -44,8 +45,14 @@ def _names(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for scores in metrics.values() for name in scores))
 
 
-def describe_results(results: Mapping[str, Any], pictures: Sequence[str]) -> str:
-    """The final tables: scores for each sound and for the head alone, trained parameters, time, memory, pictures."""
+def describe_results(results: Mapping[str, Any], pictures: Sequence[str], *, seconds: float) -> str:
+    """The final tables: scores for each sound and for the head alone, trained parameters, time, memory, pictures.
+
+    Args:
+        results: the content of ``results.json``, whose ``seconds`` leave out the head alone.
+        pictures: where they lie.
+        seconds: s that the run and the head alone took together.
+    """
     names = _names(results["metrics"])
     rows = _score_rows(results["metrics"], names)
     rows += _score_rows(results["baseline"] or {}, names, ", head alone")
@@ -54,12 +61,13 @@ def describe_results(results: Mapping[str, Any], pictures: Sequence[str]) -> str
     if results["selected_on"] == "test":
         title += ", SELECTED ON TEST (protocol=paper)"
     parts = [[name, part["trainable"]] for name, part in results["params"]["parts"].items() if part["trainable"]]
+    both = f", {seconds:.0f} s with the head alone" if results["baseline"] else ""
     lines = [
         render_table(["split", *names], rows, title),
         "",
         render_table(["trained part", "parameters"], [*parts, ["all", results["params"]["trainable"]]]),
         "",
-        f"{results['seconds']:.0f} s, peak memory {results['peak_bytes'] / 2**20:,.0f} MiB",
+        f"{results['seconds']:.0f} s{both}, peak memory {results['peak_bytes'] / 2**20:,.0f} MiB",
     ]
     if pictures:
         lines.append(f"pictures: {', '.join(pictures)}")

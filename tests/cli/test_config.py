@@ -6,6 +6,7 @@ from click.testing import CliRunner, Result
 
 from avcore.cli import main
 from avcore.config import resolve_config
+from avcore.config.leaves import flatten
 from avcore.registry import Registry
 
 
@@ -28,6 +29,32 @@ def test_each_leaf_with_value_and_layer() -> None:
     assert lines["parts.m.rows.length"] == ["20", "recipe m/seg"]
     assert lines["visual.backbone"] == ['"toy_tiny"', "dataset seg-demo"]
     assert lines["optim.eps"] == ["1e-08", "default"]
+
+
+def test_the_data_set_is_the_one_that_a_run_would_take(
+    fake_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(*arguments: str) -> dict[str, object]:
+        result = show("--plugin", "m", "--task", "seg", "--json", *arguments)
+        return {key: row["value"] for key, row in json.loads(result.stdout).items()}
+
+    def run(**given: object) -> dict[str, object]:
+        return flatten(resolve_config(fake_registry, method="m", task="seg", **given).tree())
+
+    assert shown() == run()
+    assert shown()["data.dataset"] == "seg-demo"
+    assert shown("--data", str(tmp_path))["data.dataset"] == "seg-files"
+    assert shown("--baseline")["baseline"] is True
+    (tmp_path / "seg-files").mkdir()
+    monkeypatch.setenv("AVCORE_DATA", str(tmp_path))
+    assert shown() == run()
+    assert shown()["data.root"] == str(tmp_path / "seg-files")
+
+
+def test_no_data_is_the_error_of_a_run() -> None:
+    result = show("--plugin", "none", "--task", "cls", "--visual", "toy_tiny")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "No data for task 'cls'" in result.stderr
 
 
 def test_json() -> None:

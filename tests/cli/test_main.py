@@ -59,13 +59,39 @@ def test_every_command_exists(target: str) -> None:
     assert isinstance(getattr(importlib.import_module(module), name), click.Command)
 
 
-def test_unknown_commands_and_options() -> None:
-    result = invoke("plugin", "list")
-    assert result.exit_code == 2
-    assert result.stderr.startswith("avcore: error: Unknown command 'plugin'. Did you mean 'plugins'?")
-    result = invoke("plugins", "list", "--jsn")
-    assert result.exit_code == 2
-    assert "--json" in result.stderr
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "plugin list",
+            f"Unknown command 'plugin'. Did you mean 'plugins'? Commands: {', '.join(COMMANDS)}. 'avcore --help'",
+        ),
+        (
+            "plugins lst",
+            "Unknown command 'lst'. Did you mean 'list'? Commands: doctor, list, show. 'avcore plugins --help'",
+        ),
+        ("plugins list --jsn", "Unknown option '--jsn'. Did you mean '--json'? 'avcore plugins list --help'"),
+        ("run --sedes 2", "Unknown option '--sedes'. Did you mean '--seeds'? 'avcore run --help'"),
+        ("run --no-basline", "Unknown option '--no-basline'. Did you mean '--no-baseline'? 'avcore run --help'"),
+        ("--blok x run", "Unknown option '--blok'. Did you mean '--block'? 'avcore --help'"),
+        ("eval", "Missing argument 'RUN'. 'avcore eval --help'"),
+        ("plugins show", "Missing argument 'NAME'. 'avcore plugins show --help'"),
+        ("predict a b c", "Got unexpected extra argument (c). 'avcore predict --help'"),
+        ("run --seeds 0", "Invalid value for '--seeds': 0 is not in the range x>=1. 'avcore run --help'"),
+        ("run --seed", "Option '--seed' requires an argument. 'avcore run --help'"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: str, line: str) -> None:
+    result = invoke(*arguments.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"avcore: error: {line} shows how.\n"
+
+
+@pytest.mark.parametrize("group", ["", "config", "data", "plugins"])
+def test_a_group_alone_shows_its_help(group: str) -> None:
+    result = invoke(*group.split())
+    assert f"Usage: avcore {group}".rstrip() in result.output
+    assert "error" not in result.output
 
 
 def command_that_raises(error: BaseException) -> Callable[..., click.Command]:

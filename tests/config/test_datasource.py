@@ -82,3 +82,37 @@ def test_without_a_default_the_only_data_set_gives_the_clip_settings(fake_module
     del fake_modules["toy-demo"]
     registry = Registry.from_modules(fake_modules)
     assert resolved(registry, need_data=False).config.data.dataset == "seg-files"
+
+
+@pytest.fixture
+def demo_run(fake_registry: Registry, tmp_path: Path) -> Path:
+    """The configuration of a run on the demo, with settings beside it."""
+    file = tmp_path / "config.yaml"
+    sets = ["data.segments=4", "data.workers=3", "head.width=7"]
+    file.write_text(resolved(fake_registry, sets=sets).yaml())
+    return file
+
+
+@pytest.mark.parametrize("as_option", [True, False])
+def test_a_root_leaves_the_demo_of_a_file_behind(fake_registry: Registry, demo_run: Path, as_option: bool) -> None:
+    root = demo_run.parent
+    given: dict[str, Any] = {"data": root} if as_option else {"sets": [f"data.root={root}"]}
+    found = resolved(fake_registry, file=demo_run, **given)
+    data = found.config.data
+    assert (data.dataset, data.root, data.settings.segments) == ("seg-files", root, 10)
+    assert found.origins["data.dataset"] == "dataset seg-files"
+    assert (data.workers, found.config.head.settings.width) == (3, 7)
+
+
+def test_a_demo_that_is_named_again_or_alone_stays(fake_registry: Registry, demo_run: Path, tmp_path: Path) -> None:
+    sets = ["data.dataset=seg-demo"]
+    again = resolved(fake_registry, file=demo_run, data=tmp_path, sets=sets).config.data
+    assert (again.dataset, again.root, again.settings.segments) == ("seg-demo", tmp_path, 4)
+    alone = resolved(fake_registry, file=demo_run).config.data
+    assert (alone.dataset, alone.root, alone.settings.segments) == ("seg-demo", None, 4)
+
+
+def test_a_root_changes_nothing_else_of_a_file_with_a_real_data_set(fake_registry: Registry, tmp_path: Path) -> None:
+    tree = {"data": {"dataset": "seg-files", "root": "/nowhere", "size": 64}}
+    data = resolved(fake_registry, file=tree, data=tmp_path).config.data
+    assert (data.dataset, data.root, data.settings.size) == ("seg-files", tmp_path, 64)

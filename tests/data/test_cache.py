@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from avcore.data import cache as cache_module
-from avcore.data.cache import ClipCache, default_location
+from avcore.data.cache import ClipCache, cache_home, default_location
 from avcore.data.media import decode_audio, decode_frames, read_picture, segment_times
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip
@@ -158,8 +158,10 @@ def test_a_failure_leaves_nothing_behind(clip: Clip, tmp_path: Path, monkeypatch
 
 def test_the_default_place_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AVCORE_CACHE", raising=False)
-    assert default_location() == Path.home() / ".cache" / "avcore" / "clips"
+    assert cache_home() == Path.home() / ".cache" / "avcore"
+    assert default_location() == cache_home() / "clips"
     monkeypatch.setenv("AVCORE_CACHE", str(tmp_path))
+    assert cache_home() == tmp_path
     assert ClipCache(None, segments=1).root == tmp_path / "clips"
 
 

@@ -211,6 +211,8 @@ def test_the_cache_can_be_filled_beforehand(load: Any, clips: list[Clip], tmp_pa
     loader = load(workers=workers)
     loader.prepare(lambda done, total: told.append((done, total)))
     assert told == [(done, 11) for done in range(1, 12)]
+    loader.prepare(lambda done, total: told.append((done, total)))
+    assert len(told) == 11
     assert len(list(tmp_path.rglob("*.npy"))) == 22
     assert len(list(loader)) == 3
 

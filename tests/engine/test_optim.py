@@ -80,3 +80,17 @@ def test_a_model_without_parts_has_no_group_for_them():
 def test_nothing_to_train_is_said():
     with pytest.raises(AVCoreError, match="nothing to train"):
         build_optimizer({"parts": [], "head": []}, OptimConfig())
+
+
+def test_sgd_steps_by_its_own_rule_with_the_momentum_of_the_first_beta():
+    weight = nn.Parameter(torch.tensor([2.0, -1.0]))
+    config = OptimConfig(optimizer="sgd", lr=0.1, betas=(0.5, 0.9), weight_decay=0.2)
+    optimizer = build_optimizer({"parts": [("w", weight)], "head": []}, config)
+    assert type(optimizer) is torch.optim.SGD
+    expected, velocity = weight.detach().clone(), torch.zeros(2)
+    for gradient in (torch.tensor([1.0, 3.0]), torch.tensor([-2.0, 0.5])):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        velocity = 0.5 * velocity + gradient + 0.2 * expected
+        expected -= 0.1 * velocity
+        assert torch.allclose(weight.detach(), expected)

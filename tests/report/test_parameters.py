@@ -9,7 +9,7 @@ from avcore.report.parameters import count_parameters
 PUBLISHED = [
     {"metric": "parameters", "value": 45, "source": "Table 1", "note": "the paper leaves out biases"},
     {"metric": "total_M", "value": 0.3, "source": "page 5", "visual": "vit_tiny"},
-    {"metric": "exchange", "value": 30, "source": "page 6", "visual": "vit_large"},
+    {"metric": "exchange", "value": 30, "source": "page 6", "visual": "vit_large", "note": "with the head"},
     {"metric": "M_J", "value": 80.1, "source": "Table 2"},
 ]
 
@@ -79,6 +79,8 @@ def test_table_sets_published_counts_beside_ours():
     assert ["parameters", "45", "46", "–", "Table", "1"] in lines
     assert ["exchange", "30", "–", "vit_large", "page", "6"] in lines
     assert "parameters: the paper leaves out biases" in text
+    assert "with the head" not in text
+    assert "exchange: with the head" in count_parameters(Toy(), PUBLISHED).render("vit_large")
     assert "allocates 9 more" in text
     assert "M_J" not in text
 

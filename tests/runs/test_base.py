@@ -80,3 +80,29 @@ def test_predict_hands_on_to_the_report(finished, monkeypatch):
     assert seen["rest"] == {"name": "cat", "overwrite": False}
     finished.run.predict("cat.mp4", Path("elsewhere"), overwrite=True)
     assert seen["args"][3] == Path("elsewhere")
+
+
+@pytest.fixture
+def untouched(monkeypatch):
+    """No model may be made."""
+    monkeypatch.setattr("avcore.runs.base.build_model", lambda *_: pytest.fail("weights were loaded"))
+
+
+def test_files_that_need_other_settings_are_refused_before_predicting(start, world, tmp_path, request):
+    run = start(set=["data.window_seconds=0.5", "data.workers=1"], epochs=0)
+    root = world.render("listen", tmp_path, seed=9)
+    request.getfixturevalue("untouched")
+    with pytest.raises(AVCoreError) as caught:
+        avcore.load_run(run.directory, data=root)
+    for text in (
+        "trained on 'toy-demo' with data.window_seconds=0.5;",
+        f"{root} are read by 'toy-files' with data.window_seconds=1.0,",
+        f"avcore run --plugin rowing --task listen --data {root}",
+    ):
+        assert text in str(caught.value)
+
+
+def test_a_wrong_folder_shows_before_the_weights_are_loaded(finished, tmp_path, untouched):
+    (tmp_path / "other").mkdir()
+    with pytest.raises(AVCoreError, match="has no folder 'train'"):
+        avcore.load_run(finished.directory, data=tmp_path / "other")

@@ -1,6 +1,8 @@
 """One run: what it leaves behind, what it says, how it ends."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import avcore
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.loop import NonFiniteError
 from avcore.errors import AVCoreError
+from avcore.runs.summary import describe_results
 
 # The promised keys of results.json; below them what this library adds.
 KEYS = [
@@ -19,6 +22,7 @@ KEYS = [
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
 MORE = ["selected_on", "baseline"]
+SPLITS = {"train": 12, "val": 6, "test": 6}
 
 
 def results_of(path: Path) -> dict:
@@ -114,7 +118,10 @@ def test_the_final_table(finished):
         assert label in table
     assert f"{run.results['metrics']['test']['accuracy']:.2f}" in table
     assert "rows" in table
-    assert " s, peak memory " in table
+    seconds, both = map(int, re.search(r"(\d+) s, (\d+) s with the head alone, peak memory ", table).groups())
+    alone = results_of(run.directory / "baseline")["seconds"]
+    assert seconds == round(run.results["seconds"])
+    assert both >= round(run.results["seconds"] + alone - 1)
     assert str(run.directory / "pictures") in table
 
 
@@ -264,3 +271,68 @@ def test_defaults_are_written_resolved(finished):
     assert tree["parts"] == {"rows": {"streams": "both", "length": 2}}
     assert tree["train"]["epochs"] == 2
     assert tree["data"]["dataset"] == "toy-demo"
+
+
+def test_time_without_a_head_alone_is_one_number():
+    results = {"metrics": {}, "baseline": None, "method": "m", "task": "t", "dataset": "d", "seed": 0}
+    results |= {"selected_on": "val", "params": {"parts": {}, "trainable": 0}, "seconds": 110.2, "peak_bytes": 2**20}
+    assert "110 s, peak memory 1 MiB" in describe_results(results, [], seconds=111.0)
+    both = describe_results({**results, "baseline": {"test": {}}}, [], seconds=170.4)
+    assert "110 s, 170 s with the head alone, peak memory 1 MiB" in both
+
+
+def test_one_epoch_is_not_epochs(start, capsys):
+    start(epochs=1, quiet=False)
+    out = capsys.readouterr().out
+    assert "1 epoch, the best" in out
+    assert "1 epochs" not in out
+
+
+def test_any_rule_of_update_trains_and_is_kept(start):
+    run = start(epochs=1, set=["optim.optimizer=sgd"])
+    path = CheckpointStore(run.directory / "checkpoints").open("latest").path
+    assert "momentum_buffer" in (path / "optimizer.json").read_text()
+
+
+def test_reading_is_spoken_of_once_and_only_where_something_is_decoded(start, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("AVCORE_CACHE", str(tmp_path / "fresh"))
+    start(epochs=1, quiet=False, baseline=True)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("reading")]
+    assert lines == [f"reading {split} ({n} clips) into the clip cache" for split, n in SPLITS.items()]
+    start(epochs=1, quiet=False, out=tmp_path / "again")
+    assert "into the clip cache" not in capsys.readouterr().out
+
+
+def test_one_folder_holds_everything_that_can_be_made_again(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVCORE_CACHE", str(tmp_path / "fresh"))
+    assert start(epochs=1).data.root == tmp_path / "fresh" / "toy-world-0"
+    assert {path.name for path in (tmp_path / "fresh").iterdir()} == {"toy-world-0", "clips"}
+
+
+@pytest.mark.parametrize("damage", ["no train folder", "a split is missing"])
+def test_a_wrong_folder_shows_before_weights_are_loaded(start, world, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr("avcore.runs.execute.build_model", lambda *_: pytest.fail("weights were loaded"))
+    root = world.render("listen", tmp_path, seed=5)
+    shutil.rmtree(root / ("train" if damage == "no train folder" else "test"))
+    monkeypatch.setattr(world.Files, "clips", strict(world.Files.clips))
+    with pytest.raises(AVCoreError, match=str(root)):
+        start(data=root)
+    assert not (tmp_path / "run").exists()
+
+
+def strict(clips):
+    """`Dataset.clips` that refuses a split without clips."""
+
+    def listed(self, split):
+        found = clips(self, split)
+        if not found:
+            raise AVCoreError(f"{self.root} has no clips of split {split}.")
+        return found
+
+    return listed
+
+
+def test_a_demo_run_is_repeated_on_files(start, world, finished, tmp_path):
+    root = world.render("listen", tmp_path, seed=5)
+    run = start(None, task=None, config=finished.directory / "config.yaml", data=root, epochs=1, baseline=False)
+    assert (run.results["dataset"], run.data.root) == ("toy-files", root)
