@@ -41,10 +41,11 @@ _DEFAULTS = {
     "optim.head_lr": 3e-3,
     "optim.schedule": "cosine",
     "optim.warmup_epochs": 0.5,
-    "train.epochs": 5,
+    "train.epochs": 4,
     "train.batch_size": 4,
     "train.eval_batch_size": 20,
-    "train.precision": "bf16",
+    "train.eval_every": 2,
+    "train.precision": "fp32",
     "train.evaluate": ["test", "test_swapped"],
     "baseline": True,
 }

@@ -41,7 +41,8 @@ def build(settings: ViTSettings, *, name: str, preset: Mapping[str, Any] | None)
     model_name = preset.get("model", name)
     arguments = dict(preset.get("arguments", {}))
     if not timm.is_model(model_name.split(".")[0]):
-        raise AVCoreError(f"timm has no model '{model_name}'.{did_you_mean(model_name, timm.list_models('*vit*'))}")
+        near = did_you_mean(model_name, timm.list_models(["vit_*", "deit_*", "test_vit*"]))
+        raise AVCoreError(f"timm has no model '{model_name}'.{near}")
     on_meta = torch.empty(0).device.type == "meta"
     weights = settings.weights
     if weights == "hub" and "weights" in preset:
