@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
-from avcore.backbones import Tower, digest
+from avcore.backbones import Tower, digest, state_faults
 from avcore.config import RunConfig
 from avcore.data.frontends import FilterBank, ImageFrontEnd
 from avcore.errors import AVCoreError
@@ -231,7 +229,7 @@ class AVModel(nn.Module):
         state = {name: parameter.detach() for name, parameter in self._trainable_names()}
         for prefix, module in self._trained_modules():
             for name, buffer in module.named_buffers():
-                if f"{prefix}.{name}" not in state and _persistent(module, name):
+                if _persistent(module, name):
                     state[f"{prefix}.{name}"] = buffer.detach()
         return state
 
@@ -242,13 +240,7 @@ class AVModel(nn.Module):
             AVCoreError: keys are missing, unexpected or misshapen; they are named.
         """
         own = self.trainable_state()
-        faults = [f"missing {key}" for key in own if key not in state]
-        faults += [f"unexpected {key}" for key in state if key not in own]
-        faults += [
-            f"{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own
-            if key in state and state[key].shape != own[key].shape
-        ]
+        faults = state_faults(own, state)
         if faults:
             raise AVCoreError(f"The trained parameters do not fit this model: {'; '.join(faults)}.")
         with torch.no_grad():
@@ -262,10 +254,6 @@ class AVModel(nn.Module):
     def digest(self) -> str:
         """SHA-256 of all frozen weights as they are now; training must not change it."""
         return digest(self.towers)
-
-    def train(self, mode: bool = True) -> Self:
-        """Put parts and head into training or evaluation mode; frozen streams stay in evaluation mode."""
-        return super().train(mode)
 
     # ------------------------------------------------------------------------------------------------------- inside
 

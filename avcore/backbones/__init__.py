@@ -1,7 +1,7 @@
 """Frozen encoders behind one interface; the core knows no family of them."""
 
 from avcore.backbones.attention import attend, row_columns, split_heads
-from avcore.backbones.base import Backbone, BackboneBuilder, Block, Frozen, Projection, Tower, digest
+from avcore.backbones.base import Backbone, BackboneBuilder, Block, Frozen, Projection, Tower, digest, state_faults
 
 __all__ = [
     "Backbone",
@@ -14,4 +14,5 @@ __all__ = [
     "digest",
     "row_columns",
     "split_heads",
+    "state_faults",
 ]

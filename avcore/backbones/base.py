@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avcore.specs import AudioGeometry, ImageGeometry, StageLayout, StreamLayout
 
-__all__ = ["Backbone", "BackboneBuilder", "Block", "Frozen", "Projection", "Tower", "digest"]
+__all__ = ["Backbone", "BackboneBuilder", "Block", "Frozen", "Projection", "Tower", "digest", "state_faults"]
 
 Projection = Callable[[str, Tensor], Tensor | None]
 """The increment of a frozen linear map: (``qkv``, ``proj``, ``fc1`` or ``fc2``; its input) to its increment."""
@@ -143,6 +143,16 @@ class BackboneBuilder(Protocol):
             AVCoreError: no such name, or weights that are missing or do not fit; says which file to pass.
         """
         ...
+
+
+def state_faults(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """What keeps ``given`` from being loaded over ``own``: missing, unexpected and misshapen keys, one entry each."""
+    faults = [f"missing {key}" for key in own if key not in given]
+    faults += [f"unexpected {key}" for key in given if key not in own]
+    for key in own:
+        if key in given and given[key].shape != own[key].shape:
+            faults.append(f"{key} is {tuple(given[key].shape)} instead of {tuple(own[key].shape)}")
+    return faults
 
 
 def digest(module: nn.Module) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from avcore.backbones import state_faults
 from avcore.errors import AVCoreError
 
 if TYPE_CHECKING:
@@ -62,13 +63,7 @@ def load_file(model: "VisionTransformer", path: Path, *, setting: str) -> None:
         filtered = {key: value.float() for key, value in checkpoint_filter_fn(kept, model).items()}
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise AVCoreError(f"'{path}' does not fit this backbone ({setting}): {error}") from error
-    faults = [f"missing {key}" for key in own if key not in filtered]
-    faults += [f"unexpected {key}" for key in filtered if key not in own]
-    faults += [
-        f"{key} is {tuple(filtered[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in filtered and filtered[key].shape != own[key].shape
-    ]
+    faults = state_faults(own, filtered)
     if faults:
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
         raise AVCoreError(f"'{path}' does not fit this backbone ({setting}): {shown}.")
