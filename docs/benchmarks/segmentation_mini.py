@@ -20,16 +20,17 @@ import avcore
 
 SETTINGS = (
     "head.projected=[]",
-    "head.width=64",
-    "head.output_widths=[64,32]",
+    "head.width=32",
+    "head.output_widths=[32,16]",
     "head.skip_unsupervised=true",
-    "optim.lr=1e-3",
-    "optim.head_lr=1e-3",
+    "optim.optimizer=adamw",
+    "optim.weight_decay=0.05",
+    "optim.lr=5e-4",
+    "optim.head_lr=5e-4",
     "optim.schedule=cosine",
     "optim.warmup_epochs=1",
     "train.batch_size=4",
     "train.eval_batch_size=10",
-    "train.eval_every=2",
     "train.precision=bf16",
 )
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="sets")
     given = parser.parse_args()
