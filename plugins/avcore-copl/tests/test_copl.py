@@ -263,7 +263,7 @@ def test_consistency_is_left_out_for_unequal_widths_and_weight_zero() -> None:
         ("rows.length=-3", "parts.copl.rows.length must be 0 or more"),
         ("coupling.reduction=0", "parts.copl.coupling.reduction must be 1 or more"),
         ("coupling.last=99", "last=99, but there are 24 blocks"),
-        ("coupling.consistency=tokens", "compares 197 with 49 tokens: use auto, pooled or mean"),
+        ("coupling.consistency=tokens", "compares 197 with 97 tokens: use auto, pooled or mean"),
     ],
 )
 def test_settings_out_of_range_are_named(registry: Registry, data_root: str, setting: str, message: str) -> None:
