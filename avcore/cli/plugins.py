@@ -43,7 +43,7 @@ def list_(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     if not loaded:
-        click.echo("No plugins are installed. First ones: pip install avcore-timm avcore-copl avcore-avs avcore-demo")
+        click.echo("No plugins are installed. The first-party ones: pip install 'avcore[all]'")
         return
     head = ("DISTRIBUTION", "VERSION", "STATE", "OFFERS")
     table = [head, *((one.distribution, one.version, one.state, _summary(one)) for one in loaded)]

@@ -123,6 +123,6 @@ def _installed(registry: "Registry", task: str, need_data: bool) -> DatasetSpec 
         named = f" ({_listed(registry, serving)})" if serving else ""
         raise AVCoreError(
             f"No data for task '{task}': name a folder with --data PATH, or set AVCORE_DATA to the folder that holds "
-            f"the data sets{named}, or install a plugin that brings a default, such as avcore-demo."
+            f"the data sets{named}, or install a plugin that brings a default."
         )
     return default
