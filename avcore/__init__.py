@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from avcore.model import AVModel
     from avcore.runs import Run, load_run, run
     from avcore.runs.adapter import load_adapter, save_adapter
+    from avcore.runs.convert import convert_checkpoint
     from avcore.specs import (
         AudioGeometry,
         BackboneSpec,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "avcore.assemble": ("create_model",),
     "avcore.runs.adapter": ("load_adapter", "save_adapter"),
+    "avcore.runs.convert": ("convert_checkpoint",),
     "avcore.errors": ("AVCoreError",),
     "avcore.hookspecs": ("hookimpl",),
     "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),
@@ -100,6 +102,7 @@ __all__ = [
     "TaskSpec",
     "Windows",
     "__version__",
+    "convert_checkpoint",
     "create_model",
     "hookimpl",
     "load_adapter",

@@ -1,5 +1,6 @@
 """Specs and a configuration become an `AVModel`, or a refusal with its reason."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import nn
 from avcore.backbones import Backbone, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
 from avcore.data.randomness import torch_generator
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, did_you_mean
 from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer, make_plan
 from avcore.model import AVModel, PartInstance
 from avcore.registry import Registry, load_registry
@@ -104,9 +105,12 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     plan = make_plan(layouts.get("visual"), layouts.get("audio"))
     for stream in layouts:
         paired = frozenset(index for entry in plan if entry.paired and (index := getattr(entry, stream)) is not None)
-        layouts[stream] = towers[stream].layout = replace(layouts[stream], paired=paired)
+        trunk = stream if getattr(config, stream).backbone is not None else "visual"
+        layout = replace(layouts[stream], name=stream, trunk=trunk, paired=paired)
+        layouts[stream] = towers[stream].layout = layout
     task = registry.tasks[config.task].load()(config.task_options)
     instances = _instances(config, registry, layouts, plan)
+    _copy_backbone_parts(instances, towers)
     with _seeded(config, "head"):
         head = registry.heads[config.head.name].load()(
             config.head.settings, layouts.get("visual"), layouts.get("audio"), task
@@ -187,6 +191,33 @@ def _instances(
         made.append(PartInstance(name, STREAMS, fusion))
     _check_finishes(config, registry)
     return made
+
+
+def _copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, Tower]) -> None:
+    """Give parts the trainable copies that they ask for: one of each module, whoever asks for it."""
+    copies: dict[int, nn.Module] = {}
+    for part in instances:
+        for stream, names in part.module.backbone_parts().items():
+            if stream not in STREAMS:
+                raise AVCoreError(
+                    f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: {', '.join(STREAMS)}."
+                )
+            if stream not in part.streams:
+                continue
+            offered = towers[stream].trainable
+            own = nn.ModuleDict()
+            for name in names:
+                if name not in offered:
+                    near = did_you_mean(name, offered)
+                    raise AVCoreError(
+                        f"Part '{part.name}' wants to train '{name}' of the {stream} backbone.{near} "
+                        f"This backbone offers: {', '.join(sorted(offered)) or 'nothing'}."
+                    )
+                frozen = offered[name]
+                if id(frozen) not in copies:
+                    copies[id(frozen)] = copy.deepcopy(frozen).float().requires_grad_(True).train()
+                own[name] = copies[id(frozen)]
+            part.module.backbone[stream] = own
 
 
 def _pairs(visual: StreamLayout, audio: StreamLayout, plan: Sequence[PlanEntry]) -> list[PairLayout]:
@@ -306,8 +337,9 @@ def _check_gradients(model: AVModel) -> None:
     for part in model.instances:
         if type(part.module).losses is not Part.losses:
             reached += list(part.module.losses(features).values())
-    total = torch.stack([tensor.float().sum() for tensor in reached if tensor.requires_grad]).sum()
-    total.backward()
+    sums = [tensor.float().sum() for tensor in reached if tensor.requires_grad]
+    if sums:
+        torch.stack(sums).sum().backward()
     missed = [name for name, parameter in parts.items() if parameter.grad is None]
     if missed:
         finishing = [part.name for part in model.instances if type(part.module).finish is not Part.finish]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from avcore.backbones import Tower, digest, state_faults
 from avcore.config import RunConfig
 from avcore.data.frontends import FilterBank, ImageFrontEnd
 from avcore.errors import AVCoreError
-from avcore.injection import Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
+from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.specs import AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Features, Head, StreamFeatures, Task, Windows
 
@@ -113,11 +114,12 @@ class AVModel(nn.Module):
             batch: ``frames`` (B, T, 3, Y, X) uint8 and ``waveform`` (B, S), as far as the streams run.
         """
         x = {stream: self._tower(stream).embed(image) for stream, image in self.front_ends(batch).items()}
-        for part in self._overriding(Prompt, "after_embedding"):
-            stream = part.streams[0]
-            view = StreamView(B=x[stream].shape[0] // self.segments, T=self.segments)
-            x[stream] = x[stream] + part.module.after_embedding(x[stream], view).to(x[stream].dtype)  # type: ignore[operator]
-        x = {stream: self._tower(stream).enter(tokens) for stream, tokens in x.items()}
+        for part in [*self._overriding(Prompt, "after_embedding"), *self._overriding(Fusion, "after_embedding")]:
+            view = StreamView(B=x[part.streams[0]].shape[0] // self.segments, T=self.segments)
+            made = part.module.after_embedding(*(x[stream] for stream in part.streams), view)  # type: ignore[operator]
+            adds = made if isinstance(part.module, Fusion) else (made,)
+            x |= {s: x[s] + add.to(x[s].dtype) for s, add in zip(part.streams, adds, strict=True)}
+        x = {stream: self._through(stream, "enter", tokens) for stream, tokens in x.items()}
 
         offers: dict[str, list[Tensor]] = {}
         tapped: dict[str, list[Tensor]] = {stream: [] for stream in x}
@@ -132,9 +134,13 @@ class AVModel(nn.Module):
                 if index in self._tower(stream).layout.taps:
                     tapped[stream].append(x[stream])
 
+        left = {
+            stream: self._leave(stream, tokens, self._through(stream, "norm", tokens), tapped[stream])
+            for stream, tokens in x.items()
+        }
         features = Features(
-            visual=self._leave("visual", x["visual"], tapped["visual"]) if "visual" in x else None,
-            audio=self._leave("audio", x["audio"], tapped["audio"]) if "audio" in x else None,
+            visual=left.get("visual"),
+            audio=left.get("audio"),
             offers=offers,
             clips=next(iter(x.values())).shape[0] // self.segments,
             segments=self.segments,
@@ -144,7 +150,7 @@ class AVModel(nn.Module):
         return features
 
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
-        """One frozen stream without any part."""
+        """One frozen stream without any part, nor what parts train of it."""
         tower = self._tower(stream)
         image = self.front_ends(batch)[stream]
         x = tower.enter(tower.embed(image))
@@ -156,7 +162,7 @@ class AVModel(nn.Module):
             x = x + block.mlp(x)
             if index in tower.layout.taps:
                 tapped.append(x)
-        return self._leave(stream, x, tapped)
+        return self._leave(stream, x, tower.norm(x), tapped)
 
     def front_ends(self, batch: Batch) -> dict[str, Tensor]:
         """What the towers embed: (M, 3, Y, X) pictures and (M, frames, mel) log-mel pictures, on the model's device."""
@@ -289,9 +295,19 @@ class AVModel(nn.Module):
             return tower.merge(x_MND, blocks[index].stage)
         return x_MND
 
-    def _leave(self, stream: str, x_MND: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
+    def _through(self, stream: str, name: str, x_MND: Tensor) -> Tensor:
+        """A function of the tower, or the copy that a part trains in its place."""
+        for part in self.instances:
+            owned = part.module.backbone
+            if stream in owned and name in (copies := cast(nn.ModuleDict, owned[stream])):
+                dtype = next(copies[name].parameters()).dtype
+                trained: Tensor = copies[name](x_MND.to(dtype))
+                return trained.to(x_MND.dtype)
+        out: Tensor = getattr(self._tower(stream), name)(x_MND)
+        return out
+
+    def _leave(self, stream: str, x_MND: Tensor, tokens: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
         tower = self._tower(stream)
-        tokens = tower.norm(x_MND)
         at_taps = [*tapped[:-1], tokens] if tower.layout.taps[-1] == tower.layout.depth - 1 else tapped
         return StreamFeatures(
             pooled=tower.pool(tokens).reshape(-1, self.segments, tower.layout.width),

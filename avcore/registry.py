@@ -10,7 +10,8 @@ from difflib import SequenceMatcher
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from avcore.discovery import LoadedPlugin, PluginPolicy, declarations, load_plugins
+from avcore import builtin
+from avcore.discovery import LoadedPlugin, PluginPolicy, avcore_version, declarations, load_plugins
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.specs import (
     BackboneSpec,
@@ -158,11 +159,22 @@ class BackboneTable(Table[BackboneSpec]):
         return f"Nearest presets: {', '.join(near)}. Families ('avcore plugins show FAMILY' lists all): {families}."
 
 
+def _core() -> LoadedPlugin:
+    """avcore itself as a plugin, without an entry point."""
+    return LoadedPlugin(
+        distribution="avcore",
+        version=avcore_version() or "0",
+        module=builtin.__name__,
+        specs=declarations(builtin),
+        plugin=builtin,
+    )
+
+
 class Registry:
-    """Everything that the loaded plugins declare."""
+    """Everything that avcore and the loaded plugins declare."""
 
     def __init__(self, plugins: Iterable[LoadedPlugin]) -> None:
-        self.plugins = tuple(plugins)
+        self.plugins = (_core(), *plugins)
 
         def offers(kind: str, _: type[SpecT]) -> list[tuple[str, SpecT]]:
             declared = ((plugin.distribution, plugin.specs.get(kind, ())) for plugin in self.plugins)

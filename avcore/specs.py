@@ -132,7 +132,8 @@ class StreamLayout:
     """A stream as parts and heads see it: its stages, T segments a clip, and which blocks run beside the other stream.
 
     ``taps`` are the blocks (counted from 0) after which `Features` keeps a map. ``pool`` says how the pooled vector
-    is made: the ``class`` token, or the ``mean`` of all tokens.
+    is made: the ``class`` token, or the ``mean`` of all tokens. ``name`` is ``visual`` or ``audio``;
+    streams of equal ``trunk`` share frozen weights.
     """
 
     stages: tuple[StageLayout, ...]
@@ -140,6 +141,8 @@ class StreamLayout:
     taps: tuple[int, ...]
     pool: str = "class"
     paired: frozenset[int] = frozenset()
+    name: str = ""
+    trunk: str = ""
 
     @property
     def depth(self) -> int:
@@ -316,6 +319,8 @@ class DatasetSpec(Spec):
             ``provide(task, cache, progress) -> root``;
             ``progress(done, total)`` is called as it goes, or None.
         defaults: settings of the run that this data set brings, above those of the recipe.
+        reads: ``"module:function"`` for settings that only the files know, such as the names of their classes:
+            ``reads(root) -> mapping``, above ``defaults``. Called when a run is configured and the root exists.
         demo: scores on it mean nothing beside published ones.
     """
 
@@ -324,6 +329,7 @@ class DatasetSpec(Spec):
     default_for: tuple[str, ...] = ()
     provide: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    reads: str = ""
     demo: bool = False
 
 
@@ -335,9 +341,16 @@ class MethodSpec(Spec):
         prompts, fusions: names of parts.
         recipes: the package that holds ``recipes/<task>[.<variant>].yaml``.
         defaults: settings common to its recipes.
+        converter: ``"package.module:function"`` that renames the checkpoints of the reference code; empty if there is
+            none. ``convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]`` gets the official
+            tensors and a model of shapes without weights. It returns trained tensors under the keys of
+            `AVModel.trainable_state`, frozen ones under ``visual.<key>`` or ``audio.<key>``, with a key of the stream's
+            `Tower.weights` or the name of one of its buffers, and keys that it does not know under
+            ``unknown.<official key>``. What the reference itself never uses it leaves out, by name.
     """
 
     prompts: tuple[str, ...] = ()
     fusions: tuple[str, ...] = ()
     recipes: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    converter: str = ""

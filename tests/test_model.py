@@ -9,45 +9,16 @@ from torch import Tensor, nn
 
 import avcore_timm
 from avcore.assemble import assemble
-from avcore.config import resolve_config
+from avcore.config import RunConfig, resolve_config
 from avcore.errors import AVCoreError
-from avcore.hookspecs import hookimpl
 from avcore.injection import BlockView, Edit, Edits, Fusion, FusionLayer, PairLayout, PairView, Prompt, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
-from avcore.specs import (
-    BlockLayout,
-    ClipSettings,
-    DatasetSpec,
-    FusionSpec,
-    HeadSpec,
-    PromptSpec,
-    StreamLayout,
-    TaskSpec,
-)
-from avcore.tasks import Batch, Features, Head, Task
+from avcore.specs import BlockLayout, StreamLayout
+from avcore.tasks import Batch, Features
+from avcore.testing.toys import ToyPlugin
 
 WIDTH = 64  # of timm's test_vit
-
-
-class LinearHead(Head):
-    def __init__(self, config: Any, visual: StreamLayout | None, audio: StreamLayout | None, task: Task) -> None:
-        super().__init__(config, visual, audio, task)
-        self.map = nn.Linear(sum(stream.width for stream in (visual, audio) if stream), 3)
-
-    def forward(self, features: Features) -> dict[str, Tensor]:
-        pooled = [stream.pooled for stream in (features.visual, features.audio) if stream is not None]
-        return {"logits": self.map(torch.cat(pooled, -1))}
-
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        return {"square": output["logits"].square().mean()}
-
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"classes": output["logits"].argmax(-1)}
-
-
-class ToyTask(Task):
-    score = "nothing"
 
 
 class RowLayer(PromptLayer):
@@ -114,71 +85,26 @@ class Mean(Fusion):
         return features
 
 
-HERE = __name__
-
-
-class ToyPlugin:
-    """A plugin of this module's classes, looked up without importing the test by name."""
-
-    @hookimpl
-    def avcore_prompts(self) -> list[PromptSpec]:
-        classes = {"rows": RowLayer, "late": LateRows, "shift": Shift, "reader": Reader, "unreached": Unreached}
-        return [_Local(PromptSpec, name=name, thing=thing) for name, thing in classes.items()]
-
-    @hookimpl
-    def avcore_fusions(self) -> list[FusionSpec]:
-        return [_Local(FusionSpec, name="meet", thing=Meet)]
-
-    @hookimpl
-    def avcore_heads(self) -> list[HeadSpec]:
-        return [_Local(HeadSpec, name="linear", thing=LinearHead)]
-
-    @hookimpl
-    def avcore_tasks(self) -> list[TaskSpec]:
-        return [_Local(TaskSpec, name="toy", thing=ToyTask, head="linear")]
-
-    @hookimpl
-    def avcore_datasets(self) -> list[DatasetSpec]:
-        return [
-            DatasetSpec(
-                name="toy-data",
-                build="local:thing",
-                config=ClipSettings,
-                tasks=("toy",),
-                default_for=("toy",),
-                demo=True,
-                defaults={"data.segments": 2, "data.clip_seconds": 2.0},
-                provide="nowhere:none",
-            )
-        ]
-
-
-def _Local(kind: Any, *, name: str, thing: Any, **fields: Any) -> Any:  # noqa: N802 - stands for a class
-    """A spec whose implementation is at hand instead of named by a string."""
-
-    class LocalSpec(kind):  # type: ignore[misc]
-        def load(self) -> Any:
-            return thing
-
-    return LocalSpec(name=name, build="local:thing", **fields)
+PROMPTS = {"rows": RowLayer, "late": LateRows, "shift": Shift, "reader": Reader, "unreached": Unreached}
 
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return Registry.from_modules({"avcore-timm": avcore_timm, "toy": ToyPlugin()})
+    plugin = ToyPlugin(prompts=PROMPTS, fusions={"meet": Meet})
+    return Registry.from_modules({"avcore-timm": avcore_timm, "toy": plugin})
+
+
+def resolve(registry: Registry, **options: Any) -> RunConfig:
+    resolved = resolve_config(
+        registry,
+        **{"task": "toy", "prompts": "none", "fusion": "none", "visual": "test_vit", "need_data": False, **options},
+    )
+    return resolved.config
 
 
 def make(registry: Registry, prompts: str = "none", fusion: str = "none", **options: Any) -> AVModel:
-    resolved = resolve_config(
-        registry,
-        task="toy",
-        prompts=prompts,
-        fusion=fusion,
-        visual="test_vit",
-        sets=("visual.weights=random", "audio.frames=48", "audio.mel_bins=32"),
-        **options,
-    )
-    return assemble(resolved.config, registry).eval()
+    sets = ("data.dataset=toy-data", "visual.weights=random", "audio.frames=48", "audio.mel_bins=32")
+    return assemble(resolve(registry, prompts=prompts, fusion=fusion, sets=sets, **options), registry).eval()
 
 
 def batch(model: AVModel, clips: int = 2) -> Batch:
@@ -253,10 +179,8 @@ def test_one_stream_runs_alone(registry: Registry) -> None:
 
 
 def test_a_prompt_may_be_put_into_one_stream(registry: Registry) -> None:
-    resolved = resolve_config(
-        registry, task="toy", prompts="rows", fusion="none", visual="test_vit", sets=("parts.rows.streams=audio",)
-    )
-    assert list(assemble(resolved.config, registry, meta=True).parts) == ["rows.audio"]
+    config = resolve(registry, prompts="rows", sets=("data.dataset=toy-data", "parts.rows.streams=audio"))
+    assert list(assemble(config, registry, meta=True).parts) == ["rows.audio"]
 
 
 def test_gradients_exist_only_above_the_first_trainable_part(registry: Registry) -> None:
@@ -345,10 +269,8 @@ def test_equal_seeds_make_equal_models(registry: Registry) -> None:
 
 def test_streams_share_a_trunk_or_have_their_own(registry: Registry) -> None:
     shared = make(registry)
-    resolved = resolve_config(
-        registry, task="toy", prompts="none", fusion="none", visual="test_vit", audio="vit_tiny_patch16_224"
-    )
-    separate = assemble(resolved.config, registry, meta=True)
+    config = resolve(registry, audio="vit_tiny_patch16_224", sets=("data.dataset=toy-data",))
+    separate = assemble(config, registry, meta=True)
     assert shared.towers["visual"].trunk is shared.towers["audio"].trunk  # type: ignore[union-attr]
     assert separate.towers["audio"].layout.width == 192
     assert [entry.paired for entry in separate.plan].count(True) == 6

@@ -15,14 +15,24 @@ def test_look_up_by_name(fake_registry: Registry) -> None:
     assert fake_registry.prompts["m.rows"].build == "toy.m:Rows"
     assert "m.rows" in fake_registry.prompts
     assert "m.mix" not in fake_registry.prompts
-    assert fake_registry.prompts.names() == ["m.deep", "m.rows"]
+    assert fake_registry.prompts.names() == ["m.deep", "m.rows", "segment_embedding"]
     assert fake_registry.prompts.origin("m.rows") == "toy-m"
     assert fake_registry.part("solo") is fake_registry.fusions["solo"]
 
 
+def test_the_core_is_in_every_registry_as_one_that_offers_parts(make_plugin: MakePlugin) -> None:
+    registry = Registry.from_modules({})
+    assert registry.prompts.origin("segment_embedding") == "avcore"
+    assert [plugin.distribution for plugin in registry.plugins] == ["avcore"]
+    rival = make_plugin(prompts=[PromptSpec(name="segment_embedding", build="rival:Rows")])
+    registry = Registry.from_modules({"rival": rival})
+    with pytest.raises(AVCoreError, match="'avcore:segment_embedding' or 'rival:segment_embedding'"):
+        registry.prompts["segment_embedding"]
+
+
 def test_unknown_names_get_the_near_miss_and_the_list(fake_registry: Registry) -> None:
     with pytest.raises(
-        AVCoreError, match=r"Unknown prompt 'm.row'. Did you mean 'm.rows'\? Available: m.deep, m.rows."
+        AVCoreError, match=r"Unknown prompt 'm.row'. Did you mean 'm.rows'\? Available: m.deep, m.rows, segment_"
     ):
         fake_registry.prompts["m.row"]
 

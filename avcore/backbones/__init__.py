@@ -2,6 +2,7 @@
 
 from avcore.backbones.attention import attend, row_columns, split_heads
 from avcore.backbones.base import Backbone, BackboneBuilder, Block, Frozen, Projection, Tower, digest, state_faults
+from avcore.backbones.files import read_tensors
 
 __all__ = [
     "Backbone",
@@ -12,6 +13,7 @@ __all__ = [
     "Tower",
     "attend",
     "digest",
+    "read_tensors",
     "row_columns",
     "split_heads",
     "state_faults",

@@ -71,6 +71,18 @@ class Block(ABC):
             The increments of the tokens and of ``carry`` (None without).
         """
 
+    def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
+        """The keys and values of vectors that have passed the norm, or are not meant to, as ``kv`` takes them.
+
+        Args:
+            u: (R, D) or (M, R, D).
+            project: increments of the frozen linear maps.
+
+        Returns:
+            Two tensors of the shape of ``u``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no keys and values of vectors behind its norm.")
+
     @abstractmethod
     def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
         """M(x): the increment of the MLP sub-layer, norms included."""
@@ -86,6 +98,19 @@ class Tower(Frozen, ABC):
 
     layout: StreamLayout
     geometry: ImageGeometry | AudioGeometry
+
+    @property
+    def trainable(self) -> Mapping[str, nn.Module]:
+        """The modules that a part may train a copy of, by the name of the function that each of them is.
+
+        ``enter`` or ``norm``: the module called on tokens gives what that function of the tower gives. Towers that
+        share a backbone offer the same module objects.
+        """
+        return {}
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The frozen tensors themselves, not copies, under the names that a file of weights gives them."""
+        return self.state_dict(keep_vars=True)
 
     @abstractmethod
     def embed(self, image: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("avcore.cli.run:run", "Train, evaluate and show the result."),
     "eval": ("avcore.cli.eval:evaluate", "Evaluate a finished run again."),
     "predict": ("avcore.cli.predict:predict", "Apply a finished run to a video."),
+    "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
     "config": ("avcore.cli.config:config", "Show every setting and where it comes from."),
     "plugins": ("avcore.cli.plugins:plugins", "List, show and check what is installed."),

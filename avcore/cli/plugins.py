@@ -42,14 +42,13 @@ def list_(as_json: bool) -> None:
         rows = [{**{key: getattr(one, key) for key in keys}, "offers": _offers(one)} for one in loaded]
         click.echo(json.dumps(rows, indent=2))
         return
-    if not loaded:
-        click.echo("No plugins are installed. The first-party ones: pip install 'avcore[all]'")
-        return
     head = ("DISTRIBUTION", "VERSION", "STATE", "OFFERS")
     table = [head, *((one.distribution, one.version, one.state, _summary(one)) for one in loaded)]
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     for row in table:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]))
+    if not any(one.entry_point for one in loaded):
+        click.echo("No plugins are installed. The first-party ones: pip install 'avcore[all]'")
 
 
 def _summary(plugin: LoadedPlugin) -> str:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from avcore.config.datasource import choose_source
+from avcore.config.datasource import Source, choose_source
 from avcore.config.leaves import Layer, Leaf, Leaves, flatten, overlay
 from avcore.config.recipes import Recipe, load_recipe, parse_yaml
 from avcore.config.records import RunConfig
 from avcore.config.sections import Sections, to_tree
 from avcore.config.settings import coerce
 from avcore.errors import AVCoreError
+from avcore.specs import resolve
 
 if TYPE_CHECKING:
     from avcore.registry import Registry
@@ -139,6 +140,7 @@ def resolve_config(
         layers.append(_plugin_layer(f"recipe {used.name}", used.settings))
     if source.spec is not None:
         layers.append(_plugin_layer(f"dataset {source.leaves['data.dataset'].value}", source.spec.defaults))
+        layers.append(_files_layer(source, user))
     merged: Leaves = dict(source.leaves)
     for leaves in _without_replaced([*layers, *user_layers]):
         merged = overlay(merged, {key: leaf for key, leaf in leaves.items() if not _keeps(merged, key, leaf)})
@@ -190,6 +192,15 @@ def _plugin_layer(name: str, tree: Mapping[str, Any]) -> Leaves:
         if key in leaves:
             raise AVCoreError(f"The settings of {name} may not contain '{key}': only the user chooses it.")
     return leaves
+
+
+def _files_layer(source: Source, user: Leaves) -> Leaves:
+    """What the files of a data set say themselves; nothing where its root is not there yet."""
+    leaf = user.get("data.root", source.leaves["data.root"])
+    root = Path(leaf.value).expanduser() if isinstance(leaf.value, str | Path) else None
+    if source.spec is None or not source.spec.reads or root is None or not root.is_dir():
+        return {}
+    return _plugin_layer(f"files in {root}", resolve(source.spec.reads)(root))
 
 
 def _task_layer(registry: "Registry", task: str) -> Leaves:

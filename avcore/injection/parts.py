@@ -167,6 +167,17 @@ class Part(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
+        # The trainable copies that `backbone_parts` asks for, by stream and name; assembly makes them.
+        self.backbone = nn.ModuleDict()
+
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        """The frozen modules that this part trains: stream to names of `Tower.trainable`, such as ``norm``.
+
+        Assembly gives the part a copy of each, which the forward uses in place of the frozen one and which counts and
+        is saved as the part's. Streams that share a trunk share the copy where both are asked for. A prompt gets what
+        it names for its own stream: ``dict.fromkeys(STREAMS, ("norm",))`` serves wherever it is put.
+        """
+        return {}
 
     def finish(self, features: Features) -> Features:
         """Replace the fields of the features that the part's spec names in ``finishes``."""
@@ -201,6 +212,10 @@ class Fusion(Part):
     def layer(self, pair: PairLayout) -> FusionLayer | None:
         """The layer for one pair of blocks; None where the part does nothing."""
         return None
+
+    def after_embedding(self, visual_MND: Tensor, audio_MND: Tensor, at: StreamView) -> tuple[Tensor, Tensor]:
+        """As `Prompt.after_embedding`: what to add to the embedded tokens of each stream."""
+        raise NotImplementedError
 
 
 class LayerFactory(Protocol):

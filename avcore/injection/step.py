@@ -14,7 +14,7 @@ from torch import Tensor
 from avcore.backbones.base import Block, Projection
 from avcore.errors import AVCoreError
 from avcore.injection.merge import MergedEdit, Owner, merge_edits
-from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, PromptLayer
+from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, Prompt, PromptLayer
 from avcore.injection.views import BlockView, PairView
 from avcore.specs import STREAMS
 
@@ -57,6 +57,8 @@ class Mounted:
     def reads_only(self) -> bool:
         """The whole part only reads: its layers see detached tokens, and the backbones run without a graph for it."""
         base = FusionLayer if self.is_fusion else PromptLayer
+        if isinstance(self.part, Prompt) and type(self.part).after_embedding is not Prompt.after_embedding:
+            return False
         return all(sites_of(type(layer), base) == {"read"} for layer in self.part.layers.values())
 
     def offer_name(self, name: str) -> str:
@@ -89,6 +91,10 @@ class Step:
             raise AVCoreError(
                 f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan."
             )
+        self._readers = [(place, place.reads_only) for place in self.at_site.get("read", ())]
+        self._senders = frozenset(
+            (place.name, stream) for place in self.at_site.get("attention", ()) for stream in place.streams
+        )
         self.projections = {
             stream: _join_projections(
                 [place.layer for place in self.at_site.get("projection", ()) if stream in place.streams]
@@ -101,7 +107,7 @@ class Step:
 
         Args:
             x: tokens (M, N, D) of each stream; a stream that rests is passed through.
-            carried: rows that parts sent on from the step before.
+            carried: rows that parts sent on from steps before; those of a part that has no layer here wait.
 
         Returns:
             Tokens, the rows sent on, and what was offered.
@@ -111,11 +117,12 @@ class Step:
         x, sent = self._attention(x, carried, offers)
         x = self._add_now(x, "before_mlp", carried, offers)
         x, sent = self._mlp(x, sent, carried, offers)
-        for place in self.at_site.get("read", ()):
-            seen = {stream: tokens.detach() for stream, tokens in x.items()} if place.reads_only else x
+        for place, detached in self._readers:
+            seen = {stream: tokens.detach() for stream, tokens in x.items()} if detached else x
             found: Mapping[str, Tensor] = self._call(place, "read", seen, carried)
             offers += [(place.offer_name(name), tensor) for name, tensor in found.items()]
-        return x, sent, offers
+        waiting = {owner: rows for owner, rows in carried.items() if owner not in self._senders}
+        return x, {**waiting, **sent}, offers
 
     def _attention(self, x: Streams, carried: Carried, offers: Offers) -> tuple[Streams, Carried]:
         edits = self._edits("attention", x, carried, offers)
@@ -240,7 +247,11 @@ def _join_projections(layers: Sequence[Any]) -> Projection | None:
         return None
 
     def project(name: str, x: Tensor) -> Tensor | None:
-        made = [increment for layer in layers if (increment := layer.projection(name, x)) is not None]
-        return sum(made[1:], start=made[0]) if made else None
+        total: Tensor | None = None
+        for layer in layers:
+            increment: Tensor | None = layer.projection(name, x)
+            if increment is not None:
+                total = increment if total is None else total + increment
+        return total
 
     return project

@@ -84,6 +84,17 @@ class BlockView(StreamView):
         )
         return out_MND.to(x_MND.dtype)
 
+    def keys_values(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """What this block's frozen maps make of vectors that pass no norm: keys and values, for ``kv``.
+
+        Args:
+            u: (R, D) or (M, R, D).
+
+        Returns:
+            Two tensors of that shape, in the type of the frozen weights.
+        """
+        return self.block.keys_values(u.to(self.block.dtype), project=self.project)
+
 
 @dataclass(frozen=True)
 class PairView:

@@ -15,7 +15,7 @@ from avcore.engine.records import versions
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 
-__all__ = ["load_adapter", "save_adapter"]
+__all__ = ["check_folder", "load_adapter", "save_adapter", "write_adapter"]
 
 FORMAT = 1
 
@@ -30,12 +30,25 @@ def save_adapter(model: AVModel, path: str | Path) -> None:
     Raises:
         AVCoreError: the directory holds something else, or cannot be written.
     """
-    folder = Path(path)
-    description = _describe(model)
+    write_adapter(model, Path(path))
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to write an adapter over anything else.
+
+    Raises:
+        AVCoreError: the directory holds something else than an adapter, or is a file.
+    """
     if folder.exists() and not folder.is_dir():
         raise AVCoreError(f"{folder} is a file; an adapter is a directory.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "adapter.json").is_file():
         raise AVCoreError(f"{folder} holds something else than an adapter; name an empty or a new directory.")
+
+
+def write_adapter(model: AVModel, folder: Path, **remarks: Any) -> None:
+    """Do what `save_adapter` does; ``remarks`` join the description."""
+    description = {**_describe(model), **remarks}
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

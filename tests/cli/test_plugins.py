@@ -37,15 +37,17 @@ def two_plugins(install_plugin: Callable[..., str]) -> None:
 def test_list() -> None:
     result = invoke("list")
     assert result.exit_code == 0
-    head, bad, good = result.stdout.splitlines()
+    head, core, bad, good = result.stdout.splitlines()
     assert head.split() == ["DISTRIBUTION", "VERSION", "STATE", "OFFERS"]
+    assert core.split()[::2] == ["avcore", "ok", "segment_embedding"]
     assert bad.split(maxsplit=3) == ["toy-bad", "1.2", "broken", "OSError: no such device"]
     assert good.split(maxsplit=3) == ["toy-good", "1.2", "ok", "prompts: good.rows"]
 
 
 @pytest.mark.usefixtures("two_plugins")
 def test_list_as_json() -> None:
-    bad, good = json.loads(invoke("list", "--json").stdout)
+    core, bad, good = json.loads(invoke("list", "--json").stdout)
+    assert core["offers"] == {"prompts": ["segment_embedding"]}
     assert good == {
         "distribution": "toy-good",
         "version": "1.2",
@@ -84,6 +86,7 @@ def test_doctor_is_content_with_sound_plugins(install_plugin: Callable[..., str]
         ("toy-m", "distribution", {"state": "ok", "offers": {"prompts": ["m.rows", "m.deep"]}}),
         ("m", "method", {"origin": "toy-m", "prompts": ["m.rows"], "fusions": ["m.mix"]}),
         ("m.rows", "prompt", {"paper": "arXiv:1", "summary": "rows", "needs": []}),
+        ("segment_embedding", "prompt", {"origin": "avcore", "needs": []}),
         ("m.mix", "fusion", {"needs": ["both streams"]}),
         ("toyvit", "backbone", {"presets": ["toy_large", "toy_tiny"], "patterns": ["toy_*"]}),
         ("toy_tiny", "backbone", {"family": "toyvit", "preset": {"width": 8}, "origin": "toy-backbones"}),

@@ -1,4 +1,6 @@
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -116,3 +118,23 @@ def test_a_root_changes_nothing_else_of_a_file_with_a_real_data_set(fake_registr
     tree = {"data": {"dataset": "seg-files", "root": "/nowhere", "size": 64}}
     data = resolved(fake_registry, file=tree, data=tmp_path).config.data
     assert (data.dataset, data.root, data.settings.size) == ("seg-files", tmp_path, 64)
+
+
+def test_what_only_the_files_know_lies_above_the_data_sets_defaults(
+    fake_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spec,) = [spec for spec in fake_registry.datasets if spec.name == "seg-files"]
+    object.__setattr__(spec, "reads", f"{__name__}:size_in")
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__, ModuleType(__name__)))
+    monkeypatch.setattr(sys.modules[__name__], "size_in", size_in, raising=False)
+    (tmp_path / "size").write_text("96")
+    found = resolved(fake_registry, data=tmp_path)
+    assert found.config.data.settings.size == 96
+    assert found.origins["data.size"] == f"files in {tmp_path}"
+    assert resolved(fake_registry, data=tmp_path, sets=["data.size=64"]).config.data.settings.size == 64
+    nowhere = resolved(fake_registry, data=tmp_path / "nowhere", need_data=False)
+    assert nowhere.config.data.settings.size == 224
+
+
+def size_in(root: Path) -> dict[str, int]:
+    return {"data.size": int((root / "size").read_text())}

@@ -248,6 +248,26 @@ def test_carried_rows_flow_and_come_back_to_their_owner() -> None:
     assert torch.equal(made.blocks["visual"].calls[1]["carry"], sent["a", "visual"])  # type: ignore[arg-type]
 
 
+def test_carried_rows_wait_where_their_owner_has_no_layer() -> None:
+    class Ends(PromptLayer):
+        def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+            return Edit()
+
+    waiting = {("a", "visual"): torch.randn(4, 1, WIDTH, dtype=torch.float64)}
+    made = rig(prompt("b", Rows(2)))
+    out, sent, _ = made.run(waiting)
+    assert sent == waiting
+    assert torch.equal(out["visual"], made.run()[0]["visual"])
+    assert rig(prompt("a", Ends())).run(waiting)[1] == {}
+
+
+def test_carried_rows_of_a_stream_that_rests_wait() -> None:
+    made = rig()
+    alone = Step({"visual": made.blocks["visual"]}, [], segments=2, atomic_audio=False)
+    waiting = {("a", "audio"): torch.randn(4, 1, WIDTH, dtype=torch.float64)}
+    assert alone(dict(made.x), dict(waiting))[1] == waiting
+
+
 def test_atomic_audio_runs_attention_and_mlp_back_to_back() -> None:
     class Adder(FusionLayer):
         def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
@@ -310,6 +330,24 @@ def test_a_part_that_only_reads_gets_detached_tokens() -> None:
         made.x["visual"].requires_grad_()
         _, _, offers = made.run()
         assert offers[0][1].requires_grad is expected
+
+
+def test_a_part_that_adds_to_the_embedding_too_does_not_only_read() -> None:
+    class Reader(PromptLayer):
+        def read(self, x_MND: Tensor, at: BlockView) -> Mapping[str, Tensor]:
+            return {"tokens": x_MND}
+
+    class Both(Prompt):
+        def after_embedding(self, x_MND: Tensor, at: object) -> Tensor:
+            return x_MND
+
+    place = prompt("a", Reader())
+    part = Both(None, STREAM)
+    part.layers["0"] = place.layer
+    made = rig(Mounted(name="a", part=part, layer=place.layer, streams=("visual",)))
+    made.x["visual"].requires_grad_()
+    assert made.run()[2][0][1].requires_grad
+    assert place.reads_only
 
 
 def test_rows_at_the_mlp_are_an_error() -> None:

@@ -76,6 +76,16 @@ def test_carried_rows_are_queries_too(backbone: ViT) -> None:
     torch.testing.assert_close(torch.cat([out, carried], dim=1), naive, rtol=0, atol=1e-12)
 
 
+def test_keys_and_values_of_normed_rows_are_rows(backbone: ViT) -> None:
+    tower = backbone.tower("visual", ViTSettings(), segments=2).double()
+    block, inner = tower.block(1), backbone.model.blocks[1]
+    x = torch.randn(4, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
+    rows = torch.randn(7, 48, dtype=torch.float64)
+    kv = block.keys_values(inner.norm1(rows))
+    assert kv[0].shape == kv[1].shape == rows.shape
+    torch.testing.assert_close(block.attention(x, kv=kv)[0], block.attention(x, rows=rows)[0], rtol=0, atol=1e-12)
+
+
 def test_key_value_prefixes_and_row_bias(backbone: ViT) -> None:
     tower = backbone.tower("visual", ViTSettings(), segments=2).double()
     block = tower.block(0)
@@ -136,11 +146,41 @@ def test_positions_of_sound_interpolate_or_crop() -> None:
     assert torch.equal(interpolated.positions_1ND, expected)
     cropped = vit.tower("audio", ViTSettings(frames=50, mel_bins=33, position="crop"), segments=1)
     grid = table[0, 1:].unflatten(0, (4, 4))
-    # Rows of the picture's grid are frequency, columns time: token (t, f) takes grid (1 + f, 0 + t).
-    assert torch.equal(cropped.positions_1ND[0, 1 + 2 * 2 + 1], grid[2, 2])
+    # Rows of the picture's grid are frequency, columns time: token (t, f) takes grid (1 + f, 1 + t).
+    assert torch.equal(cropped.positions_1ND[0, 1:].unflatten(0, (3, 2)), grid[1:3, 1:4].transpose(0, 1))
     assert torch.equal(cropped.positions_1ND[0, 0], table[0, 0])
-    with pytest.raises(AVCoreError, match="needs a picture grid of at least 8 x 6"):
-        vit.tower("audio", ViTSettings(position="crop"), segments=1)
+
+
+def test_positions_of_sound_frequency_first_are_the_crop_laid_across_the_tokens() -> None:
+    vit = build(ViTSettings(weights="random"), name="small", preset=SMALL["vit"])
+    settings = {"frames": 50, "mel_bins": 33}
+    cropped = vit.tower("audio", ViTSettings(**settings, position="crop"), segments=1).positions_1ND
+    across = vit.tower("audio", ViTSettings(**settings, position="crop_frequency_first"), segments=1).positions_1ND
+    assert torch.equal(across[:, :1], cropped[:, :1])
+    by_time = cropped[0, 1:].unflatten(0, (3, 2))
+    assert torch.equal(across[0, 1:], by_time.transpose(0, 1).flatten(0, 1))
+    assert not torch.equal(across, cropped)
+
+
+def test_a_picture_grid_that_is_too_small_is_stretched() -> None:
+    vit = build(ViTSettings(weights="random"), name="small", preset=SMALL["vit"])
+    tower = vit.tower("audio", ViTSettings(position="crop"), segments=1)
+    assert tower.layout.stages[0].grid == (6, 8)
+    table = vit.model.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    stretched = torch.nn.functional.interpolate(table, size=(8, 6), mode="bilinear")
+    found = tower.positions_1ND[0, 1:].unflatten(0, (6, 8))
+    torch.testing.assert_close(found, stretched[0].permute(2, 1, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_maps_are_tapped_at_quarters_of_the_depth_each_block_once() -> None:
+    def taps(depth: int) -> tuple[int, ...]:
+        arguments = {**SMALL["vit"]["arguments"], "depth": depth}
+        made = build(ViTSettings(weights="random"), name="small", preset={**SMALL["vit"], "arguments": arguments})
+        return made.tower("visual", ViTSettings(), segments=1).layout.taps
+
+    assert taps(12) == (2, 5, 8, 11)
+    assert taps(3) == (0, 1, 2)
+    assert taps(1) == (0,)
 
 
 def test_frozen_means_evaluation_mode_and_no_gradient(backbone: ViT) -> None:
@@ -190,7 +230,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(AVCoreError, match="does not exist"):
         build(ViTSettings(weights=str(tmp_path / "none.safetensors")), name="small", preset=SMALL["vit"])
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(AVCoreError, match="cannot be read"):
+    with pytest.raises(AVCoreError, match="is no checkpoint"):
         build(ViTSettings(weights=str(tmp_path / "text.pth")), name="small", preset=SMALL["vit"])
 
 

@@ -30,9 +30,10 @@ class ViTSettings:
             "help": "sound through the picture's patch kernel: three equal channels, or the kernel summed over RGB"
         },
     )
-    position: Literal["interpolate", "crop"] = field(
+    position: Literal["interpolate", "crop", "crop_frequency_first"] = field(
         default="interpolate",
         metadata={
-            "help": "position vectors of sound: linear along the token axis, or the centre of the picture's grid"
+            "help": "position vectors of sound: linear along the token axis, or the middle of the picture's grid; "
+            "frequency first lays that out across the tokens, as STG-CMA's code does"
         },
     )

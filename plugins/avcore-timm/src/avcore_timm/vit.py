@@ -94,8 +94,8 @@ class ViTBlock(Block):
         q, k = attn.q_norm(q), attn.k_norm(k)
         keys, values = [k], [v]
         if rows is not None:
-            k_rows, v_rows = self._row_keys(rows, project)
-            keys.append(attn.k_norm(split_heads(k_rows, attn.num_heads)))
+            k_rows, v_rows = self.keys_values(self.inner.norm1(_batched(rows)), project=project)
+            keys.append(split_heads(k_rows, attn.num_heads))
             values.append(split_heads(v_rows, attn.num_heads))
         if kv is not None:
             keys.append(split_heads(_batched(kv[0]), attn.num_heads))
@@ -110,15 +110,15 @@ class ViTBlock(Block):
             return out_MND, None
         return out_MND[:, :tokens], out_MND[:, tokens:]
 
-    def _row_keys(self, rows: Tensor, project: Projection | None) -> tuple[Tensor, Tensor]:
-        qkv = self.inner.attn.qkv
-        u = self.inner.norm1(_batched(rows))
-        width = u.shape[-1]
-        made = F.linear(u, qkv.weight[width:], None if qkv.bias is None else qkv.bias[width:])
+    def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
+        """See `Block.keys_values`."""
+        attn, width = self.inner.attn, u.shape[-1]
+        made = F.linear(u, attn.qkv.weight[width:], None if attn.qkv.bias is None else attn.qkv.bias[width:])
         increment = None if project is None else project("qkv", u)
         if increment is not None:
             made = made + increment[..., width:]
-        return made[..., :width], made[..., width:]
+        k, v = made.chunk(2, dim=-1)
+        return attn.k_norm(k.unflatten(-1, (attn.num_heads, -1))).flatten(-2), v
 
     def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
         """See `Block.mlp`."""
@@ -155,7 +155,8 @@ class ViT(Backbone):
             grid=grid,
             prefix=self.model.num_prefix_tokens,
         )
-        taps = tuple(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4))
+        # Fewer than four blocks have fewer than four places to tap.
+        taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
         return StreamLayout(stages=(stage,), segments=segments, taps=taps, pool=self.pooling)
 
     @property
@@ -171,6 +172,17 @@ class ViTTower(Tower):
         super().__init__()
         self.trunk = trunk
         self.layout = layout
+
+    @property
+    def trainable(self) -> Mapping[str, nn.Module]:
+        """The final norm, unless timm has it behind the pooling."""
+        norm = self.trunk.model.norm
+        return {} if isinstance(norm, nn.Identity) else {"norm": norm}
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """timm's names."""
+        own: Mapping[str, Tensor] = self.trunk.model.state_dict(keep_vars=True)
+        return own
 
     def enter(self, x_MND: Tensor) -> Tensor:
         """CLIP's norm before the blocks; nothing elsewhere."""
@@ -266,21 +278,27 @@ class SoundTower(ViTTower):
 def _audio_positions(model: Any, grid: tuple[int, int], how: str) -> Tensor:
     positions_1ND = model.pos_embed.detach()
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    count = grid[0] * grid[1]
+    time, mel = grid
     if how == "interpolate":
         # The class slot is interpolated along with the patches, as the reference does.
-        return F.interpolate(positions_1ND.transpose(1, 2), size=prefix + count, mode="linear").transpose(1, 2)
-    rows, columns = model.patch_embed.grid_size
-    time, mel = grid
-    if mel > rows or time > columns:
-        raise AVCoreError(
-            f"audio.position=crop needs a picture grid of at least {mel} x {time}, but this backbone's is {rows} x "
-            f"{columns}: use audio.position=interpolate."
-        )
-    table = positions_1ND[:, prefix:].unflatten(1, (rows, columns))
-    top, left = (rows - mel) // 2, (columns - time) // 2
-    crop = table[:, top : top + mel, left : left + time].transpose(1, 2).flatten(1, 2)
-    return torch.cat([positions_1ND[:, :prefix], crop], dim=1)
+        size = prefix + time * mel
+        return F.interpolate(positions_1ND.transpose(1, 2), size=size, mode="linear").transpose(1, 2)
+    table_1DYX = positions_1ND[:, prefix:].transpose(1, 2).unflatten(2, model.patch_embed.grid_size)
+    # Rows of the picture's grid stand for frequency, columns for time.
+    table_1DFT = _fit(_fit(table_1DYX, 3, time), 2, mel)
+    if how == "crop":
+        table_1DFT = table_1DFT.transpose(2, 3)
+    return torch.cat([positions_1ND[:, :prefix], table_1DFT.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _fit(table_1DYX: Tensor, axis: int, size: int) -> Tensor:
+    """The middle of one axis, or all of it stretched to ``size``."""
+    length = table_1DYX.shape[axis]
+    if size <= length:
+        return table_1DYX.narrow(axis, length // 2 - size // 2, size)
+    shape = list(table_1DYX.shape[2:])
+    shape[axis - 2] = size
+    return F.interpolate(table_1DYX, size=shape, mode="bilinear")
 
 
 def _batched(rows: Tensor) -> Tensor:

@@ -1,45 +1,15 @@
 """Pretrained weights into a timm model: from timm's hub, from a file, or none on request."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from avcore.backbones import state_faults
+from avcore.backbones import read_tensors, state_faults
 from avcore.errors import AVCoreError
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-__all__ = ["load_file", "read_tensors"]
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors: safetensors, or a torch file that holds nothing but tensors.
-
-    Raises:
-        AVCoreError: the file is missing or is neither; nothing in it is ever executed.
-    """
-    if not path.is_file():
-        raise AVCoreError(f"Weights file '{path}' does not exist.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file as load_safetensors
-
-            return load_safetensors(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise AVCoreError(
-            f"Weights file '{os.fspath(path)}' cannot be read as safetensors or as a plain torch checkpoint: {error}"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise AVCoreError(f"Weights file '{path}' is no mapping of names to tensors.")
-    return found
+__all__ = ["load_file"]
 
 
 def load_file(model: "VisionTransformer", path: Path, *, setting: str) -> None:

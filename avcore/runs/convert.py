@@ -1,0 +1,174 @@
+"""Checkpoints of reference implementations become adapters.
+
+A method's converter renames the tensors; here is what surrounds it: reading, the list of what does not fit, and the
+question of where the frozen weights come from.
+"""
+
+import os
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from avcore.assemble import assemble
+from avcore.backbones import read_tensors
+from avcore.config import Resolved, resolve_config
+from avcore.engine.checkpoint import serialise
+from avcore.engine.files import sha256, write_atomic
+from avcore.errors import AVCoreError
+from avcore.model import AVModel
+from avcore.registry import Registry, load_registry
+from avcore.runs.adapter import check_folder, write_adapter
+from avcore.runs.pieces import ConversionError, Pieces
+from avcore.specs import STREAMS
+
+__all__ = ["Conversion", "ConversionError", "convert_checkpoint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What came of a checkpoint.
+
+    Attributes:
+        directory: the adapter.
+        method, task: what it belongs to.
+        tensors, parameters: how many tensors were trained, and how many numbers are in them.
+        frozen: for each backbone, named by its stream, where its frozen weights came from.
+        weights: the files that were written with frozen weights of the checkpoint, by the same names.
+    """
+
+    directory: Path
+    method: str
+    task: str
+    tensors: int
+    parameters: int
+    frozen: Mapping[str, str]
+    weights: Mapping[str, Path]
+
+
+def convert_checkpoint(
+    method: str,
+    file: str | Path,
+    *,
+    task: str,
+    out: str | Path,
+    recipe: str | None = None,
+    visual: str | None = None,
+    set: Sequence[str] = (),
+) -> Conversion:
+    """Make an adapter of a checkpoint that the reference implementation of a method wrote.
+
+    The frozen weights are those of ``visual.weights`` if ``set`` names them; then what the file holds of them must be
+    equal. Otherwise the file must hold all of them; they are written to ``backbone.safetensors`` beside the adapter, to
+    be named as ``visual.weights`` whenever it is used.
+
+    Args:
+        method: its converter knows the official names.
+        file: ``.pt``, ``.pth`` or ``.ckpt`` that holds nothing but tensors and plain values, or ``.safetensors``.
+        task: what the checkpoint was trained for.
+        out: directory of the adapter, new or holding an adapter, which is replaced.
+        recipe: variant of the method's recipe.
+        visual: backbone, if not the recipe's.
+        set: further settings, ``"key=value"``.
+
+    Raises:
+        ConversionError: keys are unknown, missing or misshapen, or frozen weights are missing or others; lists all.
+        AVCoreError: there is no such converter, file, task, ...; says what to do. Nothing is written.
+
+    Example:
+        >>> avcore.convert_checkpoint("NAME", "best.pth", task="TASK", out="adapter")  # doctest: +SKIP
+    """
+    folder, source = Path(out), Path(file)
+    check_folder(folder)
+    registry = load_registry()
+    spec = registry.methods[method]
+    if not spec.converter:
+        known = sorted(one.name for one in registry.methods if one.converter)
+        raise AVCoreError(
+            f"Method '{spec.name}' has no converter. Methods that have one: {', '.join(known) or 'none'}."
+        )
+    tensors = read_tensors(source)
+    options: dict[str, Any] = {"method": method, "task": task, "recipe": recipe, "visual": visual, "need_data": False}
+    resolved = resolve_config(registry, **options, sets=tuple(set))
+    pieces = Pieces(spec, source, tensors, assemble(resolved.config, registry, meta=True))
+    pieces.refuse_misfits()
+
+    with tempfile.TemporaryDirectory() as scratch:
+        model, frozen, files = _on_frozen_weights(pieces, resolved, registry, Path(scratch))
+        model.load_trainable_state(pieces.trained)
+        remarks = {"from": source.name, "sha256": sha256(source), "frozen": frozen}
+        write_adapter(model, folder, converted=remarks)
+        weights = {stream: folder / _file_name(stream) for stream in files}
+        for stream, path in weights.items():
+            write_atomic(path, files[stream].read_bytes())
+        _forget_weights(model, folder, keep=weights)
+    return Conversion(
+        directory=folder,
+        method=spec.name,
+        task=resolved.config.task,
+        tensors=len(pieces.trained),
+        parameters=sum(tensor.numel() for tensor in pieces.trained.values()),
+        frozen=frozen,
+        weights=weights,
+    )
+
+
+def _file_name(stream: str) -> str:
+    return "backbone.safetensors" if stream == "visual" else f"{stream}_backbone.safetensors"
+
+
+def _forget_weights(model: AVModel, folder: Path, *, keep: Collection[str]) -> None:
+    """Take away what the adapter that was there before wrote, unless this one runs on it."""
+    named = {str(getattr(getattr(model.config, stream).settings, "weights", "")) for stream in STREAMS}
+    for stream in STREAMS:
+        path = folder / _file_name(stream)
+        if stream not in keep and os.path.abspath(path) not in named:
+            path.unlink(missing_ok=True)
+
+
+def _on_frozen_weights(
+    pieces: Pieces, resolved: Resolved, registry: Registry, scratch: Path
+) -> tuple[AVModel, dict[str, str], dict[str, Path]]:
+    """The model on its frozen weights, where those come from, and the files made of them."""
+    config = resolved.config
+    origin: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    for stream in pieces.trunks:
+        settings = getattr(config, stream).settings
+        if resolved.origins.get(f"{stream}.weights", "").startswith("--set"):
+            origin[stream] = f"{stream}.weights={settings.weights}"
+            continue
+        lacking = pieces.lacking(stream)
+        if not pieces.frozen[stream] or not hasattr(settings, "weights"):
+            raise ConversionError(
+                f"'{pieces.source}' does not hold the frozen {stream} backbone, {len(pieces.trunks[stream])} tensors: "
+                f"name its weights with --set {stream}.weights=PATH (or hub). Nothing was written.",
+                (),
+            )
+        pieces.refuse(
+            {f"missing of the frozen {stream} backbone": [f"{stream}.{name}" for name in lacking]},
+            f"Name the backbone's weights with --set {stream}.weights=PATH (or hub).",
+        )
+        files[stream] = scratch / _file_name(stream)
+        given = {name: _full(tensor) for name, tensor in pieces.whole(stream).items()}
+        files[stream].write_bytes(serialise(given))
+        origin[stream] = f"the file {pieces.source.name}"
+        config = replace(
+            config,
+            **{stream: replace(getattr(config, stream), settings=replace(settings, weights=str(files[stream])))},
+        )
+    model = assemble(config, registry)
+    different = pieces.differences(model)
+    names = " and ".join(f"--set {stream}.weights" for stream in origin if stream not in files)
+    pieces.refuse(
+        {"different frozen weights": different},
+        f"Leave out {names} to use those of the file." if names else "Other settings of the backbones may make them.",
+    )
+    return model, origin, files
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

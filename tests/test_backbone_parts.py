@@ -1,0 +1,198 @@
+"""Frozen modules that parts train: copies in the part, the towers untouched."""
+
+import copy
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+import avcore_timm
+from avcore.errors import AVCoreError
+from avcore.injection import Fusion, Part, Prompt
+from avcore.model import AVModel
+from avcore.report.parameters import count_parameters
+from avcore.specs import STREAMS
+from avcore.testing.toys import make_batch, make_model
+
+SETS = ("audio.frames=48", "audio.mel_bins=32")
+WIDTH = 64  # of timm's test_vit
+
+
+class TrainsNorm(Prompt):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return dict.fromkeys(STREAMS, ("norm",))
+
+
+class TrainsVisualNorm(Prompt):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"visual": ("norm",)}
+
+
+class TrainsNormOfBoth(Fusion):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return dict.fromkeys(STREAMS, ("norm",))
+
+
+def make(*sets: str, streams: str | None = None, **parts: type[Part]) -> AVModel:
+    prompts = {name: part for name, part in parts.items() if issubclass(part, Prompt)}
+    fusions = {name: part for name, part in parts.items() if issubclass(part, Fusion)}
+    return make_model(avcore_timm, "test_vit", prompts=prompts, fusions=fusions, sets=(*SETS, *sets), streams=streams)
+
+
+def trained(model: AVModel) -> list[str]:
+    return [name for name, _ in model.parameter_groups()["parts"]]
+
+
+def test_streams_that_share_a_trunk_share_one_copy() -> None:
+    model = make(base=TrainsNorm)
+    assert trained(model) == [f"base.visual.backbone.visual.norm.{kind}" for kind in ("weight", "bias")]
+    own = model.parts["base.visual"].backbone["visual"]["norm"]
+    assert own is model.parts["base.audio"].backbone["audio"]["norm"]
+    assert own.weight.dtype == torch.float32
+    assert own.weight.requires_grad
+    counted = count_parameters(model)
+    assert counted.parts["base"].trainable == counted.added == 2 * WIDTH
+
+
+def test_streams_with_trunks_of_their_own_have_a_copy_each() -> None:
+    model = make("audio.backbone=test_vit", "audio.weights=random", base=TrainsNorm)
+    assert count_parameters(model).added == 4 * WIDTH
+    assert trained(model)[2] == "base.audio.backbone.audio.norm.weight"
+
+
+def test_two_parts_that_ask_for_one_module_share_its_copy() -> None:
+    model = make(base=TrainsNorm, again=TrainsNormOfBoth)
+    assert len(trained(model)) == 2
+    assert len({id(part.backbone[stream]["norm"]) for part in model.parts.values() for stream in part.backbone}) == 1
+
+
+def test_the_forward_uses_the_copy_and_plain_the_frozen_module() -> None:
+    model, bare = make(base=TrainsNorm), make()
+    data = make_batch(model)
+    before = model.features(data)
+    for stream in STREAMS:
+        assert torch.equal(before.stream(stream).tokens, bare.features(data).stream(stream).tokens)
+    with torch.no_grad():
+        model.parts["base.visual"].backbone["visual"]["norm"].bias += 1.0
+    after = model.features(data)
+    for stream in STREAMS:
+        torch.testing.assert_close(after.stream(stream).tokens, before.stream(stream).tokens + 1.0)
+        torch.testing.assert_close(after.stream(stream).pooled, before.stream(stream).pooled + 1.0)
+        assert torch.equal(after.stream(stream).raw_tokens, before.stream(stream).raw_tokens)
+        assert torch.equal(model.plain(stream, data).tokens, before.stream(stream).tokens)
+
+
+def test_a_stream_that_is_not_asked_for_keeps_its_frozen_module() -> None:
+    model = make(base=TrainsVisualNorm)
+    data = make_batch(model)
+    before = model.features(data)
+    with torch.no_grad():
+        model.parts["base.visual"].backbone["visual"]["norm"].bias += 1.0
+    assert "audio" not in model.parts["base.audio"].backbone
+    assert torch.equal(model.features(data).stream("audio").tokens, before.stream("audio").tokens)
+    assert not torch.equal(model.features(data).stream("visual").tokens, before.stream("visual").tokens)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_stream_that_does_not_run_is_skipped(stream: str) -> None:
+    model = make(streams=stream, base=TrainsNorm)
+    assert trained(model)[0] == f"base.{stream}.backbone.{stream}.norm.weight"
+    assert count_parameters(model).added == 2 * WIDTH
+
+
+def test_it_trains_and_the_towers_stay() -> None:
+    model = make(base=TrainsNorm).train()
+    frozen = copy.deepcopy(model.towers.state_dict())
+    digest = model.digest()
+    optimiser = torch.optim.SGD([p for group in model.parameter_groups().values() for _, p in group], lr=1.0)
+    own = model.parts["base.visual"].backbone["visual"]["norm"]
+    start = own.weight.detach().clone()
+    model.loss(model(make_batch(model)), make_batch(model)).backward()
+    optimiser.step()
+    assert not torch.equal(own.weight, start)
+    assert model.digest() == digest == model.backbone_digest
+    assert all(torch.equal(value, frozen[key]) for key, value in model.towers.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.towers.parameters())
+
+
+def test_it_is_saved_and_loaded_as_the_part_s() -> None:
+    model, other = make(base=TrainsNorm), make(base=TrainsNorm)
+    state = {key: torch.randn_like(value) for key, value in model.trainable_state().items()}
+    assert set(trained(model)) < set(state)
+    model.load_trainable_state(state)
+    other.load_trainable_state(model.trainable_state())
+    data = make_batch(model)
+    assert torch.equal(model(data)["logits"], other(data)["logits"])
+
+
+def test_it_stays_in_float32_beside_frozen_weights_in_bfloat16() -> None:
+    model = make(base=TrainsNorm)
+    model.store_frozen(torch.bfloat16)
+    own = model.parts["base.visual"].backbone["visual"]["norm"]
+    assert own.weight.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(make_batch(model))
+        assert out.features.stream("visual").tokens.dtype == out.features.stream("visual").raw_tokens.dtype
+        model.loss(out, make_batch(model)).backward()
+    assert own.weight.grad is not None
+
+
+def test_it_follows_the_model_to_float64() -> None:
+    model = make(base=TrainsNorm).double()
+    assert model.features(make_batch(model)).stream("audio").tokens.dtype == torch.float64
+
+
+class Misspelt(Prompt):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"visual": ("nrom",)}
+
+
+class WrongStream(Prompt):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"video": ("norm",)}
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Misspelt, "Part 'mine' wants to train 'nrom' of the visual backbone. Did you mean 'norm'.*offers: norm"),
+        (WrongStream, "Part 'mine' wants to train parts of the stream 'video'; streams: visual, audio"),
+    ],
+)
+def test_what_is_not_offered_is_refused_with_the_choices(part: type[Prompt], message: str) -> None:
+    with pytest.raises(AVCoreError, match=message):
+        make(mine=part)
+
+
+def test_a_copy_that_nothing_reaches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A name that the forward never calls.
+    from avcore_timm.vit import ViTTower
+
+    offered = property(lambda tower: {"norm": tower.trunk.model.norm, "spare": tower.trunk.model.blocks[0].norm1})
+    monkeypatch.setattr(ViTTower, "trainable", offered)
+
+    class Spare(Prompt):
+        def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+            return {"visual": ("spare",)}
+
+    with pytest.raises(AVCoreError, match=r"no gradient: mine\.visual\.backbone\.visual\.spare\.weight"):
+        make(mine=Spare)
+
+
+def test_the_norm_before_the_blocks_can_be_trained_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from avcore_timm.vit import ViTTower
+
+    monkeypatch.setattr(ViTTower, "trainable", property(lambda tower: {"enter": tower.trunk.model.norm}))
+    monkeypatch.setattr(ViTTower, "enter", lambda tower, x: tower.trunk.model.norm(x))
+
+    class TrainsEntry(Prompt):
+        def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+            return {"visual": ("enter",)}
+
+    model = make(mine=TrainsEntry)
+    data = make_batch(model)
+    before = model.features(data)
+    assert torch.equal(before.stream("visual").tokens, model.plain("visual", data).tokens)
+    with torch.no_grad():
+        model.parts["mine.visual"].backbone["visual"]["enter"].bias += 1.0
+    assert not torch.equal(model.features(data).stream("visual").tokens, before.stream("visual").tokens)
