@@ -1,0 +1,119 @@
+"""AVE's text files: one event a line, ``Category&VideoID&Quality&StartTime&EndTime``. Imports no torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from avcore.errors import AVCoreError
+
+__all__ = [
+    "ANNOTATIONS",
+    "CLASSES",
+    "ClipEvent",
+    "classes_in",
+    "find_root",
+    "read_classes",
+    "read_events",
+    "settings_in",
+]
+
+ANNOTATIONS = "Annotations.txt"
+FOLDER = "AVE_Dataset"
+"""How the official archive calls the folder of the files."""
+
+
+CLASSES = (
+    *("Church bell", "Male speech, man speaking", "Bark", "Fixed-wing aircraft, airplane", "Race car, auto racing"),
+    *("Female speech, woman speaking", "Helicopter", "Violin, fiddle", "Flute", "Ukulele", "Frying (food)", "Truck"),
+    *("Shofar", "Motorcycle", "Acoustic guitar", "Train horn", "Clock", "Banjo", "Goat", "Baby cry, infant cry", "Bus"),
+    *("Chainsaw", "Cat", "Horse", "Toilet flush", "Rodents, rats, mice", "Accordion", "Mandolin"),
+)
+"""The 28 events of AVE in the order of their indices."""
+
+FIELDS = 5
+HEADER = ("category", "videoid")
+
+
+@dataclass(frozen=True)
+class ClipEvent:
+    """A line: what is seen and heard in a clip from ``start`` to ``end``, s; nowhere when they are equal."""
+
+    category: str
+    video: str
+    start: float
+    end: float
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise AVCoreError(f"Cannot read '{path}': {reason}.") from None
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def _is_header(line: str) -> bool:
+    names = [cell.strip().lower().replace(" ", "") for cell in line.split("&")]
+    return tuple(names[:2]) == HEADER
+
+
+def read_events(path: Path) -> list[ClipEvent]:
+    """The events of ``Annotations.txt`` or of a split's text file, in the order of the lines.
+
+    A first line of column names is left out and does not count as a row.
+
+    Raises:
+        AVCoreError: the file cannot be read, or a line is malformed; names it.
+    """
+    events: list[ClipEvent] = []
+    for place, (number, line) in enumerate(_lines(path)):
+        if place == 0 and _is_header(line):
+            continue
+        # From the right, in case a name of a class holds the separator.
+        cells = [cell.strip() for cell in line.rsplit("&", FIELDS - 1)]
+        if len(cells) != FIELDS or not cells[0] or not cells[1]:
+            raise AVCoreError(f"'{path}' line {number} is not Category&VideoID&Quality&StartTime&EndTime: '{line}'.")
+        try:
+            start, end = float(cells[3]), float(cells[4])
+        except ValueError:
+            raise AVCoreError(f"'{path}' line {number}: '{cells[3]}' and '{cells[4]}' are no times in s.") from None
+        if not 0 <= start <= end:
+            raise AVCoreError(f"'{path}' line {number}: an event cannot last from {cells[3]} to {cells[4]} s.")
+        events.append(ClipEvent(cells[0], cells[1], start, end))
+    return events
+
+
+def classes_in(events: Iterable[ClipEvent]) -> tuple[str, ...]:
+    """The classes in the order of their first appearance, which is that of their indices."""
+    return tuple(dict.fromkeys(event.category for event in events))
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The classes of a file with one name a line, in the order of their indices.
+
+    Raises:
+        AVCoreError: the file cannot be read.
+    """
+    return tuple(line for _, line in _lines(path))
+
+
+def find_root(root: Path) -> Path:
+    """The folder with ``Annotations.txt``: ``root``, or ``AVE_Dataset`` in it.
+
+    Raises:
+        AVCoreError: neither holds the file.
+    """
+    for candidate in (root, root / FOLDER):
+        if (candidate / ANNOTATIONS).is_file():
+            return candidate
+    raise AVCoreError(
+        f"'{root}' holds neither {ANNOTATIONS} nor {FOLDER}/{ANNOTATIONS}; give --data the folder of AVE with its "
+        "annotations, splits and media."
+    )
+
+
+def settings_in(root: Path) -> dict[str, list[str]]:
+    """The settings that the files of a data set decide: the classes of its annotations (`DatasetSpec.reads`)."""
+    return {"task_options.classes": list(classes_in(read_events(find_root(root) / ANNOTATIONS)))}

@@ -1,0 +1,195 @@
+"""Reader of AVE's official layout: annotations, splits, and media as video files or as extracted by LAVISH."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avcore.errors import AVCoreError
+from avcore.tasks import Clip, Task, Windows
+from avcore_ave.annotations import ANNOTATIONS, ClipEvent, classes_in, find_root, read_classes, read_events
+from avcore_ave.config import AVEDataConfig
+from avcore_ave.task import AVETask
+
+__all__ = ["AVE", "read_order"]
+
+CATEGORIES = "categories.txt"
+VIDEOS, FRAMES, SOUNDS = "AVE", "video_frames", "raw_audio"
+
+
+class AVE:
+    """Clips of 10 s with one event each. ``root`` is the folder with ``Annotations.txt``, or the one that contains it.
+
+    Class indices are the order of first appearance in ``Annotations.txt``; background is the last index. A clip is
+    named by its video; where a video has several events, those after the first are ``<video>#2``, ``<video>#3``.
+    `Clip.group` is the class.
+    """
+
+    splits: tuple[str, ...] = ("train", "val", "test")
+
+    def __init__(self, config: AVEDataConfig, root: Path, task: Task | None = None) -> None:
+        self.config = config
+        self.segments = config.segments
+        self.windows = Windows(length=config.window_seconds, margin=config.window_margin)
+        self.root = find_root(Path(root))
+        self.events = read_events(self.root / ANNOTATIONS)
+        self.classes = classes_in(self.events)
+        self._check_categories()
+        if isinstance(task, AVETask):
+            self._check_task(task)
+        self.names = _names(self.events)
+
+    def _check_categories(self) -> None:
+        path = self.root / CATEGORIES
+        if path.is_file() and (listed := read_classes(path)) != self.classes:
+            differ = next((pair for pair in zip(listed, self.classes, strict=False) if pair[0] != pair[1]), None)
+            found = f"'{differ[0]}' where the other has '{differ[1]}'" if differ else f"{len(listed)} classes"
+            raise AVCoreError(
+                f"'{path}' has {found}: class indices are the order of first appearance in {ANNOTATIONS} "
+                f"({len(self.classes)} classes). Correct or remove it."
+            )
+
+    def _check_task(self, task: AVETask) -> None:
+        expected = task.config.classes
+        if expected == self.classes:
+            return
+        path = self.root / ANNOTATIONS
+        raise AVCoreError(
+            f"'{path}' has {_listed(self.classes)}, but task_options.classes has {_listed(expected)}: "
+            f"leave that setting out, and the names are taken from the files."
+        )
+
+    def clips(self, split: str) -> Sequence[Clip]:
+        """The clips of ``train``, ``val`` or ``test`` in the order of the split.
+
+        Raises:
+            AVCoreError: no such split, a malformed list, or media that are missing; names the first one and how many.
+        """
+        if split not in self.splits:
+            raise AVCoreError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
+        rows = read_order(self.root, split, self.events)
+        if not rows:
+            raise AVCoreError(f"Split '{split}' of '{self.root}' lists no clip.")
+        as_video = self._as_video()
+        found: list[Clip] = []
+        missing: list[Path] = []
+        for row in rows:
+            event = self.events[row]
+            frames, audio, absent = (self._video if as_video else self._extracted)(event.video)
+            missing += absent
+            found.append(
+                Clip(
+                    name=self.names[row],
+                    frames=frames,
+                    audio=audio,
+                    seconds=self.config.clip_seconds,
+                    group=event.category,
+                    info={"event": event},
+                )
+            )
+        if missing:
+            raise AVCoreError(self._complaint(split, missing))
+        return found
+
+    def _as_video(self) -> bool:
+        if self.config.media != "auto":
+            return self.config.media == "video"
+        for folder in (VIDEOS, FRAMES):
+            if (self.root / folder).is_dir():
+                return folder == VIDEOS
+        raise AVCoreError(
+            f"'{self.root}' has no media: neither {VIDEOS}/<id>.mp4 nor {FRAMES}/<id>/*.jpg with {SOUNDS}/<id>.wav."
+        )
+
+    def _video(self, video: str) -> tuple[Path, None, list[Path]]:
+        path = self.root / VIDEOS / f"{video}.mp4"
+        return path, None, [] if path.is_file() else [path]
+
+    def _extracted(self, video: str) -> tuple[tuple[Path, ...], Path, list[Path]]:
+        folder, audio = self.root / FRAMES / video, self.root / SOUNDS / f"{video}.wav"
+        pictures = sorted(folder.glob("*.jpg"))
+        absent = [] if pictures else [folder / "0001.jpg"]
+        chosen = tuple(pictures[index] for index in self._chosen(len(pictures))) if pictures else ()
+        return chosen, audio, absent if audio.is_file() else [*absent, audio]
+
+    def _chosen(self, total: int) -> list[int]:
+        """Which of ``total`` pictures, from 0, stand for the T segments."""
+        if self.config.pictures == "even":
+            indices: list[int] = (np.linspace(1, total, self.segments, dtype=int) - 1).tolist()
+            return indices
+        return [int((segment + 0.5) * total / self.segments) for segment in range(self.segments)]
+
+    def _complaint(self, split: str, missing: Sequence[Path]) -> str:
+        if (self.root / "wave").is_dir() and not (self.root / SOUNDS).is_dir() and missing[0].suffix == ".wav":
+            return (
+                f"'{self.root}' has wave/*.npy but no {SOUNDS}: put the wav files of the clips into {SOUNDS}, as "
+                f"{SOUNDS}/<id>.wav."
+            )
+        return f"{len(missing)} files of split '{split}' are missing, the first of them '{missing[0]}'."
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        """``labels`` (T,) int64: the class of a segment that begins at t with start <= t < end, else background."""
+        event: ClipEvent = clip.info["event"]
+        begins_T = torch.arange(self.segments, dtype=torch.float64) * self.config.clip_seconds / self.segments
+        inside_T = (event.start <= begins_T) & (begins_T < event.end)
+        return {"labels": torch.where(inside_T, self.classes.index(event.category), len(self.classes))}
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """Such as ``28 classes (Church bell; Male speech, man speaking; ...; Mandolin)``."""
+    shown = classes if len(classes) < 5 else (*classes[:2], "...", classes[-1])
+    return f"{len(classes)} classes ({'; '.join(shown)})"
+
+
+def _names(events: Sequence[ClipEvent]) -> list[str]:
+    """A unique name for each row: its video, numbered from the second event of the same video on."""
+    seen: Counter[str] = Counter()
+    names = []
+    for event in events:
+        seen[event.video] += 1
+        names.append(event.video if seen[event.video] == 1 else f"{event.video}#{seen[event.video]}")
+    return names
+
+
+def read_order(root: Path, split: str, events: Sequence[ClipEvent]) -> list[int]:
+    """The rows of ``Annotations.txt``, from 0 and without a header, that a split has, in its order.
+
+    They stand in ``<split>_order.h5`` (dataset ``order``) or, where that file is missing, as the lines themselves in
+    ``<split>Set.txt``. ``<split>_order_match.h5`` belongs to cross-modal matching and is never read.
+
+    Raises:
+        AVCoreError: there is neither file, or it does not fit the annotations.
+    """
+    numbers, lines = root / f"{split}_order.h5", root / f"{split}Set.txt"
+    if numbers.is_file():
+        rows = _read_numbers(numbers)
+        wrong = [row for row in rows if not 0 <= row < len(events)]
+        if wrong:
+            raise AVCoreError(f"'{numbers}' names row {wrong[0]}, but {ANNOTATIONS} has {len(events)} rows.")
+        return rows
+    if not lines.is_file():
+        raise AVCoreError(f"Split '{split}' has neither '{numbers}' nor '{lines.name}' beside it.")
+    places = {event: row for row, event in reversed(list(enumerate(events)))}
+    rows = []
+    for event in read_events(lines):
+        if event not in places:
+            raise AVCoreError(f"'{lines}': the event of '{event.video}' ({event.category}) is not in {ANNOTATIONS}.")
+        rows.append(places[event])
+    return rows
+
+
+def _read_numbers(path: Path) -> list[int]:
+    import h5py  # type: ignore[import-untyped]
+
+    try:
+        with h5py.File(path, "r") as file:
+            rows = np.asarray(file["order"])
+    except (OSError, KeyError) as error:
+        raise AVCoreError(f"'{path}' is no HDF5 file with a dataset 'order': {error}.") from None
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise AVCoreError(f"'{path}': 'order' must be a list of whole numbers, not {rows.dtype} {rows.shape}.")
+    numbers: list[int] = rows.tolist()
+    return numbers

@@ -1,0 +1,67 @@
+"""`LinearHead`: the pooled vectors of a segment to its class.
+
+Shape letters: B clips, T segments, D width of a backbone, C classes with background.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from avcore.errors import AVCoreError
+from avcore.specs import STREAMS, StreamLayout
+from avcore.tasks import Batch, Features, Head
+from avcore_ave.config import LinearHeadConfig
+from avcore_ave.losses import bce_softmax, cross_entropy
+from avcore_ave.metrics import segment_rule
+from avcore_ave.task import AVETask
+
+__all__ = ["LinearHead"]
+
+LOSSES = {"bce_softmax": bce_softmax, "cross_entropy": cross_entropy}
+
+
+class LinearHead(Head):
+    """Both pooled vectors of a segment side by side, Linear to ``hidden``, dropout, Linear to C; no non-linearity.
+
+    With one stream: LayerNorm and Linear to C, STG-CMA's head for a single branch.
+
+    Output:
+        ``logits`` (B, T, C).
+    """
+
+    def __init__(
+        self, config: LinearHeadConfig, visual: StreamLayout | None, audio: StreamLayout | None, task: AVETask
+    ) -> None:
+        super().__init__(config, visual, audio, task)
+        if not isinstance(task, AVETask):
+            raise AVCoreError(f"Head ave.linear names events in segments; task {type(task).__name__} has none.")
+        self.config = config
+        widths = {stream: layout.width for stream, layout in (("visual", visual), ("audio", audio)) if layout}
+        order = STREAMS if config.first == "visual" else STREAMS[::-1]
+        self.streams = tuple(stream for stream in order if stream in widths)
+        both, total, classes = len(widths) > 1, sum(widths.values()), len(task.config.names)
+        self.hidden = nn.Linear(total, config.hidden) if both else None
+        self.norm = None if both else nn.LayerNorm(total)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.hidden if both else total, classes)
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Features with the pooled vectors of the streams that run."""
+        x_BTD = torch.cat([features.stream(stream).pooled for stream in self.streams], dim=-1)
+        if self.hidden is not None:
+            x_BTD = self.dropout(self.hidden(x_BTD))
+        if self.norm is not None:
+            x_BTD = self.norm(x_BTD)
+        return {"logits": self.output(x_BTD)}
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """``event``: the loss of the settings, over the segments of valid clips; needs the target ``labels`` (B, T)."""
+        return {"event": LOSSES[self.config.loss](output["logits"], batch.targets["labels"], batch.valid)}
+
+    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``labels`` (B, T), the arg-max, and ``probability`` (B, T) of that class."""
+        logits_BTC = output["logits"]
+        labels_BT = segment_rule(logits_BTC)
+        probability_BTC = logits_BTC.to(torch.promote_types(logits_BTC.dtype, torch.float32)).softmax(-1)
+        return {"labels": labels_BT, "probability": probability_BTC.gather(-1, labels_BT[..., None]).squeeze(-1)}

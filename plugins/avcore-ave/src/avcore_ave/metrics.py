@@ -1,0 +1,90 @@
+"""Accuracy of segments, and the rules by which published code turns scores into classes.
+
+Shape letters: B clips, T segments, C classes with background, K = C - 1 events.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from avcore.errors import AVCoreError
+from avcore.tasks import Batch
+
+__all__ = ["AVEMetrics", "clip_rule", "segment_rule"]
+
+
+def segment_rule(scores_BTC: Tensor) -> Tensor:
+    """The class of each segment with the highest score, the first of equal ones: (B, T) indices. Linear heads."""
+    return scores_BTC.argmax(-1)
+
+
+def clip_rule(is_event_BT: Tensor, event_BK: Tensor) -> Tensor:
+    """CMBS and DG-SCT: the class of the clip where sigmoid(is_event) > 0.5, else background, index K: (B, T).
+
+    Args:
+        is_event_BT: logits; exactly 0 is background.
+        event_BK: scores of the clip's events, without background; the first of equal ones wins.
+    """
+    event_B1 = event_BK.argmax(-1, keepdim=True)
+    return torch.where(is_event_BT.sigmoid() > 0.5, event_B1, event_BK.shape[-1])
+
+
+class AVEMetrics:
+    """Accuracy of one split, in percent (0 to 100). Invalid clips count nowhere.
+
+    Both protocols: ``accuracy``, right segments of all segments, background included, whatever the batch size.
+
+    ``clean`` adds the same among segments that are truly an event (``accuracy_event``) and truly background
+    (``accuracy_background``), where there are any: a model that never says background gets 0 in the second.
+
+    ``paper`` adds ``accuracy_running``, by which DG-SCT selects: the plain mean over batches of ``paper_batch`` clips
+    in the order in which they come, the smaller last one counting as much as the others.
+    """
+
+    def __init__(self, protocol: str, *, background: int, paper_batch: int = 8) -> None:
+        if protocol not in ("clean", "paper"):
+            raise AVCoreError(f"protocol='{protocol}': use clean or paper.")
+        self.protocol = protocol
+        self.background = background
+        self.paper_batch = paper_batch
+        self._right: list[Tensor] = []
+        self._truth: list[Tensor] = []
+
+    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
+        """Take in ``labels`` (B, T) against the target ``labels`` (B, T), both class indices.
+
+        Raises:
+            AVCoreError: prediction and truth differ in shape.
+        """
+        predicted_BT, truth_BT = prediction["labels"], batch.targets["labels"]
+        if predicted_BT.shape != truth_BT.shape:
+            raise AVCoreError(
+                f"Predicted labels {tuple(predicted_BT.shape)} and true ones {tuple(truth_BT.shape)} differ in shape; "
+                "head and data set must have the same number of segments (data.segments)."
+            )
+        self._right.append((predicted_BT == truth_BT)[batch.valid].cpu())
+        self._truth.append(truth_BT[batch.valid].cpu())
+
+    def compute(self) -> dict[str, float]:
+        """The scores of all that was taken in.
+
+        Raises:
+            AVCoreError: nothing was taken in.
+        """
+        if not sum(len(right) for right in self._right):
+            raise AVCoreError("No segment was evaluated, so there is no accuracy; check the clips of the split.")
+        right_BT, background_BT = torch.cat(self._right), torch.cat(self._truth) == self.background
+        scores = {"accuracy": _percent(right_BT)}
+        if self.protocol == "paper":
+            batches = [_percent(right) for right in right_BT.split(self.paper_batch)]
+            scores["accuracy_running"] = sum(batches) / len(batches)
+        else:
+            for name, among_BT in (("event", ~background_BT), ("background", background_BT)):
+                if among_BT.any():
+                    scores[f"accuracy_{name}"] = _percent(right_BT[among_BT])
+        return scores
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * float(right.double().mean())

@@ -1,0 +1,64 @@
+"""`AVETask`: how labels of segments are scored, drawn and described."""
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from avcore.tasks import Metrics, Task
+from avcore_ave.config import AVETaskConfig
+from avcore_ave.drawing import colour, label_bar
+from avcore_ave.metrics import AVEMetrics
+
+__all__ = ["AVETask"]
+
+
+class AVETask(Task):
+    """One class for each segment of a clip: an event that is both seen and heard, or background."""
+
+    score: ClassVar[str] = "accuracy"
+    config: AVETaskConfig
+
+    def __init__(self, config: AVETaskConfig) -> None:
+        super().__init__(config)
+
+    def metrics(self, protocol: str) -> Metrics:
+        """`AVEMetrics` for ``clean`` or ``paper``."""
+        return AVEMetrics(protocol, background=self.config.background, paper_batch=self.config.paper_batch)
+
+    def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
+        """A bar with the name of the class at the lower edge of each frame.
+
+        Args:
+            frames_TYX3: uint8 frames of any size.
+            prediction: ``labels`` (T,), predicted or true. With ``probability`` (T,) the bar is filled as far.
+        """
+        labels = prediction["labels"].tolist()
+        sure = prediction["probability"].tolist() if "probability" in prediction else [1.0] * len(labels)
+        names, background = self.config.names, self.config.background
+        return np.stack(
+            [
+                label_bar(frame, names[label], colour(label, background), filled)
+                for frame, label, filled in zip(frames_TYX3, labels, sure, strict=True)
+            ]
+        )
+
+    def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The true labels of one clip."""
+        return {"labels": targets["labels"]}
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> str:
+        """Such as ``1-2 background | 3-10 Dog, bark`` by numbers of segments; for a single one ``Dog, bark 87 %``."""
+        labels: list[int] = prediction["labels"].tolist()
+        names = self.config.names
+        if len(labels) == 1:
+            sure = f" {100 * float(prediction['probability']):.0f} %" if "probability" in prediction else ""
+            return f"{names[labels[0]]}{sure}"
+        runs, place = [], 1
+        for label, run in groupby(labels):
+            last = place + len(list(run)) - 1
+            runs.append(f"{place}-{last} {names[label]}" if last > place else f"{place} {names[label]}")
+            place = last + 1
+        return " | ".join(runs)

@@ -1,0 +1,238 @@
+"""The reader: small sets of the same format made here."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from avcore.errors import AVCoreError
+from avcore.tasks import Dataset
+from avcore_ave.config import AVEDataConfig, AVETaskConfig
+from avcore_ave.datasets import AVE
+from avcore_ave.task import AVETask
+
+HEADER = "Category&VideoID&Quality&StartTime&EndTime"
+ROWS = (
+    "Dog, bark&-b_id&good&6&8",
+    "Male speech, man speaking&_twice_here&good&0&10",
+    "Dog, bark&silent_clip&good&0&0",
+    "Female speech, woman speaking&_twice_here&good&3&9",
+    "Male speech, man speaking&other_clip0&good&2&5",
+)
+CLASSES = ("Dog, bark", "Male speech, man speaking", "Female speech, woman speaking")
+ORDERS = {"train": (3, 1, 2), "val": (4,), "test": (0,)}
+IDS = ("-b_id", "_twice_here", "silent_clip", "other_clip0")
+
+
+def write_order(path: Path, rows: object, name: str = "order") -> None:
+    with h5py.File(path, "w") as file:
+        file[name] = rows
+
+
+def make(root: Path, *, header: bool = False, splits: str = "h5", media: str = "video") -> Path:
+    root.mkdir(exist_ok=True)
+    lines = [HEADER] if header else []
+    (root / "Annotations.txt").write_text("\n".join([*lines, *ROWS]) + "\n")
+    for split, order in ORDERS.items():
+        if splits == "h5":
+            write_order(root / f"{split}_order.h5", np.array(order, dtype=np.int64))
+            # Belongs to another task, and must not be read.
+            write_order(root / f"{split}_order_match.h5", np.zeros(1, dtype=np.int64))
+        else:
+            (root / f"{split}Set.txt").write_text("\n".join([*lines, *(ROWS[row] for row in order)]))
+    for name in IDS:
+        if media == "video":
+            (root / "AVE").mkdir(exist_ok=True)
+            (root / "AVE" / f"{name}.mp4").write_bytes(b"")
+        else:
+            folder = root / "video_frames" / name
+            folder.mkdir(parents=True)
+            for number in range(1, 31):
+                Image.new("RGB", (4, 4)).save(
+                    folder / (f"{number:04d}.jpg" if media == "frames" else f"{number:08d}.jpg")
+                )
+            (root / "raw_audio").mkdir(exist_ok=True)
+            (root / "raw_audio" / f"{name}.wav").write_bytes(b"")
+    return root
+
+
+def read(root: Path, **settings: object) -> AVE:
+    return AVE(AVEDataConfig(**settings), root)
+
+
+@pytest.mark.parametrize("header", [False, True], ids=["plain", "header"])
+@pytest.mark.parametrize("splits", ["h5", "txt"])
+def test_clips_in_the_order_of_the_split(tmp_path: Path, header: bool, splits: str) -> None:
+    reader: Dataset = read(make(tmp_path, header=header, splits=splits))
+    clips = reader.clips("train")
+    # Two events of one video are two clips, and their names differ in every split.
+    assert [clip.name for clip in clips] == ["_twice_here#2", "_twice_here", "silent_clip"]
+    assert [clip.group for clip in clips] == [CLASSES[2], CLASSES[1], CLASSES[0]]
+    assert {clip.frames for clip in clips[:2]} == {tmp_path / "AVE/_twice_here.mp4"}
+    (clip,) = reader.clips("test")
+    assert (clip.name, clip.audio, clip.seconds, clip.start) == ("-b_id", None, 10.0, 0.0)
+    assert reader.classes == CLASSES
+    assert (reader.segments, reader.splits) == (10, ("train", "val", "test"))
+    assert (reader.windows.length, reader.windows.margin) == (1.0, 1.1)
+
+
+def test_labels_follow_from_the_annotations(tmp_path: Path) -> None:
+    reader = read(make(tmp_path))
+    twice, first, silent = (reader.target(clip)["labels"] for clip in reader.clips("train"))
+    assert twice.tolist() == [3] * 3 + [2] * 6 + [3]
+    assert first.tolist() == [1] * 10
+    assert silent.tolist() == [3] * 10
+    assert reader.target(reader.clips("test")[0])["labels"].tolist() == [3] * 6 + [0] * 2 + [3] * 2
+    assert twice.dtype is first.dtype
+    assert str(twice.dtype) == "torch.int64"
+
+
+def test_segments_of_another_length(tmp_path: Path) -> None:
+    reader = read(make(tmp_path), segments=5)
+    # Begin at 0, 2, 4, 6, 8 s; the event lasts from 2 to 5.
+    assert reader.target(reader.clips("val")[0])["labels"].tolist() == [3, 1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("media", ["frames", "frames_of_eight_digits"])
+def test_extracted_media(tmp_path: Path, media: str) -> None:
+    reader = read(make(tmp_path, media=media))
+    (clip,) = reader.clips("test")
+    assert clip.audio == tmp_path / "raw_audio/-b_id.wav"
+    # linspace(1, 30, 10), cut down to whole numbers.
+    assert [int(path.stem) for path in clip.frames] == [1, 4, 7, 10, 13, 17, 20, 23, 26, 30]
+    middle = read(tmp_path, pictures="middle").clips("test")[0]
+    assert [int(path.stem) for path in middle.frames] == [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]
+
+
+def test_few_pictures_are_repeated(tmp_path: Path) -> None:
+    make(tmp_path, media="frames")
+    for path in sorted((tmp_path / "video_frames/-b_id").iterdir())[3:]:
+        path.unlink()
+    for pictures in ("even", "middle"):
+        (clip,) = read(tmp_path, pictures=pictures).clips("test")
+        numbers = [int(path.stem) for path in clip.frames]
+        assert len(numbers) == 10
+        assert set(numbers) == {1, 2, 3}
+        assert numbers == sorted(numbers)
+
+
+def test_videos_go_before_extracted_media_unless_asked(tmp_path: Path) -> None:
+    make(tmp_path, media="frames")
+    make(tmp_path, media="video")
+    assert read(tmp_path).clips("test")[0].audio is None
+    assert read(tmp_path, media="frames").clips("test")[0].audio is not None
+    assert read(tmp_path / ".." / tmp_path.name, media="video").clips("test")[0].audio is None
+
+
+def test_the_folder_of_the_official_archive_is_found(tmp_path: Path) -> None:
+    make(tmp_path / "AVE_Dataset")
+    assert read(tmp_path).clips("test") == read(tmp_path / "AVE_Dataset").clips("test")
+
+
+def test_classes_of_the_task_must_be_those_of_the_files(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(AVCoreError) as raised:
+        AVE(AVEDataConfig(), tmp_path, AVETask(AVETaskConfig()))
+    message = str(raised.value)
+    assert "has 3 classes (Dog, bark; Male speech, man speaking; Female speech, woman speaking)" in message
+    assert "28 classes (Church bell; Male speech, man speaking; ...; Mandolin)" in message
+    assert message.endswith("leave that setting out, and the names are taken from the files.")
+    AVE(AVEDataConfig(), tmp_path, AVETask(AVETaskConfig(classes=CLASSES)))
+    with pytest.raises(AVCoreError, match=r"task_options\.classes"):
+        AVE(AVEDataConfig(), tmp_path, AVETask(AVETaskConfig(classes=CLASSES[::-1])))
+
+
+def test_a_list_of_categories_may_not_contradict_the_annotations(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "categories.txt").write_text("\n".join(CLASSES) + "\n")
+    assert read(tmp_path).classes == CLASSES
+    (tmp_path / "categories.txt").write_text("\n".join(CLASSES[::-1]))
+    with pytest.raises(AVCoreError, match=r"categories\.txt.*first appearance"):
+        read(tmp_path)
+    (tmp_path / "categories.txt").write_text("\n".join(CLASSES[:2]))
+    with pytest.raises(AVCoreError, match=r"has 2 classes"):
+        read(tmp_path)
+
+
+def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "AVE/-b_id.mp4").unlink()
+    with pytest.raises(AVCoreError, match="1 files of split 'test' are missing") as raised:
+        read(tmp_path).clips("test")
+    assert str(tmp_path / "AVE/-b_id.mp4") in str(raised.value)
+    assert len(read(tmp_path).clips("train")) == 3
+
+
+def test_missing_extracted_media(tmp_path: Path) -> None:
+    make(tmp_path, media="frames")
+    (tmp_path / "raw_audio/-b_id.wav").unlink()
+    with pytest.raises(AVCoreError, match=r"raw_audio/-b_id\.wav"):
+        read(tmp_path).clips("test")
+    (tmp_path / "raw_audio").rename(tmp_path / "wave")
+    with pytest.raises(AVCoreError, match=r"wave/\*\.npy but no raw_audio"):
+        read(tmp_path).clips("test")
+    for path in (tmp_path / "video_frames/-b_id").iterdir():
+        path.unlink()
+    with pytest.raises(AVCoreError, match=r"video_frames/-b_id/0001\.jpg"):
+        read(tmp_path).clips("test")
+    (tmp_path / "video_frames").rename(tmp_path / "elsewhere")
+    with pytest.raises(AVCoreError, match="has no media"):
+        read(tmp_path).clips("test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Cat&a&good&0", "line 1 is not Category"),
+        ("Cat&a&good&0&1\nCat&b&good&x&1", "line 2: 'x' and '1' are no times"),
+        ("Cat&a&good&5&1", "line 1: an event cannot last from 5 to 1 s"),
+        ("&a&good&0&1", "line 1 is not Category"),
+    ],
+)
+def test_malformed_annotations(tmp_path: Path, text: str, message: str) -> None:
+    make(tmp_path)
+    (tmp_path / "Annotations.txt").write_text(text)
+    with pytest.raises(AVCoreError, match=message):
+        read(tmp_path)
+
+
+def test_lines_of_windows_and_names_with_the_separator(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "Annotations.txt").write_bytes(
+        b"\xef\xbb\xbfRock & roll&-b_id&good&0&4\r\n\r\nCat&other_clip0&good&1&2\r\n"
+    )
+    reader = read(tmp_path)
+    assert reader.classes == ("Rock & roll", "Cat")
+    assert [event.video for event in reader.events] == ["-b_id", "other_clip0"]
+
+
+def test_orders_that_do_not_fit(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(AVCoreError, match="no split 'valid'"):
+        read(tmp_path).clips("valid")
+    order = tmp_path / "test_order.h5"
+    for rows, message in (
+        (np.array([7]), "names row 7, but Annotations.txt has 5 rows"),
+        (np.array([-1]), "names row -1"),
+        (np.array([0.5]), "whole numbers"),
+        (np.array([], dtype=np.int64), "lists no clip"),
+    ):
+        write_order(order, rows)
+        with pytest.raises(AVCoreError, match=message):
+            read(tmp_path).clips("test")
+    write_order(order, np.array([0]), name="other")
+    with pytest.raises(AVCoreError, match="dataset 'order'"):
+        read(tmp_path).clips("test")
+    order.write_bytes(b"no such format")
+    with pytest.raises(AVCoreError, match=r"test_order\.h5' is no HDF5"):
+        read(tmp_path).clips("test")
+    order.unlink()
+    with pytest.raises(AVCoreError, match=r"neither '.*test_order\.h5' nor 'testSet\.txt'"):
+        read(tmp_path).clips("test")
+    (tmp_path / "testSet.txt").write_text("Cat&-b_id&good&6&8")
+    with pytest.raises(AVCoreError, match=r"event of '-b_id'.*is not in Annotations"):
+        read(tmp_path).clips("test")
+    with pytest.raises(AVCoreError, match=r"AVE_Dataset/Annotations\.txt"):
+        read(tmp_path / "AVE")

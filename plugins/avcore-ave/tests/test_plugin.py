@@ -1,0 +1,41 @@
+"""What the light module declares, and that it is light."""
+
+import importlib.resources
+import subprocess
+import sys
+
+import avcore_ave
+from avcore.config.recipes import parse_yaml
+from avcore.tasks import Head, Task
+from avcore_ave.task import AVETask
+
+
+def test_declaring_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, avcore_ave; [list(f()) for f in (avcore_ave.avcore_heads, avcore_ave.avcore_tasks, "
+        "avcore_ave.avcore_datasets)]; print(sorted({'torch', 'numpy', 'PIL', 'h5py', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_everything_declared_can_be_loaded_and_made() -> None:
+    (head,), (task,), (dataset,) = avcore_ave.avcore_heads(), avcore_ave.avcore_tasks(), avcore_ave.avcore_datasets()
+    assert issubclass(head.load(), Head)
+    assert task.head == head.name == "ave.linear"
+    assert isinstance(task.load()(task.config()), Task)
+    assert callable(dataset.load())
+    assert dataset.tasks == (task.name,) == ("ave",)
+
+
+def test_published_numbers_have_sources_and_known_names() -> None:
+    text = (importlib.resources.files("avcore_ave") / "published.yaml").read_text(encoding="utf-8")
+    rows = parse_yaml(text, "published.yaml")["published"]
+    assert len(rows) > 10
+    for row in rows:
+        assert row["task"] == row["dataset"] == "ave"
+        assert row["metric"] == AVETask.score
+        assert 0 < row["value"] < 100
+        assert row["split"] == "test"
+        assert row["source"]
+        assert row["method"]
