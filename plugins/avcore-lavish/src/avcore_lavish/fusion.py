@@ -1,0 +1,117 @@
+"""``lavish``: the latent audio-visual hybrid adapters (Lin et al., CVPR 2023, arXiv:2212.07983).
+
+Shape letters: M = B*T, N tokens, D width, n latent tokens, k hidden width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore import AVCoreError, Edit, Edits, FusionLayer
+from avcore.injection import PairLayout, PairView
+from avcore_lavish.settings import LavishSettings
+
+__all__ = ["Adapter", "AdapterPair", "GroupedLinear", "LavishLayer", "TokenBatchNorm"]
+
+
+class LavishLayer(FusionLayer):
+    """Two adapter pairs at one pair of blocks: ``p1`` beside the frozen attention, ``p2`` beside the frozen MLP."""
+
+    def __init__(self, config: LavishSettings, pair: PairLayout) -> None:
+        super().__init__()
+        width = pair.visual.width
+        self.p1 = AdapterPair(config, width)
+        self.p2 = AdapterPair(config, width)
+        if config.before_norm and config.order == "avs":
+            self.unused_in_reference = 4 * 2 * width
+
+    def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """x <- x + A(x) + Ad(x ; y) in both streams."""
+        return self.p1(visual_MND, audio_MND)  # type: ignore[no-any-return]
+
+    def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """x <- x + M(x) + Ad(x ; y) in both streams."""
+        return self.p2(visual_MND, audio_MND)  # type: ignore[no-any-return]
+
+
+class AdapterPair(nn.Module):
+    """An adapter for each stream; both read the tokens that enter the sub-layer."""
+
+    def __init__(self, config: LavishSettings, width: int) -> None:
+        super().__init__()
+        self.visual = Adapter(config, width, gated=True)
+        self.audio = Adapter(config, width, gated=config.audio_gate)
+
+    def forward(self, visual_MND: Tensor, audio_MND: Tensor) -> Edits:
+        """The increments of both streams."""
+        return Edits(
+            visual=Edit(add=self.visual(visual_MND, audio_MND)), audio=Edit(add=self.audio(audio_MND, visual_MND))
+        )
+
+
+class Adapter(nn.Module):
+    """Ad(x ; y): the other stream is read into the tokens through a few latent tokens, then a bottleneck."""
+
+    def __init__(self, config: LavishSettings, width: int, *, gated: bool) -> None:
+        super().__init__()
+        hidden = width // config.reduction
+        if not hidden or width % config.groups or hidden % config.groups:
+            raise AVCoreError(
+                f"parts.lavish: blocks of width {width} have a bottleneck of {hidden} (reduction="
+                f"{config.reduction}); groups={config.groups} must divide both: lower reduction or groups."
+            )
+        initial = torch.rand if config.latents == "uniform" else torch.zeros
+        self.latents = nn.Parameter(initial(config.tokens, width))
+        self.latent_gate = nn.Parameter(torch.zeros(1))
+        self.gate = nn.Parameter(torch.zeros(1)) if gated else None
+        self.gate_first = config.order == "avs"
+        self.norm_before = nn.LayerNorm(width) if config.before_norm and not self.gate_first else nn.Identity()
+        self.down = GroupedLinear(width, hidden, config.groups)
+        self.norm_down = TokenBatchNorm(hidden) if config.batch_norm else nn.Identity()
+        self.up = GroupedLinear(hidden, width, config.groups)
+        self.norm_up = TokenBatchNorm(width) if config.batch_norm else nn.Identity()
+        self.norm_post = nn.LayerNorm(width) if config.post_norm else nn.Identity()
+
+    def forward(self, x_MND: Tensor, other_MND: Tensor) -> Tensor:
+        """The increment (M, N, D) of tokens ``x``, which read ``other`` (M, any N, D)."""
+        summary_MnD = self.latents + _attend(self.latents, other_MND)
+        x_MND = x_MND + self.latent_gate * _attend(x_MND, summary_MnD)
+        hidden_MNk = F.relu(self.norm_down(self.down(self.norm_before(x_MND))))
+        out_MND = self.norm_up(self.up(hidden_MNk))
+        if self.gate_first:
+            return self.norm_post(self._gated(out_MND))  # type: ignore[no-any-return]
+        return self._gated(self.norm_post(out_MND))
+
+    def _gated(self, out_MND: Tensor) -> Tensor:
+        return out_MND if self.gate is None else self.gate * out_MND
+
+
+def _attend(queries: Tensor, x_MND: Tensor) -> Tensor:
+    """softmax(q x^T) x: no projections, no scaling; queries (n, D) or (M, n, D)."""
+    return torch.softmax(queries @ x_MND.transpose(1, 2), dim=-1) @ x_MND
+
+
+class GroupedLinear(nn.Module):
+    """A 1x1 convolution in groups, without bias: each group of inputs makes its own group of outputs."""
+
+    def __init__(self, width_in: int, width_out: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight = nn.Parameter(torch.empty(width_out, width_in // groups))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width_in) to (..., width_out)."""
+        groups = zip(x.chunk(self.groups, dim=-1), self.weight.chunk(self.groups), strict=True)
+        return torch.cat([F.linear(part, weight) for part, weight in groups], dim=-1)
+
+
+class TokenBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of each component over all tokens of the batch."""
+
+    def forward(self, x_MND: Tensor) -> Tensor:
+        """(M, N, D) to (M, N, D)."""
+        # As a matrix: on the CPU, torch's gradient is wrong for some layouts of tensors with more axes.
+        return super().forward(x_MND.flatten(0, 1)).view_as(x_MND)

@@ -1,0 +1,104 @@
+"""Small models with LAVISH."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import avcore_ave
+import avcore_avs
+import avcore_lavish
+import avcore_timm
+from avcore import BackboneSpec, hookimpl
+from avcore.assemble import assemble
+from avcore.config import resolve_config
+from avcore.model import AVModel
+from avcore.registry import Registry
+from avcore.tasks import Batch
+from avcore_timm.settings import ViTSettings
+
+
+class SmallBackbones:
+    """ViTs of two widths, small enough to train in a test."""
+
+    @hookimpl
+    def avcore_backbones(self) -> list[BackboneSpec]:
+        def preset(width: int) -> dict[str, Any]:
+            arguments = {"img_size": 32, "embed_dim": width, "depth": 4, "num_heads": 2}
+            return {"model": "vit_tiny_patch16_224", "arguments": arguments}
+
+        return [
+            BackboneSpec(
+                name="small_vits",
+                build="avcore_timm.vit:build",
+                config=ViTSettings,
+                presets={"small": preset(32), "wider": preset(48)},
+            )
+        ]
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    modules = {
+        "avcore-timm": avcore_timm,
+        "avcore-lavish": avcore_lavish,
+        "avcore-ave": avcore_ave,
+        "avcore-avs": avcore_avs,
+        "small": SmallBackbones(),
+    }
+    return Registry.from_modules(modules)
+
+
+@pytest.fixture(scope="session")
+def make(registry: Registry) -> Callable[..., AVModel]:
+    """``make(*settings, task=, visual=, meta=, ...)``: by default a small model for clips of two segments."""
+
+    def made(
+        *sets: str, task: str = "ave", visual: str = "small", meta: bool = False, moved: bool = False, **options: Any
+    ) -> AVModel:
+        if visual == "small":
+            sets = ("visual.weights=random", "data.segments=2", "data.clip_seconds=2", *sets)
+        resolved = resolve_config(
+            registry, method="lavish", task=task, visual=visual, sets=sets, need_data=False, **options
+        )
+        model = assemble(resolved.config, registry, meta=meta)
+        if moved:
+            move(model.part_modules)
+        return model
+
+    return made
+
+
+def move(module: nn.Module) -> None:
+    """Move every parameter and running statistic, so that gates, norms and latent tokens all matter."""
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())):
+            tensor.add_(torch.rand(tensor.shape, generator=draws, dtype=tensor.dtype) * 0.5)
+
+
+@pytest.fixture(scope="session")
+def moved() -> Callable[[nn.Module], nn.Module]:
+    """``moved(module)``: the module with every parameter and running statistic moved, in double precision."""
+
+    def apply(module: nn.Module) -> nn.Module:
+        module.double()
+        move(module)
+        return module
+
+    return apply
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Two clips of two segments for the small model."""
+    draws = torch.Generator().manual_seed(0)
+    return Batch(
+        frames=torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8, generator=draws),
+        waveform=torch.randint(-9999, 9999, (2, 32000), dtype=torch.int16, generator=draws),
+        targets={"labels": torch.randint(0, 29, (2, 2), generator=draws)},
+        names=["a", "b"],
+        valid=torch.ones(2, dtype=torch.bool),
+    )

@@ -1,0 +1,149 @@
+"""One adapter: the formulas by hand, the initial values, batch normalisation."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avcore import StageLayout, StreamLayout
+from avcore.injection import PairLayout
+from avcore_lavish.fusion import Adapter, AdapterPair, GroupedLinear, LavishLayer, TokenBatchNorm
+from avcore_lavish.settings import LavishSettings
+
+Moved = Callable[[nn.Module], nn.Module]
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    mean, deviation = x.mean(-1, keepdim=True), x.var(-1, correction=0, keepdim=True).add(1e-5).sqrt()
+    return (x - mean) / deviation * norm.weight + norm.bias
+
+
+def by_groups(x_ND: Tensor, weight: Tensor, groups: int) -> Tensor:
+    wide, narrow = x_ND.shape[-1] // groups, weight.shape[0] // groups
+    pieces = []
+    for group in range(groups):
+        pieces.append(x_ND[:, group * wide : (group + 1) * wide] @ weight[group * narrow : (group + 1) * narrow].T)
+    return torch.cat(pieces, -1)
+
+
+@pytest.mark.parametrize("order", ["ave", "avs"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_adapter_is_the_five_steps(order: Any, groups: int, moved: Moved) -> None:
+    """Segment by segment and group by group, as the steps are written down."""
+    torch.manual_seed(0)
+    settings = LavishSettings(reduction=2, groups=groups, tokens=3, order=order)
+    adapter = moved(Adapter(settings, 8, gated=True)).eval()
+    x, other = torch.randn(2, 5, 8).double(), torch.randn(2, 4, 8).double()
+    made = adapter(x, other)
+    for segment in range(2):
+        summary = adapter.latents + torch.softmax(adapter.latents @ other[segment].T, -1) @ other[segment]
+        tokens = x[segment] + adapter.latent_gate * torch.softmax(x[segment] @ summary.T, -1) @ summary
+        if order == "ave":
+            tokens = layer_norm(tokens, adapter.norm_before)
+        hidden = by_groups(tokens, adapter.down.weight, groups)
+        hidden = torch.relu(batch_norm(hidden[None], adapter.norm_down)[0])
+        out = by_groups(hidden, adapter.up.weight, groups)
+        out = batch_norm(out[None], adapter.norm_up)[0]
+        if order == "ave":
+            expected = adapter.gate * layer_norm(out, adapter.norm_post)
+        else:
+            expected = layer_norm(adapter.gate * out, adapter.norm_post)
+        torch.testing.assert_close(made[segment], expected)
+
+
+def test_grouped_maps_are_grouped_convolutions() -> None:
+    torch.manual_seed(0)
+    grouped = GroupedLinear(12, 8, 4)
+    torch.manual_seed(0)
+    convolution = nn.Conv1d(12, 8, 1, groups=4, bias=False)
+    assert torch.equal(grouped.weight, convolution.weight.squeeze(-1))
+    x = torch.randn(3, 5, 12)
+    torch.testing.assert_close(grouped(x), convolution(x.transpose(1, 2)).transpose(1, 2))
+
+
+def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> None:
+    torch.manual_seed(0)
+    settings = LavishSettings(reduction=2)
+    pair, swapped = moved(AdapterPair(settings, 8)).eval(), AdapterPair(settings, 8)
+    swapped.visual, swapped.audio = pair.audio, pair.visual
+    visual, audio = torch.randn(2, 5, 8).double(), torch.randn(2, 3, 8).double()
+    one, other = pair(visual, audio), swapped(audio, visual)
+    assert torch.equal(one.visual.add, other.audio.add)
+    assert torch.equal(one.audio.add, other.visual.add)
+
+
+def test_with_the_settings_of_segmentation_visual_adapters_start_at_zero_and_audio_ones_do_not() -> None:
+    settings = LavishSettings(reduction=4, tokens=16, latents="zeros", batch_norm=False, audio_gate=False, order="avs")
+    pair = AdapterPair(settings, 32)
+    edits = pair(torch.randn(2, 5, 32), torch.randn(2, 5, 32))
+    assert not edits.visual.add.any()
+    assert edits.audio.add.any()
+    assert pair.audio.gate is None
+    assert not pair.visual.latents.any()
+
+
+@pytest.mark.parametrize("flags", list(product([False, True], repeat=4)))
+@pytest.mark.parametrize("order", ["ave", "avs"])
+def test_every_flag_has_the_parameters_it_should(flags: tuple[bool, ...], order: Any) -> None:
+    given = dict(zip(("batch_norm", "audio_gate", "before_norm", "post_norm"), flags, strict=True))
+    settings = LavishSettings(reduction=4, groups=2, tokens=3, order=order, **given)
+    stage = StageLayout(width=16, heads=2, depth=1, grid=(2, 2), prefix=1)
+    block = StreamLayout(stages=(stage,), segments=2, taps=(0,)).blocks[0]
+    layer = LavishLayer(settings, PairLayout(visual=block, audio=block, index=0, pairs=1))
+    d, k, g, n = 16, 4, 2, 3
+    each = n * d + 2 * d * k // g + 1
+    each += (2 * k + 2 * d) * given["batch_norm"] + 2 * d * (given["before_norm"] + given["post_norm"])
+    gates = 2 + 2 * given["audio_gate"]
+    count = sum(parameter.numel() for parameter in layer.parameters())
+    assert count + layer.unused_in_reference == 4 * each + gates
+    assert layer.unused_in_reference == (4 * 2 * d if order == "avs" and given["before_norm"] else 0)
+
+
+# --------------------------------------------------------------------------------------------- batch normalisation
+
+
+def batch_norm(x_MND: Tensor, norm: nn.Module) -> Tensor:
+    if norm.training:
+        mean, variance = x_MND.mean((0, 1)), x_MND.var((0, 1), correction=0)
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    return (x_MND - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias
+
+
+LAYOUTS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1))
+
+
+def laid_out(x_MND: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The same values, the axes in another order in memory."""
+    return x_MND.permute(order).contiguous().permute(tuple(order.index(axis) for axis in range(3)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("order_in", LAYOUTS)
+@pytest.mark.parametrize("order_out", LAYOUTS)
+def test_batch_norm_has_the_right_gradient_for_every_memory_layout(
+    training: bool, order_in: tuple[int, ...], order_out: tuple[int, ...], moved: Moved
+) -> None:
+    torch.manual_seed(0)
+    norm = moved(TokenBatchNorm(6)).train(training)
+    values, cotangent = torch.randn(4, 7, 6).double(), laid_out(torch.randn(4, 7, 6).double(), order_out)
+    found = []
+    for function in (lambda x: batch_norm(x, norm), norm):
+        norm.zero_grad()
+        x = laid_out(values, order_in).requires_grad_()
+        out = function(x)
+        out.backward(cotangent)
+        found.append((out, x.grad, norm.weight.grad, norm.bias.grad))
+    for expected, made in zip(*found, strict=True):
+        torch.testing.assert_close(made, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_running_statistics_are_of_all_tokens() -> None:
+    torch.manual_seed(0)
+    norm, x = TokenBatchNorm(3), torch.randn(4, 5, 3)
+    norm(x)
+    torch.testing.assert_close(norm.running_mean, 0.1 * x.mean((0, 1)))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * x.var((0, 1)))

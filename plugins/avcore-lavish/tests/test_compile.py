@@ -1,0 +1,56 @@
+"""A pair of blocks with LAVISH's adapters compiles to one graph and computes the same."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import avcore_timm
+from avcore.model import AVModel
+from avcore.testing.graphs import capture, tokens_for
+from avcore.testing.toys import make_model
+from avcore_lavish.fusion import LavishLayer
+from avcore_lavish.settings import LavishSettings
+
+SMALL = ("audio.frames=48", "audio.mel_bins=32")
+SEGMENTATION = ("batch_norm=false", "audio_gate=false", "latents=zeros", "order=avs")
+
+
+def make(*settings: str, adapters: bool = True) -> AVModel:
+    model = make_model(
+        avcore_timm,
+        "test_vit",
+        fusions={"lavish": LavishLayer} if adapters else {},
+        fields={"lavish": {"config": LavishSettings}},
+        sets=(*SMALL, *(f"parts.lavish.{setting}" for setting in settings)),
+    )
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.part_modules.parameters():
+            parameter.add_(torch.rand(parameter.shape, generator=draws) * 0.5)
+    return model
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("settings", [(), SEGMENTATION, ("groups=1", "before_norm=false", "post_norm=false")])
+def test_a_pair_compiles_with_equal_results_and_gradients(settings: tuple[str, ...], training: bool) -> None:
+    model = make(*settings).train(training)
+    own = list(model.parts["lavish"].layers["1"].parameters())
+    x = tokens_for(model, 1)
+    made, expected = capture(model.steps[1], x).output[0], model.steps[1](dict(x), {})[0]
+
+    def gradients(streams: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(sum(tokens.square().mean() for tokens in streams.values()), own)
+
+    for stream in x:
+        torch.testing.assert_close(made[stream], expected[stream])
+    for found, wanted in zip(gradients(made), gradients(expected), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_the_adapters_alone_add_nodes() -> None:
+    with_adapters, bare = make(), make(adapters=False)
+    nodes = [capture(model.steps[0], tokens_for(model)).nodes for model in (with_adapters, bare)]
+    # Four adapters: step 1 and 2, norms, gate; nothing is added for what settings leave out.
+    assert nodes[0] > nodes[1]
+    fewer = make("batch_norm=false", "before_norm=false", "post_norm=false", "audio_gate=false")
+    assert nodes[1] < capture(fewer.steps[0], tokens_for(fewer)).nodes < nodes[0]

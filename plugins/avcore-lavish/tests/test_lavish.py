@@ -1,0 +1,180 @@
+"""LAVISH in a model: where it acts, what it refuses, the published counts, training, recipes."""
+
+from collections.abc import Callable
+from importlib.resources import files
+
+import pytest
+import torch
+import yaml
+
+from avcore import AVCoreError
+from avcore.assemble import assemble
+from avcore.config import resolve_config
+from avcore.model import AVModel
+from avcore.registry import Registry
+from avcore.report.parameters import count_parameters
+from avcore.tasks import Batch
+from avcore_lavish.settings import LavishSettings
+
+Make = Callable[..., AVModel]
+VIT_B, VIT_L = "vit_base_patch16_224.augreg_in21k", "vit_large_patch16_224.augreg_in21k"
+
+
+def test_both_streams_read_the_tokens_before_the_update(make: Make) -> None:
+    """At each sub-layer x + A(x) + Ad(x ; y) in both streams, from the tokens that enter it."""
+    model = make(moved=True).double().eval()
+    draws = torch.Generator().manual_seed(2)
+    visual, audio = (torch.randn(4, count, 32, generator=draws).double() for count in (5, 49))
+    made, _, _ = model.steps[1]({"visual": visual, "audio": audio}, {})
+    layer, blocks = model.parts["lavish"].layers["1"], model.steps[1].blocks
+    edits = layer.p1(visual, audio)
+    visual, audio = (
+        x + blocks[stream].attention(x)[0] + getattr(edits, stream).add
+        for stream, x in (("visual", visual), ("audio", audio))
+    )
+    edits = layer.p2(visual, audio)
+    for stream, x in (("visual", visual), ("audio", audio)):
+        torch.testing.assert_close(made[stream], x + blocks[stream].mlp(x) + getattr(edits, stream).add)
+
+
+def test_event_localisation_starts_at_the_frozen_backbone(make: Make, batch: Batch) -> None:
+    model = make().eval()
+    features = model.features(batch)
+    for stream in ("visual", "audio"):
+        torch.testing.assert_close(features.stream(stream).tokens, model.plain(stream, batch).tokens)
+    latents = model.parts["lavish"].layers["0"].p1.audio.latents
+    assert 0 <= latents.min() < 0.2
+    assert 0.8 < latents.max() <= 1
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("setting", ["reduction=0", "groups=0", "tokens=0", "order=other", "latents=ones"])
+def test_settings_out_of_range_are_named(make: Make, setting: str) -> None:
+    with pytest.raises(AVCoreError, match=rf"parts\.lavish\.{setting.partition('=')[0]}"):
+        make(f"parts.lavish.{setting}")
+
+
+@pytest.mark.parametrize("setting", ["groups=3", "reduction=64", "reduction=32"])
+def test_groups_that_do_not_divide_the_widths_are_refused(make: Make, setting: str) -> None:
+    with pytest.raises(AVCoreError, match=r"parts\.lavish: blocks of width 32 have a bottleneck of \d"):
+        make(f"parts.lavish.{setting}")
+
+
+def test_unequal_widths_and_single_streams_are_refused(make: Make) -> None:
+    with pytest.raises(AVCoreError, match="'lavish' needs equal widths"):
+        make("audio.backbone=wider", "audio.weights=random")
+    with pytest.raises(AVCoreError, match="'lavish' needs both streams"):
+        make(streams="visual")
+
+
+def test_lavish_offers_no_prompts(make: Make) -> None:
+    with pytest.raises(AVCoreError, match="'lavish' has no prompts"):
+        make(prompts="lavish")
+
+
+# ---------------------------------------------------------------------------------------------------------- counts
+
+
+def sizes(model: AVModel) -> tuple[int, int]:
+    """Parameters of the adapters, and of the head."""
+    groups = model.parameter_groups()
+    adapters, head = (sum(parameter.numel() for _, parameter in groups[name]) for name in ("parts", "head"))
+    return adapters, head
+
+
+@pytest.mark.parametrize(("visual", "counts"), [(VIT_B, (3_843_168, 801_821)), (VIT_L, (13_394_112, 1_063_965))])
+def test_counts_of_event_localisation(make: Make, visual: str, counts: tuple[int, int]) -> None:
+    model = make(visual=visual, meta=True)
+    assert sizes(model) == counts
+    assert sum(counts) == {VIT_B: 4_644_989, VIT_L: 14_458_077}[visual]
+    assert model.unused_in_reference()["lavish"] == 0
+    assert sizes(make(visual=visual, meta=True, recipe="v2")) == counts
+
+
+def test_counts_of_question_answering_on_vit_large(make: Make) -> None:
+    width = 1024
+    # As CoPL counts it (27.1 M), and as the published script is launched.
+    for (reduction, groups, tokens), count in {(4, 2, 16): 27_132_096, (8, 4, 64): 12_976_320}.items():
+        settings = (f"reduction={reduction}", f"groups={groups}", f"tokens={tokens}", "batch_norm=false")
+        model = make(*(f"parts.lavish.{setting}" for setting in settings), visual=VIT_L, meta=True)
+        each = tokens * width + 2 * width * (width // reduction) // groups + 4 * width + 2
+        assert sizes(model)[0] == 24 * 4 * each == count
+
+
+def test_counts_of_segmentation_on_vit_large(make: Make) -> None:
+    """No gates in audio's adapters, and an LN_pre that is allocated but never used."""
+    model = make(task="avs", visual=VIT_L, meta=True)
+    unused = model.unused_in_reference()["lavish"]
+    assert unused == 24 * 4 * 2 * 1024
+    assert sizes(model)[0] + unused == 27_132_096 - 24 * 2
+
+
+def test_published_counts_stand_beside_ours(registry: Registry) -> None:
+    resolved = resolve_config(registry, method="lavish", task="ave", need_data=False)
+    report = count_parameters(assemble(resolved.config, registry, meta=True), resolved.recipe.published)
+    shown = [line.split() for line in report.render("vit_large_patch16_224").splitlines()]
+    assert ["trainable_M", "14.5", "14.46"] in [line[:3] for line in shown]
+    assert ["parameters_M", "13.5", "13.39"] in [line[:3] for line in shown]
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
+def test_running_statistics_move_in_training_only_and_are_saved(make: Make, batch: Batch) -> None:
+    model = make()
+    mean, batches = (f"lavish.layers.2.p2.audio.norm_down.{name}" for name in ("running_mean", "num_batches_tracked"))
+    model.eval()(batch)
+    assert not model.trainable_state()[mean].any()
+    model.train()(batch)
+    state = model.trainable_state()
+    assert state[mean].any()
+    assert state[batches] == 1
+    again = make()
+    again.load_trainable_state(state)
+    assert torch.equal(again.trainable_state()[mean], state[mean])
+
+
+def test_a_step_changes_every_adapter_and_nothing_frozen(make: Make, batch: Batch) -> None:
+    model = make(moved=True).train()
+    digest, frozen = model.digest(), {name: tensor.clone() for name, tensor in model.towers.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
+    trained = [parameter for group in model.parameter_groups().values() for _, parameter in group]
+    optimizer = torch.optim.Adam(trained, lr=1e-3)
+    model.loss(model(batch), batch).backward()
+    optimizer.step()
+    assert [name for name, tensor in model.trainable_state().items() if torch.equal(tensor, before[name])] == []
+    assert model.digest() == digest
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.towers.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.towers.parameters())
+
+
+def test_with_frozen_weights_in_half_precision_the_adapters_stay_in_full(make: Make, batch: Batch) -> None:
+    model = make(moved=True).train()
+    exact = model(batch)["logits"].detach()
+    model.store_frozen(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(batch)
+        model.loss(out, batch).backward()
+    for name, parameter in model.parameter_groups()["parts"]:
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert (out["logits"] - exact).norm() < 0.05 * exact.norm()
+
+
+# --------------------------------------------------------------------------------------------------------- recipes
+
+RECIPES = sorted(entry.name for entry in files("avcore_lavish").joinpath("recipes").iterdir())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_resolve_and_assemble(registry: Registry, name: str) -> None:
+    task, _, variant = name.removesuffix(".yaml").partition(".")
+    content = yaml.safe_load(files("avcore_lavish").joinpath("recipes", name).read_text())
+    settings = LavishSettings(**content["settings"]["parts"]["lavish"])
+    if task not in registry.tasks:
+        return
+    resolved = resolve_config(registry, method="lavish", task=task, recipe=variant or None, need_data=False)
+    assert resolved.config.parts["lavish"] == settings
+    assert set(assemble(resolved.config, registry, meta=True).parts) == {"lavish"}
