@@ -1,0 +1,69 @@
+"""``stgcma.base``, ``stgcma.temporal`` and ``stgcma.adapters``: what acts on one stream (Wang et al., CVPRW 2024).
+
+Shape letters: M = B*T, N tokens, D width.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from avcore import BlockLayout, Edit, Prompt, PromptLayer
+from avcore.injection import BlockView
+from avcore.specs import STREAMS
+from avcore_stgcma.adapter import Adapter
+from avcore_stgcma.settings import AdapterSettings, TemporalSettings
+
+__all__ = ["AdaptersLayer", "Base", "TemporalLayer"]
+
+
+class Base(Prompt):
+    """The final norm trains; streams that share a trunk share it."""
+
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        """See `Part.backbone_parts`."""
+        return dict.fromkeys(STREAMS, ("norm",))
+
+
+class TemporalLayer(PromptLayer):
+    """x <- x + DropPath(E_T(A(x))), the frozen attention A running over the segments of each token position."""
+
+    keep: Tensor
+
+    def __init__(self, config: TemporalSettings, block: BlockLayout) -> None:
+        super().__init__()
+        self.adapter = Adapter(block.width, config.ratio)
+        drop = config.drop_path * block.index / max(1, block.depth - 1)
+        # A tensor, so that blocks which differ in nothing else share one compiled graph.
+        self.register_buffer("keep", torch.tensor(1.0 - drop), persistent=False)
+
+    def before_attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        """Attend over time, adapt."""
+        over_time = at.attend(at.over_time(x_MND))
+        return Edit(add=self._drop_path(at.from_time(self.adapter(over_time))))
+
+    def _drop_path(self, out_MND: Tensor) -> Tensor:
+        """Drop token positions, each in all segments of the batch at once, as the reference does."""
+        if not self.training:
+            return out_MND
+        kept_N1 = torch.rand(out_MND.shape[1], 1, device=out_MND.device) < self.keep
+        return out_MND * kept_N1 / self.keep
+
+
+class AdaptersLayer(PromptLayer):
+    """x <- x + o + E_S(o) for attention's increment o, then x <- x + o + E_M(o) for the MLP's."""
+
+    def __init__(self, config: AdapterSettings, block: BlockLayout) -> None:
+        super().__init__()
+        self.spatial_adapter = Adapter(block.width, config.ratio)
+        self.mlp_adapter = Adapter(block.width, config.ratio)
+
+    def attention_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
+        """o + E_S(o)."""
+        adapted: Tensor = self.spatial_adapter(out_MND)
+        return out_MND + adapted
+
+    def mlp_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
+        """o + E_M(o)."""
+        adapted: Tensor = self.mlp_adapter(out_MND)
+        return out_MND + adapted

@@ -1,0 +1,39 @@
+"""Settings of STG-CMA's parts; torch-free, because plugins are listed without torch."""
+
+from dataclasses import dataclass, field
+
+from avcore.config import require
+from avcore.specs import Need
+
+__all__ = ["AdapterSettings", "TemporalSettings", "exchange_needs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """Adapters in series with a frozen increment."""
+
+    ratio: float = field(
+        default=0.0625, metadata={"help": "hidden width of an adapter, as a share of the width of the stream"}
+    )
+
+    def __post_init__(self) -> None:
+        require(0 < self.ratio <= 1, "ratio", self.ratio, "above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporalSettings(AdapterSettings):
+    """Adapters behind frozen attention over time."""
+
+    drop_path: float = field(
+        default=0.2,
+        metadata={"help": "in training, share of token positions left out in the last block; rises linearly from 0"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.drop_path < 1, "drop_path", self.drop_path, "from 0 to below 1")
+
+
+def exchange_needs(settings: AdapterSettings) -> frozenset[Need]:
+    """Both streams, and hidden vectors of one width."""
+    return frozenset({Need.BOTH_STREAMS, Need.EQUAL_WIDTHS})
