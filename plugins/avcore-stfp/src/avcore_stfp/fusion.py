@@ -1,0 +1,131 @@
+"""``stfp.joint`` and ``stfp.class_token``: what reads both streams (Wang et al., BMVC 2025).
+
+Shape letters: M = B*T, N tokens, D width, R rows.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore import Edit, Edits, Fusion, FusionLayer, NoConfig, StreamLayout
+from avcore.injection import PairLayout, PairView, StreamView
+from avcore_stfp.settings import JointSettings
+from avcore_stfp.tensors import beside, gate, gated, normal
+
+__all__ = ["ClassToken", "Joint", "JointLayer", "LatentLayer", "MergedLayer", "TokenLayer"]
+
+
+class Joint(Fusion):
+    """Multimodal fusion prompts, at every pair of blocks."""
+
+    def __init__(self, config: JointSettings, visual: StreamLayout, audio: StreamLayout) -> None:
+        super().__init__(config, visual, audio)
+        self.config = config
+        self.shares_trunk = visual.trunk == audio.trunk
+
+    def layer(self, pair: PairLayout) -> FusionLayer:
+        """The layer of the form that is set."""
+        forms = {"joint": JointLayer, "merged": MergedLayer, "tokens": TokenLayer, "latents": LatentLayer}
+        return forms[self.config.form](self.config, pair)
+
+
+class FusionPass(FusionLayer):
+    """x_m <- x_m + g_m f_m(x_v, x_a) between attention and MLP."""
+
+    def __init__(self, config: JointSettings, pair: PairLayout) -> None:
+        super().__init__()
+        self.gate_visual, self.gate_audio = gate(config.gate), gate(config.gate)
+
+    def before_mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """Both streams from the same tokens."""
+        out_v, out_a = self.exchange(visual_MND, audio_MND, at)
+        return Edits(visual=Edit(add=gated(self.gate_visual, out_v)), audio=Edit(add=gated(self.gate_audio, out_a)))
+
+    def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
+        """f_v and f_a."""
+        raise NotImplementedError
+
+
+class JointLayer(FusionPass):
+    """F1: [x_v ; P_f ; x_a] through the frozen attention, the outputs of P_f dropped."""
+
+    def __init__(self, config: JointSettings, pair: PairLayout) -> None:
+        super().__init__(config, pair)
+        self.prompts = normal(config.vectors, pair.visual.width, config.std) if config.vectors else None
+
+    def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
+        """At once; or each stream through its own trunk, with P_f and the other's tokens as rows."""
+        if at.part.shares_trunk:
+            both = at.visual.attend(torch.cat([visual_MND, audio_MND], dim=1), rows=self.prompts)
+            return both[:, : visual_MND.shape[1]], both[:, visual_MND.shape[1] :]
+        rows_v, rows_a = across(self.prompts, visual_MND, audio_MND)
+        return at.visual.attend(visual_MND, rows=rows_v), at.audio.attend(audio_MND, rows=rows_a)
+
+
+class MergedLayer(FusionLayer):
+    """F1 within the blocks' own attention, beside whatever other rows a stream has there."""
+
+    def __init__(self, config: JointSettings, pair: PairLayout) -> None:
+        super().__init__()
+        self.prompts = normal(config.vectors, pair.visual.width, config.std) if config.vectors else None
+
+    def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """P_f and the other stream's tokens as rows."""
+        rows_v, rows_a = across(self.prompts, visual_MND, audio_MND)
+        return Edits(visual=Edit(rows=rows_v), audio=Edit(rows=rows_a))
+
+
+class TokenLayer(FusionPass):
+    """F2: p_m <- p_m + A(p_m ; the other stream), then stream m sees p_m as a row."""
+
+    def __init__(self, config: JointSettings, pair: PairLayout) -> None:
+        super().__init__(config, pair)
+        self.prompt_visual = normal(config.vectors // 2, pair.visual.width, config.std)
+        self.prompt_audio = normal(config.vectors // 2, pair.audio.width, config.std)
+
+    def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
+        """A prompt goes through the frozen attention of the stream that it reads."""
+        prompt_v = self.prompt_visual.expand(len(visual_MND), -1, -1)
+        prompt_a = self.prompt_audio.expand(len(audio_MND), -1, -1)
+        heard = prompt_v + at.audio.attend(prompt_v, rows=audio_MND)
+        seen = prompt_a + at.visual.attend(prompt_a, rows=visual_MND)
+        return at.visual.attend(visual_MND, rows=heard), at.audio.attend(audio_MND, rows=seen)
+
+
+class LatentLayer(FusionPass):
+    """F3: L' = L + softmax(L y^T) y, f = softmax(x L'^T) L': so LAVISH reads the other stream y. L serves both ways."""
+
+    def __init__(self, config: JointSettings, pair: PairLayout) -> None:
+        super().__init__(config, pair)
+        self.latents = normal(config.vectors, pair.visual.width, config.std)
+
+    def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
+        """Without any projection."""
+        latents = self.latents.to(visual_MND.dtype)
+        heard, seen = latents + read(latents, audio_MND), latents + read(latents, visual_MND)
+        return read(visual_MND, heard), read(audio_MND, seen)
+
+
+class ClassToken(Fusion):
+    """One class token for both streams: the frozen one plus a trained increment that starts at zero."""
+
+    def __init__(self, config: NoConfig, visual: StreamLayout, audio: StreamLayout) -> None:
+        super().__init__(config, visual, audio)
+        self.class_token = nn.Parameter(torch.zeros(visual.width))
+
+    def after_embedding(self, visual_MND: Tensor, audio_MND: Tensor, at: StreamView) -> tuple[Tensor, Tensor]:
+        """The increment, at row 0 of both."""
+        row = self.class_token[None]
+        return F.pad(row, (0, 0, 0, visual_MND.shape[1] - 1)), F.pad(row, (0, 0, 0, audio_MND.shape[1] - 1))
+
+
+def across(prompts: Tensor | None, visual_MND: Tensor, audio_MND: Tensor) -> tuple[Tensor, Tensor]:
+    """What each stream sees of the other: [P_f ; x_a] and [P_f ; x_v]."""
+    if prompts is None:
+        return audio_MND, visual_MND
+    return beside(prompts, audio_MND), beside(prompts, visual_MND)
+
+
+def read(queries: Tensor, x_MND: Tensor) -> Tensor:
+    """softmax(q x^T) x for queries (R, D) or (M, N, D)."""
+    return torch.softmax(queries @ x_MND.mT, dim=-1) @ x_MND
