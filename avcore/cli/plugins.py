@@ -9,6 +9,7 @@ import click
 
 from avcore.cli.usage import UsageGroup
 from avcore.config import describe, load_recipe, plain, recipes_of
+from avcore.config.leaves import flatten
 from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.registry import Registry, load_registry
@@ -146,7 +147,8 @@ def _print_card(card: Mapping[str, Any]) -> None:
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
         if isinstance(value, dict):
             text = "; ".join(
-                f"{name}: {', '.join(item) if isinstance(item, list) else item}" for name, item in value.items()
+                f"{name}: {', '.join(map(str, item)) if isinstance(item, list) else item}"
+                for name, item in flatten(value).items()
             )
         click.echo(f"  {key:<12} {text}")
     if card.get("settings"):

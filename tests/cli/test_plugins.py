@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from avcore.cli import main
-from avcore.registry import Registry
+from avcore.registry import Registry, load_registry
 
 PLUGIN = """
 from avcore.hookspecs import hookimpl
@@ -131,3 +131,11 @@ def test_show_of_an_unknown_name() -> None:
     result = invoke("show", "m.row")
     assert result.exit_code == 2
     assert "Nothing installed is called 'm.row'. Did you mean 'm.rows'?" in result.stderr
+
+
+def test_everything_that_is_installed_can_be_shown() -> None:
+    registry = load_registry()
+    for name in [name for table in registry.tables.values() for name in table.names()]:
+        result = CliRunner().invoke(main, ["plugins", "show", name])
+        assert result.exit_code == 0, f"{name}: {result.output}"
+        assert name in result.output
