@@ -145,7 +145,7 @@ def test_files_that_list_the_plugins_list_all_of_them() -> None:
     assert sorted(root["tool"]["importlinter"]["root_packages"]) == packages
     assert sorted(contracts["forbidden"]["forbidden_modules"]) == sorted(plugin_packages)
     assert {f"-e plugins/{name}" for name in PLUGINS} <= set(installed)
-    assert {f"plugins/{name}/tests" for name in PLUGINS} <= set(root["tool"]["pytest"]["ini_options"]["testpaths"])
+    assert "plugins/*/tests" in root["tool"]["pytest"]["ini_options"]["testpaths"]
 
 
 def test_constraints_pin_every_direct_dependency_within_its_range() -> None:

@@ -122,7 +122,9 @@ class FilterBank(_FrontEnd):
 def _mel_filters(geometry: AudioGeometry, fft: int) -> Tensor:
     """Kaldi's triangles as (FFT bins, F) float64; the bin at half the rate counts nowhere."""
     compat.install()
-    from torchaudio.compliance.kaldi import get_mel_banks
+    # Models are first built on the meta device, and tensors that a module makes at its first import would stay there.
+    with torch.device("cpu"):
+        from torchaudio.compliance.kaldi import get_mel_banks
 
     bands, _ = get_mel_banks(geometry.mel_bins, fft, geometry.rate, LOW_HZ, 0.0, 100.0, -500.0, 1.0)
     return nn.functional.pad(bands, (0, 1)).T.double().contiguous()

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -127,3 +129,17 @@ def test_golden(output: str) -> None:
     named = re.search(r"in/segments_\w+", text)
     chosen = tensors[named[0]] if named else torch.arange(segments)
     assert_close(pictures[chosen[: len(reference)]], reference, 2e-4, floor=0)
+
+
+def test_a_front_end_made_on_the_meta_device_leaves_torchaudio_usable() -> None:
+    script = (
+        "import torch\n"
+        "from avcore.data.frontends import FilterBank\n"
+        "from avcore.specs import AudioGeometry\n"
+        "from avcore.tasks import Windows\n"
+        "with torch.device('meta'):\n"
+        "    FilterBank(AudioGeometry(), Windows(length=1.0, margin=1.1), segments=2)\n"
+        "from torchaudio.compliance import kaldi\n"
+        "assert kaldi.fbank(torch.randn(1, 8000)).isfinite().all()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
