@@ -57,7 +57,7 @@ _DEFAULTS = {
         "parts.copl.coupling.length": 16,
         "parts.copl.coupling.last": 6,
         "parts.copl.coupling.reduction": 1,
-        # At the papers' 0.02 the biases of F drown what a bank entry says of the sound.
+        # At 0.02 the biases of F drown what an entry of the bank says of the sound.
         "parts.copl.coupling.std": 1.0,
         "optim.lr": 2e-3,
         "train.epochs": 18,
