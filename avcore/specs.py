@@ -219,6 +219,16 @@ class ClipSettings:
     window_seconds: float = field(default=1.0, metadata={"help": "length of a window of sound in s"})
     window_margin: float = field(default=1.1, metadata={"help": "the last window starts this long before the end, s"})
 
+    def __post_init__(self) -> None:
+        for key in ("segments", "clip_seconds"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key} must be above 0, not {getattr(self, key)}")
+        if not 0 < self.window_seconds <= self.window_margin:
+            raise ValueError(
+                f"window_margin must be at least window_seconds ({self.window_seconds}), not {self.window_margin}: "
+                "the last piece of sound would end after the clip"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:

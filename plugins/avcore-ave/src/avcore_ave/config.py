@@ -57,13 +57,3 @@ class AVEDataConfig(ClipSettings):
 
     media: Literal["auto", "video", "frames"] = "auto"  # video files, or pictures and wav files; auto: what is there
     pictures: Literal["even", "middle"] = "even"  # of those extracted: linspace(1, n, T) as LAVISH, or mid-segment
-
-    def __post_init__(self) -> None:
-        for key in ("segments", "clip_seconds"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key} must be above 0, not {getattr(self, key)}")
-        if not 0 < self.window_seconds <= self.window_margin:
-            raise ValueError(
-                f"window_margin must be at least window_seconds ({self.window_seconds}), not {self.window_margin}: "
-                "the last piece of sound would end after the clip"
-            )

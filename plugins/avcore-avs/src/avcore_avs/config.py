@@ -78,11 +78,6 @@ class AVSDataConfig(ClipSettings):
     window_margin: float = 2.05  # the last piece starts this long before the end, s
 
     def __post_init__(self) -> None:
-        for key in ("size", "segments", "clip_seconds"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key} must be above 0, not {getattr(self, key)}")
-        if not 0 < self.window_seconds <= self.window_margin:
-            raise ValueError(
-                f"window_margin must be at least window_seconds ({self.window_seconds}), not {self.window_margin}: "
-                "the last piece of sound would end after the clip"
-            )
+        super().__post_init__()
+        if self.size <= 0:
+            raise ValueError(f"size must be above 0, not {self.size}")
