@@ -114,9 +114,10 @@ class AVModel(nn.Module):
             batch: ``frames`` (B, T, 3, Y, X) uint8 and ``waveform`` (B, S), as far as the streams run.
         """
         x = {stream: self._tower(stream).embed(image) for stream, image in self.front_ends(batch).items()}
+        embedded = dict(x)
         for part in [*self._overriding(Prompt, "after_embedding"), *self._overriding(Fusion, "after_embedding")]:
             view = StreamView(B=x[part.streams[0]].shape[0] // self.segments, T=self.segments)
-            made = part.module.after_embedding(*(x[stream] for stream in part.streams), view)  # type: ignore[operator]
+            made = part.module.after_embedding(*(embedded[stream] for stream in part.streams), view)  # type: ignore[operator]
             adds = made if isinstance(part.module, Fusion) else (made,)
             x |= {s: x[s] + add.to(x[s].dtype) for s, add in zip(part.streams, adds, strict=True)}
         x = {stream: self._through(stream, "enter", tokens) for stream, tokens in x.items()}

@@ -49,3 +49,23 @@ def test_a_fusion_adds_to_the_embedding_of_both_streams() -> None:
         added = entered[stream] - model.towers[stream].embed(image)  # type: ignore[operator]
         expected = torch.full_like(added, 1.0 if stream == "visual" else -1.0)
         torch.testing.assert_close(added, expected, rtol=0, atol=1e-5)
+
+
+class Doubles(Prompt):
+    def __init__(self, config: Any, stream: StreamLayout) -> None:
+        super().__init__(config, stream)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def after_embedding(self, x_MND: Tensor, at: StreamView) -> Tensor:
+        return self.gain * x_MND
+
+
+def test_all_parts_see_the_embedding_as_it_was() -> None:
+    model = make_model(avcore_timm, "test_vit", prompts={"one": Doubles, "two": Doubles}, sets=SETS)
+    entered: dict[str, Tensor] = {}
+    for stream, tower in model.towers.items():
+        tower.enter = lambda x, stream=stream: entered.setdefault(stream, x)  # type: ignore[method-assign]
+    data = make_batch(model)
+    model.features(data)
+    for stream, image in model.front_ends(data).items():
+        torch.testing.assert_close(entered[stream], 3 * model.towers[stream].embed(image))  # type: ignore[operator]
