@@ -125,6 +125,7 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         segments=clip.segments,
         clip_seconds=clip.clip_seconds,
         windows=Windows(length=clip.window_seconds, margin=clip.window_margin),
+        atomic_audio=config.plan.atomic_audio,
         notices=notices,
     )
 
@@ -167,10 +168,11 @@ def _instances(
     config: RunConfig, registry: Registry, layouts: Mapping[str, StreamLayout], plan: Sequence[PlanEntry]
 ) -> list[PartInstance]:
     made = []
+    aligned = any(registry.fusions[name].aligns for name in config.fusion)
     for name in config.prompts:
         spec = registry.prompts[name]
         settings = config.parts[name]
-        _check_needs(spec, settings, layouts)
+        _check_needs(spec, settings, layouts, aligned=aligned)
         wanted = config.part_streams.get(name, "both")
         for stream, layout in layouts.items():
             if wanted not in ("both", stream):
@@ -183,7 +185,7 @@ def _instances(
     for name in config.fusion:
         fusion_spec = registry.fusions[name]
         settings = config.parts[name]
-        _check_needs(fusion_spec, settings, layouts)
+        _check_needs(fusion_spec, settings, layouts, aligned=aligned)
         with _seeded(config, name):
             fusion = _fusion(fusion_spec, settings, layouts["visual"], layouts["audio"])
             for pair in _pairs(layouts["visual"], layouts["audio"], plan):
@@ -279,9 +281,9 @@ def _fusion(spec: PartSpec, settings: Any, visual: StreamLayout, audio: StreamLa
 # ----------------------------------------------------------------------------------------------------------- checks
 
 
-def _check_needs(spec: PartSpec, settings: Any, layouts: Mapping[str, StreamLayout]) -> None:
+def _check_needs(spec: PartSpec, settings: Any, layouts: Mapping[str, StreamLayout], *, aligned: bool) -> None:
     for need in sorted(spec.requires(settings)):
-        if not _meets(need, layouts):
+        if not _meets(need, layouts, aligned):
             found = ", ".join(f"{stream}: {_describe(layout)}" for stream, layout in layouts.items())
             raise AVCoreError(
                 f"Part '{spec.name}' needs {need.value}, but this run has {found}: choose other backbones or streams, "
@@ -289,13 +291,15 @@ def _check_needs(spec: PartSpec, settings: Any, layouts: Mapping[str, StreamLayo
             )
 
 
-def _meets(need: Need, layouts: Mapping[str, StreamLayout]) -> bool:
+def _meets(need: Need, layouts: Mapping[str, StreamLayout], aligned: bool) -> bool:
     streams = list(layouts.values())
     match need:
         case Need.BOTH_STREAMS:
             return len(streams) == 2
         case Need.EQUAL_WIDTHS:
             return len({tuple(stage.width for stage in stream.stages) for stream in streams}) == 1
+        case Need.COMPARABLE_WIDTHS:
+            return aligned or _meets(Need.EQUAL_WIDTHS, layouts, aligned)
         case Need.EQUAL_GRIDS:
             return len({tuple(stage.grid for stage in stream.stages) for stream in streams}) == 1
         case Need.CLASS_TOKEN:

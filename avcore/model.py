@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from avcore.backbones import Tower, digest, state_faults
 from avcore.config import RunConfig
-from avcore.data.frontends import FilterBank, ImageFrontEnd
+from avcore.data.frontends import ImageFrontEnd
 from avcore.errors import AVCoreError
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
-from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.specs import AudioGeometry, ImageGeometry, resolve
 from avcore.tasks import Batch, Features, Head, StreamFeatures, Task, Windows
 
 __all__ = ["AVModel", "Output", "PartInstance"]
@@ -97,7 +97,7 @@ class AVModel(nn.Module):
             self.image_front_end = ImageFrontEnd(geometry)
         if "audio" in towers and isinstance(geometry := towers["audio"].geometry, AudioGeometry):
             self.sound = geometry
-            self.audio_front_end = FilterBank(geometry, windows, segments)
+            self.audio_front_end = resolve(geometry.front_end)(geometry, windows, segments)
         self.steps = tuple(self._step(entry, atomic_audio) for entry in self.plan)
 
     # ---------------------------------------------------------------------------------------------- the forward

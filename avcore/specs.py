@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from avcore.errors import AVCoreError
 
@@ -20,9 +20,11 @@ __all__ = [
     "BlockLayout",
     "ClipSettings",
     "DatasetSpec",
+    "FilterBankGeometry",
     "FusionSpec",
     "HeadSpec",
     "ImageGeometry",
+    "MelGeometry",
     "MethodSpec",
     "Need",
     "NoConfig",
@@ -68,19 +70,49 @@ class ImageGeometry:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioGeometry:
-    """Sound as a backbone takes it: a log-mel picture of each segment, time x mel.
+    """Sound as a backbone takes it, ``rate`` Hz. A backbone with a front end of its own derives a geometry from this.
 
-    The Kaldi filter bank of AST (arXiv:2104.01778), as LAVISH feeds it to image backbones: ``rate`` Hz, ``mel_bins``
-    bands, one frame every ``shift_ms`` ms, normalised as (value - mean) / (2 * std), then zero-padded or cut to
-    ``frames`` rows.
+    Attributes:
+        front_end: ``"package.module:Name"`` of what turns sound into what `Tower.embed` takes; made as
+            ``build(geometry, windows, segments)``, an ``nn.Module`` that is called with (B, S) samples.
     """
 
+    front_end: ClassVar[str]
     rate: int = 16000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterBankGeometry(AudioGeometry):
+    """A log-mel picture of each segment, time x mel, by the Kaldi filter bank of AST (arXiv:2104.01778).
+
+    As LAVISH feeds it to image backbones: ``mel_bins`` bands, one frame every ``shift_ms`` ms, normalised as
+    (value - mean) / (2 * std), then zero-padded or cut to ``frames`` rows.
+    """
+
+    front_end: ClassVar[str] = "avcore.data.frontends:FilterBank"
     mel_bins: int = 128
     shift_ms: float = 10.0
     frames: int = 102
     mean: float = -4.1426
     std: float = 3.2001
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelGeometry(AudioGeometry):
+    """A log-mel spectrogram of each segment in dB, time x mel, as HTS-AT (arXiv:2202.00874) takes it.
+
+    Power spectra of ``fft`` samples under a Hann window, one every ``hop`` samples; ``mel_bins`` bands from ``low_hz``
+    to ``high_hz`` Hz on Slaney's scale. A segment shorter than ``repeat_seconds`` s is repeated up to that length.
+    """
+
+    front_end: ClassVar[str] = "avcore.data.frontends:MelSpectrogram"
+    rate: int = 32000
+    fft: int = 1024
+    hop: int = 320
+    mel_bins: int = 64
+    low_hz: float = 50.0
+    high_hz: float = 14000.0
+    repeat_seconds: float | None = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +226,7 @@ class Need(StrEnum):
 
     BOTH_STREAMS = "both streams"
     EQUAL_WIDTHS = "equal widths"
+    COMPARABLE_WIDTHS = "equal widths, or a part that aligns them (--fusion align+...)"
     EQUAL_GRIDS = "equal grids"
     CLASS_TOKEN = "a class token"
     SINGLE_STAGE = "one stage"
@@ -292,8 +325,13 @@ class PromptSpec(PartSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class FusionSpec(PartSpec):
-    """A part that reads both streams; ``build`` names a `Fusion`, or a `FusionLayer` to be made for every pair."""
+    """A part that reads both streams; ``build`` names a `Fusion`, or a `FusionLayer` to be made for every pair.
 
+    Attributes:
+        aligns: its layers bring the tokens of one stream to the width of the other, for the other parts.
+    """
+
+    aligns: bool = False
     requires: Callable[[Any], frozenset[Need]] = lambda config: frozenset({Need.BOTH_STREAMS})
 
 

@@ -87,6 +87,25 @@ class Block(ABC):
     def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
         """M(x): the increment of the MLP sub-layer, norms included."""
 
+    def lift(self, rows: Tensor) -> Tensor:
+        """Bring rows of an earlier stage's width to this block's width, through the frozen merging layers between.
+
+        As VPT (arXiv:2203.12119) does for Swin: a row stands for all four tokens that are merged. Rows that have this
+        block's width stay as they are.
+
+        Args:
+            rows: (R, D) or (M, R, D), D the width of this stage or of one before it.
+        """
+        return rows
+
+    def windows(self, x_MND: Tensor) -> Tensor:
+        """The tokens of each attention window of this block, (M * windows, tokens of a window, D)."""
+        return x_MND
+
+    def unwindows(self, x_MND: Tensor) -> Tensor:
+        """The way back from `windows`."""
+        return x_MND
+
 
 class Tower(Frozen, ABC):
     """One stream's way through a backbone.

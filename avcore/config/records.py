@@ -9,7 +9,7 @@ from typing import Any, Literal
 from avcore.config.settings import require
 from avcore.specs import ClipSettings, NoConfig
 
-__all__ = ["Chosen", "DataConfig", "OptimConfig", "RunConfig", "StreamConfig", "Streams", "TrainConfig"]
+__all__ = ["Chosen", "DataConfig", "OptimConfig", "PlanConfig", "RunConfig", "StreamConfig", "Streams", "TrainConfig"]
 
 Streams = Literal["visual", "audio", "both"]
 
@@ -61,6 +61,13 @@ class TrainConfig:
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
         for key in ("batch_size", "eval_batch_size", "eval_every", "log_every"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """How the blocks of both streams run together."""
+
+    atomic_audio: bool = False  # audio's attention and MLP run back to back, then what parts add beside its attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +124,7 @@ class RunConfig:
     baseline: bool = False  # also train the head alone with the same recipe, to compare
     visual: StreamConfig = field(default_factory=StreamConfig)
     audio: StreamConfig = field(default_factory=StreamConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     parts: Mapping[str, Any] = field(default_factory=dict)
     part_streams: Mapping[str, Streams] = field(default_factory=dict)
     head: Chosen

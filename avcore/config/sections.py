@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avcore.config.leaves import Layer, Leaf, Leaves, nest, plain, section
-from avcore.config.records import Chosen, DataConfig, OptimConfig, RunConfig, StreamConfig, Streams, TrainConfig
+from avcore.config.records import (
+    Chosen,
+    DataConfig,
+    OptimConfig,
+    PlanConfig,
+    RunConfig,
+    StreamConfig,
+    Streams,
+    TrainConfig,
+)
 from avcore.config.settings import build, coerce, unknown_key
 from avcore.errors import AVCoreError
 from avcore.specs import PromptSpec, Spec
@@ -18,9 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["Sections", "to_tree"]
 
 _SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", "baseline")
-_SECTIONS = ("visual", "audio", "parts", "head", "task_options", "data", "optim", "train")
+_SECTIONS = ("visual", "audio", "plan", "parts", "head", "task_options", "data", "optim", "train")
 _TOP = (*_SCALARS[:3], "prompts", "fusion", *_SCALARS[3:], *_SECTIONS)
 _CORE_KEYS = (
+    *(f"plan.{entry.name}" for entry in dataclasses.fields(PlanConfig)),
     *(f"optim.{entry.name}" for entry in dataclasses.fields(OptimConfig)),
     *(f"train.{entry.name}" for entry in dataclasses.fields(TrainConfig)),
     *(f"data.{entry.name}" for entry in dataclasses.fields(DataConfig) if entry.name != "settings"),
@@ -58,6 +68,7 @@ class Sections:
                 self.registry.tasks[self.task].config, section(self.leaves, "task_options"), "task_options"
             ),
             "data": self._data(),
+            "plan": build(PlanConfig, section(self.leaves, "plan"), "plan"),
             "optim": build(OptimConfig, section(self.leaves, "optim"), "optim"),
             "train": build(TrainConfig, section(self.leaves, "train"), "train"),
         }
@@ -173,5 +184,6 @@ def to_tree(config: RunConfig) -> dict[str, Any]:
     tree["task_options"] = plain(config.task_options)
     data = plain(config.data)
     tree["data"] = {**{key: value for key, value in data.items() if key != "settings"}, **data["settings"]}
+    tree["plan"] = plain(config.plan)
     tree["optim"], tree["train"] = plain(config.optim), plain(config.train)
     return tree

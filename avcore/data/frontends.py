@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore import compat
-from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.specs import FilterBankGeometry, ImageGeometry
 from avcore.tasks import Windows
 
 __all__ = ["FilterBank", "ImageFrontEnd"]
@@ -71,7 +71,7 @@ class FilterBank(_FrontEnd):
     taper: Tensor
     mel: Tensor
 
-    def __init__(self, geometry: AudioGeometry, windows: Windows, segments: int) -> None:
+    def __init__(self, geometry: FilterBankGeometry, windows: Windows, segments: int) -> None:
         super().__init__()
         self.geometry = geometry
         self.windows = windows
@@ -119,7 +119,7 @@ class FilterBank(_FrontEnd):
         return picture_MRF
 
 
-def _mel_filters(geometry: AudioGeometry, fft: int) -> Tensor:
+def _mel_filters(geometry: FilterBankGeometry, fft: int) -> Tensor:
     """Kaldi's triangles as (FFT bins, F) float64; the bin at half the rate counts nowhere."""
     compat.install()
     # Models are first built on the meta device, and tensors that a module makes at its first import would stay there.

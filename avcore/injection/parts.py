@@ -157,6 +157,14 @@ class FusionLayer(Layer):
         """Offer named tensors after the pair of blocks and change nothing."""
         raise NotImplementedError
 
+    def to_visual(self, audio_MND: Tensor) -> Tensor:
+        """Aligners only: tokens of sound in the width of the pictures' tokens, for ``at.to_visual`` of other parts."""
+        raise NotImplementedError
+
+    def to_audio(self, visual_MND: Tensor) -> Tensor:
+        """Aligners only: tokens of pictures in the width of the sound's tokens, for ``at.to_audio`` of other parts."""
+        raise NotImplementedError
+
 
 class Part(nn.Module):
     """What prompts and fusions share: the layers that assembly made, and what acts once for the whole stream."""

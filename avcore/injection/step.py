@@ -91,6 +91,7 @@ class Step:
             raise AVCoreError(
                 f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan."
             )
+        self._aligner = self._only_aligner()
         self._readers = [(place, place.reads_only) for place in self.at_site.get("read", ())]
         self._senders = frozenset(
             (place.name, stream) for place in self.at_site.get("attention", ()) for stream in place.streams
@@ -235,7 +236,17 @@ class Step:
             )
             for stream in place.streams
         ]
-        return PairView(visual=sides[0], audio=sides[1], part=place.part) if place.is_fusion else sides[0]
+        if not place.is_fusion:
+            return sides[0]
+        return PairView(visual=sides[0], audio=sides[1], part=place.part, aligner=self._aligner)
+
+    def _only_aligner(self) -> FusionLayer | None:
+        found = {place.name: place.layer for site in ("to_visual", "to_audio") for place in self.at_site.get(site, ())}
+        if len(found) > 1:
+            raise AVCoreError(f"Parts {' and '.join(sorted(found))} both align the streams: leave out all but one.")
+        layer = next(iter(found.values()), None)
+        assert layer is None or isinstance(layer, FusionLayer)
+        return layer
 
 
 def _plus(x_MND: Tensor, add: Tensor | None) -> Tensor:

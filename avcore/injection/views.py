@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from avcore.backbones.base import Block, Projection
+from avcore.injection.parts import FusionLayer
 
 __all__ = ["BlockView", "PairView", "StreamView"]
 
@@ -95,6 +96,18 @@ class BlockView(StreamView):
         """
         return self.block.keys_values(u.to(self.block.dtype), project=self.project)
 
+    def lift(self, rows: Tensor) -> Tensor:
+        """Bring rows (R, D) or (M, R, D) of an earlier stage to this block's width; see `Block.lift`."""
+        return self.block.lift(rows.to(self.block.dtype)).to(rows.dtype)
+
+    def windows(self, x_MND: Tensor) -> Tensor:
+        """The tokens of each attention window of this block, (M * windows, tokens of a window, D)."""
+        return self.block.windows(x_MND)
+
+    def unwindows(self, x_MND: Tensor) -> Tensor:
+        """The way back from `windows`."""
+        return self.block.unwindows(x_MND)
+
 
 @dataclass(frozen=True)
 class PairView:
@@ -103,11 +116,21 @@ class PairView:
     Attributes:
         visual, audio: the two sides.
         part: the `Fusion` that owns the layer.
+        aligner: the layer that brings the streams to one width here; None if the run has none.
     """
 
     visual: BlockView
     audio: BlockView
     part: Any
+    aligner: FusionLayer | None = None
+
+    def to_visual(self, audio_MND: Tensor) -> Tensor:
+        """Tokens of sound in the width of the pictures' tokens: as they are, or as this pair's aligner makes them."""
+        return audio_MND if self.aligner is None else self.aligner.to_visual(audio_MND)
+
+    def to_audio(self, visual_MND: Tensor) -> Tensor:
+        """Tokens of pictures in the width of the sound's tokens; see `to_visual`."""
+        return visual_MND if self.aligner is None else self.aligner.to_audio(visual_MND)
 
     @property
     def B(self) -> int:  # noqa: N802 - shape letters are capitals everywhere

@@ -7,7 +7,7 @@ import torch
 
 from avcore import compat
 from avcore.data.frontends import FilterBank, ImageFrontEnd
-from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.specs import FilterBankGeometry, ImageGeometry
 from avcore.tasks import Windows
 from avcore.testing.golden import assert_close, load_case
 
@@ -29,7 +29,7 @@ def noise(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return ((made - 0.3) * 0.5).to(dtype)
 
 
-def kaldi(window: torch.Tensor, geometry: AudioGeometry) -> torch.Tensor:
+def kaldi(window: torch.Tensor, geometry: FilterBankGeometry) -> torch.Tensor:
     compat.install()
     import torchaudio.compliance.kaldi
 
@@ -49,7 +49,7 @@ def kaldi(window: torch.Tensor, geometry: AudioGeometry) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("rate", "bins", "shift"), [(16000, 128, 10.0), (16000, 192, 5.2), (32000, 64, 10.0)])
 def test_filter_bank_is_kaldis(rate: int, bins: int, shift: float, dtype: torch.dtype) -> None:
-    geometry = AudioGeometry(rate=rate, mel_bins=bins, shift_ms=shift, frames=40)
+    geometry = FilterBankGeometry(rate=rate, mel_bins=bins, shift_ms=shift, frames=40)
     waveform_BS = noise(2, 3 * rate, dtype=dtype)
     pictures = FilterBank(geometry, Windows(length=0.3, margin=0.4), segments=4)(waveform_BS)
     assert pictures.dtype == dtype
@@ -63,18 +63,18 @@ def test_filter_bank_is_kaldis(rate: int, bins: int, shift: float, dtype: torch.
 
 
 def test_sixteen_bit_samples_are_fractions_of_full_scale() -> None:
-    bank = FilterBank(AudioGeometry(), ONE_SECOND, segments=10)
+    bank = FilterBank(FilterBankGeometry(), ONE_SECOND, segments=10)
     samples = (noise(1, 160000) * 32767).to(torch.int16)
     torch.testing.assert_close(bank(samples), bank(samples.float() / 32768))
 
 
 def test_sound_shorter_than_a_frame_is_the_mean() -> None:
-    assert FilterBank(AudioGeometry(), ONE_SECOND, segments=2)(noise(3, 399)).eq(0).all()
+    assert FilterBank(FilterBankGeometry(), ONE_SECOND, segments=2)(noise(3, 399)).eq(0).all()
 
 
 def test_lower_precision_does_not_reach_the_filter_bank() -> None:
     waveform = noise(1, 48000, dtype=torch.float32)
-    bank = FilterBank(AudioGeometry(), ONE_SECOND, segments=3)
+    bank = FilterBank(FilterBankGeometry(), ONE_SECOND, segments=3)
     exact = bank(waveform)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(bank(waveform), exact)
@@ -98,7 +98,7 @@ def described(text: str) -> tuple[float, float, float, float, int]:
         found = re.search(pattern, text)
         return float(found[1]) if found else usual
 
-    usual = AudioGeometry()
+    usual = FilterBankGeometry()
     return (
         number(r"([\d.]+) s\b", 1.0),
         number(r"([\d.]+) ms", usual.shift_ms),
@@ -116,7 +116,7 @@ def test_golden(output: str) -> None:
     text = meta["outputs"][output.removesuffix("_short")]
     length, shift, mean, std, segments = described(text)
     frames, bins = reference.shape[1:]
-    geometry = AudioGeometry(mel_bins=bins, shift_ms=shift, frames=frames, mean=mean, std=std)
+    geometry = FilterBankGeometry(mel_bins=bins, shift_ms=shift, frames=frames, mean=mean, std=std)
     bank = FilterBank(geometry, Windows(length=length, margin=length + 0.1), segments=segments)
 
     if output.endswith("_short"):
@@ -135,10 +135,10 @@ def test_a_front_end_made_on_the_meta_device_leaves_torchaudio_usable() -> None:
     script = (
         "import torch\n"
         "from avcore.data.frontends import FilterBank\n"
-        "from avcore.specs import AudioGeometry\n"
+        "from avcore.specs import FilterBankGeometry\n"
         "from avcore.tasks import Windows\n"
         "with torch.device('meta'):\n"
-        "    FilterBank(AudioGeometry(), Windows(length=1.0, margin=1.1), segments=2)\n"
+        "    FilterBank(FilterBankGeometry(), Windows(length=1.0, margin=1.1), segments=2)\n"
         "from torchaudio.compliance import kaldi\n"
         "assert kaldi.fbank(torch.randn(1, 8000)).isfinite().all()\n"
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avcore.report.overlay import Pixels
 from avcore.report.video import write_video
-from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.specs import FilterBankGeometry, ImageGeometry
 from avcore.tasks import Batch, Task, Windows
 
 RATE = 16000
@@ -47,7 +47,7 @@ class ToyModel(nn.Module):
         self.segments, self.clip_seconds = segments, clip_seconds
         self.windows = Windows(length=clip_seconds / segments, margin=clip_seconds / segments)
         self.image = ImageGeometry(size=32)
-        self.sound = AudioGeometry(rate=RATE) if listens else None
+        self.sound = FilterBankGeometry(rate=RATE) if listens else None
         self.scale = nn.Parameter(torch.ones(1))
         self.batches: list[Batch] = []
 

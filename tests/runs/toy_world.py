@@ -20,10 +20,10 @@ from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
 from avcore.injection import Edit, PromptLayer
 from avcore.specs import (
-    AudioGeometry,
     BackboneSpec,
     ClipSettings,
     DatasetSpec,
+    FilterBankGeometry,
     HeadSpec,
     ImageGeometry,
     MethodSpec,
@@ -83,7 +83,9 @@ class ToyTower(Tower):
         self.stream = stream
         stage = StageLayout(width=WIDTH, heads=1, depth=2, grid=(2, 2))
         self.layout = StreamLayout(stages=(stage,), segments=segments, taps=(1,), pool="mean")
-        self.geometry = ImageGeometry(size=8) if stream == "visual" else AudioGeometry(rate=RATE, mel_bins=8, frames=96)
+        self.geometry = (
+            ImageGeometry(size=8) if stream == "visual" else FilterBankGeometry(rate=RATE, mel_bins=8, frames=96)
+        )
 
     def embed(self, image: Tensor) -> Tensor:
         if self.stream == "visual":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avcore import compat
 from avcore.backbones import Backbone, Block, Projection, Tower, attend, row_columns, split_heads
 from avcore.errors import AVCoreError, did_you_mean
-from avcore.specs import AudioGeometry, ImageGeometry, StageLayout, StreamLayout
+from avcore.specs import FilterBankGeometry, ImageGeometry, StageLayout, StreamLayout
 from avcore_timm.settings import ViTSettings
 from avcore_timm.weights import load_file
 
@@ -243,7 +243,7 @@ class SoundTower(ViTTower):
             "std": settings.fbank_std,
         }
         fields = dict(trunk.preset.get("audio", {})) | {key: value for key, value in asked.items() if value is not None}
-        geometry = AudioGeometry(**fields)
+        geometry = FilterBankGeometry(**fields)
         side_y, side_x = trunk.model.patch_embed.patch_size
         grid = (geometry.frames // side_y, geometry.mel_bins // side_x)
         if 0 in grid:
