@@ -20,7 +20,7 @@ from avcore.registry import Registry, load_registry
 from avcore.specs import STREAMS, BlockLayout, ClipSettings, Need, PartSpec, StreamLayout
 from avcore.tasks import Batch, Windows
 
-__all__ = ["assemble", "create_model"]
+__all__ = ["assemble", "create_model", "plan_of"]
 
 
 def create_model(
@@ -99,15 +99,15 @@ def assemble(
 def _build(config: RunConfig, registry: Registry) -> AVModel:
     clip = config.data.settings
     assert isinstance(clip, ClipSettings)
+    chosen = {stream: getattr(config, stream) for stream in _running(config.streams)}
     with _seeded(config, "backbones"):
-        towers, notices = _towers(config, registry, clip.segments)
-    layouts = {stream: tower.layout for stream, tower in towers.items()}
-    plan = make_plan(layouts.get("visual"), layouts.get("audio"))
-    for stream in layouts:
+        towers, notices = _towers(chosen, config.visual, registry, clip.segments)
+    plan = make_plan(*(towers[stream].layout if stream in towers else None for stream in STREAMS))
+    layouts = {}
+    for stream, tower in towers.items():
         paired = frozenset(index for entry in plan if entry.paired and (index := getattr(entry, stream)) is not None)
-        trunk = stream if getattr(config, stream).backbone is not None else "visual"
-        layout = replace(layouts[stream], name=stream, trunk=trunk, paired=paired)
-        layouts[stream] = towers[stream].layout = layout
+        trunk = stream if chosen[stream].backbone is not None else "visual"
+        layouts[stream] = tower.layout = replace(tower.layout, name=stream, trunk=trunk, paired=paired)
     task = registry.tasks[config.task].load()(config.task_options)
     instances = _instances(config, registry, layouts, plan)
     _copy_backbone_parts(instances, towers)
@@ -141,13 +141,39 @@ def _seeded(config: RunConfig, purpose: str) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------- streams
 
 
-def _towers(config: RunConfig, registry: Registry, segments: int) -> tuple[dict[str, Tower], list[str]]:
-    running = STREAMS if config.streams == "both" else (config.streams,)
+def plan_of(
+    visual: StreamConfig, audio: StreamConfig, registry: Registry, *, streams: str = "both", segments: int = 1
+) -> tuple[dict[str, StreamLayout], tuple[PlanEntry, ...]]:
+    """The layouts of the streams and which of their blocks run together, without weights and without parts.
+
+    Args:
+        visual, audio: the chosen backbones; an ``audio`` without one shares the visual trunk.
+        registry: where their names are looked up.
+        streams: ``visual``, ``audio`` or ``both``.
+        segments: T.
+
+    Raises:
+        AVCoreError: a name is unknown, or a setting does not fit its backbone.
+    """
+    chosen = {stream: {"visual": visual, "audio": audio}[stream] for stream in _running(streams)}
+    with torch.device("meta"):
+        towers, _ = _towers(chosen, visual, registry, segments)
+    layouts = {stream: tower.layout for stream, tower in towers.items()}
+    return layouts, make_plan(layouts.get("visual"), layouts.get("audio"))
+
+
+def _running(streams: str) -> tuple[str, ...]:
+    return STREAMS if streams == "both" else (streams,)
+
+
+def _towers(
+    chosen: Mapping[str, StreamConfig], shared: StreamConfig, registry: Registry, segments: int
+) -> tuple[dict[str, Tower], list[str]]:
+    """The towers of the chosen streams; one without a backbone of its own uses that of ``shared``."""
     backbones: dict[str, Backbone] = {}
     towers: dict[str, Tower] = {}
-    for stream in running:
-        own: StreamConfig = getattr(config, stream)
-        holder = own if own.backbone is not None else config.visual
+    for stream, own in chosen.items():
+        holder = own if own.backbone is not None else shared
         if holder.backbone is None:
             raise AVCoreError(
                 "No visual backbone is chosen: use --visual NAME ('avcore plugins list' names the families installed, "

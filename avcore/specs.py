@@ -44,13 +44,17 @@ def resolve(target: str) -> Any:
     """Import and return the object that ``"package.module:Name"`` names.
 
     Raises:
-        AVCoreError: the text is no such reference, or the module has no such name.
+        AVCoreError: the text is no such reference, the module cannot be imported, or it has no such name.
     """
     module, _, name = target.partition(":")
     if not module or not name:
         raise AVCoreError(f"'{target}' is not a reference of the form 'package.module:Name'.")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise AVCoreError(f"'{target}' cannot be imported: {error}.") from error
+    try:
+        return getattr(found, name)
     except AttributeError:
         raise AVCoreError(f"Module '{module}' has no '{name}' (asked for by '{target}').") from None
 

@@ -38,7 +38,8 @@ def params(directory: str | None, file: str | None, as_json: bool, **given: Any)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
-        click.echo(report.render(resolved.config.visual.backbone))
+        config = resolved.config
+        click.echo(report.render(config.visual.backbone, config.audio.backbone, config.streams))
 
 
 def _config_file(directory: str | None, file: str | None) -> str | None:

@@ -1,5 +1,9 @@
-"""``avcore plugins``: what is installed, what each thing is, and what is wrong. Imports no torch."""
+"""``avcore plugins``: what is installed, what each thing is, and what is wrong.
 
+Imports no torch, but for ``show`` of a backbone or a method, whose blocks are laid out without weights.
+"""
+
+import fnmatch
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -8,12 +12,12 @@ from typing import Any
 import click
 
 from avcore.cli.usage import UsageGroup
-from avcore.config import describe, load_recipe, plain, recipes_of
+from avcore.config import StreamConfig, describe, load_recipe, plain, recipes_of, resolve_config
 from avcore.config.leaves import flatten
 from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.registry import Registry, load_registry
-from avcore.specs import BackboneSpec, DatasetSpec, MethodSpec, PartSpec, Spec, TaskSpec
+from avcore.specs import STREAMS, BackboneSpec, DatasetSpec, MethodSpec, PartSpec, Spec, TaskSpec
 
 __all__ = ["plugins"]
 
@@ -58,16 +62,20 @@ def _summary(plugin: LoadedPlugin) -> str:
 
 @plugins.command()
 @click.argument("name")
+@click.option("--audio", metavar="NAME", help="With a backbone: the one that listens beside it.")
 @_json_option
-def show(name: str, as_json: bool) -> None:
+def show(name: str, audio: str | None, as_json: bool) -> None:
     """Show everything called NAME: a distribution, method, prompt, fusion, backbone, head, task or data set.
 
+    A backbone is shown with its stages, a recipe with the plan: which blocks of both streams run together.
+
     \b
-    Example:
+    Examples:
       avcore plugins show copl
+      avcore plugins show swinv2_large_window12_192 --audio htsat
     """  # noqa: D301 - click's mark for unwrapped lines
     registry = load_registry()
-    cards = [*_distribution_cards(registry, name), *_spec_cards(registry, name)]
+    cards = [*_distribution_cards(registry, name), *_spec_cards(registry, name), *_model_cards(registry, name, audio)]
     if not cards:
         known = {one.distribution for one in registry.plugins}
         known.update(name for table in registry.tables.values() for name in table.names())
@@ -99,10 +107,46 @@ def _spec_cards(registry: Registry, name: str) -> Iterator[dict[str, Any]]:
     for kind, table in registry.tables.items():
         if name in table:
             yield _card(registry, _NOUNS.get(kind, kind.removesuffix("s")), table.origin(name), table[name])
-    if name not in registry.backbones and any(name.rpartition(":")[2] in spec.presets for spec in registry.backbones):
-        spec, preset = registry.backbones.find(name)
-        card = _card(registry, "backbone", registry.backbones.origin(spec.name), spec)
-        yield {**card, "name": name, "family": spec.name, "preset": plain(preset)}
+
+
+def _model_cards(registry: Registry, name: str, audio: str | None) -> Iterator[dict[str, Any]]:
+    """A member of a family of backbones, with its stages."""
+    if name in registry.backbones and not any(name in spec.presets for spec in registry.backbones):
+        return
+    if not any(_is_member(spec, name.rpartition(":")[2]) for spec in registry.backbones):
+        return
+    spec, preset = registry.backbones.find(name)
+    card = _card(registry, "backbone", registry.backbones.origin(spec.name), spec)
+    listens, _ = (spec, None) if audio is None else registry.backbones.find(audio)
+    visual = StreamConfig(backbone=name, settings=spec.config())
+    plan = _plan(registry, visual, StreamConfig(backbone=audio, settings=listens.config()), "both")
+    if audio is None and "error" in plan:
+        # It serves one stream only.
+        tried = [_plan(registry, visual, visual, stream) for stream in STREAMS]
+        plan = next((one for one in tried if "error" not in one), plan)
+    yield {**card, "name": name, "family": spec.name, "preset": plain(preset or {}), "plan": plan}
+
+
+def _is_member(spec: BackboneSpec, name: str) -> bool:
+    return name in spec.presets or any(fnmatch.fnmatchcase(name, pattern) for pattern in spec.patterns)
+
+
+def _plan(registry: Registry, visual: StreamConfig, audio: StreamConfig, streams: str) -> dict[str, Any]:
+    from avcore.assemble import plan_of
+    from avcore.report.plan import plan_record
+
+    try:
+        return plan_record(*plan_of(visual, audio, registry, streams=streams))
+    except AVCoreError as error:
+        return {"error": str(error)}
+
+
+def _recipe_plan(registry: Registry, method: str, task: str, variant: str | None) -> dict[str, Any]:
+    try:
+        config = resolve_config(registry, method=method, task=task, recipe=variant, need_data=False).config
+    except AVCoreError as error:
+        return {"error": str(error)}
+    return _plan(registry, config.visual, config.audio, config.streams)
 
 
 def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, Any]:
@@ -134,6 +178,7 @@ def _recipes(registry: Registry, spec: MethodSpec) -> list[dict[str, Any]]:
             load_recipe(registry, registry.methods.key(spec.name), task, variant) if task in registry.tasks else None
         )
         if recipe is not None:
+            row["plan"] = _recipe_plan(registry, spec.name, task, variant)
             row |= {"summary": recipe.summary, "settings": plain(recipe.settings), "published": plain(recipe.published)}
         rows.append(row)
     return rows
@@ -142,7 +187,7 @@ def _recipes(registry: Registry, spec: MethodSpec) -> list[dict[str, Any]]:
 def _print_card(card: Mapping[str, Any]) -> None:
     click.echo(f"{card['kind']} {card['name']}")
     for key, value in card.items():
-        if key in ("kind", "name", "settings", "recipes") or value in ("", [], {}, None):
+        if key in ("kind", "name", "settings", "recipes", "plan") or value in ("", [], {}, None):
             continue
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
         if isinstance(value, dict):
@@ -151,6 +196,8 @@ def _print_card(card: Mapping[str, Any]) -> None:
                 for name, item in flatten(value).items()
             )
         click.echo(f"  {key:<12} {text}")
+    for line in _plan_lines(card):
+        click.echo(f"  {'plan':<12} {line}")
     if card.get("settings"):
         click.echo("  settings")
         for setting in card["settings"]:
@@ -160,8 +207,18 @@ def _print_card(card: Mapping[str, Any]) -> None:
     for recipe in card.get("recipes", ()):
         variant = f" --recipe {recipe['variant']}" if recipe["variant"] else ""
         click.echo(f"  recipe       --task {recipe['task']}{variant}: {recipe.get('summary', 'task not installed')}")
+        for line in _plan_lines(recipe):
+            click.echo(f"    plan       {line}")
         for row in recipe.get("published", ()):
             click.echo(f"    published  {row['metric']} {row['value']}  ({row['source']})")
+
+
+def _plan_lines(shown: Mapping[str, Any]) -> list[str]:
+    if "plan" not in shown:
+        return []
+    from avcore.report.plan import render_plan
+
+    return [shown["plan"]["error"]] if "error" in shown["plan"] else render_plan(shown["plan"])
 
 
 @plugins.command()

@@ -2,7 +2,8 @@
 
 Equal depths pair 1:1. Otherwise the blocks of a stage are paired by spreading the shallower stream's blocks evenly
 over the deeper one's: of stages with ``long`` and ``short`` blocks, short block j runs at the last of its share of the
-long ones, as DG-SCT (arXiv:2311.05152) does. Where one stream rests, the other runs alone.
+long ones, as DG-SCT (arXiv:2311.05152) does. Streams with different numbers of stages are paired in the same way as if
+each were one stage. Where one stream rests, the other runs alone.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def make_plan(visual: StreamLayout | None, audio: StreamLayout | None) -> tuple[
     """The steps of the forward for two layouts, or for one where the other stream is off.
 
     Raises:
-        AVCoreError: the streams have different numbers of stages and different depths.
+        AVCoreError: both streams are off.
     """
     if visual is None or audio is None:
         one = visual or audio
@@ -43,10 +44,7 @@ def make_plan(visual: StreamLayout | None, audio: StreamLayout | None) -> tuple[
     if visual.depth == audio.depth:
         return tuple(PlanEntry(visual=index, audio=index) for index in range(visual.depth))
     if len(visual.stages) != len(audio.stages):
-        raise AVCoreError(
-            f"No rule pairs {visual.depth} visual blocks in {len(visual.stages)} stages with {audio.depth} audio "
-            f"blocks in {len(audio.stages)} stages: choose backbones of equal depth or of equally many stages."
-        )
+        return tuple(_pair_stage(range(visual.depth), range(audio.depth)))
     entries: list[PlanEntry] = []
     start_v = start_a = 0
     for stage_v, stage_a in zip(visual.stages, audio.stages, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from avcore.report.tables import Cell, render_table
+from avcore.specs import STREAMS
 
 if TYPE_CHECKING:
     from avcore.model import AVModel
@@ -52,31 +53,38 @@ class ParameterReport:
         """Plain data, as ``avcore params --json`` prints it."""
         return asdict(self) | {"published": [dict(entry) for entry in self.published]}
 
-    def count(self, metric: str) -> int | None:
+    def count(self, metric: str) -> float | None:
         """The number that a published ``metric`` is about; None if it is about something else, such as a score.
 
         Such a metric is ``parameters`` (trained, without the head: what a method adds), ``trainable``, ``frozen``,
-        ``total`` or the name of a component, each with ``_M`` where the paper gives millions.
+        ``total`` or the name of a component, each with ``_M`` where the paper gives millions; ``trainable_percent`` is
+        the trained share of all.
         """
-        known = {name: part.parameters for name, part in self.parts.items()}
+        known: dict[str, float] = {name: part.parameters for name, part in self.parts.items()}
         known |= {"parameters": self.added, "trainable": self.trainable, "frozen": self.frozen, "total": self.total}
+        known["trainable_percent"] = self.trained_percent
         return known.get(metric.removesuffix(MILLION))
 
-    def render(self, backbone: str | None = None) -> str:
+    @property
+    def trained_percent(self) -> float:
+        """The trained share of all parameters, in percent."""
+        return 100 * self.trainable / self.total if self.total else 0.0
+
+    def render(self, visual: str | None = None, audio: str | None = None, streams: str = "both") -> str:
         """Tables for people: the components, then published counts beside ours with their sources.
 
         Args:
-            backbone: of the visual stream; a count published for another one (its ``visual``) is shown without
-                ours and without its note.
+            visual, audio: the backbones of the run, None where sound shares the visual one; a count published for
+                others (its ``visual`` and ``audio``) is shown without ours and without its note.
+            streams: those that run; a count is of ``both`` unless it says otherwise (its ``streams``).
         """
         rows: list[list[Cell]] = [
             [name, part.tensors, part.parameters, part.trainable] for name, part in self.parts.items()
         ]
         rows.append(["total", sum(part.tensors for part in self.parts.values()), self.total, self.trainable])
         lines = [render_table(["component", "tensors", "parameters", "trainable"], rows), ""]
-        share = 100 * self.trainable / self.total if self.total else 0.0
         lines.append(
-            f"Trained: {self.trainable:,} of {self.total:,} ({share:.2f} %): "
+            f"Trained: {self.trainable:,} of {self.total:,} ({self.trained_percent:.2f} %): "
             f"{self.added:,} in the parts, {self.trainable - self.added:,} in the head."
         )
         if self.unused_in_reference:
@@ -85,22 +93,32 @@ class ParameterReport:
                 "they are not allocated here."
             )
         if compared := [entry for entry in self.published if self.count(str(entry["metric"])) is not None]:
-            lines += ["", self._render_published(compared, backbone)]
+            lines += ["", self._render_published(compared, {"visual": visual, "audio": audio, "streams": streams})]
         return "\n".join(lines)
 
-    def _render_published(self, entries: Sequence[Mapping[str, Any]], backbone: str | None) -> str:
+    def _render_published(self, entries: Sequence[Mapping[str, Any]], run: Mapping[str, str | None]) -> str:
         rows: list[list[Cell]] = []
         notes = []
         for entry in entries:
-            metric, visual = str(entry["metric"]), entry.get("visual")
+            metric = str(entry["metric"])
             ours = self.count(metric)
             assert ours is not None
-            comparable = visual is None or (backbone or "").partition(".")[0] == str(visual).partition(".")[0]
+            comparable = _made_with(entry, run)
             shown: Cell = ours if not metric.endswith(MILLION) else ours / 1e6
-            rows.append([metric, f"{entry['value']:,}", shown if comparable else None, visual, str(entry["source"])])
+            made = " + ".join(str(entry[key]) for key in ("visual", "audio", "streams") if key in entry) or None
+            rows.append([metric, f"{entry['value']:,}", shown if comparable else None, made, str(entry["source"])])
             if comparable and entry.get("note"):
                 notes.append(f"{metric}: {entry['note']}")
-        return "\n".join([render_table(["count", "published", "ours", "backbone", "source"], rows), *notes])
+        return "\n".join([render_table(["count", "published", "ours", "made with", "source"], rows), *notes])
+
+
+def _made_with(entry: Mapping[str, Any], run: Mapping[str, str | None]) -> bool:
+    """Whether a published number is of this run's backbones and streams; one that names no backbone is of any."""
+    if entry.get("streams", "both") != run["streams"]:
+        return False
+    if "visual" not in entry:
+        return True
+    return all(str(entry.get(key) or "").partition(".")[0] == (run[key] or "").partition(".")[0] for key in STREAMS)
 
 
 def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()) -> ParameterReport:

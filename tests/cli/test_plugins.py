@@ -139,3 +139,25 @@ def test_everything_that_is_installed_can_be_shown() -> None:
         result = CliRunner().invoke(main, ["plugins", "show", name])
         assert result.exit_code == 0, f"{name}: {result.output}"
         assert name in result.output
+
+
+def test_show_of_a_backbone_lists_its_stages_and_pairs() -> None:
+    (card,) = json.loads(invoke("show", "vit_tiny_patch16_224", "--json").stdout)
+    assert card["plan"]["stages"]["visual"] == [
+        {"depth": 12, "width": 192, "heads": 3, "tokens": 197, "grid": [14, 14], "window": None}
+    ]
+    assert card["plan"]["pairs"] == [[block, block] for block in range(12)]
+    text = invoke("show", "vit_large_patch16_224", "--audio", "vit_tiny_patch16_224").stdout
+    assert "visual stage 1: 24 blocks of width 1024, 16 heads, 197 tokens (14 x 14)" in text
+    assert "12 pairs of blocks (visual+audio): 1+0 3+1 5+2" in text
+    assert "visual alone: 0 2 4 6" in text
+
+
+def test_show_of_a_method_has_the_plan_of_each_recipe() -> None:
+    (card,) = json.loads(invoke("show", "copl", "--json").stdout)
+    assert all(recipe["plan"]["pairs"] for recipe in card["recipes"])
+
+
+@pytest.mark.usefixtures("fake")
+def test_show_says_why_a_backbone_cannot_be_laid_out() -> None:
+    assert "'toy.vit:build' cannot be imported" in invoke("show", "toy_tiny").stdout

@@ -1,5 +1,7 @@
 """Which blocks run together."""
 
+from itertools import pairwise
+
 import pytest
 
 from avcore.errors import AVCoreError
@@ -37,8 +39,21 @@ def test_one_stream_runs_alone() -> None:
     assert make_plan(None, layout(2)) == (PlanEntry(visual=None, audio=0), PlanEntry(visual=None, audio=1))
 
 
-def test_unpairable_streams_are_refused() -> None:
-    with pytest.raises(AVCoreError, match="No rule pairs 3 visual blocks in 1 stages with 4 audio blocks in 2 stages"):
-        make_plan(layout(3), layout(2, 2))
+def test_different_numbers_of_stages_pair_as_if_each_were_one_stage() -> None:
+    assert pairs(make_plan(layout(6), layout(1, 2))) == [(1, 0), (3, 1), (5, 2)]
+    assert pairs(make_plan(layout(2, 2, 6, 2), layout(12))) == [(block, block) for block in range(12)]
+
+
+@pytest.mark.parametrize(("long", "short"), [(5, 3), (7, 2), (18, 5), (9, 9), (4, 1)])
+def test_every_block_of_the_shallower_stream_has_a_partner_of_its_own(long: int, short: int) -> None:
+    plan = make_plan(layout(long, 1), layout(short, 1))
+    together = pairs(plan)
+    assert [audio for _, audio in together] == list(range(short + 1))
+    assert [entry.visual for entry in plan] == list(range(long + 1))
+    shares = [second - first for (first, _), (second, _) in pairwise([(-1, -1), *together[:-1]])]
+    assert max(shares) - min(shares) <= 1
+
+
+def test_no_stream_at_all_is_refused() -> None:
     with pytest.raises(AVCoreError, match="Both streams are off"):
         make_plan(None, None)

@@ -91,3 +91,22 @@ def test_millions_and_the_backbone_that_they_were_published_for():
     model.head = nn.Linear(999, 1000)
     line = count_parameters(model, [entry]).render("vit_tiny.augreg").splitlines()[-1]
     assert line.split() == ["trainable_M", "1.2", "1.00", "vit_tiny", "page", "5"]
+
+
+def test_a_count_is_set_beside_runs_of_the_same_backbones_and_streams_only():
+    def ours(entry, *run):
+        return "55" in count_parameters(Toy(), [entry]).render(*run).splitlines()[-1].split()
+
+    entry = {"metric": "trainable", "value": 50, "source": "page 5", "visual": "vit"}
+    assert ours(entry, "vit.a")
+    assert not ours(entry, "vit.a", "hts")
+    assert not ours(entry, "vit.a", None, "audio")
+    assert ours(entry | {"audio": "hts"}, "vit.a", "hts.b")
+    assert not ours(entry | {"audio": "hts"}, "vit.a")
+    assert ours(entry | {"streams": "audio"}, "vit.a", None, "audio")
+
+
+def test_a_published_share():
+    entry = {"metric": "trainable_percent", "value": 17.5, "source": "poster"}
+    line = count_parameters(Toy(), [entry]).render("vit").splitlines()[-1]
+    assert line.split() == ["trainable_percent", "17.5", "17.46", "–", "poster"]
