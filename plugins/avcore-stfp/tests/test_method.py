@@ -160,6 +160,10 @@ def test_one_branch_runs_with_its_own_prompts(narrow: Make, stream: str) -> None
         (("parts.stfp.joint.form=tokens", "parts.stfp.joint.vectors=1"), r"parts\.stfp\.joint\W+vectors must be 2 or"),
         (("parts.stfp.joint.form=latents", "parts.stfp.joint.vectors=0"), r"parts\.stfp\.joint\W+vectors must be 1 or"),
         (("parts.stfp.spatial.length=0",), r"parts\.stfp\.spatial\W+length must be 1 or more"),
+        (
+            ("parts.stfp.spatial.normed=false", "parts.stfp.spatial.row_bias=0"),
+            "row_bias must be null",
+        ),
         (("parts.stfp.spatial.std=-1",), r"parts\.stfp\.spatial\W+std must be 0 or more"),
         (
             (

@@ -177,6 +177,16 @@ def test_spatial_rows_before_and_behind_the_norm(narrow: Make, normed: bool) -> 
         assert_close(step(model, x)[stream], y + mlp(inner, y), rtol=0, atol=1e-9)
 
 
+def test_the_bias_of_spatial_rows_weighs_them_against_the_tokens(narrow: Make) -> None:
+    model, x, _ = alone(narrow, "stfp.spatial", "parts.stfp.spatial.row_bias=-30")
+    plain, _, inner = alone(narrow, "stfp.spatial")
+    for stream, tokens in x.items():
+        y = tokens + inner.attn(inner.norm1(tokens))
+        without = y + mlp(inner, y)
+        assert_close(step(model, x)[stream], without, rtol=0, atol=1e-9)
+        assert (step(plain, x)[stream] - without).abs().max() > 1e-3
+
+
 def after_fusion(inner: Any, x: dict[str, Tensor], exchange: Callable[..., tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """The block with an ungated exchange between attention and MLP."""
     y = {stream: tokens + inner.attn(inner.norm1(tokens)) for stream, tokens in x.items()}

@@ -114,11 +114,12 @@ class SpatialLayer(PromptLayer):
     def __init__(self, config: SpatialSettings, block: BlockLayout) -> None:
         super().__init__()
         self.normed = config.normed
+        self.row_bias = config.row_bias
         self.rows = normal(config.length, block.width, config.std)
 
     def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
         """[S_m ; x] through the frozen attention."""
-        return Edit(rows=self.rows) if self.normed else Edit(kv=at.keys_values(self.rows))
+        return Edit(rows=self.rows, row_bias=self.row_bias) if self.normed else Edit(kv=at.keys_values(self.rows))
 
 
 def other_frames(x_MND: Tensor, at: StreamView) -> Tensor:

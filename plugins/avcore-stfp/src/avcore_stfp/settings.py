@@ -76,10 +76,17 @@ class SpatialSettings:
     normed: bool = field(
         default=True, metadata={"help": "the rows pass the block's norm as tokens do; false puts them behind it"}
     )
+    row_bias: float | None = field(
+        default=None,
+        metadata={
+            "help": "attention bias of the rows; none takes the backbone's neutral value, less lets them start quietly"
+        },
+    )
     std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation"})
 
     def __post_init__(self) -> None:
         require(self.length >= 1, "length", self.length, "1 or more")
+        require(self.normed or self.row_bias is None, "row_bias", self.row_bias, "null with normed=false")
         require(self.std >= 0, "std", self.std, "0 or more")
 
 
