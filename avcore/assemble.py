@@ -180,8 +180,13 @@ def _towers(
                 "'avcore plugins show FAMILY' their members)."
             )
         key = stream if own.backbone is not None else "visual"
+        spec, preset = registry.backbones.find(holder.backbone)
+        if stream not in spec.streams:
+            raise AVCoreError(
+                f"'{holder.backbone}' serves the {' and '.join(spec.streams)} stream only: choose another backbone for "
+                f"the {stream} stream with --{stream}."
+            )
         if key not in backbones:
-            spec, preset = registry.backbones.find(holder.backbone)
             backbones[key] = spec.load()(holder.settings, name=holder.backbone, preset=preset)
         towers[stream] = backbones[key].tower(stream, own.settings, segments)
     return towers, [notice for backbone in backbones.values() for notice in backbone.notices]

@@ -90,7 +90,8 @@ class FilterBankGeometry(AudioGeometry):
     """A log-mel picture of each segment, time x mel, by the Kaldi filter bank of AST (arXiv:2104.01778).
 
     As LAVISH feeds it to image backbones: ``mel_bins`` bands, one frame every ``shift_ms`` ms, normalised as
-    (value - mean) / (2 * std), then zero-padded or cut to ``frames`` rows.
+    (value - mean) / (2 * std), then zero-padded or cut to ``frames`` rows. With ``pad_first`` zeros are appended before
+    the normalisation, as AST was trained: missing rows are then -mean / (2 * std).
     """
 
     front_end: ClassVar[str] = "avcore.data.frontends:FilterBank"
@@ -99,6 +100,7 @@ class FilterBankGeometry(AudioGeometry):
     frames: int = 102
     mean: float = -4.1426
     std: float = 3.2001
+    pad_first: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +170,8 @@ class StreamLayout:
     """A stream as parts and heads see it: its stages, T segments a clip, and which blocks run beside the other stream.
 
     ``taps`` are the blocks (counted from 0) after which `Features` keeps a map. ``pool`` says how the pooled vector
-    is made: the ``class`` token, or the ``mean`` of all tokens. ``name`` is ``visual`` or ``audio``;
-    streams of equal ``trunk`` share frozen weights.
+    is made: from the ``class`` token, as the ``mean`` of all tokens, or by ``attention``. ``name`` is ``visual`` or
+    ``audio``; streams of equal ``trunk`` share frozen weights.
     """
 
     stages: tuple[StageLayout, ...]
@@ -297,12 +299,18 @@ class BackboneSpec(Spec):
     Attributes:
         presets: the named members, each with what ``build`` and readers want to know of it.
         patterns: shell patterns of further names that ``build`` may know (``"vit_*"``).
+        streams: which streams it serves, ``visual`` or ``audio`` or both.
+        converter: ``"package.module:function"`` that renames published weights for ``avcore convert``; empty if they
+            need no renaming. ``convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]`` returns them under the keys
+            of `Tower.weights`; unknown keys it leaves as they are.
 
     ``build(settings, name=..., preset=...)`` follows `avcore.backbones.BackboneBuilder`.
     """
 
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     patterns: tuple[str, ...] = ()
+    streams: tuple[str, ...] = STREAMS
+    converter: str = ""
 
 
 def _no_needs(config: Any) -> frozenset[Need]:

@@ -1,10 +1,12 @@
 """Frozen encoders behind one interface; the core knows no family of them."""
 
-from avcore.backbones.attention import attend, row_columns, split_heads
+from avcore.backbones.attention import attend, attend_in_windows, fused, row_columns, split_heads
 from avcore.backbones.base import Backbone, BackboneBuilder, Block, Frozen, Projection, Tower, digest, state_faults
 from avcore.backbones.files import read_tensors
+from avcore.backbones.windows import AttentionWindows
 
 __all__ = [
+    "AttentionWindows",
     "Backbone",
     "BackboneBuilder",
     "Block",
@@ -12,7 +14,9 @@ __all__ = [
     "Projection",
     "Tower",
     "attend",
+    "attend_in_windows",
     "digest",
+    "fused",
     "read_tensors",
     "row_columns",
     "split_heads",

@@ -12,8 +12,10 @@ __all__ = ["convert"]
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--from", "method", metavar="METHOD", required=True, help="Method whose reference code wrote the file.")
-@click.option("--task", metavar="NAME", required=True, help="Task that the checkpoint was trained for.")
+@click.option(
+    "--from", "source", metavar="NAME", required=True, help="Method or backbone whose reference code wrote the file."
+)
+@click.option("--task", metavar="NAME", help="Task that a method's checkpoint was trained for.")
 @click.option("-o", "--out", metavar="DIR", required=True, help="Directory of the adapter, new or holding an adapter.")
 @click.option("--recipe", metavar="VARIANT", help="Variant of the method's published settings for the task.")
 @click.option("--visual", metavar="NAME", help="Backbone for pictures, if not the recipe's.")
@@ -24,16 +26,18 @@ __all__ = ["convert"]
 def convert(as_json: bool, **given: Any) -> None:
     """Make an adapter of FILE: a .pt, .pth, .ckpt or .safetensors that a method's reference code wrote.
 
-    The method's converter renames the tensors. Keys that are unknown, missing or misshapen are listed and refused.
-    Nothing in the file is executed: one that holds more than tensors is refused.
+    With the name of a backbone, make a file of its weights. A converter renames the tensors. Keys that are unknown,
+    missing or misshapen are listed and refused. Nothing in the file is executed: one that holds more than tensors is
+    refused.
 
-    Frozen weights are those of --set visual.weights=PATH (or hub), and what the file holds of them must be equal.
-    Without it the file must hold them all; they are written to DIR/backbone.safetensors.
+    Of a method, frozen weights are those of --set visual.weights=PATH (or hub), and what the file holds of them must
+    be equal. Without it the file must hold them all; they are written to DIR/backbone.safetensors.
 
     \b
     Examples:
       avcore convert --from lavish best.pth --task ave -o adapters/lavish
       avcore convert --from lavish best.pth --task ave -o adapters/lavish --set visual.weights=vit.safetensors
+      avcore convert --from htsat HTSAT_AudioSet_Saved_1.ckpt -o weights/htsat
     """  # noqa: D301 - click's mark for unwrapped lines
     from avcore.runs.convert import ConversionError, convert_checkpoint
 
@@ -48,8 +52,9 @@ def convert(as_json: bool, **given: Any) -> None:
         plain = {**vars(made), "directory": str(made.directory), "frozen": dict(made.frozen), "weights": weights}
         click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
         return
-    click.echo(f"{made.directory}: {made.tensors} tensors, {made.parameters:,} numbers of {made.method} on {made.task}")
+    owner = made.source if made.task is None else f"{made.source} on {made.task}"
+    click.echo(f"{made.directory}: {made.tensors} tensors, {made.parameters:,} numbers of {owner}")
     for stream, origin in made.frozen.items():
         click.echo(f"frozen weights of the {stream} backbone: from {origin}")
-        if stream in weights:
-            click.echo(f"  written beside the adapter; use it with --set {stream}.weights={weights[stream]}")
+    for stream, written in weights.items():
+        click.echo(f"frozen weights are in {written}; use them with --set {stream}.weights={written}")

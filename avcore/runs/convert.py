@@ -1,7 +1,7 @@
-"""Checkpoints of reference implementations become adapters.
+"""Checkpoints of reference implementations become adapters, published weights of backbones become files of ours.
 
-A method's converter renames the tensors; here is what surrounds it: reading, the list of what does not fit, and the
-question of where the frozen weights come from.
+A converter renames the tensors; here is what surrounds it: reading, the list of what does not fit, and the question of
+where the frozen weights come from.
 """
 
 import os
@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from avcore.assemble import assemble
-from avcore.backbones import read_tensors
+from avcore.backbones import read_tensors, state_faults
 from avcore.config import Resolved, resolve_config
 from avcore.engine.checkpoint import serialise
 from avcore.engine.files import sha256, write_atomic
@@ -23,7 +24,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.adapter import check_folder, write_adapter
 from avcore.runs.pieces import ConversionError, Pieces
-from avcore.specs import STREAMS
+from avcore.specs import STREAMS, BackboneSpec, resolve
 
 __all__ = ["Conversion", "ConversionError", "convert_checkpoint"]
 
@@ -33,16 +34,17 @@ class Conversion:
     """What came of a checkpoint.
 
     Attributes:
-        directory: the adapter.
-        method, task: what it belongs to.
-        tensors, parameters: how many tensors were trained, and how many numbers are in them.
+        directory: the adapter, or where the backbone's weights are.
+        source: the method or the backbone whose reference code wrote it.
+        task: what it was trained for; None of a backbone.
+        tensors, parameters: how many tensors were trained, or are the backbone's, and how many numbers are in them.
         frozen: for each backbone, named by its stream, where its frozen weights came from.
         weights: the files that were written with frozen weights of the checkpoint, by the same names.
     """
 
     directory: Path
-    method: str
-    task: str
+    source: str
+    task: str | None
     tensors: int
     parameters: int
     frozen: Mapping[str, str]
@@ -50,29 +52,32 @@ class Conversion:
 
 
 def convert_checkpoint(
-    method: str,
+    source: str,
     file: str | Path,
     *,
-    task: str,
+    task: str | None = None,
     out: str | Path,
     recipe: str | None = None,
     visual: str | None = None,
     set: Sequence[str] = (),
 ) -> Conversion:
-    """Make an adapter of a checkpoint that the reference implementation of a method wrote.
+    """Make an adapter of a checkpoint that the reference implementation of a method wrote, or a file of a backbone's.
 
-    The frozen weights are those of ``visual.weights`` if ``set`` names them; then what the file holds of them must be
-    equal. Otherwise the file must hold all of them; they are written to ``backbone.safetensors`` beside the adapter, to
-    be named as ``visual.weights`` whenever it is used.
+    Of a method: the frozen weights are those of ``visual.weights`` if ``set`` names them; then what the file holds of
+    them must be equal. Otherwise the file must hold all of them; they are written to ``backbone.safetensors`` beside
+    the adapter, to be named as ``visual.weights`` whenever it is used.
+
+    Of a backbone: its weights are written to ``backbone.safetensors`` (``audio_backbone.safetensors`` if it serves
+    sound only), under the names that ``visual.weights`` and ``audio.weights`` take.
 
     Args:
-        method: its converter knows the official names.
+        source: a method or a backbone, whose converter knows the official names.
         file: ``.pt``, ``.pth`` or ``.ckpt`` that holds nothing but tensors and plain values, or ``.safetensors``.
-        task: what the checkpoint was trained for.
+        task: what a method's checkpoint was trained for.
         out: directory of the adapter, new or holding an adapter, which is replaced.
         recipe: variant of the method's recipe.
         visual: backbone, if not the recipe's.
-        set: further settings, ``"key=value"``.
+        set: further settings of a method's model, ``"key=value"``.
 
     Raises:
         ConversionError: keys are unknown, missing or misshapen, or frozen weights are missing or others; lists all.
@@ -81,38 +86,69 @@ def convert_checkpoint(
     Example:
         >>> avcore.convert_checkpoint("NAME", "best.pth", task="TASK", out="adapter")  # doctest: +SKIP
     """
-    folder, source = Path(out), Path(file)
+    folder, path = Path(out), Path(file)
     check_folder(folder)
     registry = load_registry()
-    spec = registry.methods[method]
+    backbones = {name: one for one in registry.backbones if one.converter for name in one.presets}
+    if source in backbones:
+        return _convert_backbone(source, backbones[source], path, folder)
+    methods = sorted(one.name for one in registry.methods if one.converter)
+    spec = registry.methods[source]
     if not spec.converter:
-        known = sorted(one.name for one in registry.methods if one.converter)
         raise AVCoreError(
-            f"Method '{spec.name}' has no converter. Methods that have one: {', '.join(known) or 'none'}."
+            f"Method '{spec.name}' has no converter. Methods that have one: {', '.join(methods) or 'none'}; backbones: "
+            f"{', '.join(sorted(backbones)) or 'none'}."
         )
-    tensors = read_tensors(source)
-    options: dict[str, Any] = {"method": method, "task": task, "recipe": recipe, "visual": visual, "need_data": False}
+    if task is None:
+        raise AVCoreError(f"No task: a checkpoint of '{spec.name}' was trained for one; name it with --task NAME.")
+    tensors = read_tensors(path)
+    options: dict[str, Any] = {"method": source, "task": task, "recipe": recipe, "visual": visual, "need_data": False}
     resolved = resolve_config(registry, **options, sets=tuple(set))
-    pieces = Pieces(spec, source, tensors, assemble(resolved.config, registry, meta=True))
+    pieces = Pieces(spec, path, tensors, assemble(resolved.config, registry, meta=True))
     pieces.refuse_misfits()
 
     with tempfile.TemporaryDirectory() as scratch:
         model, frozen, files = _on_frozen_weights(pieces, resolved, registry, Path(scratch))
         model.load_trainable_state(pieces.trained)
-        remarks = {"from": source.name, "sha256": sha256(source), "frozen": frozen}
+        remarks = {"from": path.name, "sha256": sha256(path), "frozen": frozen}
         write_adapter(model, folder, converted=remarks)
         weights = {stream: folder / _file_name(stream) for stream in files}
-        for stream, path in weights.items():
-            write_atomic(path, files[stream].read_bytes())
+        for stream, written in weights.items():
+            write_atomic(written, files[stream].read_bytes())
         _forget_weights(model, folder, keep=weights)
     return Conversion(
         directory=folder,
-        method=spec.name,
+        source=spec.name,
         task=resolved.config.task,
         tensors=len(pieces.trained),
         parameters=sum(tensor.numel() for tensor in pieces.trained.values()),
         frozen=frozen,
         weights=weights,
+    )
+
+
+def _convert_backbone(name: str, spec: BackboneSpec, path: Path, folder: Path) -> Conversion:
+    """Write published weights under the names of the backbone's own tower."""
+    stream = spec.streams[0]
+    with torch.device("meta"):
+        backbone = spec.load()(spec.config(), name=name, preset=spec.presets[name])
+        own = backbone.tower(stream, spec.config(), 1).weights()
+    found = resolve(spec.converter)(read_tensors(path))
+    if faults := state_faults(own, found):
+        raise ConversionError(
+            f"'{path}' does not fit backbone '{name}': {len(faults)} keys. Nothing was written.", faults
+        )
+    written = folder / _file_name(stream)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(written, serialise({key: _full(found[key]) for key in own}))
+    return Conversion(
+        directory=folder,
+        source=name,
+        task=None,
+        tensors=len(own),
+        parameters=sum(found[key].numel() for key in own),
+        frozen={},
+        weights={stream: written},
     )
 
 

@@ -72,6 +72,17 @@ def test_sound_shorter_than_a_frame_is_the_mean() -> None:
     assert FilterBank(FilterBankGeometry(), ONE_SECOND, segments=2)(noise(3, 399)).eq(0).all()
 
 
+def test_zeros_can_be_appended_before_the_normalisation() -> None:
+    waveform = noise(2, 32000)
+    usual = FilterBank(FilterBankGeometry(frames=130), ONE_SECOND, segments=2)(waveform)
+    padded = FilterBank(FilterBankGeometry(frames=130, pad_first=True), ONE_SECOND, segments=2)(waveform)
+    assert torch.equal(padded[:, :98], usual[:, :98])
+    assert usual[:, 98:].eq(0).all()
+    torch.testing.assert_close(padded[:, 98:], torch.full((4, 32, 128), 4.1426 / 6.4002, dtype=torch.float64))
+    cut = FilterBank(FilterBankGeometry(frames=50, pad_first=True), ONE_SECOND, segments=2)(waveform)
+    assert torch.equal(cut, usual[:, :50])
+
+
 def test_lower_precision_does_not_reach_the_filter_bank() -> None:
     waveform = noise(1, 48000, dtype=torch.float32)
     bank = FilterBank(FilterBankGeometry(), ONE_SECOND, segments=3)

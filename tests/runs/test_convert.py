@@ -348,7 +348,7 @@ def test_the_command_says_where_frozen_weights_came_from(tmp_path: Path) -> None
     assert f"--set visual.weights={tmp_path / 'out' / 'backbone.safetensors'}" in done.stdout
     report = json.loads(invoke(tmp_path, "--json").stdout)
     assert report["weights"] == {"visual": str(tmp_path / "out" / "backbone.safetensors")}
-    assert (report["method"], report["task"], report["tensors"]) == ("rowed", "toy", 14)
+    assert (report["source"], report["task"], report["tensors"]) == ("rowed", "toy", 14)
 
 
 def test_the_command_lists_what_does_not_fit_one_line_each(tmp_path: Path) -> None:

@@ -29,6 +29,26 @@ SMALL = {
         "model": "vit_small_patch14_reg4_dinov2",
         "arguments": {"img_size": 56, "embed_dim": 48, "depth": 4, "num_heads": 3},
     },
+    "gated": {
+        "model": "vit_giant_patch14_dinov2",
+        "arguments": {"img_size": 56, "embed_dim": 48, "depth": 2, "num_heads": 3},
+    },
+    "attention-pooled": {
+        "model": "vit_base_patch16_siglip_224",
+        "arguments": {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3},
+    },
+    "distilled": {
+        "model": "deit_tiny_distilled_patch16_224",
+        "arguments": {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3},
+    },
+    "deit3": {
+        "model": "deit3_small_patch16_224",
+        "arguments": {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3},
+    },
+    "mean": {
+        "model": "vit_base_patch16_reg4_gap_256",
+        "arguments": {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3},
+    },
 }
 
 
@@ -102,8 +122,8 @@ def test_projection_adds_to_every_frozen_map(backbone: ViT) -> None:
     x = torch.randn(2, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
     rows = torch.randn(3, 48, dtype=torch.float64)
     inner = backbone.model.blocks[0]
-    widths = {"qkv": 144, "proj": 48, "fc1": 192, "fc2": 48}
-    shift = {name: torch.randn(width, dtype=torch.float64) for name, width in widths.items()}
+    layers = {"qkv": inner.attn.qkv, "proj": inner.attn.proj, "fc1": inner.mlp.fc1, "fc2": inner.mlp.fc2}
+    shift = {name: torch.randn(layer.out_features, dtype=torch.float64) for name, layer in layers.items()}
 
     def project(name: str, x: torch.Tensor) -> torch.Tensor:
         return shift[name].expand(*x.shape[:-1], -1)
@@ -111,12 +131,7 @@ def test_projection_adds_to_every_frozen_map(backbone: ViT) -> None:
     attention = tower.block(0).attention(x, rows=rows, project=project)[0]
     mlp = tower.block(0).mlp(x, project=project)
     with torch.no_grad():
-        for name, layer in (
-            ("qkv", inner.attn.qkv),
-            ("proj", inner.attn.proj),
-            ("fc1", inner.mlp.fc1),
-            ("fc2", inner.mlp.fc2),
-        ):
+        for name, layer in layers.items():
             bias = shift[name] if layer.bias is None else layer.bias + shift[name]
             layer.bias = torch.nn.Parameter(bias, requires_grad=False)
     torch.testing.assert_close(attention, tower.block(0).attention(x, rows=rows)[0], rtol=0, atol=1e-12)
@@ -234,6 +249,43 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         build(ViTSettings(weights=str(tmp_path / "text.pth")), name="small", preset=SMALL["vit"])
 
 
+@pytest.mark.parametrize(
+    ("name", "pool", "prefix"),
+    [("clip", "class", 1), ("distilled", "class", 2), ("attention-pooled", "attention", 0), ("mean", "mean", 4)],
+)
+def test_the_layout_says_how_a_model_pools_and_what_precedes_its_patches(name: str, pool: str, prefix: int) -> None:
+    with torch.device("meta"):
+        tower = build(ViTSettings(), name=name, preset=SMALL[name]).tower("visual", ViTSettings(), segments=1)
+    assert (tower.layout.pool, tower.layout.stages[0].prefix) == (pool, prefix)
+
+
+def test_sound_has_the_prefix_tokens_of_the_picture(backbone: ViT) -> None:
+    model = backbone.model
+    side = model.patch_embed.patch_size[0]
+    tower = backbone.tower("audio", ViTSettings(frames=3 * side, mel_bins=2 * side), segments=1)
+    x = tower.embed(torch.randn(2, 3 * side, 2 * side))
+    assert x.shape == (2, tower.layout.stages[0].tokens, 48)
+    names = ("cls_token", "dist_token", "reg_token")
+    tokens = [token[0] for name in names if (token := getattr(model, name, None)) is not None]
+    assert sum(map(len, tokens)) == tower.layout.stages[0].prefix
+    if tokens:
+        heads = torch.cat(tokens)
+        if not model.no_embed_class:
+            heads = heads + tower.positions_1ND[0, : len(heads)]
+        assert torch.equal(x[0, : len(heads)], heads)
+    assert tower.pool(tower.norm(x)).shape == (2, 48)
+
+
+def test_a_dinov2_takes_pictures_of_518_px_and_sound() -> None:
+    with torch.device("meta"):
+        made = build(ViTSettings(), name="vit_small_patch14_dinov2", preset=None)
+        picture, sound = (made.tower(stream, ViTSettings(), segments=2) for stream in ("visual", "audio"))
+        assert picture.geometry.size == 518
+        assert picture.layout.stages[0].grid == (37, 37)
+        assert sound.layout.stages[0].grid == (7, 9)
+        assert sound.embed(torch.zeros(2, 102, 128)).shape == (2, 64, 384)
+
+
 def test_random_weights_are_announced() -> None:
     assert build(ViTSettings(weights="random"), name="small", preset=SMALL["vit"]).notices == (
         "'small' runs on random weights.",
@@ -256,3 +308,5 @@ def test_unknown_models_are_refused_by_name() -> None:
         build(ViTSettings(weights="random"), name="vit_relpos_small_patch16_224", preset=None)
     with pytest.raises(AVCoreError, match="embeds pictures by a HybridEmbed"):
         build(ViTSettings(weights="random"), name="vit_tiny_r_s16_p8_224", preset=None)
+    with torch.device("meta"), pytest.raises(AVCoreError, match=r"does not know \(ParallelScalingBlock\)"):
+        build(ViTSettings(), name="vit_base_patch16_xp_224", preset=None)

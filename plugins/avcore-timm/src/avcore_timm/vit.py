@@ -1,11 +1,10 @@
-"""Vision Transformers on timm modules: plain ViT and CLIP's visual tower, for pictures and for log-mel pictures.
+"""Vision Transformers on timm modules, for pictures and for log-mel pictures.
 
 Shape letters: M batch, N tokens, D width, H heads, R rows, K keys, F mel bins.
 """
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 
 from avcore import compat
 from avcore.backbones import Backbone, Block, Projection, Tower, attend, row_columns, split_heads
-from avcore.errors import AVCoreError, did_you_mean
-from avcore.specs import FilterBankGeometry, ImageGeometry, StageLayout, StreamLayout
+from avcore.errors import AVCoreError
+from avcore.specs import StageLayout, StreamLayout
+from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
 from avcore_timm.settings import ViTSettings
-from avcore_timm.weights import load_file
 
-__all__ = ["ViT", "ViTBlock", "build"]
+__all__ = ["ViT", "ViTBlock", "ViTTower", "build", "fit_positions", "with_prefix"]
 
 
 def build(settings: ViTSettings, *, name: str, preset: Mapping[str, Any] | None) -> "ViT":
@@ -28,38 +27,15 @@ def build(settings: ViTSettings, *, name: str, preset: Mapping[str, Any] | None)
     Args:
         settings: of the stream that asks for it.
         name: what the user wrote.
-        preset: ``model`` (the timm name, if it is not ``name``), ``arguments`` of ``timm.create_model``, ``weights``
-            (a file that stands for ``hub``), ``image`` and ``audio`` (fields of the geometries); all optional.
+        preset: as in `make_model`; further ``image`` and ``audio``, fields of the geometries.
 
     Raises:
         AVCoreError: timm has no such model, it is no plain ViT, or the weights cannot be had.
     """
-    compat.install()
-    import timm
-
     preset = preset or {}
-    model_name = preset.get("model", name)
-    arguments = dict(preset.get("arguments", {}))
-    if not timm.is_model(model_name.split(".")[0]):
-        near = did_you_mean(model_name, timm.list_models(["vit_*", "deit_*", "test_vit*"]))
-        raise AVCoreError(f"timm has no model '{model_name}'.{near}")
-    on_meta = torch.empty(0).device.type == "meta"
-    weights = settings.weights
-    if weights == "hub" and "weights" in preset:
-        weights = str(preset["weights"])
-    from_hub = weights == "hub" and not on_meta
-    try:
-        model: Any = timm.create_model(model_name, pretrained=from_hub, num_classes=0, **arguments)
-    except Exception as error:
-        if not from_hub:
-            raise AVCoreError(f"timm cannot make '{model_name}': {error}") from error
-        raise AVCoreError(
-            f"The weights of '{model_name}' could not be fetched from timm's hub ({type(error).__name__}). Pass a file "
-            f"with --set visual.weights=PATH (or audio.weights), or ask for --set visual.weights=random."
-        ) from error
-    if not on_meta and weights not in ("hub", "random"):
-        load_file(model, Path(weights), setting=f"weights of '{name}'")
-    return ViT(model, name=name, preset=preset, random=weights == "random" and not on_meta)
+    model, notices = make_model(settings, name=name, preset=preset, patterns=("vit_*", "deit*", "test_vit*"))
+    _refuse_unknown(model, name)
+    return ViT(model, preset=preset, notices=notices)
 
 
 class ViTBlock(Block):
@@ -123,20 +99,19 @@ class ViTBlock(Block):
     def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
         """See `Block.mlp`."""
         mlp = self.inner.mlp
-        hidden = mlp.norm(mlp.act(_linear("fc1", mlp.fc1, self.inner.norm2(x_MND), project)))
-        out: Tensor = self.inner.ls2(_linear("fc2", mlp.fc2, hidden, project))
+        hidden = _activated(mlp, _linear("fc1", mlp.fc1, self.inner.norm2(x_MND), project))
+        out: Tensor = self.inner.ls2(_linear("fc2", mlp.fc2, mlp.norm(hidden), project))
         return out
 
 
 class ViT(Backbone):
     """A timm Vision Transformer whose weights serve one or both streams."""
 
-    def __init__(self, model: nn.Module, *, name: str, preset: Mapping[str, Any], random: bool) -> None:
+    def __init__(self, model: nn.Module, *, preset: Mapping[str, Any], notices: tuple[str, ...]) -> None:
         super().__init__()
-        _refuse_unknown(model, name)
         self.model: Any = model
         self.preset = preset
-        self.notices = (f"'{name}' runs on random weights.",) if random else ()
+        self.notices = notices
         self.freeze()
 
     def tower(self, stream: str, settings: ViTSettings, segments: int) -> Tower:
@@ -161,7 +136,9 @@ class ViT(Backbone):
 
     @property
     def pooling(self) -> str:
-        """How timm pools this model: ``class`` token, or ``mean`` of the patch tokens."""
+        """How timm pools this model: ``class`` token (with the distillation token), ``mean``, or by ``attention``."""
+        if self.model.attn_pool is not None:
+            return "attention"
         return "class" if self.model.global_pool == "token" else "mean"
 
 
@@ -199,10 +176,8 @@ class ViTTower(Tower):
         return out
 
     def pool(self, tokens_MND: Tensor) -> Tensor:
-        """See `Tower.pool`; a norm that timm puts behind the pooling comes with it."""
-        prefix = self.trunk.model.num_prefix_tokens
-        pooled = tokens_MND[:, 0] if self.trunk.pooling == "class" else tokens_MND[:, prefix:].mean(1)
-        out: Tensor = self.trunk.model.fc_norm(pooled)
+        """See `Tower.pool`; as timm does it, with the norm that it may put behind the pooling."""
+        out: Tensor = self.trunk.model.forward_head(tokens_MND, pre_logits=True)
         return out
 
 
@@ -212,14 +187,7 @@ class PictureTower(ViTTower):
     def __init__(self, trunk: ViT, settings: ViTSettings, segments: int) -> None:
         patches = trunk.model.patch_embed
         super().__init__(trunk, trunk.layout(tuple(patches.grid_size), segments))
-        config = getattr(trunk.model, "pretrained_cfg", None) or {}
-        fields = {key: config[key] for key in ("mean", "std") if key in config} | dict(trunk.preset.get("image", {}))
-        if settings.image_mean is not None:
-            fields["mean"] = settings.image_mean
-        if settings.image_std is not None:
-            fields["std"] = settings.image_std
-        fields = {key: tuple(value) for key, value in fields.items()}
-        self.geometry = ImageGeometry(size=patches.img_size[0], **fields)
+        self.geometry = image_geometry(trunk.model, settings, trunk.preset)
 
     def embed(self, image: Tensor) -> Tensor:
         """(M, 3, Y, X) to (M, N, D)."""
@@ -235,15 +203,7 @@ class SoundTower(ViTTower):
     kernel: Tensor | None
 
     def __init__(self, trunk: ViT, settings: ViTSettings, segments: int) -> None:
-        asked = {
-            "mel_bins": settings.mel_bins,
-            "shift_ms": settings.shift_ms,
-            "frames": settings.frames,
-            "mean": settings.fbank_mean,
-            "std": settings.fbank_std,
-        }
-        fields = dict(trunk.preset.get("audio", {})) | {key: value for key, value in asked.items() if value is not None}
-        geometry = FilterBankGeometry(**fields)
+        geometry = filter_bank_geometry(settings, trunk.preset)
         side_y, side_x = trunk.model.patch_embed.patch_size
         grid = (geometry.frames // side_y, geometry.mel_bins // side_x)
         if 0 in grid:
@@ -259,7 +219,7 @@ class SoundTower(ViTTower):
         self.register_buffer("kernel", summed if settings.patch == "one_channel" else None, persistent=False)
 
     def embed(self, image: Tensor) -> Tensor:
-        """(M, frames, F) to (M, N, D): class and register tokens, then patches, time first."""
+        """(M, frames, F) to (M, N, D): class, distillation and register tokens, then patches, time first."""
         model = self.trunk.model
         proj = model.patch_embed.proj
         image = image[:, None].to(proj.weight.dtype)
@@ -268,11 +228,16 @@ class SoundTower(ViTTower):
         else:
             patches = F.conv2d(image, self.kernel, proj.bias, proj.stride)
         x_MND = model.patch_embed.norm(patches.flatten(2).transpose(1, 2))
-        prefix = [token for token in (model.cls_token, model.reg_token) if token is not None]
-        heads = [token.expand(x_MND.shape[0], -1, -1) for token in prefix]
-        if model.no_embed_class:
-            return torch.cat([*heads, x_MND + self.positions_1ND], dim=1)
-        return torch.cat([*heads, x_MND], dim=1) + self.positions_1ND
+        return with_prefix(model, x_MND, self.positions_1ND)
+
+
+def with_prefix(model: Any, patches_MND: Tensor, positions_1ND: Tensor) -> Tensor:
+    """Class, distillation and register tokens before the patches, positions added to all or to patches alone."""
+    tokens = (model.cls_token, getattr(model, "dist_token", None), model.reg_token)
+    heads = [token.expand(patches_MND.shape[0], -1, -1) for token in tokens if token is not None]
+    if model.no_embed_class:
+        return torch.cat([*heads, patches_MND + positions_1ND], dim=1)
+    return torch.cat([*heads, patches_MND], dim=1) + positions_1ND
 
 
 def _audio_positions(model: Any, grid: tuple[int, int], how: str) -> Tensor:
@@ -285,14 +250,14 @@ def _audio_positions(model: Any, grid: tuple[int, int], how: str) -> Tensor:
         return F.interpolate(positions_1ND.transpose(1, 2), size=size, mode="linear").transpose(1, 2)
     table_1DYX = positions_1ND[:, prefix:].transpose(1, 2).unflatten(2, model.patch_embed.grid_size)
     # Rows of the picture's grid stand for frequency, columns for time.
-    table_1DFT = _fit(_fit(table_1DYX, 3, time), 2, mel)
+    table_1DFT = fit_positions(fit_positions(table_1DYX, 3, time), 2, mel)
     if how == "crop":
         table_1DFT = table_1DFT.transpose(2, 3)
     return torch.cat([positions_1ND[:, :prefix], table_1DFT.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _fit(table_1DYX: Tensor, axis: int, size: int) -> Tensor:
-    """The middle of one axis, or all of it stretched to ``size``."""
+def fit_positions(table_1DYX: Tensor, axis: int, size: int) -> Tensor:
+    """The middle of one axis of a position table, or all of it stretched to ``size``."""
     length = table_1DYX.shape[axis]
     if size <= length:
         return table_1DYX.narrow(axis, length // 2 - size // 2, size)
@@ -305,6 +270,16 @@ def _batched(rows: Tensor) -> Tensor:
     return rows[None] if rows.dim() == 2 else rows
 
 
+def _activated(mlp: Any, hidden: Tensor) -> Tensor:
+    """The activation; where it is gated (DINOv2's giant), one half of the hidden vector scales the other."""
+    if not hasattr(mlp, "gate_last"):
+        plain: Tensor = mlp.act(hidden)
+        return plain
+    left, right = hidden.chunk(2, dim=-1)
+    gated: Tensor = left * mlp.act(right) if mlp.gate_last else mlp.act(left) * right
+    return gated
+
+
 def _linear(name: str, layer: nn.Module, x: Tensor, project: Projection | None) -> Tensor:
     out: Tensor = layer(x)
     increment = None if project is None else project(name, x)
@@ -314,22 +289,27 @@ def _linear(name: str, layer: nn.Module, x: Tensor, project: Projection | None) 
 def _refuse_unknown(model: Any, name: str) -> None:
     compat.install()
     from timm.layers.attention import Attention
-    from timm.layers.mlp import Mlp
+    from timm.layers.attention_pool import AttentionPoolLatent
+    from timm.layers.mlp import GluMlp, Mlp
     from timm.layers.patch_embed import PatchEmbed
+    from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import Block as TimmBlock
     from timm.models.vision_transformer import VisionTransformer
 
-    if type(model) is not VisionTransformer:
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         raise AVCoreError(f"'{name}' is a timm {type(model).__name__}, which this backbone family does not know.")
     block: Any
     for block in model.blocks:
-        known = type(block) is TimmBlock and type(block.attn) is Attention and type(block.mlp) is Mlp
+        made_of = [block, *(part for part in (getattr(block, "attn", None), getattr(block, "mlp", None)) if part)]
+        known = [type(part) for part in made_of] in ([TimmBlock, Attention, Mlp], [TimmBlock, Attention, GluMlp])
         if not known or not isinstance(block.attn.norm, nn.Identity) or block.attn.gate is not None:
-            kinds = f"{type(block).__name__} with {type(block.attn).__name__} and {type(block.mlp).__name__}"
+            kinds = ", ".join(type(part).__name__ for part in made_of)
             raise AVCoreError(f"'{name}' has timm blocks of a kind that this backbone family does not know ({kinds}).")
     if type(model.patch_embed) is not PatchEmbed:
         raise AVCoreError(
             f"'{name}' embeds pictures by a {type(model.patch_embed).__name__}, which this family does not know."
         )
-    if model.attn_pool is not None or model.pos_embed is None:
-        raise AVCoreError(f"'{name}' pools by attention or has no position table, which this family does not know.")
+    if model.pos_embed is None:
+        raise AVCoreError(f"'{name}' has no position table, which this family does not know.")
+    if not isinstance(model.attn_pool, AttentionPoolLatent | None):
+        raise AVCoreError(f"'{name}' pools by a {type(model.attn_pool).__name__}, which this family does not know.")

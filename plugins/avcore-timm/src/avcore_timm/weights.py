@@ -1,36 +1,41 @@
 """Pretrained weights into a timm model: from timm's hub, from a file, or none on request."""
 
+import importlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from torch import Tensor, nn
 
 from avcore.backbones import read_tensors, state_faults
 from avcore.errors import AVCoreError
 
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
+__all__ = ["load_file", "swin_keys"]
 
-__all__ = ["load_file"]
+_SWIN_BUFFERS = ("attn_mask", "relative_position_index", "relative_coords_table")
+"""What Swin files of timm 0.6 hold although it follows from the sizes."""
 
 
-def load_file(model: "VisionTransformer", path: Path, *, setting: str) -> None:
-    """Load a file strictly into a timm Vision Transformer without classifier.
+def load_file(model: nn.Module, path: Path, *, setting: str) -> None:
+    """Load a file strictly into a timm model without classifier.
 
-    The file's classifier is left out, since avcore's heads take its place; timm's own filter resizes position vectors
-    and renames the keys of the checkpoints it knows.
+    The file's classifier is left out, since avcore's heads take its place; timm's own filter of the model's family
+    resizes position vectors and renames the keys of the checkpoints it knows.
 
     Raises:
         AVCoreError: keys are missing, unexpected or misshapen; they are named.
     """
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
     tensors = read_tensors(path)
     config = getattr(model, "pretrained_cfg", None) or {}
     classifier = config.get("classifier") or "head"
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    kept = {key: value for key, value in tensors.items() if not key.startswith(tuple(f"{head}." for head in heads))}
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    heads = tuple(f"{name.partition('.')[0]}." for name in names)
+    kept = {key: value for key, value in tensors.items() if not key.startswith(heads)}
     own = model.state_dict()
+    checkpoint_filter: Any = importlib.import_module(type(model).__module__).checkpoint_filter_fn
     try:
-        filtered = {key: value.float() for key, value in checkpoint_filter_fn(kept, model).items()}
+        filtered = {key: value.float() for key, value in checkpoint_filter(kept, model).items()}
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise AVCoreError(f"'{path}' does not fit this backbone ({setting}): {error}") from error
     faults = state_faults(own, filtered)
@@ -38,3 +43,26 @@ def load_file(model: "VisionTransformer", path: Path, *, setting: str) -> None:
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
         raise AVCoreError(f"'{path}' does not fit this backbone ({setting}): {shown}.")
     model.load_state_dict(filtered, strict=True)
+
+
+def swin_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Swin weights (version 1 or 2) under the names of timm 0.6, renamed to those of timm 1.0.
+
+    There merging ends a stage, ``layers.0.downsample``; here it begins the next, ``layers.1.downsample``. The
+    classifier ``head`` is ``head.fc`` now. Masks and tables that follow from the sizes are left out. Names of timm 1.0
+    stay as they are, and so do names that are not Swin's.
+    """
+    old = "layers.0.downsample.reduction.weight" in tensors
+    renamed = {}
+    for key, tensor in tensors.items():
+        if key.rpartition(".")[2] in _SWIN_BUFFERS:
+            continue
+        if old:
+            key = re.sub(r"^layers\.(\d+)\.downsample\.", _one_later, key)
+            key = re.sub(r"^head\.(weight|bias)$", r"head.fc.\1", key)
+        renamed[key] = tensor
+    return renamed
+
+
+def _one_later(found: re.Match[str]) -> str:
+    return f"layers.{int(found[1]) + 1}.downsample."

@@ -1,0 +1,324 @@
+"""Blocks of Swin Transformers on timm modules, and what they compute once from their frozen weights.
+
+Shape letters: M batch, W windows, N tokens of a window, D width, H heads, R rows, K keys.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore.backbones import AttentionWindows, Block, Projection, attend_in_windows, fused, split_heads
+from avcore.errors import AVCoreError
+
+__all__ = ["BlockTables", "SwinBlock", "SwinV2Block", "WindowedBlock"]
+
+LARGEST_SCALE = math.log(100.0)
+"""Of Swin-V2's logarithmic logit scale."""
+
+
+class BlockTables(nn.Module):
+    """The position bias of a block, shift mask included; for cosine attention the scale of its logits too.
+
+    Attributes:
+        bias: (1, H, N, N), or (W, H, N, N) where the windows are shifted.
+        scale: (H, 1, 1) or None.
+    """
+
+    bias: Tensor
+    scale: Tensor | None
+
+    def __init__(self, bias: Tensor, scale: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+
+class WindowedBlock(Block):
+    """A timm block with attention in windows.
+
+    Args:
+        inner: the timm block.
+        tables: what it computes once; the module itself, because its buffers are replaced when weights move.
+        mergings: the frozen merging layers between the first stage and the block's, in order.
+        explicit: attend by timm's order of operations.
+    """
+
+    def __init__(
+        self, inner: nn.Module, tables: BlockTables, mergings: Sequence[nn.Module], *, explicit: bool = False
+    ) -> None:
+        self.inner: Any = inner
+        self.tables = tables
+        self.mergings: Sequence[Any] = tuple(mergings)
+        self.explicit = explicit
+        self.attention_windows = windows_of(inner)
+
+    @classmethod
+    def make_tables(cls, inner: Any) -> BlockTables:
+        """Compute the tables of a timm block from its weights, in float32 at least, without a graph."""
+        raise NotImplementedError
+
+    def before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """What a sub-layer reads of the tokens."""
+        raise NotImplementedError
+
+    def after(self, norm: nn.Module, out: Tensor) -> Tensor:
+        """What a sub-layer adds to the tokens."""
+        raise NotImplementedError
+
+    @property
+    def qkv_bias(self) -> Tensor | None:
+        """(3 * D,), of the map to queries, keys and values."""
+        raise NotImplementedError
+
+    def queries(self, q: Tensor) -> Tensor:
+        """Queries as they meet the keys."""
+        return q
+
+    def keys(self, k: Tensor) -> Tensor:
+        """Keys as they meet the queries."""
+        return k
+
+    def mix(self, q_MWHND: Tensor, k_MWHKD: Tensor, v_MWHKD: Tensor, bias: Tensor | None) -> Tensor:
+        """Softmax attention, by SDPA or by timm's order of operations."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights."""
+        return self.inner.attn.qkv.weight.dtype  # type: ignore[no-any-return]
+
+    def attention(
+        self,
+        x_MND: Tensor,
+        *,
+        rows: Tensor | None = None,
+        carry: Tensor | None = None,
+        kv: tuple[Tensor, Tensor] | None = None,
+        row_bias_R: Tensor | None = None,
+        windowed: bool = True,
+        project: Projection | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Block.attention`.
+
+        Rows stand in every window: their keys and values are computed once for each picture. What becomes of carried
+        rows is the mean over the windows. Without windows there is no position bias, and rows keep theirs relative to
+        the neutral value.
+        """
+        attn, norm = self.inner.attn, self.inner.norm1
+        u_MND = self.before(norm, x_MND)
+        q, k, v = self._heads(self.attention_windows.split(u_MND) if windowed else u_MND[:, None], project)
+        others = []
+        if rows is not None:
+            others.append(self.keys_values(self.before(norm, rows), project=project))
+        if kv is not None:
+            others.append(kv)
+        mixed_MWND, mixed_carry = attend_in_windows(
+            q,
+            k,
+            v,
+            carry=None if carry is None else self._heads(self.before(norm, carry), project),
+            rows=[self._row_heads(*pair) for pair in others],
+            bias=self.tables.bias if windowed else None,
+            row_bias_R=row_bias_R,
+            neutral=self.neutral_row_bias,
+            mix=self.mix,
+        )
+        out_MWND = _linear("proj", mixed_MWND, attn.proj.weight, attn.proj.bias, project)
+        out_MND = self.after(norm, self.attention_windows.join(out_MWND) if windowed else out_MWND[:, 0])
+        if mixed_carry is None:
+            return out_MND, None
+        return out_MND, self.after(norm, _linear("proj", mixed_carry, attn.proj.weight, attn.proj.bias, project))
+
+    def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
+        """See `Block.keys_values`."""
+        weight, bias = self.inner.attn.qkv.weight, self.qkv_bias
+        width = weight.shape[0] // 3
+        made = F.linear(u, weight[width:], None if bias is None else bias[width:])
+        increment = None if project is None else project("qkv", u)
+        if increment is not None:
+            made = made + increment[..., width:]
+        k, v = made.chunk(2, dim=-1)
+        return k, v
+
+    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+        """See `Block.mlp`."""
+        mlp, norm = self.inner.mlp, self.inner.norm2
+        u_MND = self.before(norm, x_MND)
+        hidden = mlp.act(_linear("fc1", u_MND, mlp.fc1.weight, mlp.fc1.bias, project))
+        return self.after(norm, _linear("fc2", hidden, mlp.fc2.weight, mlp.fc2.bias, project))
+
+    def lift(self, rows: Tensor) -> Tensor:
+        """See `Block.lift`.
+
+        Raises:
+            AVCoreError: no stage up to this one has the rows' width.
+        """
+        given, width = rows.shape[-1], self.inner.attn.qkv.weight.shape[1]
+        for merging in self.mergings:
+            if rows.shape[-1] == merging.dim:
+                fours = rows.reshape(-1, 1, 1, merging.dim).expand(-1, 2, 2, -1)
+                rows = merging(fours).reshape(*rows.shape[:-1], -1)
+        if rows.shape[-1] != width:
+            raise AVCoreError(f"Rows of width {given} cannot be lifted to {width}: no stage before has that width.")
+        return rows
+
+    def windows(self, x_MND: Tensor) -> Tensor:
+        """See `Block.windows`."""
+        return self.attention_windows.split(x_MND).flatten(0, 1)
+
+    def unwindows(self, x_MND: Tensor) -> Tensor:
+        """See `Block.unwindows`."""
+        return self.attention_windows.join(
+            x_MND.unflatten(0, (-1, self.attention_windows.counts[0] * self.attention_windows.counts[1]))
+        )
+
+    def _heads(self, u: Tensor, project: Projection | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., N, D) to queries, keys and values, (..., H, N, D / H) each."""
+        attn = self.inner.attn
+        made = _linear("qkv", u, attn.qkv.weight, self.qkv_bias, project)
+        q, k, v = (split_heads(part, attn.num_heads) for part in made.chunk(3, -1))
+        return self.queries(q).to(v.dtype), self.keys(k).to(v.dtype), v
+
+    def _row_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (R, D) or (M, R, D) to (1 or M, H, R, D / H)."""
+        k, v = (split_heads(x[None] if x.dim() == 2 else x, self.inner.attn.num_heads) for x in (k, v))
+        return self.keys(k).to(v.dtype), v
+
+
+class SwinBlock(WindowedBlock):
+    """Version 1 (arXiv:2103.14030): norms before the sub-layers, dot products, a learned table of position biases."""
+
+    @classmethod
+    def make_tables(cls, inner: Any) -> BlockTables:
+        """See `WindowedBlock.make_tables`."""
+        return BlockTables(_with_mask(inner, inner.attn.relative_position_bias_table), None)
+
+    def before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """The norm."""
+        out: Tensor = norm(x)
+        return out
+
+    def after(self, norm: nn.Module, out: Tensor) -> Tensor:
+        """As it is."""
+        return out
+
+    @property
+    def qkv_bias(self) -> Tensor | None:
+        """See `WindowedBlock.qkv_bias`."""
+        bias: Tensor | None = self.inner.attn.qkv.bias
+        return bias
+
+    def mix(self, q_MWHND: Tensor, k_MWHKD: Tensor, v_MWHKD: Tensor, bias: Tensor | None) -> Tensor:
+        """See `WindowedBlock.mix`."""
+        scale = self.inner.attn.scale
+        if not self.explicit:
+            return fused(scale)(q_MWHND, k_MWHKD, v_MWHKD, bias)
+        return _softmax_attention((q_MWHND * scale) @ k_MWHKD.transpose(-2, -1), v_MWHKD, bias)
+
+
+class SwinV2Block(WindowedBlock):
+    """Version 2 (arXiv:2111.09883): norms after the sub-layers, cosines, position biases from a small MLP.
+
+    Keys meet the queries by their direction alone, those of rows and of ``kv`` too. Biases lie between 0 and 16, so
+    that 8 says nothing.
+    """
+
+    neutral_row_bias: ClassVar[float] = 8.0
+
+    @classmethod
+    def make_tables(cls, inner: Any) -> BlockTables:
+        """See `WindowedBlock.make_tables`."""
+        attn = inner.attn
+        exact = _exact(attn.logit_scale.dtype)
+        first, act, last = attn.cpb_mlp
+        with torch.no_grad():
+            hidden = act(F.linear(_log_offsets(attn, exact), first.weight.to(exact), first.bias.to(exact)))
+            table = F.linear(hidden, last.weight.to(exact)).view(-1, attn.num_heads)
+            scale = attn.logit_scale.to(exact).clamp(max=LARGEST_SCALE).exp().to(attn.logit_scale.dtype)
+        return BlockTables(_with_mask(inner, table, squashed=True), scale)
+
+    def before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """As it is."""
+        return x
+
+    def after(self, norm: nn.Module, out: Tensor) -> Tensor:
+        """The norm."""
+        normed: Tensor = norm(out)
+        return normed
+
+    @property
+    def qkv_bias(self) -> Tensor | None:
+        """See `WindowedBlock.qkv_bias`; keys have none."""
+        attn = self.inner.attn
+        return None if attn.q_bias is None else torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+
+    @property
+    def scale(self) -> Tensor:
+        """(H, 1, 1), of the cosines."""
+        assert self.tables.scale is not None
+        return self.tables.scale
+
+    def queries(self, q: Tensor) -> Tensor:
+        """Directions, times the scale of the logits unless that is applied to the cosines themselves."""
+        directions = F.normalize(q, dim=-1)
+        return directions if self.explicit else directions * self.scale
+
+    def keys(self, k: Tensor) -> Tensor:
+        """Directions."""
+        return F.normalize(k, dim=-1)
+
+    def mix(self, q_MWHND: Tensor, k_MWHKD: Tensor, v_MWHKD: Tensor, bias: Tensor | None) -> Tensor:
+        """See `WindowedBlock.mix`."""
+        if not self.explicit:
+            return fused(1.0)(q_MWHND, k_MWHKD, v_MWHKD, bias)
+        cosines = q_MWHND @ k_MWHKD.transpose(-2, -1)
+        return _softmax_attention(cosines * self.scale, v_MWHKD, bias)
+
+
+def windows_of(inner: Any) -> AttentionWindows:
+    """The windows of a timm block."""
+    return AttentionWindows(tuple(inner.input_resolution), tuple(inner.window_size), tuple(inner.shift_size))
+
+
+def _softmax_attention(logits: Tensor, v_MWHKD: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.softmax(logits if bias is None else logits + bias, dim=-1) @ v_MWHKD
+
+
+def _linear(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, project: Projection | None) -> Tensor:
+    out = F.linear(x, weight, bias)
+    increment = None if project is None else project(name, x)
+    return out if increment is None else out + increment
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _with_mask(inner: Any, table: Tensor, *, squashed: bool = False) -> Tensor:
+    """(1 or W, H, N, N) from one bias for each offset, (offsets, H); ``squashed`` to 0..16 as version 2 does."""
+    tokens = inner.attn.relative_position_index.shape[0]
+    with torch.no_grad():
+        picked = table.to(_exact(table.dtype))[inner.attn.relative_position_index.view(-1)]
+        bias_HNN = picked.view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
+        if squashed:
+            bias_HNN = 16 * torch.sigmoid(bias_HNN)
+        mask_WNN = windows_of(inner).mask(bias_HNN)
+        whole = bias_HNN[None] if mask_WNN is None else bias_HNN + mask_WNN[:, None]
+        return whole.to(inner.attn.qkv.weight.dtype)
+
+
+def _log_offsets(attn: Any, dtype: torch.dtype) -> Tensor:
+    """Equation 4 of version 2: offsets between tokens of a window, (offsets, 2), logarithmic, 1 at 7 of 8.
+
+    Normalised by the window of the pretraining where the weights were made for another.
+    """
+    lines = []
+    for side, trained in zip(attn.window_size, attn.pretrained_window_size, strict=True):
+        line = torch.arange(-(side - 1), side, device=attn.logit_scale.device, dtype=torch.float32)
+        line = 8 * (line / max((trained or side) - 1, 1))
+        lines.append(torch.sign(line) * torch.log2(line.abs() + 1.0) / math.log2(8))
+    return torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).flatten(0, 1).to(dtype)
