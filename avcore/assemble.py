@@ -335,8 +335,6 @@ def _meets(need: Need, layouts: Mapping[str, StreamLayout], aligned: bool) -> bo
             return len({tuple(stage.grid for stage in stream.stages) for stream in streams}) == 1
         case Need.CLASS_TOKEN:
             return all(stage.prefix > 0 for stream in streams for stage in stream.stages)
-        case Need.SINGLE_STAGE:
-            return all(len(stream.stages) == 1 for stream in streams)
 
 
 def _describe(layout: StreamLayout) -> str:

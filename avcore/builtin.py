@@ -1,11 +1,22 @@
 """What avcore itself offers under a name, declared as a plugin declares it. Imports no torch."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import PromptSpec
+from avcore.specs import FusionSpec, PromptSpec
 
-__all__ = ["avcore_prompts"]
+__all__ = ["AlignSettings", "avcore_fusions", "avcore_prompts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignSettings:
+    """The linear maps between the streams."""
+
+    bias: bool = field(default=True, metadata={"help": "the maps have a bias"})
+    always: bool = field(
+        default=False, metadata={"help": "maps at pairs of equal width too, which otherwise need none"}
+    )
 
 
 @hookimpl
@@ -16,5 +27,19 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             name="segment_embedding",
             build="avcore.injection.segments:SegmentEmbedding",
             summary="a trained vector for each segment of a clip, added to all of its tokens",
+        )
+    ]
+
+
+@hookimpl
+def avcore_fusions() -> Iterable[FusionSpec]:
+    """What makes other fusions fit streams that they were not made for."""
+    return [
+        FusionSpec(
+            name="align",
+            build="avcore.injection.align:Align",
+            config=AlignSettings,
+            summary="linear maps between the widths of both streams, for fusions that need equal widths",
+            aligns=True,
         )
     ]

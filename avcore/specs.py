@@ -235,7 +235,6 @@ class Need(StrEnum):
     COMPARABLE_WIDTHS = "equal widths, or a part that aligns them (--fusion align+...)"
     EQUAL_GRIDS = "equal grids"
     CLASS_TOKEN = "a class token"
-    SINGLE_STAGE = "one stage"
 
 
 @dataclass(frozen=True, kw_only=True)

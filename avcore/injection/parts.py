@@ -157,11 +157,11 @@ class FusionLayer(Layer):
         """Offer named tensors after the pair of blocks and change nothing."""
         raise NotImplementedError
 
-    def to_visual(self, audio_MND: Tensor) -> Tensor:
+    def align_to_visual(self, audio_MND: Tensor) -> Tensor:
         """Aligners only: tokens of sound in the width of the pictures' tokens, for ``at.to_visual`` of other parts."""
         raise NotImplementedError
 
-    def to_audio(self, visual_MND: Tensor) -> Tensor:
+    def align_to_audio(self, visual_MND: Tensor) -> Tensor:
         """Aligners only: tokens of pictures in the width of the sound's tokens, for ``at.to_audio`` of other parts."""
         raise NotImplementedError
 

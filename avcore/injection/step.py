@@ -24,6 +24,9 @@ Streams = dict[str, Tensor]
 Carried = dict[Owner, Tensor]
 Offers = list[tuple[str, Tensor]]
 
+ALIGNING = ("align_to_visual", "align_to_audio")
+"""The sites of aligners, which other layers reach through their view."""
+
 
 def sites_of(thing: type, base: type) -> frozenset[str]:
     """The sites that a class overrides: those whose function is no longer the base class's."""
@@ -241,7 +244,7 @@ class Step:
         return PairView(visual=sides[0], audio=sides[1], part=place.part, aligner=self._aligner)
 
     def _only_aligner(self) -> FusionLayer | None:
-        found = {place.name: place.layer for site in ("to_visual", "to_audio") for place in self.at_site.get(site, ())}
+        found = {place.name: place.layer for site in ALIGNING for place in self.at_site.get(site, ())}
         if len(found) > 1:
             raise AVCoreError(f"Parts {' and '.join(sorted(found))} both align the streams: leave out all but one.")
         layer = next(iter(found.values()), None)

@@ -126,11 +126,11 @@ class PairView:
 
     def to_visual(self, audio_MND: Tensor) -> Tensor:
         """Tokens of sound in the width of the pictures' tokens: as they are, or as this pair's aligner makes them."""
-        return audio_MND if self.aligner is None else self.aligner.to_visual(audio_MND)
+        return audio_MND if self.aligner is None else self.aligner.align_to_visual(audio_MND)
 
     def to_audio(self, visual_MND: Tensor) -> Tensor:
         """Tokens of pictures in the width of the sound's tokens; see `to_visual`."""
-        return visual_MND if self.aligner is None else self.aligner.to_audio(visual_MND)
+        return visual_MND if self.aligner is None else self.aligner.align_to_audio(visual_MND)
 
     @property
     def B(self) -> int:  # noqa: N802 - shape letters are capitals everywhere

@@ -133,6 +133,9 @@ class At:
     def __init__(self, part: Any) -> None:
         self.part = part
 
+    def lift(self, rows: Tensor) -> Tensor:
+        return rows
+
 
 def block(layout: StreamLayout, index: int = 0) -> BlockLayout:
     return layout.blocks[index]

@@ -17,25 +17,36 @@ from avcore.config import resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.tasks import Batch
-from avcore_timm.settings import ViTSettings
+from avcore_timm.settings import SwinSettings, ViTSettings
 
 
 class SmallBackbones:
-    """ViTs of two widths, small enough to train in a test."""
+    """ViTs and Swin Transformers of two widths each, small enough to train in a test."""
 
     @hookimpl
     def avcore_backbones(self) -> list[BackboneSpec]:
-        def preset(width: int) -> dict[str, Any]:
+        def vit(width: int) -> dict[str, Any]:
             arguments = {"img_size": 32, "embed_dim": width, "depth": 4, "num_heads": 2}
             return {"model": "vit_tiny_patch16_224", "arguments": arguments}
+
+        def swin(width: int, third: int) -> dict[str, Any]:
+            sizes = {"img_size": 32, "window_size": 2, "embed_dim": width}
+            depths = {"depths": (1, 1, third, 1), "num_heads": (2, 2, 2, 2)}
+            return {"model": "swinv2_tiny_window8_256", "arguments": {**sizes, **depths}}
 
         return [
             BackboneSpec(
                 name="small_vits",
                 build="avcore_timm.vit:build",
                 config=ViTSettings,
-                presets={"small": preset(32), "wider": preset(48)},
-            )
+                presets={"small": vit(32), "wider": vit(48)},
+            ),
+            BackboneSpec(
+                name="small_swins",
+                build="avcore_timm.swin:build_v2",
+                config=SwinSettings,
+                presets={"small_swin": swin(32, 3), "narrow_swin": swin(16, 1)},
+            ),
         ]
 
 
@@ -58,7 +69,7 @@ def make(registry: Registry) -> Callable[..., AVModel]:
     def made(
         *sets: str, task: str = "ave", visual: str = "small", meta: bool = False, moved: bool = False, **options: Any
     ) -> AVModel:
-        if visual == "small":
+        if visual.startswith("small"):
             sets = ("visual.weights=random", "data.segments=2", "data.clip_seconds=2", *sets)
         resolved = resolve_config(
             registry, method="lavish", task=task, visual=visual, sets=sets, need_data=False, **options

@@ -16,6 +16,16 @@ from avcore_lavish.settings import LavishSettings
 Moved = Callable[[nn.Module], nn.Module]
 
 
+class EqualWidths:
+    """Stands for a view of streams that need no aligner."""
+
+    @staticmethod
+    def to_visual(tokens: Tensor) -> Tensor:
+        return tokens
+
+    to_audio = to_visual
+
+
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     mean, deviation = x.mean(-1, keepdim=True), x.var(-1, correction=0, keepdim=True).add(1e-5).sqrt()
     return (x - mean) / deviation * norm.weight + norm.bias
@@ -67,18 +77,18 @@ def test_grouped_maps_are_grouped_convolutions() -> None:
 def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> None:
     torch.manual_seed(0)
     settings = LavishSettings(reduction=2)
-    pair, swapped = moved(AdapterPair(settings, 8)).eval(), AdapterPair(settings, 8)
+    pair, swapped = moved(AdapterPair(settings, 8, 8)).eval(), AdapterPair(settings, 8, 8)
     swapped.visual, swapped.audio = pair.audio, pair.visual
     visual, audio = torch.randn(2, 5, 8).double(), torch.randn(2, 3, 8).double()
-    one, other = pair(visual, audio), swapped(audio, visual)
+    one, other = pair(visual, audio, EqualWidths), swapped(audio, visual, EqualWidths)
     assert torch.equal(one.visual.add, other.audio.add)
     assert torch.equal(one.audio.add, other.visual.add)
 
 
 def test_with_the_settings_of_segmentation_visual_adapters_start_at_zero_and_audio_ones_do_not() -> None:
     settings = LavishSettings(reduction=4, tokens=16, latents="zeros", batch_norm=False, audio_gate=False, order="avs")
-    pair = AdapterPair(settings, 32)
-    edits = pair(torch.randn(2, 5, 32), torch.randn(2, 5, 32))
+    pair = AdapterPair(settings, 32, 32)
+    edits = pair(torch.randn(2, 5, 32), torch.randn(2, 5, 32), EqualWidths)
     assert not edits.visual.add.any()
     assert edits.audio.add.any()
     assert pair.audio.gate is None
@@ -87,19 +97,24 @@ def test_with_the_settings_of_segmentation_visual_adapters_start_at_zero_and_aud
 
 @pytest.mark.parametrize("flags", list(product([False, True], repeat=4)))
 @pytest.mark.parametrize("order", ["ave", "avs"])
-def test_every_flag_has_the_parameters_it_should(flags: tuple[bool, ...], order: Any) -> None:
+@pytest.mark.parametrize("widths", [(16, 16), (32, 16)])
+def test_every_flag_has_the_parameters_it_should(flags: tuple[bool, ...], widths: tuple[int, int], order: Any) -> None:
     given = dict(zip(("batch_norm", "audio_gate", "before_norm", "post_norm"), flags, strict=True))
     settings = LavishSettings(reduction=4, groups=2, tokens=3, order=order, **given)
-    stage = StageLayout(width=16, heads=2, depth=1, grid=(2, 2), prefix=1)
-    block = StreamLayout(stages=(stage,), segments=2, taps=(0,)).blocks[0]
-    layer = LavishLayer(settings, PairLayout(visual=block, audio=block, index=0, pairs=1))
-    d, k, g, n = 16, 4, 2, 3
-    each = n * d + 2 * d * k // g + 1
-    each += (2 * k + 2 * d) * given["batch_norm"] + 2 * d * (given["before_norm"] + given["post_norm"])
-    gates = 2 + 2 * given["audio_gate"]
+    stages = (StageLayout(width=width, heads=2, depth=1, grid=(2, 2), prefix=1) for width in widths)
+    visual, audio = (StreamLayout(stages=(stage,), segments=2, taps=(0,)).blocks[0] for stage in stages)
+    layer = LavishLayer(settings, PairLayout(visual=visual, audio=audio, index=0, pairs=1))
+    g, n = 2, 3
+    expected = 2 + 2 * given["audio_gate"]
+    for d in widths:
+        k = d // 4
+        each = n * d + 2 * d * k // g + 1
+        each += (2 * k + 2 * d) * given["batch_norm"] + 2 * d * (given["before_norm"] + given["post_norm"])
+        expected += 2 * each
     count = sum(parameter.numel() for parameter in layer.parameters())
-    assert count + layer.unused_in_reference == 4 * each + gates
-    assert layer.unused_in_reference == (4 * 2 * d if order == "avs" and given["before_norm"] else 0)
+    assert count + layer.unused_in_reference == expected
+    unused = 2 * 2 * sum(widths) if order == "avs" and given["before_norm"] else 0
+    assert layer.unused_in_reference == unused
 
 
 # --------------------------------------------------------------------------------------------- batch normalisation

@@ -15,13 +15,15 @@ SMALL = ("audio.frames=48", "audio.mel_bins=32")
 SEGMENTATION = ("batch_norm=false", "audio_gate=false", "latents=zeros", "order=avs")
 
 
-def make(*settings: str, adapters: bool = True) -> AVModel:
+def make(*settings: str, adapters: bool = True, aligned: bool = False) -> AVModel:
+    own_sound = ("audio.backbone=test_vit3", "audio.weights=random") if aligned else ()
     model = make_model(
         avcore_timm,
         "test_vit",
         fusions={"lavish": LavishLayer} if adapters else {},
+        listed=("align",) if aligned else (),
         fields={"lavish": {"config": LavishSettings}},
-        sets=(*SMALL, *(f"parts.lavish.{setting}" for setting in settings)),
+        sets=(*SMALL, *own_sound, *(f"parts.lavish.{setting}" for setting in settings)),
     )
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -31,12 +33,17 @@ def make(*settings: str, adapters: bool = True) -> AVModel:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("settings", [(), SEGMENTATION, ("groups=1", "before_norm=false", "post_norm=false")])
-def test_a_pair_compiles_with_equal_results_and_gradients(settings: tuple[str, ...], training: bool) -> None:
-    model = make(*settings).train(training)
-    own = list(model.parts["lavish"].layers["1"].parameters())
-    x = tokens_for(model, 1)
-    made, expected = capture(model.steps[1], x).output[0], model.steps[1](dict(x), {})[0]
+@pytest.mark.parametrize(
+    ("settings", "aligned"),
+    [((), False), ((), True), (SEGMENTATION, False), (("groups=1", "before_norm=false", "post_norm=false"), False)],
+)
+def test_a_pair_compiles_with_equal_results_and_gradients(
+    settings: tuple[str, ...], aligned: bool, training: bool
+) -> None:
+    model = make(*settings, aligned=aligned).train(training)
+    own = [parameter for part in model.parts.values() for parameter in part.layers["0"].parameters()]
+    x = tokens_for(model)
+    made, expected = capture(model.steps[0], x).output[0], model.steps[0](dict(x), {})[0]
 
     def gradients(streams: dict[str, Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(sum(tokens.square().mean() for tokens in streams.values()), own)

@@ -15,6 +15,7 @@ from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.tasks import Batch
+from avcore.testing.toys import make_batch
 from avcore_lavish.convert import convert
 
 Make = Callable[..., AVModel]
@@ -39,10 +40,23 @@ ADAPTER = {
 HEAD = {"hidden": "mlp_class", "output": "mlp_class_2"}
 
 
-def official(model: AVModel) -> dict[str, Tensor]:
+SWIN = {"visual": "small_swin", "recipe": "swin"}
+SMALL_SOUND = ("audio.frames=32", "audio.mel_bins=32")
+
+
+def official(model: AVModel, trunk: str = "ViT.v") -> dict[str, Tensor]:
     """The state of a model as the published code would save it."""
-    made = {f"ViT.v.{key}": value for key, value in model.towers["visual"].trunk.model.state_dict().items()}
-    made |= {"ViT.v.head.weight": torch.zeros(9, 32), "ViT.v.head.bias": torch.zeros(9)}
+    made = {f"{trunk}.{key}": value for key, value in model.towers["visual"].trunk.model.state_dict().items()}
+    made |= {f"{trunk}.head.weight": torch.zeros(9, 32), f"{trunk}.head.bias": torch.zeros(9)}
+    if trunk == "swin":
+        # timm 0.6 ends a stage with what timm 1.0 begins the next with, and keeps what follows from the sizes.
+        for key in [key for key in made if "downsample" in key]:
+            stage = int(key.split(".")[2])
+            made[key.replace(f"layers.{stage}.", f"layers.{stage - 1}.")] = made.pop(key)
+        made |= {
+            "swin.layers.0.blocks.1.attn_mask": torch.zeros(4, 4, 4),
+            "adapter_token_downsampler.0.weight": torch.ones(2),
+        }
     for key, value in model.trainable_state().items():
         pieces = key.split(".")
         if pieces[0] == "head":
@@ -65,11 +79,19 @@ def test_a_checkpoint_comes_back_under_our_names(make: Make, prefix: str) -> Non
     assert state_faults(model.towers["visual"].trunk.model.state_dict(), trunk) == []
 
 
+def test_a_checkpoint_of_a_swin_comes_back_under_our_names(make: Make) -> None:
+    model = make(*SMALL_SOUND, **SWIN, moved=True)
+    made = convert(official(model, "swin"), make(*SMALL_SOUND, **SWIN, meta=True))
+    own = model.trainable_state() | {f"visual.{key}": value for key, value in model.towers["visual"].weights().items()}
+    assert state_faults(own, made) == []
+    assert all(torch.equal(value, own[key]) for key, value in made.items())
+
+
 def test_unknown_keys_are_named(make: Make) -> None:
     strange = {
         "module.vis_adapter_blocks_p1.0.gate_tk": torch.ones(1),
         "vis_adapter_blocks_p3.0.gate": torch.ones(1),
-        "swin.norm.weight": torch.ones(1),
+        "swim.norm.weight": torch.ones(1),
         "mlp_class_3.weight": torch.ones(1),
     }
     made = convert(strange, make(meta=True))
@@ -89,6 +111,13 @@ def test_the_head_takes_the_streams_in_its_own_order(make: Make) -> None:
         assert torch.equal(made["head.hidden.weight"], expected)
 
 
+def test_where_tokens_are_averaged_the_reference_has_pictures_first(make: Make) -> None:
+    weight = torch.cat([torch.zeros(512, 256), torch.ones(512, 256)], dim=1)
+    for first, expected in (("visual", weight), ("audio", weight.flip(1))):
+        model = make(*SMALL_SOUND, f"head.first={first}", **SWIN, meta=True)
+        assert torch.equal(convert({"mlp_class.weight": weight}, model)["head.hidden.weight"], expected)
+
+
 SMALL = ("--task", "ave", "--visual", "small", "--set", "data.segments=2", "--set", "data.clip_seconds=2")
 
 
@@ -103,6 +132,22 @@ def test_the_command_makes_an_adapter_that_computes_the_same(
     again = make(f"visual.weights={out / 'backbone.safetensors'}").eval()
     load_adapter(again, out)
     assert torch.equal(again(batch)["logits"], source(batch)["logits"])
+
+
+def test_the_command_makes_an_adapter_of_a_swin_that_computes_the_same(
+    make: Make, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avcore.runs.convert.load_registry", lambda: registry)
+    source, file, out = make(*SMALL_SOUND, **SWIN, moved=True).eval(), tmp_path / "best.pt", tmp_path / "adapter"
+    torch.save(official(source, "swin"), file)
+    sets = [word for setting in (*SMALL_SOUND, "data.segments=2", "data.clip_seconds=2") for word in ("--set", setting)]
+    arguments = [str(file), "--from", "lavish", "-o", str(out), "--task", "ave", "--recipe", "swin"]
+    done = CliRunner().invoke(command, [*arguments, "--visual", "small_swin", *sets], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    again = make(*SMALL_SOUND, f"visual.weights={out / 'backbone.safetensors'}", **SWIN).eval()
+    load_adapter(again, out)
+    data = make_batch(source)
+    assert torch.equal(again(data)["logits"], source(data)["logits"])
 
 
 def test_the_command_refuses_what_does_not_fit_and_lists_it(

@@ -1,6 +1,7 @@
 """Parity with the published implementation. Sizes, flags and modes come from each case's description."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from avcore.testing.golden import assert_close, load_case
 from avcore_lavish.convert import adapter_key, convert
 from avcore_lavish.fusion import AdapterPair
 from avcore_lavish.settings import LavishSettings
-from avcore_timm.settings import ViTSettings
+from avcore_timm.settings import SwinSettings, ViTSettings
 
 pytestmark = pytest.mark.golden
 
@@ -64,14 +65,15 @@ def test_adapters(case: str) -> None:
         post_norm=bool(config["post_layernorm"]),
         order=order,
     )
-    pair = AdapterPair(settings, config["d"]).double().train(meta["mode"] == "train")
+    pair = AdapterPair(settings, config["d"], config["d"]).double().train(meta["mode"] == "train")
     weights = renamed(under(tensors, "weights/"))
     # The segmentation code allocates LN_pre and never calls it.
     unused = {key for key in weights if "norm_before" in key} if order == "avs" else set()
     pair.load_state_dict({key: value for key, value in weights.items() if key not in unused})
     given = {key: value.double().requires_grad_() for key, value in under(tensors, "in/").items()}
 
-    edits = pair(given["x_v"], given["x_a"])
+    equal_widths = SimpleNamespace(to_visual=lambda tokens: tokens, to_audio=lambda tokens: tokens)
+    edits = pair(given["x_v"], given["x_a"], equal_widths)
     made = {"visual": edits.visual.add, "audio": edits.audio.add}
     for stream, out in made.items():
         key = f"out/{stream}"
@@ -91,27 +93,22 @@ def test_adapters(case: str) -> None:
 
 
 class Narrow:
-    """A ViT of the size of a case."""
+    """A backbone of the size of a case."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        arguments = {
-            "img_size": config["img"],
-            "patch_size": config["patch"],
-            "embed_dim": config["e"],
-            "depth": config["depth"],
-            "num_heads": config["h"],
-        }
-        self.preset = {"model": "vit_tiny_patch16_224", "arguments": arguments}
+        common = {"img_size": config["img"], "embed_dim": config["e"], "num_heads": config["h"]}
+        if "depths" in config:
+            model, self.build, self.settings = "swinv2_tiny_window8_256", "avcore_timm.swin:build_v2", SwinSettings
+            own = {"window_size": config["win"], "depths": config["depths"]}
+        else:
+            model, self.build, self.settings = "vit_tiny_patch16_224", "avcore_timm.vit:build", ViTSettings
+            own = {"patch_size": config["patch"], "depth": config["depth"]}
+        self.preset = {"model": model, "arguments": common | own}
 
     @hookimpl
     def avcore_backbones(self) -> list[BackboneSpec]:
         return [
-            BackboneSpec(
-                name="narrow_vits",
-                build="avcore_timm.vit:build",
-                config=ViTSettings,
-                presets={"narrow": self.preset},
-            )
+            BackboneSpec(name="narrow_family", build=self.build, config=self.settings, presets={"narrow": self.preset})
         ]
 
 
@@ -125,13 +122,15 @@ def build(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> A
             "narrow": Narrow(config),
         }
     )
-    frames, mel = config["aud"]
+    swin = "depths" in config
+    frames, mel = config.get("aud", (config["img"], config["img"]))
     settings = {
         "audio.frames": frames,
         "audio.mel_bins": mel,
         "data.segments": config["T"],
         "data.clip_seconds": config["T"],
-        "head.hidden": config["hid"],
+        "head.hidden": config["ncls"] if swin else config["hid"],
+        "head.first": "visual" if swin else "audio",
         "parts.lavish.reduction": config["r"],
         "parts.lavish.groups": config["g"],
         "parts.lavish.tokens": config["t"],
@@ -161,7 +160,7 @@ def build(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> A
     return model.double()
 
 
-@pytest.mark.parametrize("case", ["c5_lavish_ave_vit"])
+@pytest.mark.parametrize("case", ["c5_lavish_ave_vit", "c5_lavish_ave_swin"])
 def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors, meta = load_case(case)
     config = meta["config"]
@@ -175,15 +174,20 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     output = model(empty)
     visual, audio = output.features.stream("visual"), output.features.stream("audio")
     logits = output["logits"].flatten(0, 1)
+    pooled = [visual.pooled, audio.pooled] if "depths" in config else [audio.pooled, visual.pooled]
     found = {
         "visual_embed": model.towers["visual"].embed(images["visual"]),
         "audio_embed": model.towers["audio"].embed(images["audio"]),
         "visual_tokens_normed": visual.tokens,
         "audio_tokens_normed": audio.tokens,
-        "head_input": torch.cat([audio.pooled, visual.pooled], -1).flatten(0, 1),
+        "head_input": torch.cat(pooled, -1).flatten(0, 1),
         "logits": logits,
         "softmax": logits.softmax(-1),
     }
+    for stream, features in (("visual", visual), ("audio", audio)):
+        for stage, map_MDYX in enumerate(features.maps):
+            # Of two segments.
+            found[f"{stream}_stage{stage}_end"] = map_MDYX[:2].flatten(2).transpose(1, 2)
     for key, reference in under(tensors, "out/").items():
         assert_close(found[key], reference, out_tolerance(meta, f"out/{key}", 5e-5), floor=0)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import FusionSpec, MethodSpec, PromptSpec
-from avcore_copl.settings import CouplingSettings, RowsSettings, coupling_needs, rows_needs
+from avcore_copl.settings import CouplingSettings, RowsSettings, coupling_needs
 
 PAPER = "Zhao et al., CoPL: Parameter-Efficient Collaborative Prompt Learning for Audio-Visual Tasks, ACM MM 2024"
 
@@ -17,7 +17,6 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             name="copl.rows",
             build="avcore_copl.prompts:Rows",
             config=RowsSettings,
-            requires=rows_needs,
             paper=PAPER,
             summary="global and frame rows for each modality (eq. 2 and 3)",
         )

@@ -17,7 +17,8 @@ __all__ = ["Rows", "RowsLayer"]
 class Rows(Prompt):
     """M = [M^g ; M^f], eq. 2: rows beside the tokens of every block, eq. 3, whose outputs are dropped.
 
-    The sets that several blocks share live here; a block's own live in its layer.
+    The sets that several blocks share live here; a block's own live in its layer. One M^g for the whole stream has the
+    width of its first stage; later ones see it through the frozen merging layers (VPT, arXiv:2203.12119).
     """
 
     def __init__(self, config: RowsSettings, stream: StreamLayout) -> None:
@@ -58,17 +59,22 @@ class RowsLayer(PromptLayer):
 
     def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
         """Rows M^g for all, M^f for the frame they belong to."""
-        global_GD = self._global(at.part)
-        frame_TD = self._frame(at.part)
-        carry = None
-        if self.config.global_flow == "carry":
-            global_GD, carry = None, global_GD if at.carried is None else at.carried
-        return Edit(rows=self._join(global_GD, frame_TD, at.B), carry=carry, row_bias=self.config.row_bias)
+        global_GD = carry = None
+        if self.config.global_flow == "carry" and at.carried is not None:
+            carry = at.lift(at.carried)
+        elif self.config.global_flow == "carry":
+            carry = self._global(at)
+        else:
+            global_GD = self._global(at)
+        rows = self._join(global_GD, self._frame(at.part), at.B)
+        return Edit(rows=rows, carry=carry, row_bias=self.config.row_bias)
 
-    def _global(self, part: Rows) -> Tensor | None:
+    def _global(self, at: BlockView) -> Tensor | None:
         if not self.config.length or self.global_rows is not None:
             return self.global_rows
-        rows: Tensor = part.global_rows["input" if self.config.global_scope == "input" else self.stage]
+        if self.config.global_scope == "input":
+            return at.lift(at.part.global_rows["input"])
+        rows: Tensor = at.part.global_rows[self.stage]
         return rows
 
     def _frame(self, part: Rows) -> Tensor | None:

@@ -6,7 +6,7 @@ from typing import Literal
 from avcore.config import require
 from avcore.specs import Need
 
-__all__ = ["CouplingSettings", "RowsSettings", "coupling_needs", "rows_needs"]
+__all__ = ["CouplingSettings", "RowsSettings", "coupling_needs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class RowsSettings:
         default="own", metadata={"help": "frame t sees its own row of M^f, all T rows, or none"}
     )
     global_scope: Literal["input", "stage", "block"] = field(
-        default="input", metadata={"help": "one M^g for the whole stream, for each stage, or for each block"}
+        default="input",
+        metadata={"help": "one M^g for the whole stream, lifted to each stage's width; one a stage; or one a block"},
     )
     frame_scope: Literal["stage", "block", "paired"] = field(
         default="paired",
@@ -82,11 +83,6 @@ class CouplingSettings:
         require(self.latents is None or self.latents >= 1, "latents", self.latents, "1 or more, or null")
         require(self.consistency_weight >= 0, "consistency_weight", self.consistency_weight, "0 or more")
         require(self.std >= 0, "std", self.std, "0 or more")
-
-
-def rows_needs(settings: RowsSettings) -> frozenset[Need]:
-    """One M^g for the whole stream has one width."""
-    return frozenset({Need.SINGLE_STAGE} if settings.global_scope == "input" and settings.length else ())
 
 
 def coupling_needs(settings: CouplingSettings) -> frozenset[Need]:

@@ -1,4 +1,4 @@
-"""Checkpoints of LAVISH's published code (event localisation with a ViT) under avcore's names.
+"""Checkpoints of LAVISH's published code (event localisation) under avcore's names.
 
 ====================================  ===========================================
 reference                             avcore
@@ -11,14 +11,19 @@ reference                             avcore
 ... ``bn1``, ``bn2``                  ... ``norm_down``, ``norm_up``, with their running statistics
 ... ``ln_before``, ``ln_post``        ... ``norm_before`` (dropped with ``order=avs``), ``norm_post``
 ``mlp_class``, ``mlp_class_2``        ``head.hidden``, ``head.output``
-``ViT.v.X``                           ``visual.X``; the classifier ``ViT.v.head`` is never used: dropped
+``ViT.v.X``                           ``visual.X``
+``swin.X``                            ``visual.X``; ``layers.0.downsample`` becomes ``layers.1.downsample``,
+                                      since timm now begins a stage with what it used to end one with
 ====================================  ===========================================
 
-A leading ``module.``, which data parallel training adds, is ignored.
+Dropped, because the reference never uses them: the encoders' classifiers ``ViT.v.head`` and ``swin.head``,
+``adapter_token_downsampler``. Shift masks and coordinate tables of ``swin`` follow from its sizes. A leading
+``module.``, which data parallel training adds, is ignored.
 """
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +45,10 @@ _ADAPTER = {
 }
 _STREAMS = {"vis": "visual", "audio": "audio"}
 _HEAD = {"mlp_class": "head.hidden", "mlp_class_2": "head.output"}
-_TRUNK, _CLASSIFIER = "ViT.v.", "ViT.v.head."
+_VIT, _SWIN = "ViT.v.", "swin."
+_UNUSED = (f"{_VIT}head.", f"{_SWIN}head.", "adapter_token_downsampler.")
+_FROM_SIZES = re.compile(r"swin\.layers\..*\.(attn_mask|relative_position_index|relative_coords_table)")
+_MERGING = re.compile(r"layers\.(\d+)\.downsample\.")
 _PLACE = re.compile(r"(vis|audio)_adapter_blocks_(p[12])\.(\d+)\.")
 
 
@@ -53,21 +61,23 @@ def adapter_key(key: str) -> str | None:
 def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
     """Rename a checkpoint of the reference; see `avcore.MethodSpec.converter`."""
     settings = model.config.parts["lavish"]
-    unused = (_CLASSIFIER, "ln_before.") if settings.order == "avs" else (_CLASSIFIER,)
+    unused = (*_UNUSED, "ln_before.") if settings.order == "avs" else _UNUSED
     made: dict[str, Tensor] = {}
     for official, tensor in state.items():
         key = official.removeprefix("module.")
         place = _PLACE.match(key)
         inner = key[place.end() :] if place else key
-        if inner.startswith(unused):
+        if inner.startswith(unused) or _FROM_SIZES.fullmatch(key):
             continue
         name = _name(key, place, inner)
         # 1x1 convolutions are matrices here.
         made[name or f"unknown.{official}"] = tensor.flatten(1) if place and tensor.ndim == 4 else tensor
-    if "head.hidden.weight" in made and getattr(model.config.head.settings, "first", "audio") == "visual":
-        # The reference's ViT has audio first; both streams have one width.
-        audio, visual = made["head.hidden.weight"].chunk(2, dim=1)
-        made["head.hidden.weight"] = torch.cat([visual, audio], dim=1)
+    # The reference has audio first where a class token is pooled, pictures first on Swin; both have one width.
+    tower: Any = model.towers["visual"]
+    first = "audio" if tower.layout.pool == "class" else "visual"
+    if "head.hidden.weight" in made and getattr(model.config.head.settings, "first", first) != first:
+        one, other = made["head.hidden.weight"].chunk(2, dim=1)
+        made["head.hidden.weight"] = torch.cat([other, one], dim=1)
     return made
 
 
@@ -76,7 +86,10 @@ def _name(key: str, place: re.Match[str] | None, inner: str) -> str | None:
         found = adapter_key(inner)
         stream, pair, block = place.groups()
         return found and f"lavish.layers.{block}.{pair}.{_STREAMS[stream]}.{found}"
-    if key.startswith(_TRUNK):
-        return f"visual.{key.removeprefix(_TRUNK)}"
+    if key.startswith(_VIT):
+        return f"visual.{key.removeprefix(_VIT)}"
+    if key.startswith(_SWIN):
+        inside = key.removeprefix(_SWIN)
+        return f"visual.{_MERGING.sub(lambda found: f'layers.{int(found[1]) + 1}.downsample.', inside)}"
     name, dot, rest = key.partition(".")
     return f"{_HEAD[name]}{dot}{rest}" if name in _HEAD else None

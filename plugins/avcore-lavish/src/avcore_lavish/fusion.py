@@ -21,33 +21,34 @@ class LavishLayer(FusionLayer):
 
     def __init__(self, config: LavishSettings, pair: PairLayout) -> None:
         super().__init__()
-        width = pair.visual.width
-        self.p1 = AdapterPair(config, width)
-        self.p2 = AdapterPair(config, width)
+        widths = pair.visual.width, pair.audio.width
+        self.p1 = AdapterPair(config, *widths)
+        self.p2 = AdapterPair(config, *widths)
         if config.before_norm and config.order == "avs":
-            self.unused_in_reference = 4 * 2 * width
+            self.unused_in_reference = 2 * 2 * sum(widths)
 
     def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """x <- x + A(x) + Ad(x ; y) in both streams."""
-        return self.p1(visual_MND, audio_MND)  # type: ignore[no-any-return]
+        return self.p1(visual_MND, audio_MND, at)  # type: ignore[no-any-return]
 
     def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """x <- x + M(x) + Ad(x ; y) in both streams."""
-        return self.p2(visual_MND, audio_MND)  # type: ignore[no-any-return]
+        return self.p2(visual_MND, audio_MND, at)  # type: ignore[no-any-return]
 
 
 class AdapterPair(nn.Module):
-    """An adapter for each stream; both read the tokens that enter the sub-layer."""
+    """An adapter for each stream, of its width; both read the tokens that enter the sub-layer."""
 
-    def __init__(self, config: LavishSettings, width: int) -> None:
+    def __init__(self, config: LavishSettings, visual_width: int, audio_width: int) -> None:
         super().__init__()
-        self.visual = Adapter(config, width, gated=True)
-        self.audio = Adapter(config, width, gated=config.audio_gate)
+        self.visual = Adapter(config, visual_width, gated=True)
+        self.audio = Adapter(config, audio_width, gated=config.audio_gate)
 
-    def forward(self, visual_MND: Tensor, audio_MND: Tensor) -> Edits:
-        """The increments of both streams."""
+    def forward(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        """The increments of both streams; each reads the other in its own width."""
         return Edits(
-            visual=Edit(add=self.visual(visual_MND, audio_MND)), audio=Edit(add=self.audio(audio_MND, visual_MND))
+            visual=Edit(add=self.visual(visual_MND, at.to_visual(audio_MND))),
+            audio=Edit(add=self.audio(audio_MND, at.to_audio(visual_MND))),
         )
 
 

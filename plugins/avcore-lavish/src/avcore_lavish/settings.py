@@ -39,4 +39,4 @@ class LavishSettings:
 
 def lavish_needs(settings: LavishSettings) -> frozenset[Need]:
     """An adapter's latent tokens attend to the other stream and are attended to by its own: one width for both."""
-    return frozenset({Need.BOTH_STREAMS, Need.EQUAL_WIDTHS})
+    return frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS})
