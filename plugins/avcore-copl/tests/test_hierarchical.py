@@ -16,7 +16,8 @@ from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_batch, make_model
-from avcore_timm.settings import SwinSettings
+from avcore_timm import HTSAT_PRESETS
+from avcore_timm.settings import HTSATSettings, SwinSettings
 
 # ------------------------------------------------------------------------------------------------------------ counts
 
@@ -101,7 +102,7 @@ def test_every_knob_has_the_count_it_should(knob: str, expected: dict[str, int])
 
 
 class SmallSwin:
-    """16, 4, 1 and 1 windows of 2 x 2 tokens, widths 16 to 128, 6 blocks."""
+    """A Swin-V2: 16, 4, 1 and 1 windows of 2 x 2 tokens, widths 16 to 128, 6 blocks. And a narrower HTS-AT."""
 
     @hookimpl
     def avcore_backbones(self) -> list[BackboneSpec]:
@@ -113,14 +114,21 @@ class SmallSwin:
                 build="avcore_timm.swin:build_v2",
                 config=SwinSettings,
                 presets={"small_swin": preset},
-            )
+            ),
+            BackboneSpec(
+                name="small_htsats",
+                build="avcore_timm.htsat:build",
+                config=HTSATSettings,
+                presets={"small_htsat": {**HTSAT_PRESETS["test_htsat"], "width": 12}},
+                streams=("audio",),
+            ),
         ]
 
 
 ROWS = ("parts.copl.rows.length=3",)
 SETS = (*ROWS, "parts.copl.coupling.length=3", "parts.copl.coupling.last=2")
 SMALL_SOUND = ("audio.frames=32", "audio.mel_bins=32")
-OWN_SOUND = ("audio.backbone=test_htsat", "audio.weights=random")
+OWN_SOUND = ("audio.backbone=small_htsat", "audio.weights=random")
 BOTH = ("copl.rows", "copl.coupling")
 
 
@@ -250,3 +258,27 @@ def test_rows_have_the_neutral_bias_of_the_backbone_unless_told() -> None:
     neutral = model.features(data).stream("visual").tokens
     assert torch.equal(tokens("parts.copl.rows.row_bias=8.0"), neutral)
     assert not torch.equal(tokens("parts.copl.rows.row_bias=0.0"), neutral)
+
+
+@pytest.mark.parametrize("name", ["rows", "coupling"])
+def test_a_low_bias_silences_rows_and_can_be_learned(name: str) -> None:
+    listed, last = (f"copl.{name}",), (("last=2",) if name == "coupling" else ())
+    quiet, learned, loud = (
+        make(*SMALL_SOUND, *(f"parts.copl.{name}.{one}" for one in (*given, *last)), listed=listed)
+        for given in (("row_bias=-400",), ("row_bias=-400", "learn_row_bias=true"), ())
+    )
+    data = make_batch(quiet)
+    plain = quiet.plain("visual", data).tokens
+    assert (quiet.features(data).stream("visual").tokens - plain).abs().max() < 1e-3
+    assert (loud.features(data).stream("visual").tokens - plain).abs().max() > 1e-2
+    # Not equal to the last bit: where the bias is trained, the attention runs along another path.
+    torch.testing.assert_close(learned.features(data).stream("visual").tokens, plain, atol=1e-3, rtol=0)
+    biases = {key for key, _ in learned.parameter_groups()["parts"]} - {
+        key for key, _ in quiet.parameter_groups()["parts"]
+    }
+    assert len(biases) == sum(len(part.layers) for part in learned.parts.values()) * (2 if name == "coupling" else 1)
+
+
+def test_a_learned_bias_needs_a_start() -> None:
+    with pytest.raises(AVCoreError, match="row_bias must be a number with learn_row_bias=true"):
+        make(*ROWS, *SMALL_SOUND, "parts.copl.rows.learn_row_bias=true", listed=("copl.rows",))

@@ -1,4 +1,4 @@
-"""One adapter: the formulas by hand, the initial values, batch normalisation."""
+"""One adapter: the formulas by hand, the initial values."""
 
 from collections.abc import Callable
 from itertools import product
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avcore import StageLayout, StreamLayout
 from avcore.injection import PairLayout
-from avcore_lavish.fusion import Adapter, AdapterPair, GroupedLinear, LavishLayer, TokenBatchNorm
+from avcore_lavish.fusion import Adapter, AdapterPair, LavishLayer
 from avcore_lavish.settings import LavishSettings
 
 Moved = Callable[[nn.Module], nn.Module]
@@ -29,6 +29,10 @@ class EqualWidths:
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     mean, deviation = x.mean(-1, keepdim=True), x.var(-1, correction=0, keepdim=True).add(1e-5).sqrt()
     return (x - mean) / deviation * norm.weight + norm.bias
+
+
+def batch_norm(x_ND: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    return (x_ND - norm.running_mean) / (norm.running_var + 1e-5).sqrt() * norm.weight + norm.bias
 
 
 def by_groups(x_ND: Tensor, weight: Tensor, groups: int) -> Tensor:
@@ -54,24 +58,14 @@ def test_an_adapter_is_the_five_steps(order: Any, groups: int, moved: Moved) -> 
         if order == "ave":
             tokens = layer_norm(tokens, adapter.norm_before)
         hidden = by_groups(tokens, adapter.down.weight, groups)
-        hidden = torch.relu(batch_norm(hidden[None], adapter.norm_down)[0])
+        hidden = torch.relu(batch_norm(hidden, adapter.norm_down))
         out = by_groups(hidden, adapter.up.weight, groups)
-        out = batch_norm(out[None], adapter.norm_up)[0]
+        out = batch_norm(out, adapter.norm_up)
         if order == "ave":
             expected = adapter.gate * layer_norm(out, adapter.norm_post)
         else:
             expected = layer_norm(adapter.gate * out, adapter.norm_post)
         torch.testing.assert_close(made[segment], expected)
-
-
-def test_grouped_maps_are_grouped_convolutions() -> None:
-    torch.manual_seed(0)
-    grouped = GroupedLinear(12, 8, 4)
-    torch.manual_seed(0)
-    convolution = nn.Conv1d(12, 8, 1, groups=4, bias=False)
-    assert torch.equal(grouped.weight, convolution.weight.squeeze(-1))
-    x = torch.randn(3, 5, 12)
-    torch.testing.assert_close(grouped(x), convolution(x.transpose(1, 2)).transpose(1, 2))
 
 
 def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> None:
@@ -115,50 +109,3 @@ def test_every_flag_has_the_parameters_it_should(flags: tuple[bool, ...], widths
     assert count + layer.unused_in_reference == expected
     unused = 2 * 2 * sum(widths) if order == "avs" and given["before_norm"] else 0
     assert layer.unused_in_reference == unused
-
-
-# --------------------------------------------------------------------------------------------- batch normalisation
-
-
-def batch_norm(x_MND: Tensor, norm: nn.Module) -> Tensor:
-    if norm.training:
-        mean, variance = x_MND.mean((0, 1)), x_MND.var((0, 1), correction=0)
-    else:
-        mean, variance = norm.running_mean, norm.running_var
-    return (x_MND - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias
-
-
-LAYOUTS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1))
-
-
-def laid_out(x_MND: Tensor, order: tuple[int, ...]) -> Tensor:
-    """The same values, the axes in another order in memory."""
-    return x_MND.permute(order).contiguous().permute(tuple(order.index(axis) for axis in range(3)))
-
-
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("order_in", LAYOUTS)
-@pytest.mark.parametrize("order_out", LAYOUTS)
-def test_batch_norm_has_the_right_gradient_for_every_memory_layout(
-    training: bool, order_in: tuple[int, ...], order_out: tuple[int, ...], moved: Moved
-) -> None:
-    torch.manual_seed(0)
-    norm = moved(TokenBatchNorm(6)).train(training)
-    values, cotangent = torch.randn(4, 7, 6).double(), laid_out(torch.randn(4, 7, 6).double(), order_out)
-    found = []
-    for function in (lambda x: batch_norm(x, norm), norm):
-        norm.zero_grad()
-        x = laid_out(values, order_in).requires_grad_()
-        out = function(x)
-        out.backward(cotangent)
-        found.append((out, x.grad, norm.weight.grad, norm.bias.grad))
-    for expected, made in zip(*found, strict=True):
-        torch.testing.assert_close(made, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_running_statistics_are_of_all_tokens() -> None:
-    torch.manual_seed(0)
-    norm, x = TokenBatchNorm(3), torch.randn(4, 5, 3)
-    norm(x)
-    torch.testing.assert_close(norm.running_mean, 0.1 * x.mean((0, 1)))
-    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * x.var((0, 1)))

@@ -78,16 +78,20 @@ class AVSHead(Head):
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with four visual maps, and audio tokens unless the head was made without sound."""
-        maps = [self._resize(x, stage) for stage, x in enumerate(features.stream("visual").maps)]
-        audio_MD: Tensor | None = None
-        if self.audio_projection is not None:
-            audio_MD = self.audio_projection(features.stream("audio").tokens.mean(1))
+        maps, audio_MD = self.inputs(features)
         decoded = 1 if self.training and self._may_skip() else features.segments
         out = self.decoder(maps, audio_MD, features.segments, decoded=decoded)
         named = {"logits": out.logits.unflatten(0, (features.clips, decoded))}
         named.update({f"audio_{stage}": x for stage, x in out.audio.items()})
         named.update({f"map_{stage}": x for stage, x in enumerate(out.maps)})
         return named
+
+    def inputs(self, features: Features) -> tuple[list[Tensor], Tensor | None]:
+        """What the decoder takes: four maps (M, C, side, side), and audio vectors (M, D) unless there is no sound."""
+        maps = [self._resize(x, stage) for stage, x in enumerate(features.stream("visual").maps)]
+        if self.audio_projection is None:
+            return maps, None
+        return maps, self.audio_projection(features.stream("audio").tokens.mean(1))
 
     def _may_skip(self) -> bool:
         settings = self.task.config

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from avcore import AVCoreError, Edit, Edits, Features, Fusion, FusionLayer
 from avcore.injection import PairLayout, PairView
+from avcore.modules import plain_attention
 from avcore.specs import StreamLayout
+from avcore_copl.prompts import row_bias
 from avcore_copl.settings import CouplingSettings
 
 __all__ = ["Coupling", "CouplingLayer", "Mapping"]
@@ -109,6 +111,7 @@ class CouplingLayer(FusionLayer):
         self.bank = Bank(config, width_v, width_a) if own_bank else None
         self.visual_to_audio = Mapping(width_v, hidden, width_a, zero=config.zero_mapping)
         self.audio_to_visual = Mapping(width_a, hidden, width_v, zero=config.zero_mapping)
+        self.visual_bias, self.audio_bias = row_bias(config), row_bias(config)
 
     def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """I_v = [P_v ; F(P_a)], I_a = [P_a ; F(P_v)], eq. 9, as rows of the frozen attention."""
@@ -121,8 +124,8 @@ class CouplingLayer(FusionLayer):
             prompts_v = select(visual_MND, self.latent_visual, bank.visual)
             prompts_a = select(audio_MND, self.latent_audio, bank.audio)
         return Edits(
-            visual=Edit(rows=torch.cat([prompts_v, self.audio_to_visual(prompts_a)], dim=1)),
-            audio=Edit(rows=torch.cat([prompts_a, self.visual_to_audio(prompts_v)], dim=1)),
+            visual=Edit(rows=torch.cat([prompts_v, self.audio_to_visual(prompts_a)], dim=1), row_bias=self.visual_bias),
+            audio=Edit(rows=torch.cat([prompts_a, self.visual_to_audio(prompts_v)], dim=1), row_bias=self.audio_bias),
         )
 
 
@@ -140,7 +143,7 @@ def select(x_MND: Tensor, latent_bD: Tensor, bank_qD: Tensor) -> Tensor:
         P_m, (M, b, D).
     """
     latent_bD, bank_qD = latent_bD.to(x_MND.dtype), bank_qD.to(x_MND.dtype)
-    summary_MbD = latent_bD + torch.softmax(latent_bD @ x_MND.transpose(1, 2), dim=-1) @ x_MND
+    summary_MbD = latent_bD + plain_attention(latent_bD, x_MND)
     return torch.softmax(summary_MbD @ bank_qD.T, dim=-1) @ bank_qD
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from avcore import Edit, Prompt, PromptLayer
 from avcore.injection import BlockView
 from avcore.specs import BlockLayout, StreamLayout
-from avcore_copl.settings import RowsSettings
+from avcore_copl.settings import CouplingSettings, RowsSettings
 
-__all__ = ["Rows", "RowsLayer"]
+__all__ = ["Rows", "RowsLayer", "row_bias"]
 
 
 class Rows(Prompt):
@@ -56,6 +56,7 @@ class RowsLayer(PromptLayer):
         own_frame = config.frame_rows != "none" and config.frame_scope != "stage"
         self.global_rows = _rows(config.length, block.width, config.std) if own_global else None
         self.frame_rows = _rows(block.segments, block.width, config.std) if own_frame else None
+        self.row_bias = row_bias(config)
 
     def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
         """Rows M^g for all, M^f for the frame they belong to."""
@@ -67,7 +68,7 @@ class RowsLayer(PromptLayer):
         else:
             global_GD = self._global(at)
         rows = self._join(global_GD, self._frame(at.part), at.B)
-        return Edit(rows=rows, carry=carry, row_bias=self.config.row_bias)
+        return Edit(rows=rows, carry=carry, row_bias=None if rows is None else self.row_bias)
 
     def _global(self, at: BlockView) -> Tensor | None:
         if not self.config.length or self.global_rows is not None:
@@ -91,6 +92,13 @@ class RowsLayer(PromptLayer):
         if global_GD is None:
             return frame_M1D
         return torch.cat([global_GD.expand(frame_M1D.shape[0], -1, -1), frame_M1D], dim=1)
+
+
+def row_bias(config: RowsSettings | CouplingSettings) -> nn.Parameter | float | None:
+    """The bias of a layer's rows, trained or not."""
+    if not config.learn_row_bias:
+        return config.row_bias
+    return nn.Parameter(torch.tensor(config.row_bias))
 
 
 def _rows(count: int, width: int, std: float) -> nn.Parameter:

@@ -30,13 +30,18 @@ class RowsSettings:
         metadata={"help": "put M^g afresh into every block, or carry it through the blocks (VPT-shallow; scope input)"},
     )
     row_bias: float | None = field(
-        default=None, metadata={"help": "attention bias of the rows; none takes the backbone's neutral value"}
+        default=None,
+        metadata={
+            "help": "attention bias of the rows; none takes the backbone's neutral value, less lets them start quietly"
+        },
     )
+    learn_row_bias: bool = field(default=False, metadata={"help": "train the bias of each block, from row_bias on"})
     std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation"})
 
     def __post_init__(self) -> None:
         require(self.length >= 0, "length", self.length, "0 or more")
         require(self.std >= 0, "std", self.std, "0 or more")
+        require_start(self)
         carries = self.global_flow == "carry" and self.length > 0
         require(
             not carries or self.global_scope == "input",
@@ -74,15 +79,26 @@ class CouplingSettings:
     consistency_weight: float = field(
         default=0.005, metadata={"help": "lambda, weight of the consistency loss; 0 switches it off"}
     )
+    row_bias: float | None = field(
+        default=None, metadata={"help": "attention bias of I; none takes the backbone's neutral value"}
+    )
+    learn_row_bias: bool = field(default=False, metadata={"help": "train the bias of each layer, from row_bias on"})
     std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation of L_m, bank and P_m"})
 
     def __post_init__(self) -> None:
+        require_start(self)
         for key in ("length", "last", "reduction"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
         require(self.bank_length >= 0, "bank_length", self.bank_length, "0 or more")
         require(self.latents is None or self.latents >= 1, "latents", self.latents, "1 or more, or null")
         require(self.consistency_weight >= 0, "consistency_weight", self.consistency_weight, "0 or more")
         require(self.std >= 0, "std", self.std, "0 or more")
+
+
+def require_start(settings: RowsSettings | CouplingSettings) -> None:
+    """A bias that is learned starts somewhere."""
+    starts = settings.row_bias is not None or not settings.learn_row_bias
+    require(starts, "row_bias", settings.row_bias, "a number with learn_row_bias=true: where the bias starts")
 
 
 def coupling_needs(settings: CouplingSettings) -> frozenset[Need]:

@@ -3,17 +3,16 @@
 Shape letters: M = B*T, N tokens, D width, n latent tokens, k hidden width.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import AVCoreError, Edit, Edits, FusionLayer
 from avcore.injection import PairLayout, PairView
+from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
 from avcore_lavish.settings import LavishSettings
 
-__all__ = ["Adapter", "AdapterPair", "GroupedLinear", "LavishLayer", "TokenBatchNorm"]
+__all__ = ["Adapter", "AdapterPair", "LavishLayer"]
 
 
 class LavishLayer(FusionLayer):
@@ -77,8 +76,8 @@ class Adapter(nn.Module):
 
     def forward(self, x_MND: Tensor, other_MND: Tensor) -> Tensor:
         """The increment (M, N, D) of tokens ``x``, which read ``other`` (M, any N, D)."""
-        summary_MnD = self.latents + _attend(self.latents, other_MND)
-        x_MND = x_MND + self.latent_gate * _attend(x_MND, summary_MnD)
+        summary_MnD = self.latents + plain_attention(self.latents, other_MND)
+        x_MND = x_MND + self.latent_gate * plain_attention(x_MND, summary_MnD)
         hidden_MNk = F.relu(self.norm_down(self.down(self.norm_before(x_MND))))
         out_MND = self.norm_up(self.up(hidden_MNk))
         if self.gate_first:
@@ -87,32 +86,3 @@ class Adapter(nn.Module):
 
     def _gated(self, out_MND: Tensor) -> Tensor:
         return out_MND if self.gate is None else self.gate * out_MND
-
-
-def _attend(queries: Tensor, x_MND: Tensor) -> Tensor:
-    """softmax(q x^T) x: no projections, no scaling; queries (n, D) or (M, n, D)."""
-    return torch.softmax(queries @ x_MND.transpose(1, 2), dim=-1) @ x_MND
-
-
-class GroupedLinear(nn.Module):
-    """A 1x1 convolution in groups, without bias: each group of inputs makes its own group of outputs."""
-
-    def __init__(self, width_in: int, width_out: int, groups: int) -> None:
-        super().__init__()
-        self.groups = groups
-        self.weight = nn.Parameter(torch.empty(width_out, width_in // groups))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width_in) to (..., width_out)."""
-        groups = zip(x.chunk(self.groups, dim=-1), self.weight.chunk(self.groups), strict=True)
-        return torch.cat([F.linear(part, weight) for part, weight in groups], dim=-1)
-
-
-class TokenBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of each component over all tokens of the batch."""
-
-    def forward(self, x_MND: Tensor) -> Tensor:
-        """(M, N, D) to (M, N, D)."""
-        # As a matrix: on the CPU, torch's gradient is wrong for some layouts of tensors with more axes.
-        return super().forward(x_MND.flatten(0, 1)).view_as(x_MND)

@@ -1,0 +1,63 @@
+"""DG-SCT: cross-modal prompts by dual-guided attention (Duan et al., NeurIPS 2023). This module is light: no torch."""
+
+from collections.abc import Iterable
+
+from avcore.hookspecs import hookimpl
+from avcore.specs import FusionSpec, HeadSpec, MethodSpec
+from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, DGSCTSettings, dgsct_needs
+
+PAPER = "arXiv:2311.05152"
+
+
+@hookimpl
+def avcore_fusions() -> Iterable[FusionSpec]:
+    """The adapters of both streams."""
+    return [
+        FusionSpec(
+            name="dgsct",
+            build="avcore_dgsct.fusion:DGSCT",
+            config=DGSCTSettings,
+            requires=dgsct_needs,
+            finishes=frozenset({"pooled"}),
+            paper=PAPER,
+            summary="adapters beside attention and MLP in which the other stream picks channels, tokens and segments",
+        )
+    ]
+
+
+@hookimpl
+def avcore_heads() -> Iterable[HeadSpec]:
+    """Event localisation and segmentation with temporal gates."""
+    return [
+        HeadSpec(
+            name="dgsct.ave",
+            build="avcore_dgsct.ave:AVEHead",
+            config=AVEHeadSettings,
+            paper=PAPER,
+            summary="LSTMs and transformers over the segments with mutual gates, then CMBS's localisation",
+        ),
+        HeadSpec(
+            name="dgsct.avs",
+            build="avcore_dgsct.avs:AVSHead",
+            config=AVSHeadSettings,
+            paper=PAPER,
+            summary="gates of the segments at four scales, then AVSBench's decoder",
+        ),
+    ]
+
+
+@hookimpl
+def avcore_methods() -> Iterable[MethodSpec]:
+    """The published method."""
+    return [
+        MethodSpec(
+            name="dgsct",
+            fusions=("dgsct",),
+            recipes="avcore_dgsct",
+            converter="avcore_dgsct.convert:convert",
+            # The published code runs an audio block whole, then adds both of its adapters.
+            defaults={"plan": {"atomic_audio": True}},
+            paper=PAPER,
+            summary="dual-guided spatial, channel and temporal adapters between a picture and a sound encoder",
+        )
+    ]

@@ -1,0 +1,131 @@
+"""The adapter Ad(x ; y) of DG-SCT (Duan et al., NeurIPS 2023, arXiv:2311.05152).
+
+Shape letters: M = B*T, N own tokens, D width, n latent tokens, k hidden width, K and C tokens and width of the other
+stream.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore import AVCoreError, BlockLayout
+from avcore.injection import PairLayout
+from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
+from avcore_dgsct.align import Resize, TokensThenWidth
+from avcore_dgsct.settings import DGSCTSettings
+
+__all__ = ["Adapted", "Adapter", "AdapterPair", "Guidance"]
+
+
+class Adapted(NamedTuple):
+    """What an adapter gives: the increment (M, N, D), and the scores s (M, N, 1) of its spatial attention."""
+
+    add: Tensor
+    scores: Tensor
+
+    @property
+    def map(self) -> Tensor:
+        """S = softmax over the tokens of tanh(s), (M, 1, N)."""
+        return torch.softmax(torch.tanh(self.scores), dim=1).mT
+
+
+class AdapterPair(nn.Module):
+    """An adapter for each stream; both read the tokens that enter the sub-layer."""
+
+    def __init__(self, config: DGSCTSettings, pair: PairLayout) -> None:
+        super().__init__()
+        self.visual = Adapter(config, pair.visual, pair.audio, gated=True)
+        self.audio = Adapter(config, pair.audio, pair.visual, gated=config.audio_gate)
+
+    @property
+    def unused_in_reference(self) -> int:
+        """Parameters that the reference creates in both and never uses."""
+        return self.visual.unused_in_reference + self.audio.unused_in_reference
+
+    def forward(self, visual_MND: Tensor, audio_MND: Tensor) -> tuple[Adapted, Adapted]:
+        """What the visual and the audio adapter give."""
+        return self.visual(visual_MND, audio_MND), self.audio(audio_MND, visual_MND)
+
+
+class Adapter(nn.Module):
+    """Ad(x ; y): the other stream aligned, read through latent tokens, and as a guide of channels and tokens."""
+
+    def __init__(self, config: DGSCTSettings, own: BlockLayout, other: BlockLayout, *, gated: bool) -> None:
+        super().__init__()
+        width = own.width
+        hidden = width // config.reduction
+        if not hidden or width % config.groups or hidden % config.groups:
+            raise AVCoreError(
+                f"parts.dgsct: blocks of width {width} have a bottleneck of {hidden} (reduction={config.reduction}); "
+                f"groups={config.groups} must divide both: lower reduction or groups."
+            )
+        self.align = Resize(own, other) if config.align == "resize" else TokensThenWidth(own, other)
+        initial = torch.rand if config.latents == "uniform" else torch.zeros
+        self.latents = nn.Parameter(initial(config.tokens, width))
+        self.latent_gate = nn.Parameter(torch.zeros(1))
+        self.guidance = Guidance(config, width)
+        self.gate = nn.Parameter(torch.zeros(1)) if gated else None
+        self.gate_first = config.order == "avs"
+        self.norm_before = nn.LayerNorm(width) if config.before_norm and not self.gate_first else nn.Identity()
+        self.down = GroupedLinear(width, hidden, config.groups)
+        self.norm_down = TokenBatchNorm(hidden) if config.batch_norm else nn.Identity()
+        self.up = GroupedLinear(hidden, width, config.groups)
+        self.norm_up = TokenBatchNorm(width) if config.batch_norm else nn.Identity()
+        self.norm_post = nn.LayerNorm(width) if config.post_norm else nn.Identity()
+        self.unused_in_reference = self._left_out(config, width)
+
+    def _left_out(self, config: DGSCTSettings, width: int) -> int:
+        count = self.align.unused_in_reference
+        if config.before_norm and config.order == "avs":
+            count += 2 * width
+        if config.align == "tokens_then_width":
+            # `gate_tk`, a number.
+            return count + 1
+        # The AVS code has no such number, but the map of G, which it never calls.
+        return count if config.temporal_gate else count + width + 1
+
+    def forward(self, x_MND: Tensor, other_MKC: Tensor) -> Adapted:
+        """The increment for tokens ``x``, guided by the tokens ``other`` of the other stream."""
+        other_MND = self.align(other_MKC)
+        summary_MnD = self.latents + plain_attention(self.latents, other_MND)
+        x_MND = x_MND + self.latent_gate * plain_attention(x_MND, summary_MnD)
+        x_MND, scores_MN1 = self.guidance(x_MND, other_MND.mean(1, keepdim=True))
+        hidden_MNk = F.relu(self.norm_down(self.down(self.norm_before(x_MND))))
+        out_MND = self.norm_up(self.up(hidden_MNk))
+        out_MND = self.norm_post(self._gated(out_MND)) if self.gate_first else self._gated(self.norm_post(out_MND))
+        return Adapted(out_MND, scores_MN1)
+
+    def _gated(self, out_MND: Tensor) -> Tensor:
+        return out_MND if self.gate is None else self.gate * out_MND
+
+
+class Guidance(nn.Module):
+    """The mean token a of the other stream picks channels (M_c), tokens (M_s) and, if asked for, segments (G) of x."""
+
+    def __init__(self, config: DGSCTSettings, width: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.channel_own = nn.Linear(width, width)
+        self.channel_other = nn.Linear(width, width)
+        self.channel_squeeze = nn.Linear(width, half)
+        self.channel_gate = nn.Linear(half, width)
+        self.token_own = nn.Linear(width, half)
+        self.token_other = nn.Linear(width, half)
+        self.token_score = nn.Linear(half, 1)
+        self.segment_gate = nn.Linear(width, 1) if config.temporal_gate else None
+        self.alpha, self.beta, self.gamma = config.alpha, config.beta, config.gamma
+        self.rest = 1.0 if config.residual == "one" else 1.0 - config.alpha
+
+    def forward(self, x_MND: Tensor, other_M1D: Tensor) -> tuple[Tensor, Tensor]:
+        """x (alpha M_c + beta M_s + rest), (M, N, D), and the scores s of the tokens, (M, N, 1)."""
+        # The factor of the other stream is one for all tokens: it may come after their mean.
+        mixed_M1D = F.relu(self.channel_own(x_MND)).mean(1, keepdim=True) * F.relu(self.channel_other(other_M1D))
+        channels_M1D = torch.sigmoid(self.channel_gate(F.relu(self.channel_squeeze(mixed_M1D))))
+        picked_MND = x_MND * (1 + channels_M1D)
+        scores_MN1 = self.token_score(F.relu(self.token_own(picked_MND)) * F.relu(self.token_other(other_M1D)))
+        weights_MND = self.alpha * channels_M1D + self.beta * torch.sigmoid(scores_MN1) + self.rest
+        if self.segment_gate is not None:
+            weights_MND = weights_MND + self.gamma * torch.sigmoid(self.segment_gate(other_M1D))
+        return x_MND * weights_MND, scores_MN1

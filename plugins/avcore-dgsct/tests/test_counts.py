@@ -1,0 +1,111 @@
+"""Parameters at the published sizes: what is allocated, and with what the reference never uses, what it counts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from avcore.injection import PairLayout
+from avcore.model import AVModel
+from avcore.specs import StageLayout, StreamLayout
+from avcore_avs.config import AVSTaskConfig
+from avcore_avs.task import AVSTask
+from avcore_dgsct.avs import AVSHead
+from avcore_dgsct.fusion import ParallelLayer
+from avcore_dgsct.settings import AVSHeadSettings, DGSCTSettings
+from avcore_dgsct.temporal import count
+
+Make = Callable[..., AVModel]
+
+
+def stream(widths: tuple[int, ...], sides: tuple[int, ...]) -> StreamLayout:
+    """One stage for each of the 12 pairs: stages of 2, 2, 6 and 2 blocks."""
+    depths = (2, 2, 6, 2)
+    stages = tuple(
+        StageLayout(width=width, heads=1, depth=depth, grid=(side, side))
+        for width, side, depth in zip(widths, sides, depths, strict=True)
+    )
+    return StreamLayout(stages=stages, segments=10, taps=(1, 3, 9, 11))
+
+
+SWIN_LARGE = stream((192, 384, 768, 1536), (48, 24, 12, 6))
+HTSAT = stream((96, 192, 384, 768), (64, 32, 16, 8))
+PAIRS = [
+    PairLayout(visual=visual, audio=audio, index=index, pairs=12)
+    for index, (visual, audio) in enumerate(zip(SWIN_LARGE.blocks, HTSAT.blocks, strict=True))
+]
+
+TOKEN_MAPS = 81_156_432
+
+
+def adapters(**settings: Any) -> tuple[int, int]:
+    """Parameters of the 12 layers, and those that the reference has and never uses."""
+    with torch.device("meta"):
+        layers = [ParallelLayer(DGSCTSettings(**settings), pair) for pair in PAIRS]
+    return sum(count(layer) for layer in layers), sum(layer.unused_in_reference for layer in layers)
+
+
+def test_adapters_of_event_localisation() -> None:
+    """A number `gate_tk` in each of 48 adapters is never used; the maps over the token axis are 43 % of all."""
+    assert adapters() == (188_538_816, 48)
+    with torch.device("meta"):
+        layers = [ParallelLayer(DGSCTSettings(), pair) for pair in PAIRS]
+    maps = [both.align.tokens for layer in layers for pair in (layer.p1, layer.p2) for both in pair.children()]
+    assert sum(map(count, maps)) == TOKEN_MAPS
+
+
+@pytest.mark.parametrize(
+    ("settings", "millions"),
+    [
+        ({"reduction": 16}, 187.131),
+        ({"reduction": 2, "audio_gate": False}, 196.566),
+        ({"reduction": 8, "groups": 4, "tokens": 2, "audio_gate": False}, 186.336),
+    ],
+    ids=["ave", "avs", "avqa"],
+)
+def test_adapters_as_copl_counts_them(settings: dict[str, Any], millions: float) -> None:
+    """187.1, 196.6 and 186.3 M: the code of event localisation without batch norm, with each task's flags."""
+    used, _ = adapters(batch_norm=False, **settings)
+    assert round(used / 1e6, 3) == millions
+
+
+def test_the_code_of_segmentation_leaves_much_unused() -> None:
+    """The maps over the token axis, LN_pre and the map of a temporal gate; it has no `gate_tk`."""
+    used, unused = adapters(batch_norm=False, audio_gate=False, order="avs", align="resize", latents="zeros")
+    widths = [block.width for pair in PAIRS for block in (pair.visual, pair.audio) for _ in range(2)]
+    assert unused == TOKEN_MAPS + sum(2 * width for width in widths) + sum(width + 1 for width in widths)
+    reference, gate_tk = adapters(batch_norm=False, audio_gate=False)
+    assert used + unused == reference + gate_tk - 48 + sum(width + 1 for width in widths)
+
+
+def test_a_temporal_gate_is_a_vector_and_a_number_in_each_adapter() -> None:
+    widths = [block.width for pair in PAIRS for block in (pair.visual, pair.audio) for _ in range(2)]
+    assert adapters(temporal_gate=True)[0] - adapters()[0] == sum(width + 1 for width in widths)
+
+
+def test_the_model_of_event_localisation(make: Make) -> None:
+    """Adapters 188.539, head 12.072 + 0.550 M."""
+    model = make(visual=None, audio=None, meta=True)
+    unused = model.unused_in_reference()
+    head = model.head
+    assert count(model.parts["dgsct"]) == 188_538_816
+    assert unused["dgsct"] == 48
+    assert count(head.temporal) + head.temporal.unused_in_reference == 12_071_554
+    assert count(head.localisation) + head.localisation.unused_in_reference == 550_229
+    trained = sum(parameter.numel() for group in model.parameter_groups().values() for _, parameter in group)
+    assert trained + sum(unused.values()) == 201_160_647
+
+
+def test_the_head_of_segmentation() -> None:
+    """The temporal module has 42.9 M, of which 17.6 M are decoders and 6.3 M layers to copy from: never used."""
+    with torch.device("meta"):
+        head = AVSHead(AVSHeadSettings(), SWIN_LARGE, HTSAT, AVSTask(AVSTaskConfig()))
+    temporal = head.temporal
+    unused = temporal.unused_in_reference
+    assert count(temporal) + unused == 42_910_728
+    assert unused == 17_635_328 + 6_318_080
+    assert count(head.projections) == 738_304
+    # The decoder without dilated convolutions, and the linear maps of taps and sound.
+    assert count(head) - count(temporal) == 10_436_289 - 1_180_160 + 738_304 + 768 * 128 + 128
+    assert head.unused_in_reference - unused == 1_180_160 + 9_441_280 + 1_094_656

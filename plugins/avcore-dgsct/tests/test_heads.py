@@ -1,0 +1,209 @@
+"""The heads: what they give, how clips are scored and named, what they refuse."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avcore import AVCoreError
+from avcore.model import AVModel
+from avcore.specs import StageLayout, StreamLayout
+from avcore.tasks import Batch, Features, StreamFeatures, Task
+from avcore_ave.config import AVETaskConfig
+from avcore_ave.task import AVETask
+from avcore_avs.config import AVSTaskConfig, MS3TaskConfig
+from avcore_avs.task import AVSTask
+from avcore_dgsct.ave import AVEHead
+from avcore_dgsct.avs import AVSHead
+from avcore_dgsct.losses import event_losses
+from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, TemporalSettings
+
+B, T = 3, 5
+SMALL = TemporalSettings(width=8, feed_forward=12, heads=2, dropout=0.0)
+
+
+def layout(widths: tuple[int, ...], sides: tuple[int, ...], segments: int = T) -> StreamLayout:
+    stages = tuple(
+        StageLayout(width=width, heads=1, depth=1, grid=(side, side)) for width, side in zip(widths, sides, strict=True)
+    )
+    return StreamLayout(stages=stages, segments=segments, taps=tuple(range(len(stages))))
+
+
+PICTURES, SOUND = layout((2, 4, 6, 8), (8, 4, 2, 1)), layout((9,), (2,))
+
+
+def features() -> Features:
+    torch.manual_seed(0)
+
+    def stream(found: StreamLayout) -> StreamFeatures:
+        maps = tuple(torch.randn(B * T, stage.width, *stage.grid) for stage in found.tapped)
+        tokens = maps[-1].flatten(2).mT
+        pooled = tokens.mean(1).unflatten(0, (B, T))
+        return StreamFeatures(pooled=pooled, tokens=tokens, raw_tokens=tokens, maps=maps)
+
+    return Features(visual=stream(PICTURES), audio=stream(SOUND), offers={}, clips=B, segments=T)
+
+
+def batch(**targets: torch.Tensor) -> Batch:
+    valid = torch.tensor([True, True, False])
+    return Batch(frames=None, waveform=None, targets=targets, names=["a", "b", "c"], valid=valid)
+
+
+# ------------------------------------------------------------------------------------------------ event localisation
+
+
+def event_head(**settings: Any) -> AVEHead:
+    torch.manual_seed(0)
+    config = AVEHeadSettings(visual_width=7, audio_width=6, temporal=SMALL, **settings)
+    return AVEHead(config, PICTURES, SOUND, AVETask(AVETaskConfig(classes=("a", "b", "c", "d"))))
+
+
+def test_segments_are_events_of_the_clip_or_background() -> None:
+    head = event_head().eval()
+    output = {
+        "is_event": torch.tensor([[1.0, -1.0, 0.0]]),
+        "event": torch.tensor([[0.0, 2.0, 1.0, 0.0]]),
+    }
+    made = head.predict(output)
+    assert made["labels"].tolist() == [[1, 4, 4]]
+    event = output["event"].softmax(-1)[0, 1]
+    here = output["is_event"].sigmoid()[0]
+    torch.testing.assert_close(made["probability"][0], torch.stack([here[0] * event, 1 - here[1], 1 - here[2]]))
+
+
+def test_the_clip_is_scored_by_its_best_segments() -> None:
+    head = event_head(top=2, score_weight=0.5).eval()
+    given = features()
+    output = head(given)
+    shapes = {"is_event": (B, T), "gate": (B, T), "event": (B, 4), "score": (B, 4)}
+    assert {name: tuple(tensor.shape) for name, tensor in output.items()} == shapes
+    assert 0 < output["gate"].min() < output["gate"].max() < 1
+    visual, audio, _ = head.temporal(given.stream("visual").pooled, given.stream("audio").pooled)
+    module = head.localisation
+    best = [module.visual_score(visual), module.audio_score(audio)]
+    expected = sum(scores.sort(1, descending=True).values[:, :2].mean(1) for scores in best) / 2
+    torch.testing.assert_close(output["score"], expected)
+    event = module.event(((visual + audio) / 2).amax(1)) + 0.5 * expected
+    torch.testing.assert_close(output["event"], event)
+
+
+def test_gates_of_one_stream_scale_the_other() -> None:
+    given = features()
+    open_, shut = event_head(gamma=0.5).eval(), event_head(gamma=0.0).eval()
+    streams = given.stream("visual").pooled, given.stream("audio").pooled
+    gated, plain = open_.temporal(*streams), shut.temporal(*streams)
+    sides = open_.temporal.audio(open_.temporal.audio_in(streams[1])), plain
+    torch.testing.assert_close(gated.visual, plain.visual * (1 + 0.5 * sides[0].gate))
+    torch.testing.assert_close(gated.gate, plain.gate)
+
+
+def test_the_loss_counts_valid_clips_alone() -> None:
+    head = event_head()
+    output = head(features())
+    labels = torch.tensor([[4, 2, 2, 4, 4], [4, 4, 4, 4, 4], [1, 1, 1, 1, 1]])
+    terms = head.loss(output, batch(labels=labels))
+    here = (labels != 4).float()[:2]
+    expected = {
+        "is_event": F.binary_cross_entropy_with_logits(output["is_event"][:2], here),
+        "gate": F.binary_cross_entropy_with_logits(output["gate"][:2], here),
+        # A clip of nothing but background counts as event 0.
+        "event": F.cross_entropy(output["event"][:2], torch.tensor([2, 0])),
+        "score": F.cross_entropy(output["score"][:2], torch.tensor([2, 0])),
+    }
+    assert terms.keys() == expected.keys()
+    for name, term in terms.items():
+        torch.testing.assert_close(term, expected[name])
+    torch.stack(list(terms.values())).sum().backward()
+    assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
+    nothing = event_losses(output, labels, torch.zeros(B, dtype=torch.bool), 4)
+    assert all(term == 0 for term in nothing.values())
+
+
+def test_dropout_is_off_in_evaluation() -> None:
+    head = event_head(input_dropout=0.5)
+    given = features()
+    assert not torch.equal(head(given)["event"], head(given)["event"])
+    head.eval()
+    assert torch.equal(head(given)["event"], head(given)["event"])
+
+
+def test_what_event_localisation_refuses() -> None:
+    task, config = AVETask(AVETaskConfig()), AVEHeadSettings(temporal=SMALL)
+    with pytest.raises(AVCoreError, match="task Task has none"):
+        AVEHead(config, PICTURES, SOUND, Task(None))
+    for streams in ((None, SOUND), (PICTURES, None)):
+        with pytest.raises(AVCoreError, match="needs both streams"):
+            AVEHead(config, *streams, task)
+    with pytest.raises(AVCoreError, match=r"head\.top=4 segments speak for a clip, but it has 3"):
+        AVEHead(config, layout((8,), (2,), segments=3), layout((9,), (2,), segments=3), task)
+
+
+# ------------------------------------------------------------------------------------------------------ segmentation
+
+
+def mask_head(task: AVSTaskConfig | None = None, **settings: Any) -> AVSHead:
+    torch.manual_seed(0)
+    config = AVSHeadSettings(
+        size=32, width=8, audio_width=7, output_widths=(6, 4), temporal=SMALL, input_dropout=0.0, **settings
+    )
+    head = AVSHead(config, PICTURES, SOUND, AVSTask(task or AVSTaskConfig()))
+    for tpavi in head.decoder.tpavi.values():
+        torch.nn.init.normal_(tpavi.out_norm.weight)
+    return head
+
+
+def masks() -> Batch:
+    drawn = torch.rand(B, T, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.5
+    return batch(masks=drawn.float(), labelled=torch.ones(B, T, dtype=torch.bool))
+
+
+def test_masks_come_from_gated_maps_and_gated_sound() -> None:
+    head = mask_head(gamma=0.4).eval()
+    given = features()
+    maps = [torch.randn(B * T, 8, 4, 4) for _ in range(4)]
+    audio = torch.randn(B, T, 7)
+    gated, sound = head.temporal(maps, audio)
+    from_pictures, from_sound = zip(
+        *(scale(x.unflatten(0, (B, T)), audio) for scale, x in zip(head.temporal.scales, maps, strict=True)),
+        strict=True,
+    )
+    for made, x, gate in zip(gated, maps, from_sound, strict=True):
+        torch.testing.assert_close(made, x * (1 + 0.4 * gate.flatten()[:, None, None, None]))
+    torch.testing.assert_close(sound, audio * (1 + 0.4 * sum(from_pictures) / 4))
+    assert head(given)["logits"].shape == (B, T, 1, 32, 32)
+
+
+@pytest.mark.parametrize("task", [AVSTaskConfig(), MS3TaskConfig()], ids=["s4", "ms3"])
+def test_every_parameter_of_segmentation_learns(task: AVSTaskConfig) -> None:
+    head = mask_head(task, tpavi_stages=(1, 2))
+    terms = head.loss(head(features()), masks())
+    torch.stack(list(terms.values())).sum().backward()
+    assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
+
+
+def test_frames_without_a_mask_may_be_left_out_in_training() -> None:
+    whole, lean = mask_head(), mask_head(skip_unsupervised=True)
+    found = [head(features()) for head in (whole, lean)]
+    assert [output["logits"].shape[1] for output in found] == [T, 1]
+    losses = [head.loss(output, masks())["mask"] for head, output in zip((whole, lean), found, strict=True)]
+    torch.testing.assert_close(*losses)
+
+
+def test_what_segmentation_refuses() -> None:
+    task = AVSTask(AVSTaskConfig())
+    for streams in ((None, SOUND), (PICTURES, None)):
+        with pytest.raises(AVCoreError, match="needs"):
+            AVSHead(AVSHeadSettings(temporal=SMALL), *streams, task)
+    with pytest.raises(ValueError, match="tpavi_stages must be at least one"):
+        AVSHeadSettings(tpavi_stages=())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["head.top=0", "head.visual_width=0", "head.input_dropout=1", "head.temporal.width=9", "head.temporal.heads=3"],
+)
+def test_settings_out_of_range_are_named(make: Callable[..., AVModel], setting: str) -> None:
+    with pytest.raises(AVCoreError, match=setting.partition("=")[0].replace(".", r"\.")):
+        make(setting, meta=True)
