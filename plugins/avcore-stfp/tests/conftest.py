@@ -1,4 +1,4 @@
-"""A narrow CLIP and models of AV-STFP on it, in float64."""
+"""A narrow CLIP, small Swin Transformers, and models of AV-STFP on them, in float64."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,25 +15,41 @@ from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import BackboneSpec
-from avcore_timm.settings import ViTSettings
+from avcore_timm.settings import SwinSettings, ViTSettings
 
 T = 3
 NARROW = {
     "model": "vit_base_patch16_clip_quickgelu_224",
     "arguments": {"img_size": 64, "embed_dim": 48, "depth": 4, "num_heads": 4},
 }
+# Two blocks on a grid of 8 x 8 in windows of 4 x 4, the second shifted; then one on 4 x 4 that sees all of it.
+SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (2, 1), "num_heads": (2, 4)}
 
 
 @hookimpl
 def avcore_backbones() -> list[BackboneSpec]:
-    """``narrow``, and ``plain``, which pools the mean and has no class token."""
+    """``narrow``; ``plain``, which pools the mean and has no class token; Swin Transformers of both versions."""
     plain = {
         "model": "vit_tiny_patch16_224",
         "arguments": {**NARROW["arguments"], "class_token": False, "global_pool": "avg", "fc_norm": False},  # type: ignore[dict-item]
     }
     wide = {**NARROW, "arguments": {**NARROW["arguments"], "embed_dim": 64}}  # type: ignore[dict-item]
     presets = {"narrow": NARROW, "plain": plain, "wide": wide}
-    return [BackboneSpec(name="small", build="avcore_timm.vit:build", config=ViTSettings, presets=presets)]
+    swin = {"model": "swin_tiny_patch4_window7_224", "arguments": SWIN}
+    swinv2 = {"model": "swinv2_tiny_window8_256", "arguments": SWIN}
+    windowed = {"model": "swinv2_tiny_window8_256", "arguments": {**SWIN, "window_size": 2}}
+    return [
+        BackboneSpec(name="small", build="avcore_timm.vit:build", config=ViTSettings, presets=presets),
+        BackboneSpec(
+            name="small_swin", build="avcore_timm.swin:build", config=SwinSettings, presets={"narrow_swin": swin}
+        ),
+        BackboneSpec(
+            name="small_swinv2",
+            build="avcore_timm.swin:build_v2",
+            config=SwinSettings,
+            presets={"narrow_swinv2": swinv2, "narrow_windowed": windowed},
+        ),
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,7 @@ def test_one_branch_runs_with_its_own_prompts(narrow: Make, stream: str) -> None
     ("sets", "message"),
     [
         (("audio.backbone=wide", "audio.weights=random"), r"'stfp\.joint' needs equal widths"),
-        (("visual.backbone=plain",), r"'stfp\.base' needs a class token"),
+        (("visual.backbone=plain", "parts.stfp.base.class_token=audio"), r"'stfp\.base' needs a class token"),
         (("parts.stfp.temporal.vectors=3",), r"parts\.stfp\.temporal\W+vectors must be 1 or more, and even"),
         (("parts.stfp.temporal.own_pass=false",), r"parts\.stfp\.temporal\W+gate must be 'none' or 'heads'"),
         (("parts.stfp.temporal.form=tokens", "parts.stfp.temporal.gate=heads"), r"gate must be 'zero' or 'none'"),
@@ -182,8 +182,18 @@ def test_what_cannot_be_is_refused_by_name(narrow: Make, sets: tuple[str, ...], 
 
 
 def test_a_backbone_without_class_token_runs_without_one(narrow: Make) -> None:
-    model = narrow("visual.backbone=plain", "parts.stfp.base.class_token=none")
+    model = narrow("visual.backbone=plain")
+    assert not [name for name in model.trainable_state() if "class_token" in name]
     assert model(make_batch(model))["logits"].shape == (2, 3, 29)
+    alone = narrow("visual.backbone=plain", streams="visual", fusion="none")
+    assert alone.parts["stfp.base.visual"].unused_in_reference == 3 * 48
+
+
+@pytest.mark.parametrize("kind", ["auto", "audio"])
+def test_sound_has_a_class_token_of_its_own_where_there_are_class_tokens(narrow: Make, kind: str) -> None:
+    model = narrow(f"parts.stfp.base.class_token={kind}")
+    names = [name for name in model.trainable_state() if "class_token" in name]
+    assert names == ["stfp.base.audio.class_token"]
 
 
 def test_recipes_follow_the_input_and_head_of_stg_cma(registry: Registry) -> None:

@@ -1,6 +1,7 @@
 """STG-CMA: the published counts, the equations, single branches, every setting."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,6 +128,11 @@ def noisy(layer: torch.nn.Module) -> None:
         parameter.data = torch.randn_like(parameter) * 0.5
 
 
+SIDE = SimpleNamespace(windows=lambda x_MND: x_MND, unwindows=lambda x_MND: x_MND)
+# What the exchange asks of its surroundings: where blocks have no windows, nothing.
+UNWINDOWED = SimpleNamespace(visual=SIDE, audio=SIDE)
+
+
 def exchange() -> ExchangeLayer:
     visual, audio = layouts(), layouts(tokens=6)
     layer = ExchangeLayer(
@@ -150,13 +156,13 @@ def by_hand(adapter: Adapter, other: Adapter, gate: Tensor, own_ND: Tensor, othe
 
 
 def test_exchange_is_the_equation_at_both_sites_from_the_old_hidden_vectors() -> None:
-    layer, at = exchange(), None
+    layer = exchange()
     visual, audio = torch.randn(2, 4, 8), torch.randn(2, 6, 8)
     for site, adapter_v, adapter_a in (
         (layer.attention_output, layer.spatial_visual, layer.spatial_audio),
         (layer.mlp_output, layer.mlp_visual, layer.mlp_audio),
     ):
-        out_v, out_a = site(visual, audio, torch.zeros(0), torch.zeros(0), at)  # type: ignore[arg-type]
+        out_v, out_a = site(visual, audio, torch.zeros(0), torch.zeros(0), UNWINDOWED)  # type: ignore[arg-type]
         for index in range(2):
             expected_v = by_hand(adapter_v, adapter_a, layer.gate_visual, visual[index], audio[index])
             expected_a = by_hand(adapter_a, adapter_v, layer.gate_audio, audio[index], visual[index])
@@ -184,7 +190,7 @@ def test_without_gates_the_exchange_is_the_adapters_of_one_stream() -> None:
     alone.mlp_adapter.load_state_dict(layer.mlp_visual.state_dict())
     visual, audio, nothing = torch.randn(2, 4, 8), torch.randn(2, 6, 8), torch.zeros(0)
     for site in ("attention_output", "mlp_output"):
-        both = getattr(layer, site)(visual, audio, nothing, nothing, None)
+        both = getattr(layer, site)(visual, audio, nothing, nothing, UNWINDOWED)
         torch.testing.assert_close(both[0], getattr(alone, site)(visual, nothing, None))
 
 

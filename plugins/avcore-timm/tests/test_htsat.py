@@ -300,8 +300,8 @@ def test_it_runs_beside_a_vit() -> None:
     assert features.visual is not None
     assert features.audio is not None
     assert features.visual.pooled.shape == (2, 2, 64)
-    assert features.audio.pooled.shape == (2, 2, 96)
-    assert [tuple(one.shape[1:]) for one in features.audio.maps] == [(12, 16, 16), (24, 8, 8), (48, 4, 4), (96, 2, 2)]
+    assert features.audio.pooled.shape == (2, 2, 128)
+    assert [tuple(one.shape[1:]) for one in features.audio.maps] == [(16, 16, 16), (32, 8, 8), (64, 4, 4), (128, 2, 2)]
     assert [(entry.visual, entry.audio) for entry in model.plan if entry.paired] != []
     assert model.notices == ("'test_vit' runs on random weights.", "'test_htsat' runs on random weights.")
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import Edit, Edits, Fusion, FusionLayer, NoConfig, StreamLayout
+from avcore import AVCoreError, Edit, Edits, Fusion, FusionLayer, NoConfig, StreamLayout
 from avcore.injection import PairLayout, PairView, StreamView
+from avcore.modules import plain_attention
 from avcore_stfp.settings import JointSettings
 from avcore_stfp.tensors import beside, gate, gated, normal
 
@@ -16,17 +17,34 @@ __all__ = ["ClassToken", "Joint", "JointLayer", "LatentLayer", "MergedLayer", "T
 
 
 class Joint(Fusion):
-    """Multimodal fusion prompts, at every pair of blocks."""
+    """Multimodal fusion prompts, at every pair of blocks whose attention sees the whole grid in both streams.
+
+    Where attention keeps to windows, tokens of the other stream would belong to none of them. ``form=latents`` runs
+    no frozen attention and is at every pair.
+    """
 
     def __init__(self, config: JointSettings, visual: StreamLayout, audio: StreamLayout) -> None:
         super().__init__(config, visual, audio)
         self.config = config
         self.shares_trunk = visual.trunk == audio.trunk
 
-    def layer(self, pair: PairLayout) -> FusionLayer:
-        """The layer of the form that is set."""
+    def layer(self, pair: PairLayout) -> FusionLayer | None:
+        """The layer of the form that is set; None where it needs the whole grid and attention keeps to windows.
+
+        Raises:
+            AVCoreError: that was the last pair, and no pair has a layer.
+        """
         forms = {"joint": JointLayer, "merged": MergedLayer, "tokens": TokenLayer, "latents": LatentLayer}
-        return forms[self.config.form](self.config, pair)
+        windowed = pair.visual.window is not None or pair.audio.window is not None
+        if not windowed or self.config.form == "latents":
+            return forms[self.config.form](self.config, pair)
+        if pair.from_end == 1 and not self.layers:
+            raise AVCoreError(
+                f"'stfp.joint' with form={self.config.form} needs blocks that attend to their whole grid, but every "
+                f"pair of this run attends in windows, the last one on {pair.visual.grid} and {pair.audio.grid}: use "
+                f"smaller pictures or parts.stfp.joint.form=latents, or leave the part out (--fusion none)."
+            )
+        return None
 
 
 class FusionPass(FusionLayer):
@@ -102,8 +120,8 @@ class LatentLayer(FusionPass):
     def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
         """Without any projection."""
         latents = self.latents.to(visual_MND.dtype)
-        heard, seen = latents + read(latents, audio_MND), latents + read(latents, visual_MND)
-        return read(visual_MND, heard), read(audio_MND, seen)
+        heard, seen = latents + plain_attention(latents, audio_MND), latents + plain_attention(latents, visual_MND)
+        return plain_attention(visual_MND, heard), plain_attention(audio_MND, seen)
 
 
 class ClassToken(Fusion):
@@ -124,8 +142,3 @@ def across(prompts: Tensor | None, visual_MND: Tensor, audio_MND: Tensor) -> tup
     if prompts is None:
         return audio_MND, visual_MND
     return beside(prompts, audio_MND), beside(prompts, visual_MND)
-
-
-def read(queries: Tensor, x_MND: Tensor) -> Tensor:
-    """softmax(q x^T) x for queries (R, D) or (M, N, D)."""
-    return torch.softmax(queries @ x_MND.mT, dim=-1) @ x_MND

@@ -22,17 +22,19 @@ class Base(Prompt):
     """A class token of its own for sound, and the trainable final norm.
 
     The class token is the frozen one plus a trained increment that starts at zero, so it starts as CLIP's. Its position
-    vector stays frozen.
+    vector stays frozen. A backbone without class tokens trains its final norm alone (``class_token=auto``).
     """
 
     def __init__(self, config: BaseSettings, stream: StreamLayout) -> None:
         super().__init__(config, stream)
         self.config = config
-        width, here = stream.stages[0].width, config.class_token == stream.name
+        width, has_one = stream.stages[0].width, stream.stages[0].prefix > 0
+        wanted = config.class_token == "audio" or (config.class_token == "auto" and has_one)
+        here = wanted and stream.name == "audio"
         self.class_token = nn.Parameter(torch.zeros(width)) if here else None
         if not stream.paired:
             # The reference has the segment embeddings of both streams, and the class token, whichever stream runs.
-            elsewhere = 0 if here or config.class_token == "none" else width
+            elsewhere = width if wanted and not here else 0
             self.unused_in_reference = stream.segments * width + elsewhere
 
     def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
@@ -88,7 +90,8 @@ class TemporalPrompts(PromptLayer):
 class TemporalLayer(TemporalPrompts):
     """x <- x + g A([K_m ; x], [V_m ; x]), the frozen attention A running over the segments of each token position.
 
-    Class tokens take part as any position does.
+    Class tokens take part as any position does. Segments have no place on the grid: a backbone whose attention has
+    position biases attends without them here.
     """
 
     def before_attention(self, x_MND: Tensor, at: BlockView) -> Edit:

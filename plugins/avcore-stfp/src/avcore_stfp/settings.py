@@ -21,8 +21,12 @@ __all__ = [
 class BaseSettings:
     """What trains besides prompts and head."""
 
-    class_token: Literal["audio", "none"] = field(
-        default="audio", metadata={"help": "sound has a trained class token of its own, or the frozen one"}
+    class_token: Literal["auto", "audio", "none"] = field(
+        default="auto",
+        metadata={
+            "help": "auto: sound has a trained class token of its own where its backbone has class tokens; audio: the "
+            "same, and other backbones are refused; none: sound keeps the frozen one"
+        },
     )
     final_norm: bool = field(
         default=True, metadata={"help": "train the final norm; streams that share a trunk share it"}
@@ -92,7 +96,10 @@ class SpatialSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class JointSettings:
-    """Multimodal fusion prompts: in each pair of blocks the frozen attention runs once more, over both streams."""
+    """Multimodal fusion prompts: in each pair of blocks the frozen attention runs once more, over both streams.
+
+    Blocks that attend in windows are left out, but for ``form=latents``.
+    """
 
     form: Literal["joint", "merged", "tokens", "latents"] = field(
         default="joint",
@@ -121,8 +128,8 @@ class JointSettings:
 
 
 def base_needs(settings: BaseSettings) -> frozenset[Need]:
-    """A class token of its own stands for the frozen one."""
-    return frozenset({Need.CLASS_TOKEN} if settings.class_token != "none" else ())
+    """A class token of its own stands for the frozen one, which ``auto`` does not insist on."""
+    return frozenset({Need.CLASS_TOKEN} if settings.class_token == "audio" else ())
 
 
 def class_token_needs(settings: NoConfig) -> frozenset[Need]:

@@ -40,7 +40,7 @@ HTSAT_PRESETS: Mapping[str, Mapping[str, Any]] = {
         **{"mel_bins": 64, "side": 256, "seconds": 10.0},
     },
     "test_htsat": {
-        **{"width": 12, "depths": (1, 1, 2, 1), "heads": (1, 2, 2, 4), "window": 4},
+        **{"width": 16, "depths": (1, 1, 2, 1), "heads": (1, 2, 2, 4), "window": 4},
         **{"mel_bins": 32, "side": 64, "seconds": 1.0},
     },
 }
