@@ -1,4 +1,4 @@
-"""What no tool checks: the core names nothing of a plugin, no file knows a machine, files load safely and stay small.
+"""What no tool checks: the core names nothing of a plugin, no file knows a machine, files stay small.
 
 The layers themselves are a contract of import-linter (``make lint``).
 """
@@ -96,36 +96,6 @@ def test_no_file_knows_the_paths_of_a_machine() -> None:
         text = path.read_bytes().decode(errors="ignore")
         found += [f"{identify(path)}: {hit.group()}" for hit in MACHINE_PATH.finditer(text)]
     assert found == []
-
-
-def unsafe_calls(source: str) -> list[str]:
-    """Calls that may execute what a file says."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call):
-            continue
-        name = ast.unparse(node.func)
-        settings = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        if (
-            (name == "torch.load" and settings.get("weights_only") != "True")
-            or name.partition(".")[0] in ("pickle", "dill", "joblib")
-            or settings.get("allow_pickle") == "True"
-            or (name == "yaml.load" and "Safe" not in settings.get("Loader", ""))
-        ):
-            found.append(f"line {node.lineno}: {name}")
-    return found
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=identify)
-def test_no_artefact_is_loaded_by_executing_it(path: Path) -> None:
-    assert unsafe_calls(path.read_text()) == []
-
-
-def test_unsafe_calls_are_seen() -> None:
-    assert unsafe_calls("torch.load(path)") == ["line 1: torch.load"]
-    assert unsafe_calls("torch.load(path, weights_only=False)") != []
-    assert unsafe_calls("torch.load(path, weights_only=True)") == []
-    assert unsafe_calls("numpy.load(path, allow_pickle=True)") != []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=identify)

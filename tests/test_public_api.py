@@ -1,6 +1,8 @@
 """The names that stay stable, and what importing them costs."""
 
+import inspect
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import avcore
+from avcore import hookspecs
+from avcore.cli import COMMANDS
 
 NAMES = [
     "AVCoreError", "AVModel", "AudioGeometry", "BackboneSpec", "Batch", "BlockLayout", "Clip", "ClipSettings",
@@ -67,3 +71,32 @@ assert run is avcore.run
 """
     assert python(script) == ""
     assert not (Path(avcore.__file__).parent / "run.py").exists()
+
+
+STABLE = (Path(__file__).parents[1] / "docs" / "stability.md").read_text()
+
+
+def promised(section: str) -> list[str]:
+    """What ``docs/stability.md`` lists between ``<!-- section -->`` and ``<!-- end -->``."""
+    return re.findall(r"`([^`]+)`", STABLE.split(f"<!-- {section} -->")[1].split("<!-- end -->")[0])
+
+
+def test_the_page_of_what_stays_stable_lists_the_public_names():
+    assert promised("names") == avcore.__all__
+
+
+def test_the_page_of_what_stays_stable_lists_the_hooks_with_their_arguments():
+    hooks = [value for value in vars(hookspecs).values() if hasattr(value, "avcore_spec")]
+    assert promised("hooks") == [f"{one.__name__}({', '.join(inspect.signature(one).parameters)})" for one in hooks]
+
+
+def test_the_page_of_what_stays_stable_lists_the_commands():
+    assert promised("commands") == list(COMMANDS)
+
+
+def test_the_page_of_what_stays_stable_lists_the_environment_variables():
+    core = Path(avcore.__file__).parent
+    # Those of the kit for tests point to reference data.
+    sources = [path for path in core.rglob("*.py") if core / "testing" not in path.parents]
+    used = {name for path in sources for name in re.findall(r'"(AVCORE_[A-Z_]+)"', path.read_text())}
+    assert used == set(promised("variables"))

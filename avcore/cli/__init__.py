@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("avcore.cli.run:run", "Train, evaluate and show the result."),
     "eval": ("avcore.cli.eval:evaluate", "Evaluate a finished run again."),
     "predict": ("avcore.cli.predict:predict", "Apply a finished run to a video."),
+    "runs": ("avcore.cli.runs:runs", "List runs and show what one reached."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
     "config": ("avcore.cli.config:config", "Show every setting and where it comes from."),
@@ -78,6 +79,7 @@ Examples:
   avcore run --plugin copl --task avs                   train on the built-in demo
   avcore run --plugin copl --task avs --data FOLDER     ... on your copy of the data set
   avcore predict runs/NAME video.mp4                    watch what it learnt
+  avcore runs list                                      what was trained so far
   avcore plugins list                                   what is installed
 'avcore COMMAND --help' explains a command.""",
 )

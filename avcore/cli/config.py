@@ -7,7 +7,9 @@ import click
 
 from avcore.cli.options import config_options, resolve_from_options
 from avcore.cli.usage import UsageGroup
+from avcore.config import core_schema, run_schema
 from avcore.config.leaves import flatten
+from avcore.registry import load_registry
 
 __all__ = ["config"]
 
@@ -45,3 +47,23 @@ def show(as_yaml: bool, as_json: bool, **given: Any) -> None:
     value_width = min(40, max(map(len, texts.values())))
     for key, text in texts.items():
         click.echo(f"{key:<{key_width}}  {text:<{value_width}}  {resolved.origins[key]}")
+
+
+@config.command()
+@config_options
+def schema(**given: Any) -> None:
+    """Print a JSON Schema of the settings, for editors and programs.
+
+    Without options, that of what every run has; with those of 'avcore run', also of its parts, backbones, head, task
+    and data set. Ranges are checked when a run is configured, not by the schema.
+
+    \b
+    Examples:
+      avcore config schema > avcore.schema.json
+      avcore config schema --plugin copl --task avs
+    """  # noqa: D301 - click's mark for unwrapped lines
+    asked = any(value is not None and value != () for value in given.values())
+    found = (
+        run_schema(resolve_from_options(need_data=False, **given).config, load_registry()) if asked else core_schema()
+    )
+    click.echo(json.dumps(found, indent=2))

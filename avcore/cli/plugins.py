@@ -40,10 +40,16 @@ def _offers(plugin: LoadedPlugin) -> dict[str, list[str]]:
 @plugins.command("list")
 @_json_option
 def list_(as_json: bool) -> None:
-    """List the installed plugins with version, state and what they offer."""
+    """List the installed plugins with version, state and what they offer.
+
+    \b
+    Examples:
+      avcore plugins list
+      AVCORE_PLUGINS=avcore-timm,avcore-copl avcore plugins list       import these alone
+    """  # noqa: D301 - click's mark for unwrapped lines
     loaded = load_registry().plugins
     if as_json:
-        keys = ("distribution", "version", "state", "error")
+        keys = ("distribution", "version", "state", "error", "heavy")
         rows = [{**{key: getattr(one, key) for key in keys}, "offers": _offers(one)} for one in loaded]
         click.echo(json.dumps(rows, indent=2))
         return
@@ -57,7 +63,10 @@ def list_(as_json: bool) -> None:
 
 
 def _summary(plugin: LoadedPlugin) -> str:
-    return plugin.error or "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _offers(plugin).items())
+    if plugin.error:
+        return plugin.error
+    offers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in _offers(plugin).items())
+    return f"{offers} (slow: imports {', '.join(plugin.heavy)})" if plugin.heavy else offers
 
 
 @plugins.command()
@@ -98,7 +107,7 @@ def _distribution_cards(registry: Registry, name: str) -> Iterator[dict[str, Any
 
 
 def _record(plugin: LoadedPlugin) -> dict[str, Any]:
-    keys = ("version", "state", "error", "entry_point", "module", "import_ms", "heavy")
+    keys = ("version", "state", "error", "entry_point", "module", "origin", "import_ms", "heavy")
     record = {key: plain(getattr(plugin, key)) for key in keys}
     return {**record, "import_ms": round(plugin.import_ms, 1)}
 
@@ -227,7 +236,12 @@ def doctor(as_json: bool) -> None:
     """Check every installed plugin: version, origin, import time, and the traceback of one that is broken.
 
     Leaves with exit code 1 if a plugin is broken.
-    """
+
+    \b
+    Examples:
+      avcore plugins doctor
+      avcore --block DIST plugins doctor       without importing that one
+    """  # noqa: D301 - click's mark for unwrapped lines
     policy = PluginPolicy.from_environment()
     loaded = load_plugins(PluginPolicy(allow=policy.allow, block=policy.block, strict=False))
     if as_json:
@@ -244,7 +258,8 @@ def doctor(as_json: bool) -> None:
 
 def _print_health(plugin: LoadedPlugin) -> None:
     click.echo(f"{plugin.distribution} {plugin.version}: {plugin.state}")
-    click.echo(f"  {plugin.entry_point} = {plugin.module}, imported in {plugin.import_ms:.0f} ms")
+    timed = "not imported" if plugin.state == "blocked" else f"imported in {plugin.import_ms:.0f} ms"
+    click.echo(f"  {plugin.entry_point} = {plugin.module}, from {plugin.origin}, {timed}")
     if plugin.heavy:
         click.echo(f"  its light module imports {', '.join(plugin.heavy)}: that makes every command slow to start")
     if plugin.error:

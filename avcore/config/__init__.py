@@ -5,6 +5,7 @@ from avcore.config.leaves import plain
 from avcore.config.recipes import Recipe, load_recipe, recipes_of
 from avcore.config.records import Chosen, DataConfig, OptimConfig, RunConfig, StreamConfig, TrainConfig
 from avcore.config.resolve import Resolved, resolve_config
+from avcore.config.schema import core_schema, run_schema
 from avcore.config.settings import require
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "Setting",
     "StreamConfig",
     "TrainConfig",
+    "core_schema",
     "describe",
     "load_recipe",
     "plain",
     "recipes_of",
     "require",
     "resolve_config",
+    "run_schema",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avcore.config.leaves import Layer, Leaf, Leaves
-from avcore.config.settings import coerce
+from avcore.config.settings import blamed, coerce
 from avcore.errors import AVCoreError
 from avcore.specs import DatasetSpec
 
@@ -41,7 +41,8 @@ def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: 
     root = _given_root(given, need_data)
     spec: DatasetSpec | None
     if name is not None:
-        spec = _serving(registry, task, name)
+        with blamed("data.dataset", given["data.dataset"]):
+            spec = _serving(registry, task, name)
     elif root is not None:
         spec = _only(registry, task, [one for one in registry.datasets_for(task) if not one.demo])
     else:

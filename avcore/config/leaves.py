@@ -83,7 +83,8 @@ def section(leaves: Leaves, name: str) -> Leaves:
     whole = leaves.get(name)
     if whole is not None and whole.value not in (None, {}):
         raise AVCoreError(
-            f"'{name}' is a section ({whole.layer.name} gives it {whole.value!r}); set a key in it: {name}.KEY."
+            f"'{name}' is a section ({whole.layer.name} gives it {whole.value!r}); set a key in it, {name}.KEY: "
+            "'avcore config show' lists them."
         )
     return {key[len(name) + 1 :]: leaf for key, leaf in leaves.items() if key.startswith(f"{name}.")}
 

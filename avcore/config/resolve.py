@@ -17,7 +17,7 @@ from avcore.config.leaves import Layer, Leaf, Leaves, flatten, overlay
 from avcore.config.recipes import Recipe, load_recipe, parse_yaml
 from avcore.config.records import RunConfig
 from avcore.config.sections import Sections, to_tree
-from avcore.config.settings import coerce
+from avcore.config.settings import blamed, coerce
 from avcore.errors import AVCoreError
 from avcore.specs import resolve
 
@@ -262,7 +262,9 @@ def _released(leaves: Leaves, name: str) -> Leaves:
 def _task(registry: "Registry", user: Leaves) -> str:
     if "task" not in user:
         raise AVCoreError(f"No task: give --task NAME. Available: {', '.join(registry.tasks.names()) or 'none'}.")
-    return registry.tasks.key(coerce(str, user["task"], "task"))
+    name = coerce(str, user["task"], "task")
+    with blamed("task", user["task"]):
+        return registry.tasks.key(name)
 
 
 def _method(registry: "Registry", user: Leaves) -> str | None:
@@ -274,7 +276,10 @@ def _method(registry: "Registry", user: Leaves) -> str | None:
             f"Methods: {', '.join(registry.methods.names()) or 'none installed'}."
         )
     name = coerce(str | None, user["method"], "method")
-    return None if name in (None, "none") else registry.methods.key(name)
+    if name in (None, "none"):
+        return None
+    with blamed("method", user["method"]):
+        return registry.methods.key(name)
 
 
 def _recipe(registry: "Registry", user: Leaves, method: str | None, task: str) -> Recipe | None:

@@ -17,8 +17,8 @@ from avcore.config.records import (
     Streams,
     TrainConfig,
 )
-from avcore.config.settings import build, coerce, unknown_key
-from avcore.errors import AVCoreError
+from avcore.config.settings import blamed, build, coerce, unknown_section
+from avcore.errors import AVCoreError, did_you_mean
 from avcore.specs import PromptSpec, Spec
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ class Sections:
         self.leaves = leaves
         self.task = task
         for key, leaf in leaves.items():
-            first = key.partition(".")[0]
-            if first not in _TOP:
-                raise unknown_key(first, leaf, _TOP, _CORE_KEYS)
+            if key.partition(".")[0] not in _TOP:
+                raise unknown_section(key, leaf, _TOP, _CORE_KEYS)
 
     def run_config(self) -> RunConfig:
         """The typed configuration; raises AVCoreError naming key and layer of whatever does not fit."""
@@ -88,20 +87,20 @@ class Sections:
         leaf = self.leaves.get(kind)
         if leaf is None or leaf.value is None:
             return ()
-        try:
-            return self.registry.parts_of(coerce(str | tuple[str, ...], leaf, kind), kind)
-        except AVCoreError as error:
-            error.args = (f"{str(error).rstrip('.')} ({leaf.layer.name}).",)
-            raise
+        names = coerce(str | tuple[str, ...], leaf, kind)
+        with blamed(kind, leaf):
+            return self.registry.parts_of(names, kind)
 
     def _stream(self, stream: str, trunk: str | None) -> StreamConfig:
         """A stream; ``trunk`` is the backbone whose settings apply where the stream has none of its own."""
         leaves = section(self.leaves, stream)
-        name = coerce(str | None, leaves.pop("backbone", Leaf(None, Layer("default"))), f"{stream}.backbone")
+        leaf = leaves.pop("backbone", Leaf(None, Layer("default")))
+        name = coerce(str | None, leaf, f"{stream}.backbone")
         family = name or trunk
         if family is None:
             return StreamConfig()
-        spec, _ = self.registry.backbones.find(family)
+        with blamed(f"{stream}.backbone", leaf):
+            spec, _ = self.registry.backbones.find(family)
         settings = self._settings(spec, self.registry.backbones, leaves, stream, beside=("backbone",))
         weights = getattr(settings, "weights", None)
         if isinstance(weights, str) and Path(weights).expanduser().is_file():
@@ -110,7 +109,10 @@ class Sections:
 
     def _head(self) -> Chosen:
         leaves = section(self.leaves, "head")
-        name = self.registry.heads.key(coerce(str, leaves.pop("name"), "head.name"))
+        leaf = leaves.pop("name")
+        chosen = coerce(str, leaf, "head.name")
+        with blamed("head.name", leaf):
+            name = self.registry.heads.key(chosen)
         return Chosen(
             name=name,
             settings=self._settings(self.registry.heads[name], self.registry.heads, leaves, "head", beside=("name",)),
@@ -143,8 +145,10 @@ class Sections:
             elif key in listed and leaf.value in (None, {}):
                 continue
             elif leaf.layer.user or not self._belongs_to_a_part(key):
+                known = [f"{name}.{field}" for name in listed for field in _field_names(self.registry.part(name))]
+                near = did_you_mean(key, known).replace("'", "'parts.", 1)
                 raise AVCoreError(
-                    f"'parts.{key}' ({leaf.layer.name}) belongs to no part of this run. "
+                    f"'parts.{key}' ({leaf.layer.name}) belongs to no part of this run.{near} "
                     f"Its parts: {', '.join(listed) or 'none'}."
                 )
         parts: dict[str, Any] = {}

@@ -6,19 +6,20 @@ is allowed when one does not fit.
 
 import contextlib
 import dataclasses
+import difflib
 import enum
 import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from avcore.config.leaves import Layer, Leaf, Leaves, flatten, nest
 from avcore.errors import AVCoreError, did_you_mean
 
-__all__ = ["build", "coerce", "expected", "field_types", "require", "unknown_key"]
+__all__ = ["blamed", "build", "coerce", "expected", "field_types", "require", "unknown_key", "unknown_section"]
 
 T = TypeVar("T")
 
@@ -173,14 +174,35 @@ def unknown_key(key: str, leaf: Leaf, allowed: Iterable[str], candidates: Iterab
     """The error for ``key``; ``allowed`` are the names beside it, ``candidates`` full keys elsewhere to suggest."""
     parent, _, last = key.rpartition(".")
     allowed = list(allowed)
-    elsewhere = [candidate for candidate in candidates if candidate.rpartition(".")[2] == last]
+    elsewhere = {candidate.rpartition(".")[2]: candidate for candidate in reversed([*candidates])}
     near = did_you_mean(last, allowed)
     if near and parent:
         near = near.replace("'", f"'{parent}.", 1)
-    elif not near and elsewhere:
-        near = f" Did you mean '{elsewhere[0]}'?"
+    elif not near:
+        found = difflib.get_close_matches(last, elsewhere, n=1)
+        near = f" Did you mean '{elsewhere[found[0]]}'?" if found else ""
     where = f"Keys of '{parent}'" if parent else "Keys"
     return AVCoreError(f"Unknown key '{key}' ({leaf.layer.name}).{near} {where}: {', '.join(allowed) or 'none'}.")
+
+
+def unknown_section(key: str, leaf: Leaf, sections: Sequence[str], known: Sequence[str]) -> AVCoreError:
+    """The error for a ``key`` that begins with no section; ``known`` are full keys, so that it is suggested whole."""
+    first, dot, rest = key.partition(".")
+    whole = [*known, *(f"{name}.{rest}" for name in sections)]
+    near = did_you_mean(key, whole) if dot else ""
+    if not near:
+        return unknown_key(first, leaf, sections, known)
+    return AVCoreError(f"Unknown key '{key}' ({leaf.layer.name}).{near} Keys: {', '.join(sections)}.")
+
+
+@contextlib.contextmanager
+def blamed(key: str, leaf: Leaf) -> Iterator[None]:
+    """Add the key and the layer of a name to the error of looking it up."""
+    try:
+        yield
+    except AVCoreError as error:
+        error.args = (f"{str(error).rstrip('.')} ({key}, {leaf.layer.name}).",)
+        raise
 
 
 def build(cls: type[T], leaves: Leaves, at: str, *, beside: Sequence[str] = ()) -> T:

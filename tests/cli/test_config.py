@@ -88,6 +88,20 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
     assert message in result.stderr
 
 
+def test_schema(monkeypatch: pytest.MonkeyPatch, fake_registry: Registry) -> None:
+    monkeypatch.setattr("avcore.cli.config.load_registry", lambda: fake_registry)
+    core = json.loads(CliRunner().invoke(main, ["config", "schema"]).stdout)
+    assert core["properties"]["optim"]["properties"]["lr"]["type"] == "number"
+    assert core["properties"]["parts"] == {"type": "object"}
+    result = CliRunner().invoke(main, ["config", "schema", "--plugin", "m", "--task", "seg"])
+    rows = json.loads(result.stdout)["properties"]["parts"]["properties"]["m"]["properties"]["rows"]
+    assert rows["properties"]["length"] == {"type": "integer", "description": "rows per block", "default": 10}
+    refused = CliRunner().invoke(main, ["config", "schema", "--plugin", "mm", "--task", "seg"])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    described = CliRunner().invoke(main, ["config", "schema", "--help"])
+    assert "avcore config schema --plugin copl --task avs" in described.stdout
+
+
 def test_help_shows_the_options_and_an_example() -> None:
     text = show("--help").stdout
     for option in ("--plugin", "--method", "--recipe", "--prompts", "--fusion", "--set KEY=VALUE", "--protocol"):

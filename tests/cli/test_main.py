@@ -26,6 +26,8 @@ def invoke(*arguments: str) -> Result:
         (["plugins", "list"], HEAVY),
         (["plugins", "doctor"], HEAVY),
         (["config", "show", "--help"], HEAVY),
+        (["config", "schema"], HEAVY),
+        (["runs", "list", "."], HEAVY),
     ],
 )
 def test_quick_commands_import_nothing_heavy(arguments: list[str], absent: tuple[str, ...]) -> None:
@@ -87,7 +89,7 @@ def test_wrong_usage_is_one_line(arguments: str, line: str) -> None:
     assert result.stderr == f"avcore: error: {line} shows how.\n"
 
 
-@pytest.mark.parametrize("group", ["", "config", "data", "plugins"])
+@pytest.mark.parametrize("group", ["", "config", "data", "plugins", "runs"])
 def test_a_group_alone_shows_its_help(group: str) -> None:
     result = invoke(*group.split())
     assert f"Usage: avcore {group}".rstrip() in result.output

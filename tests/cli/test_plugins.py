@@ -54,6 +54,7 @@ def test_list_as_json() -> None:
         "version": "1.2",
         "state": "ok",
         "error": "",
+        "heavy": [],
         "offers": {"prompts": ["good.rows"]},
     }
     assert bad["state"] == "broken"

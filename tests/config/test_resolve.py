@@ -100,7 +100,7 @@ def test_prompts_and_fusion_replace_those_of_the_method(fake_registry: Registry)
     config = resolved(fake_registry, fusion="none", sets=["prompts=[m.deep]"]).config
     assert (config.prompts, config.fusion) == (("m.deep",), ())
     assert set(config.parts) == {"m.deep"}
-    with pytest.raises(AVCoreError, match=r"Method 'solo' has no prompts.*\(option prompts\)"):
+    with pytest.raises(AVCoreError, match=r"Method 'solo' has no prompts.*\(prompts, option prompts\)"):
         resolved(fake_registry, prompts="solo")
 
 
@@ -235,3 +235,25 @@ def test_a_recipe_may_not_choose_what_chooses_it(fake_registry: Registry, monkey
 def test_no_backbone_is_an_error(fake_registry: Registry, files: Path) -> None:
     with pytest.raises(AVCoreError, match=r"No backbone: give --visual NAME. Available: swin_a, toy_large, toy_tiny"):
         resolved(fake_registry, method="solo", data=files)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("optm.lr=1", r"Unknown key 'optm.lr' \(--set optm.lr=1\). Did you mean 'optim.lr'\? Keys: task, method"),
+        ("partz.m.rows.length=1", r"Unknown key 'partz.m.rows.length' .*Did you mean 'parts.m.rows.length'\?"),
+        ("parts.m.row.length=1", r"'parts.m.row.length' \(--set .*Did you mean 'parts.m.rows.length'\? Its parts: m.r"),
+        ("epoch=1", r"Unknown key 'epoch' \(--set epoch=1\). Did you mean 'train.epochs'\?"),
+        ("zzz.y=1", r"Unknown key 'zzz' \(--set zzz.y=1\). Keys: task"),
+        ("head.name=seg.msk", r"head 'seg.msk'. Did you mean 'seg.mask'\?.*\(head.name, --set head.name=seg.msk\)"),
+        ("visual.backbone=xx", r"Unknown backbone 'xx'.*\(visual.backbone, --set visual.backbone=xx\)"),
+        ("data.dataset=seg-fils", r"Did you mean 'seg-files'\?.*\(data.dataset, --set data.dataset=seg-fils\)"),
+        ("method=n", r"Unknown method 'n'.*\(method, --set method=n\)"),
+        ("task=sag", r"Unknown task 'sag'. Did you mean 'seg'\?.*\(task, --set task=sag\)"),
+        ("optim=1", r"'optim' is a section \(--set optim=1 gives it 1\); set a key in it, optim.KEY: 'avcore config"),
+        ("train.epochs=-1", r"train.epochs must be 0 or more, not -1 \(--set train.epochs=-1\)"),
+    ],
+)
+def test_a_mistake_names_key_layer_and_what_would_be_right(fake_registry: Registry, written: str, message: str) -> None:
+    with pytest.raises(AVCoreError, match=message):
+        resolved(fake_registry, sets=[written])

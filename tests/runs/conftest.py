@@ -37,7 +37,10 @@ def world(toy_module: ModuleType, toy_cache: Path) -> Iterator[ModuleType]:
     """The only installed plugin is the toy world's; what it renders and decodes is kept for the session."""
     registry = Registry.from_modules({"toy-world": toy_module.Plugin()})
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.options"):
+        for module in (
+            *("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter"),
+            *("avcore.assemble", "avcore.cli.options"),
+        ):
             importlib.import_module(module)
             patch.setattr(f"{module}.load_registry", lambda: registry)
         patch.setenv("AVCORE_CACHE", str(toy_cache))

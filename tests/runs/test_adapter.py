@@ -1,6 +1,8 @@
 """Adapters of real models (`avcore.runs.adapter`)."""
 
 import json
+import re
+import sys
 import warnings
 
 import pytest
@@ -56,11 +58,19 @@ def test_an_adapter_holds_no_frozen_weights_and_no_code(saved):
 def test_an_adapter_says_what_it_belongs_to(saved):
     model, path = saved
     description = json.loads((path / "adapter.json").read_text())
+    config = description["config"]
     assert description["frozen_digest"] == model.backbone_digest
-    assert (description["task"], description["method"], description["visual"]) == ("listen", "rowing", "toy")
-    assert description["parts"] == {"rows": {"length": 2}}
-    assert description["head"] == {"name": "class"}
+    assert (config["task"], config["method"], config["visual"]) == ("listen", "rowing", {"backbone": "toy", "seed": 7})
+    assert config["parts"] == {"rows": {"streams": "both", "length": 2}}
+    assert config["head"] == {"name": "class"}
+    assert description["plugins"]["rows"] == {"distribution": "toy-world", "version": "0"}
+    assert description["plugins"]["class"] == {"distribution": "toy-world", "version": "0"}
     assert description["versions"]["torch"] == torch.__version__
+
+
+def test_an_adapter_knows_no_path_of_the_machine_that_made_it(make, tmp_path):
+    avcore.save_adapter(make(set=[f"data.cache={tmp_path}/cache"]), tmp_path / "adapter")
+    assert str(tmp_path) not in (tmp_path / "adapter" / "adapter.json").read_text()
 
 
 def test_other_frozen_weights_are_refused(make, saved):
@@ -85,21 +95,48 @@ def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(make, saved, c
     assert all(torch.equal(value, before[name]) for name, value in model.trainable_state().items())
 
 
-def test_other_versions_are_a_warning(make, saved):
-    file = saved[1] / "adapter.json"
-    description = json.loads(file.read_text())
-    description["versions"]["torch"] = "1.0"
-    file.write_text(json.dumps(description))
-    with pytest.warns(UserWarning, match=r"torch 1\.0 \(here "):
+def describe_otherwise(path, change):
+    description = json.loads((path / "adapter.json").read_text())
+    change(description)
+    (path / "adapter.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda it: it["versions"].update(torch="1.0"), r"torch 1\.0 \(here "),
+        (lambda it: it["plugins"]["rows"].update(version="0.9"), None),
+        (lambda it: it["plugins"]["rows"].update(distribution="twin"), r"'rows' of twin 0 \(here of toy-world 0\)"),
+        (lambda it: it["config"]["visual"].update(backbone="other"), r"visual\.backbone=other \(here toy\)"),
+        (lambda it: it["config"]["parts"]["rows"].update(std=0.5), r"parts\.rows\.std=0\.5 \(here None\)"),
+        (lambda it: it["config"].update(streams="visual"), r"streams=visual \(here both\)"),
+        (lambda it: it["config"]["optim"].update(lr=7.0), None),
+    ],
+)
+def test_whatever_else_differs_is_a_warning(make, saved, change, message):
+    describe_otherwise(saved[1], change)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        avcore.load_adapter(make(), saved[1])
+    assert [bool(re.search(message or "", str(one.message))) for one in caught] == ([] if message is None else [True])
+
+
+@pytest.mark.parametrize("name", ["rows", "class"])
+def test_another_major_version_of_a_plugin_is_refused(make, saved, name):
+    describe_otherwise(saved[1], lambda it: it["plugins"][name].update(version="3.1"))
+    with pytest.raises(AVCoreError, match=rf"saved with toy-world 3\.1, which offers '{name}'; here is toy-world 0\."):
         avcore.load_adapter(make(), saved[1])
 
 
-def test_what_is_no_adapter_is_named(make, tmp_path):
+def test_what_is_no_adapter_is_named(make, saved, tmp_path):
     with pytest.raises(AVCoreError, match=r"adapter\.json"):
         avcore.load_adapter(make(), tmp_path)
     (tmp_path / "adapter.json").write_text('{"format": 99}')
     with pytest.raises(AVCoreError, match="format 1"):
         avcore.load_adapter(make(), tmp_path)
+    describe_otherwise(saved[1], lambda it: it.pop("plugins"))
+    with pytest.raises(AVCoreError, match=r"adapter\.json is damaged: 'plugins' is missing or no dict"):
+        avcore.load_adapter(make(), saved[1])
 
 
 def test_a_folder_of_other_things_is_not_overwritten(saved, tmp_path):
@@ -108,3 +145,19 @@ def test_a_folder_of_other_things_is_not_overwritten(saved, tmp_path):
     with pytest.raises(AVCoreError, match="something else"):
         avcore.save_adapter(saved[0], tmp_path / "mine")
     avcore.save_adapter(saved[0], saved[1])
+
+
+def test_loading_imports_nothing_that_an_adapter_names(make, saved, tmp_path, monkeypatch):
+    (tmp_path / "avcore_evil_module.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def name_it(description):
+        description["plugins"]["evil.rows"] = {"distribution": "avcore-evil-module", "version": "1"}
+        description["config"]["parts"]["evil.rows"] = {"build": "avcore_evil_module:Rows"}
+        description["config"]["_target_"] = "avcore_evil_module.Rows"
+
+    describe_otherwise(saved[1], name_it)
+    with pytest.warns(UserWarning, match=r"parts\.evil\.rows\.build=avcore_evil_module:Rows \(here None\)"):
+        avcore.load_adapter(make(), saved[1])
+    assert "avcore_evil_module" not in sys.modules
+    assert not (tmp_path / "proof").exists()

@@ -174,7 +174,7 @@ def train(args: argparse.Namespace, model: Student, data: tuple[Tensor, ...], te
     optimiser = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
     rng, first, checkpoint = np.random.default_rng(args.seed), 0, args.out / "pretrain.pt"
     if checkpoint.exists():
-        saved = torch.load(checkpoint)
+        saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         first, rng.bit_generator.state = saved["step"], json.loads(saved["rng"])

@@ -1,0 +1,167 @@
+"""``avcore runs``: what lies in a folder of runs. Imports no torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from avcore.cli.usage import UsageGroup
+from avcore.engine.files import json_text
+from avcore.engine.listing import ListedRun, find_runs, read_run
+from avcore.errors import AVCoreError
+from avcore.registry import Registry, load_registry
+from avcore.report.tables import Cell, render_table
+
+__all__ = ["runs"]
+
+COLUMNS = ("run", "status", "task", "method", "data", "score", "epochs", "started (UTC)", "seconds")
+
+
+@click.group(cls=UsageGroup)
+def runs() -> None:
+    """List runs and show what one reached."""
+
+
+@runs.command("list")
+@click.argument("folder", metavar="[DIR]", default="runs")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, one for each run.")
+def list_(folder: str, as_json: bool) -> None:
+    """List the runs in DIR (default: runs), also those that are broken or were interrupted.
+
+    The score is the first metric on test, or on the split that was measured. DEMO marks scores that mean nothing.
+
+    \b
+    Examples:
+      avcore runs list
+      avcore runs list sweeps/july --json
+    """  # noqa: D301 - click's mark for unwrapped lines
+    root = Path(folder)
+    found, registry = [read_run(directory) for directory in find_runs(root)], load_registry()
+    if as_json:
+        click.echo(json_text([_record(run, root, registry) for run in found]))
+        return
+    if not found:
+        click.echo(f"No runs in {root}.")
+        return
+    click.echo(render_table(COLUMNS, [_row(run, root, registry) for run in found]))
+    for run in found:
+        if run.problem:
+            click.echo(f"{_name(run, root)} is broken: {run.problem}.")
+
+
+@runs.command()
+@click.argument("directory", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Print one object, with the results and the configuration.")
+def show(directory: str, as_json: bool) -> None:
+    """Show what one run was asked for and what it reached.
+
+    \b
+    Example:
+      avcore runs show runs/NAME
+    """  # noqa: D301 - click's mark for unwrapped lines
+    path = Path(directory)
+    if find_runs(path) != [path]:
+        raise AVCoreError(f"{path} is not the directory of a run: 'avcore runs list {path}' looks for runs in it.")
+    run, registry = read_run(path), load_registry()
+    if as_json:
+        record = _record(run, path, registry)
+        click.echo(json_text({**record, "results": run.results, "config": run.config}))
+        return
+    _print(run, registry)
+
+
+def _name(run: ListedRun, root: Path) -> str:
+    return str(run.directory.relative_to(root)) if run.directory != root else str(root)
+
+
+def _is_demo(run: ListedRun, registry: Registry) -> bool:
+    name = run.dataset
+    return name is not None and name in registry.datasets and registry.datasets[name].demo
+
+
+def _record(run: ListedRun, root: Path, registry: Registry) -> dict[str, Any]:
+    done, asked = run.epochs
+    return {
+        "name": _name(run, root),
+        "directory": str(run.directory),
+        "status": run.status,
+        "problem": run.problem,
+        "task": run.task,
+        "method": run.method,
+        "dataset": run.dataset,
+        "demo": _is_demo(run, registry),
+        "split": run.split,
+        "metric": run.metric,
+        "score": run.score,
+        "epochs_done": done,
+        "epochs": asked,
+        "started": run.started.isoformat() if run.started else None,
+        "seconds": run.seconds,
+        "seeds": list(run.seeds),
+    }
+
+
+def _row(run: ListedRun, root: Path, registry: Registry) -> list[Cell]:
+    return [
+        _name(run, root),
+        run.status,
+        run.task,
+        run.method or ("head alone" if run.config or run.results else None),
+        _data(run, registry),
+        _score(run),
+        _epochs(run),
+        f"{run.started:%Y-%m-%d %H:%M}" if run.started else None,
+        round(run.seconds) if run.seconds is not None else None,
+    ]
+
+
+def _data(run: ListedRun, registry: Registry) -> str | None:
+    return f"{run.dataset} DEMO" if _is_demo(run, registry) else run.dataset
+
+
+def _score(run: ListedRun) -> str | None:
+    if run.score is None:
+        return None
+    seeds = f" (mean of {len(run.seeds)} seeds)" if run.seeds else ""
+    return f"{run.split} {run.metric} {run.score:.2f}{seeds}"
+
+
+def _epochs(run: ListedRun) -> str | None:
+    done, asked = run.epochs
+    if done is None and asked is None:
+        return None
+    return f"{'–' if done is None else done}/{'–' if asked is None else asked}"
+
+
+def _print(run: ListedRun, registry: Registry) -> None:
+    results, (done, asked) = run.results, run.epochs
+    facts: dict[str, Any] = {
+        "status": f"{run.status} ({run.problem})" if run.problem else run.status,
+        "task": run.task,
+        "method": run.method,
+        "prompts": results.get("prompts"),
+        "fusion": results.get("fusion"),
+        "visual": results.get("visual"),
+        "audio": results.get("audio"),
+        "data": _data(run, registry),
+        "protocol": results.get("protocol"),
+        "seed": list(run.seeds) or results.get("seed"),
+        "epochs": f"{done} of {asked}" if done is not None else asked,
+        "started": f"{run.started:%Y-%m-%d %H:%M} UTC" if run.started else None,
+        "seconds": run.seconds,
+        "commit": results.get("commit"),
+    }
+    click.echo(run.directory)
+    for key, value in facts.items():
+        if value not in (None, "", []):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            click.echo(f"  {key:<9} {text}")
+    metrics = results.get("metrics")
+    rows = [
+        [split, name, value if isinstance(value, int | float) else json.dumps(value)]
+        for split, scores in (metrics.items() if isinstance(metrics, dict) else ())
+        for name, value in (scores.items() if isinstance(scores, dict) else ())
+    ]
+    if rows:
+        click.echo(render_table(["split", "metric", "value"], rows))

@@ -1,0 +1,241 @@
+"""Real little distributions, each broken in its own way, installed beside a sound one."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from avcore.cli import main
+from avcore.discovery import Lifecycle, load_plugins
+from avcore.errors import AVCoreError
+from avcore.registry import Registry, load_registry
+
+InstallPlugin = Callable[..., str]
+
+HEADER = """
+from avcore.hookspecs import hookimpl
+from avcore.specs import BackboneSpec, DatasetSpec, FusionSpec, MethodSpec, PromptSpec, TaskSpec
+"""
+ROWS = """
+@hookimpl
+def avcore_prompts():
+    return [PromptSpec(name="{name}", build="toy.x:Rows")]
+"""
+GOOD = HEADER + ROWS.format(name="good.rows")
+TASK = """
+@hookimpl
+def avcore_tasks():
+    return [TaskSpec(name="hum", build="toy.x:Hum", head="good.head")]
+"""
+
+
+def returning(hook: str, value: str) -> str:
+    return f"{HEADER}{ROWS.format(name='bad.rows')}\n@hookimpl\ndef {hook}():\n    return {value}\n"
+
+
+BROKEN = {
+    "raises on import": ("import no_such_module_anywhere", "ModuleNotFoundError: No module named"),
+    "is no Python": ("def avcore_prompts(:\n", "SyntaxError: invalid syntax"),
+    "leaves on import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "panics on import": ("class Panic(BaseException): pass\nraise Panic('rust')", "Panic: rust"),
+    "raises what cannot be printed": (
+        "class Mute(Exception):\n    def __str__(self): return 1 / 0\nraise Mute",
+        "Mute: (its message cannot be printed)",
+    ),
+    "raises in a hook": (returning("avcore_fusions", "[1 / 0]"), "ZeroDivisionError: division by zero"),
+    "raises in a later hook, after a sound one": (returning("avcore_tasks", "undefined"), "NameError: "),
+    "unknown hook": (
+        GOOD + "@hookimpl\ndef avcore_promts():\n    return []\n",
+        "the unknown hook 'avcore_promts'. Did you mean 'avcore_prompts'?",
+    ),
+    "unknown hook without the mark": (
+        GOOD + "def avcore_fusion():\n    return []\n",
+        "'avcore_fusion' is no hook. Did you mean 'avcore_fusions'?",
+    ),
+    "forgotten mark": (HEADER + "def avcore_prompts():\n    return []\n", "lacks the decorator @hookimpl"),
+    "argument that the contract lacks": (
+        GOOD + "@hookimpl\ndef avcore_run_started(run, epoch):\n    pass\n",
+        "Argument(s) {'epoch'}",
+    ),
+    "returns nothing": (returning("avcore_fusions", "None"), "returned None; it must return a list of FusionSpec"),
+    "returns one record": (returning("avcore_fusions", "FusionSpec(name='x', build='a:b')"), "must return a list"),
+    "returns text": (returning("avcore_fusions", "['x']"), "returned a str among its records"),
+    "returns another kind": (returning("avcore_fusions", "[PromptSpec(name='x', build='a:b')]"), "a PromptSpec among"),
+    "a text for a tuple": (
+        returning("avcore_datasets", "[DatasetSpec(name='x', build='a:b', tasks='hum')]"),
+        "DatasetSpec 'x': tasks is 'hum'; it must be a tuple of texts",
+    ),
+    "a list for a mapping": (
+        returning("avcore_backbones", "[BackboneSpec(name='x', build='a:b', presets=['tiny'])]"),
+        "presets is ['tiny']; it must be a mapping with texts as keys",
+    ),
+    "nothing for a text": (
+        returning("avcore_methods", "[MethodSpec(name='x', recipes=None)]"),
+        "recipes is None; it must be text",
+    ),
+    "a value for a function": (
+        returning("avcore_fusions", "[FusionSpec(name='x', build='a:b', requires=())]"),
+        "requires is (); it must be a function",
+    ),
+}
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.mark.parametrize(("source", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_is_left_out_whole_and_alone(
+    install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
+    module = install_plugin("toy-bad", source)
+    install_plugin("toy-good", GOOD)
+    listed = invoke("plugins", "list")
+    assert listed.exit_code == 0
+    assert listed.stderr.startswith("avcore: warning: plugin toy-bad 1.2 is broken: ")
+    assert listed.stderr.endswith(" (left out, see 'avcore plugins doctor')\n")
+    assert listed.stderr.count("\n") == 1
+    core, bad, good = json.loads(invoke("plugins", "list", "--json").stdout)
+    assert (core["state"], bad["state"], good["state"]) == ("ok", "broken", "ok")
+    assert message in bad["error"]
+    assert bad["offers"] == {}
+
+    registry = load_registry()
+    assert registry.prompts.names() == ["good.rows", "segment_embedding"]
+    assert module not in sys.modules
+    assert "toy-bad" not in [impl.plugin_name for impl in hooks_of(registry)]
+    with pytest.raises(AVCoreError, match=r"Unknown prompt 'bad.rows'.*broken: toy-bad"):
+        registry.prompts["bad.rows"]
+
+    doctor = invoke("plugins", "doctor")
+    assert doctor.exit_code == 1
+    assert "toy-bad 1.2: broken" in doctor.stdout
+    assert "Traceback (most recent call last)" in doctor.stdout
+    found, _ = json.loads(invoke("plugins", "doctor", "--json").stdout)
+    assert message in found["error"]
+    assert "Traceback" in found["traceback"]
+    assert found["version"] == "1.2"
+    assert Path(found["origin"]).name == "site"
+    assert found["import_ms"] > 0
+
+    monkeypatch.setenv("AVCORE_STRICT_PLUGINS", "1")
+    strict = invoke("plugins", "list")
+    assert (strict.exit_code, strict.stdout, strict.stderr.count("\n")) == (2, "", 1)
+    assert strict.stderr.startswith("avcore: error: Plugin toy-bad 1.2 is broken: ")
+
+
+def hooks_of(registry: Registry) -> list:
+    return Lifecycle(registry.plugins)._manager.hook.avcore_run_started.get_hookimpls()
+
+
+@pytest.mark.parametrize("kind", ["prompt", "task"])
+def test_a_name_of_two_distributions_breaks_neither(install_plugin: InstallPlugin, kind: str) -> None:
+    source, name = {"prompt": (ROWS.format(name="twin"), "twin"), "task": (TASK, "hum")}[kind]
+    install_plugin("toy-a", HEADER + source)
+    install_plugin("toy-b", HEADER + source)
+    install_plugin("toy-good", GOOD)
+    registry = load_registry()
+    assert [plugin.state for plugin in registry.plugins] == ["ok"] * 4
+    table = registry.prompts if kind == "prompt" else registry.tasks
+    with pytest.raises(AVCoreError, match=f"{kind} '{name}' is offered by toy-a and by toy-b: write 'toy-a:{name}'"):
+        table[name]
+    assert table.origin(f"toy-b:{name}") == "toy-b"
+    assert registry.prompts.origin("good.rows") == "toy-good"
+
+
+@pytest.mark.parametrize("requires", ["avcore>=99", "avcore<0.0.1"])
+def test_a_plugin_for_another_avcore_is_not_imported(
+    install_plugin: InstallPlugin, tmp_path: Path, requires: str
+) -> None:
+    install_plugin("toy-bad", f"open({str(tmp_path / 'proof')!r}, 'w')\n" + GOOD, requires=requires)
+    install_plugin("toy-good", GOOD)
+    bad, good = load_plugins()
+    assert (bad.state, good.state) == ("broken", "ok")
+    assert f"it requires {requires}, but avcore " in bad.error
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AVCORE_BLOCK", "Toy.Bad"), ("AVCORE_PLUGINS", "toy-good"), ("--block", "toy-bad")]
+)
+def test_the_lists_act_before_import(
+    install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str
+) -> None:
+    install_plugin("toy-bad", f"open({str(tmp_path / 'proof')!r}, 'w')\n" + GOOD)
+    install_plugin("toy-good", GOOD)
+    monkeypatch.setenv("AVCORE_BLOCK", "")
+    option = [variable, value] if variable.startswith("-") else []
+    if not option:
+        monkeypatch.setenv(variable, value)
+    assert "toy-bad" in invoke(*option, "plugins", "list").stdout
+    assert invoke(*option, "plugins", "doctor").exit_code == 0
+    assert invoke(*option, "plugins", "show", "good.rows").exit_code == 0
+    assert not (tmp_path / "proof").exists()
+    monkeypatch.setenv("AVCORE_BLOCK", "")
+    monkeypatch.delenv("AVCORE_PLUGINS", raising=False)
+    invoke("plugins", "list")
+    assert (tmp_path / "proof").exists()
+
+
+def test_a_plugin_that_prints_does_not_spoil_json(install_plugin: InstallPlugin) -> None:
+    install_plugin("toy-loud", "print('welcome')\n" + GOOD)
+    result = invoke("plugins", "list", "--json")
+    assert [row["distribution"] for row in json.loads(result.stdout)] == ["avcore", "toy-loud"]
+    assert result.stderr == "welcome\n"
+
+
+def avcore(site: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, where no test has imported anything."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "AVCORE_PLUGINS": "", **variables}
+    command = [sys.executable, "-c", "from avcore.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_light_module_that_imports_torch_is_named(install_plugin: InstallPlugin, tmp_path: Path) -> None:
+    install_plugin("toy-heavy", "import torch\n" + GOOD)
+    site = tmp_path / "site"
+    # Real enough for whoever looks at sys.modules, and quick.
+    (site / "torch.py").write_text("")
+    listed = avcore(site, "plugins", "list", AVCORE_PLUGINS="toy-heavy")
+    assert listed.returncode == 0
+    assert "imports torch when it is loaded: every command starts slowly. (see" in listed.stderr
+    assert "prompts: good.rows (slow: imports torch)" in listed.stdout
+    assert "its light module imports torch" in avcore(site, "plugins", "doctor", AVCORE_PLUGINS="toy-heavy").stdout
+    strict = avcore(site, "--strict-plugins", "plugins", "list", AVCORE_PLUGINS="toy-heavy")
+    assert (strict.returncode, strict.stdout, strict.stderr.count("\n")) == (2, "", 1)
+    assert "Plugin toy-heavy 1.2 imports torch" in strict.stderr
+
+
+@pytest.mark.parametrize("state", ["half removed", "malformed"])
+def test_a_damaged_installation_takes_no_other_with_it(
+    install_plugin: InstallPlugin, tmp_path: Path, state: str
+) -> None:
+    site = tmp_path / "site"
+    install_plugin("toy-good", GOOD)
+    module = install_plugin("toy-bad", "1 / 0")
+    info = site / "toy_bad-1.2.dist-info"
+    if state == "half removed":
+        (info / "METADATA").unlink()
+    else:
+        (info / "entry_points.txt").write_text("[avcore.plugins]\nmain\n")
+    listed = avcore(site, "plugins", "doctor", "--json")
+    rows = {row["distribution"]: row for row in json.loads(listed.stdout)}
+    bad = rows[module if state == "half removed" else "toy-bad"]
+    assert (bad["state"], rows["toy-good"]["state"]) == ("broken", "ok")
+    assert ("ZeroDivisionError" if state == "half removed" else "entry_points.txt cannot be read") in bad["error"]
+
+
+def test_a_failing_lifecycle_hook_is_a_warning_or_strictly_an_error(install_plugin: InstallPlugin) -> None:
+    install_plugin("toy-bad", GOOD + "@hookimpl\ndef avcore_run_started(run):\n    raise SystemExit('no disk')\n")
+    install_plugin("toy-good", GOOD + "@hookimpl\ndef avcore_run_started(run):\n    run.append('told')\n")
+    plugins, told = load_plugins(), []
+    with pytest.warns(RuntimeWarning, match=r"toy-bad: its hook avcore_run_started failed and is off .*no disk"):
+        Lifecycle(plugins).call("avcore_run_started", run=told)
+    assert told == ["told"]
+    with pytest.raises(AVCoreError, match="Plugin toy-bad: its hook avcore_run_started failed: SystemExit: no disk"):
+        Lifecycle(plugins, strict=True).call("avcore_run_started", run=told)
