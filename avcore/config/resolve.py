@@ -19,7 +19,7 @@ from avcore.config.records import RunConfig
 from avcore.config.sections import Sections, to_tree
 from avcore.config.settings import blamed, coerce
 from avcore.errors import AVCoreError
-from avcore.specs import resolve
+from avcore.specs import BackboneSpec, resolve
 
 if TYPE_CHECKING:
     from avcore.registry import Registry
@@ -142,7 +142,7 @@ def resolve_config(
         layers.append(_plugin_layer(f"dataset {source.leaves['data.dataset'].value}", source.spec.defaults))
         layers.append(_files_layer(source, user))
     merged: Leaves = dict(source.leaves)
-    for leaves in _without_replaced([*layers, *user_layers]):
+    for leaves in _without_other_sound(registry, _without_replaced([*layers, *user_layers])):
         merged = overlay(merged, {key: leaf for key, leaf in leaves.items() if not _keeps(merged, key, leaf)})
     merged = overlay(merged, chosen)
 
@@ -226,6 +226,34 @@ def _without_replaced(layers: Sequence[Leaves]) -> list[Leaves]:
             for leaves in layers
         ]
     return list(layers)
+
+
+def _without_other_sound(registry: "Registry", layers: Sequence[Leaves]) -> list[Leaves]:
+    """Where a later layer names a visual backbone of another family, take out how sound was fed to the earlier one.
+
+    Sound shares the visual trunk where it has none of its own, and the sizes of its pictures go with that.
+    """
+    names = [leaves["visual.backbone"].value for leaves in layers if "visual.backbone" in leaves]
+    families = {name: _family(registry, name) for name in names}
+
+    def fits(leaves: Leaves) -> bool:
+        named, own = leaves.get("visual.backbone"), leaves.get("audio.backbone")
+        if named is None or (own is not None and own.value is not None):
+            return True
+        return families.get(named.value) is families.get(names[-1])
+
+    return [
+        leaves if fits(leaves) else {key: leaf for key, leaf in leaves.items() if not key.startswith("audio.")}
+        for leaves in layers
+    ]
+
+
+def _family(registry: "Registry", name: Any) -> BackboneSpec | None:
+    """The family of a backbone; None for a name that is unknown, which is refused when the stream is made."""
+    try:
+        return registry.backbones.find(name)[0] if isinstance(name, str) else None
+    except AVCoreError:
+        return None
 
 
 def _without_demo(registry: "Registry", file: Leaves, later: Sequence[Leaves]) -> Leaves:

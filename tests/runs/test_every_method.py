@@ -19,8 +19,6 @@ from avcore.testing.golden import real_data
 TRUNK = "swinv2_tiny_window8_256"
 # Side of the pictures, px: stages on grids of 16, 8, 4 and 2, of which the first alone has several windows.
 SIZE = 64
-# Recipes size their log-mel pictures for another backbone.
-SHARED = ("audio.frames=null", "audio.mel_bins=null", "audio.shift_ms=null")
 OWN = ("audio.weights=random",)
 COMMON = (
     "visual.weights=random",
@@ -123,7 +121,7 @@ def setting(request: pytest.FixtureRequest) -> Setting:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shared_swin_trains(method: str, setting: Setting, tmp_path: Path) -> None:
     task, data, sets = setting
-    check_two_steps(tmp_path / "run", method, task, {**data, "audio": "shared"}, *SHARED, *sets)
+    check_two_steps(tmp_path / "run", method, task, {**data, "audio": "shared"}, *sets)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib.resources import files
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from avcore import AVCoreError
 from avcore.assemble import assemble
 from avcore.config import resolve_config
 from avcore.model import AVModel
-from avcore.registry import Registry
+from avcore.registry import Registry, load_registry
 from avcore.report.parameters import count_parameters
 from avcore.tasks import Batch
 from avcore.testing.toys import make_batch
@@ -246,3 +247,14 @@ def test_recipes_resolve_and_assemble(registry: Registry, name: str) -> None:
     assert resolved.config.parts["lavish"] == settings
     parts = {"align", "lavish"} if variant == "unshared" else {"lavish"}
     assert set(assemble(resolved.config, registry, meta=True).parts) == parts
+
+
+def test_how_the_recipe_feeds_sound_to_a_vit_does_not_reach_a_swin() -> None:
+    def frames(**given: str) -> Any:
+        resolved = resolve_config(load_registry(), method="lavish", task="ave", need_data=False, **given)
+        return resolved.config.audio.settings.frames
+
+    assert frames() == 102
+    assert frames(visual="vit_tiny_patch16_224") == 102
+    assert frames(visual="swinv2_tiny_window8_256") is None
+    assert frames(visual="swin_tiny_patch4_window7_224", audio="vit_tiny_patch16_224") is None

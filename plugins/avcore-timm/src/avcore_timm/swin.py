@@ -220,7 +220,7 @@ def _sound_geometry(trunk: Swin, settings: SwinSettings) -> FilterBankGeometry:
     if (geometry.frames, geometry.mel_bins) != (rows, columns):
         raise AVCoreError(
             f"A log-mel picture of {geometry.frames} x {geometry.mel_bins} does not fit '{trunk.name}', which takes "
-            f"{rows} x {columns}: leave audio.frames and audio.mel_bins out, or choose another size."
+            f"{rows} x {columns}: --set audio.frames=null --set audio.mel_bins=null takes its own size."
         )
     return geometry
 
