@@ -1,8 +1,11 @@
 """``avcore data``: look at a data set on disk."""
 
+import contextlib
 import json
+import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,9 +14,12 @@ from avcore.config import resolve_config
 from avcore.registry import load_registry
 
 if TYPE_CHECKING:
+    from avcore.config import RunConfig
     from avcore.tasks import Clip, Dataset
 
 __all__ = ["data"]
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
 @click.group(cls=UsageGroup)
@@ -21,23 +27,27 @@ def data() -> None:
     """Look at a data set on disk."""
 
 
-@data.command()
-@click.argument("task")
-@click.option(
-    "--data", "root", metavar="PATH", help="Folder of the data set.  [default: $AVCORE_DATA/NAME, else the demo]"
+_OPTIONS = (
+    click.argument("task"),
+    click.option(
+        "--data", "root", metavar="PATH", help="Folder of the data set.  [default: $AVCORE_DATA/NAME, else the demo]"
+    ),
+    click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting, such as data.dataset=NAME (repeatable)."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 )
-@click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting, such as data.dataset=NAME (repeatable)."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def info(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Say what a data set for TASK holds: splits, clips, segments, and the files of its first clip.
 
-    \b
-    Examples:
-      avcore data info avs                       the built-in demo
-      avcore data info avs --data AVSBench       your copy
-    """  # noqa: D301 - click's mark for unwrapped lines
+
+def _of_a_data_set(command: CommandT) -> CommandT:
+    """Give a command the options that choose a data set."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _open(task: str, root: str | None, sets: tuple[str, ...]) -> "tuple[RunConfig, Dataset, str]":
+    """The configuration, the reader, and the root of its files."""
     registry = load_registry()
     # A configuration has a backbone; which one makes no difference to the data set.
     backbone = next((preset for spec in registry.backbones for preset in spec.presets), None)
@@ -46,11 +56,69 @@ def info(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> N
     from avcore.data.opening import open_dataset
 
     dataset, found = open_dataset(config, registry, registry.tasks[config.task].load()(config.task_options))
-    facts = {"task": config.task, "dataset": config.data.dataset, "root": str(found), **_describe(dataset)}
+    return config, dataset, str(found)
+
+
+@data.command()
+@_of_a_data_set
+def info(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Say what a data set for TASK holds: splits, clips, segments, and the files of its first clip.
+
+    \b
+    Examples:
+      avcore data info avs                       the built-in demo
+      avcore data info avs --data AVSBench       your copy
+    """  # noqa: D301 - click's mark for unwrapped lines
+    config, dataset, found = _open(task, root, sets)
+    facts = {"task": config.task, "dataset": config.data.dataset, "root": found, **_describe(dataset)}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
         _print(facts)
+
+
+@data.command()
+@_of_a_data_set
+def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Read every clip that TASK would read and list what is wrong: exit code 1 with defects, 0 without.
+
+    Notes, such as silence or a file that ends before its clip, are no defects.
+
+    \b
+    Examples:
+      avcore data verify avs --data AVSBench
+      avcore data verify ave --data AVE_Dataset --set data.workers=8
+      avcore data verify ave --data AVE_Dataset --json > findings.json
+    """  # noqa: D301 - click's mark for unwrapped lines
+    from dataclasses import asdict
+
+    from avcore.data.verify import list_clips
+    from avcore.data.verify import verify as examine
+    from avcore.engine.display import Display
+
+    # With --json, what a person is told goes to standard error.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        config, dataset, found = _open(task, root, sets)
+        clips, findings = list_clips(dataset)
+        looked_at = {"visual": config.streams != "audio", "audio": config.streams != "visual"}
+        every = max(1, len(clips) // 10)
+        with Display().progress("verifying", len(clips), every=every) as advance:
+            for done, new in enumerate(examine(dataset, clips, **looked_at, workers=config.data.workers), start=1):
+                findings += new
+                advance(done, "clips")
+    defects = [finding for finding in findings if finding.defect]
+    if as_json:
+        facts = {"task": config.task, "dataset": config.data.dataset, "root": found, "clips": len(clips)}
+        facts["defects"] = len(defects)
+        click.echo(json.dumps({**facts, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            where = f"{finding.split}, clip {finding.clip}" if finding.clip else finding.split
+            click.echo(f"{'DEFECT' if finding.defect else 'note  '}  {where}: {finding.text}")
+        broken = len({(finding.split, finding.clip) for finding in defects})
+        click.echo(f"{config.data.dataset} for task {config.task}, in {found}")
+        click.echo(f"{len(clips)} clips, {broken} with defects, {len(findings) - len(defects)} notes")
+    sys.exit(1 if defects else 0)
 
 
 def _describe(dataset: "Dataset") -> dict[str, Any]:

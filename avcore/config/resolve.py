@@ -38,7 +38,7 @@ _OWNED: Mapping[str, tuple[str, ...]] = {
     "data.dataset": ("data",),
 }
 # Keys in such a section that belong to the run, whatever is named.
-_SHARED = ("data.workers", "data.cache")
+_SHARED = ("data.workers", "data.cache", "data.broken", "data.broken_limit")
 # Names that decide which parts there are.
 _LISTING = ("method", "prompts", "fusion")
 

@@ -29,7 +29,7 @@ from avcore.data.media import decode_audio, decode_frames, read_picture, segment
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip
 
-__all__ = ["ClipCache", "cache_home", "default_location"]
+__all__ = ["CacheError", "ClipCache", "cache_home", "default_location", "read_frames", "read_sound"]
 
 FORMAT = 1  # part of every name; to be raised whenever the same settings come to mean other bytes
 SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its timestamps
@@ -43,6 +43,31 @@ def cache_home() -> Path:
 def default_location() -> Path:
     """The folder of decoded clips: ``clips`` in `cache_home`."""
     return cache_home() / "clips"
+
+
+class CacheError(AVCoreError):
+    """The cache itself cannot be read or written; the clip is not to blame."""
+
+
+def read_frames(clip: Clip, segments: int, size: int) -> np.ndarray:
+    """The pictures of a clip without any cache, as `ClipCache.frames`."""
+    if isinstance(clip.frames, Path):
+        return decode_frames(clip.frames, segment_times(segments, clip.start, clip.seconds), size)
+    if len(clip.frames) != segments:
+        raise AVCoreError(f"Clip {clip.name} has {len(clip.frames)} pictures for {segments} segments.")
+    return np.stack([read_picture(path, size) for path in clip.frames])
+
+
+def read_sound(clip: Clip, rate: int) -> np.ndarray:
+    """The sound of a clip without any cache, as `ClipCache.audio`."""
+    return decode_audio(_sound_file(clip), rate=rate, start=clip.start, seconds=clip.seconds)
+
+
+def _sound_file(clip: Clip) -> Path:
+    source = clip.frames if clip.audio is None else clip.audio
+    if not isinstance(source, Path):
+        raise AVCoreError(f"Clip {clip.name} has neither a sound file nor a video to take the sound from.")
+    return source
 
 
 class ClipCache:
@@ -69,33 +94,26 @@ class ClipCache:
         Of a video, the frame in the middle of each segment (`segment_times`).
 
         Raises:
+            CacheError: the cache cannot be read or written.
             AVCoreError: a source file is missing or cannot be read, or the clip has not T pictures.
         """
-        frames = clip.frames
-        if isinstance(frames, Path):
-            times = segment_times(self.segments, clip.start, clip.seconds)
-            sources, settings = [frames], {"size": size, "times": times}
-            make = partial(decode_frames, frames, times, size)
-        elif len(frames) == self.segments:
-            sources, settings = list(frames), {"size": size}
-            make = partial(_read_pictures, frames, size)
-        else:
-            raise AVCoreError(f"Clip {clip.name} has {len(frames)} pictures for {self.segments} segments.")
+        sources = [clip.frames] if isinstance(clip.frames, Path) else list(clip.frames)
+        settings: dict[str, Any] = {"size": size}
+        if isinstance(clip.frames, Path):
+            settings["times"] = segment_times(self.segments, clip.start, clip.seconds)
+        make = partial(read_frames, clip, self.segments, size)
         return self._entry("frames", sources, settings, (self.segments, 3, size, size), np.uint8, make)
 
     def audio(self, clip: Clip, rate: int) -> np.ndarray:
         """The sound of a clip, (S,) int16 at ``rate`` Hz with S = round(seconds * rate), read-only.
 
         Raises:
+            CacheError: the cache cannot be read or written.
             AVCoreError: a source file is missing, cannot be read, or has no sound.
         """
-        source = clip.frames if clip.audio is None else clip.audio
-        if not isinstance(source, Path):
-            raise AVCoreError(f"Clip {clip.name} has neither a sound file nor a video to take the sound from.")
         shape = (round(clip.seconds * rate),)
         settings = {"rate": rate, "start": clip.start, "seconds": clip.seconds}
-        make = partial(decode_audio, source, rate=rate, start=clip.start, seconds=clip.seconds)
-        return self._entry("audio", [source], settings, shape, np.int16, make)
+        return self._entry("audio", [_sound_file(clip)], settings, shape, np.int16, partial(read_sound, clip, rate))
 
     def _entry(
         self,
@@ -120,16 +138,14 @@ class ClipCache:
         return made
 
 
-def _read_pictures(paths: Sequence[Path], size: int) -> np.ndarray:
-    return np.stack([read_picture(path, size) for path in paths])
-
-
 def _load(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray | None:
     """A memory map of an entry, None where it is missing, cut short or not what it should be."""
     try:
         entry: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
         return None
+    except OSError as error:
+        raise _unusable(path.parent.parent.parent, "read", error) from error
     return entry if entry.shape == shape and entry.dtype == dtype else None
 
 
@@ -157,12 +173,12 @@ def _save(path: Path, array: np.ndarray) -> None:
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(path.parent.parent.parent, error) from error
+        raise _unusable(path.parent.parent.parent, "written", error) from error
 
 
-def _unwritable(root: Path, error: OSError) -> AVCoreError:
-    return AVCoreError(
-        f"The clip cache {root} cannot be written: {error.strerror}. "
+def _unusable(root: Path, how: str, error: OSError) -> CacheError:
+    return CacheError(
+        f"The clip cache {root} cannot be {how}: {error.strerror}. "
         "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
     )
 
@@ -188,8 +204,11 @@ class _Sources:
         remembered = self._known.get(str(path))
         if remembered is not None and remembered[0] == stamp:
             return remembered[1]
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise AVCoreError(f"{path} cannot be read: {error.strerror}.") from error
         if time.time_ns() - max(stamp[1:]) > SETTLED_NS:
             self._known[str(path)] = (stamp, digest)
             self._append(json.dumps([str(path), stamp, digest]) + "\n")
@@ -214,4 +233,4 @@ class _Sources:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise _unwritable(self.index.parent, error) from error
+            raise _unusable(self.index.parent, "written", error) from error

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.frame import Frame
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from avcore.errors import AVCoreError
 
-__all__ = ["MAX_SECONDS", "MAX_SIDE", "check_size", "existing", "opened", "origin", "packets", "video_stream"]
+__all__ = [
+    "MAX_SECONDS",
+    "MAX_SIDE",
+    "audio_stream",
+    "check_frame",
+    "check_size",
+    "existing",
+    "on_one_thread",
+    "opened",
+    "origin",
+    "packets",
+    "video_stream",
+]
 
 StreamT = TypeVar("StreamT", AudioStream, VideoStream)
 
 MAX_SIDE = 8192  # px
+MAX_RATE = 768_000  # Hz; resampling from more takes seconds, and no recording has it
 MAX_SECONDS = 12 * 3600.0
+MAX_WORK = 600.0  # s of processor time that reading one file once may take
 SLACK = 1.0  # s that the packets of a file may fall short of the duration in its header
 
 # In these FFmpeg takes the duration from the header; elsewhere from the size of the file, which proves nothing.
@@ -38,14 +55,20 @@ ONLY_FILES = {
 
 
 def existing(path: Path | str) -> Path:
-    """The absolute path of a regular file that is not empty."""
+    """The absolute path of a regular file that may be read and is not empty."""
     path = Path(path)
-    if not path.exists():
-        raise AVCoreError(f"{path} does not exist.")
-    if not path.is_file():
-        raise AVCoreError(f"{path} is not a regular file.")
-    if path.stat().st_size == 0:
-        raise AVCoreError(f"{path} is empty (0 bytes).")
+    try:
+        if not path.exists():
+            raise AVCoreError(f"{path} does not exist.")
+        if not path.is_file():
+            raise AVCoreError(f"{path} is not a regular file.")
+        if path.stat().st_size == 0:
+            raise AVCoreError(f"{path} is empty (0 bytes).")
+        readable = os.access(path, os.R_OK)
+    except OSError as error:
+        raise AVCoreError(f"{path} cannot be read: {error.strerror}.") from error
+    if not readable:
+        raise AVCoreError(f"{path} may not be read by this user: its permissions forbid it.")
     return path.absolute()
 
 
@@ -65,9 +88,16 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
             if (container.duration or 0) / av.time_base > MAX_SECONDS:
                 hours = (container.duration or 0) / av.time_base / 3600
                 raise AVCoreError(f"{path} says it lasts {hours:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
-            video = video_stream(container)
+            video, audio = video_stream(container), audio_stream(container)
+            for stream, what in ((video, "pictures"), (audio, "sound")):
+                if stream is not None and stream.codec_context is None:
+                    raise AVCoreError(f"{path} cannot be decoded: the format of its {what} is not known.")
             if video is not None:
                 check_size(path, video.codec_context.width, video.codec_context.height)
+            if audio is not None and audio.codec_context.sample_rate > MAX_RATE:
+                raise AVCoreError(
+                    f"{path} says its sound has {audio.codec_context.sample_rate} Hz; at most {MAX_RATE} are read."
+                )
             yield container
     except av.FFmpegError as error:
         raise AVCoreError(
@@ -95,25 +125,61 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     return None
 
 
+def audio_stream(container: InputContainer) -> AudioStream | None:
+    """The first stream of sound."""
+    return container.streams.audio[0] if container.streams.audio else None
+
+
+def on_one_thread(stream: StreamT) -> StreamT:
+    """Let a stream be decoded by the calling thread alone, and no picture of more than `MAX_SIDE` squared pixels."""
+    stream.codec_context.thread_count = 1
+    if isinstance(stream, VideoStream):
+        # A picture within the stream may be larger than the header says; FFmpeg checks before it takes the memory.
+        stream.codec_context.options = {"max_pixels": str(MAX_SIDE**2)}
+    return stream
+
+
 def origin(container: InputContainer) -> float:
     """Where time 0 of the file lies on the clock of its streams, s."""
     return (container.start_time or 0) / av.time_base
+
+
+def check_frame(frame: Frame, path: str) -> None:
+    """Refuse a picture or a piece of sound that the decoder had to patch up."""
+    if frame.is_corrupt:
+        at = "" if frame.time is None else f" at {frame.time:.2f} s"
+        raise AVCoreError(f"{path} is damaged{at}: what is decoded there is guesswork. Copy or download it again.")
 
 
 def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[StreamT]]:
     """The packets of a stream from where the container stands, at its end an empty one that flushes the decoder.
 
     Raises:
-        AVCoreError: the file ends long before the time that its header says.
+        AVCoreError: a part of the stream is missing, the file ends long before the time that its header says, or it
+            takes forever to read.
     """
     last = 0.0
-    for packet in container.demux():
-        if packet.dts is not None and packet.time_base is not None:
-            last = max(last, float((packet.dts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream is wanted:
-            if packet.size == 0:
-                _check_complete(container, last - origin(container))
-            yield cast("Packet[StreamT]", packet)
+    started = time.thread_time()
+    # Closed by hand: one that is dropped half-way, as most are here, never gives back what it holds.
+    with closing(cast("Generator[Packet[Stream], None, None]", container.demux())) as demuxed:
+        for packet in demuxed:
+            if time.thread_time() - started > MAX_WORK:
+                raise AVCoreError(
+                    f"{container.name} takes more than {MAX_WORK:.0f} s to decode: it is damaged, or too long to be "
+                    "read from its beginning. Cut the clip out of it first."
+                )
+            if packet.dts is not None and packet.time_base is not None:
+                # Where frames are reordered, the last one may be decoded long before it is shown.
+                end = max(packet.dts, packet.pts or packet.dts) + (packet.duration or 0)
+                last = max(last, float(end * packet.time_base))
+            if packet.stream is wanted:
+                if packet.is_corrupt:
+                    raise AVCoreError(
+                        f"{container.name} is damaged or cut short: a part of it is missing. Copy or download it again."
+                    )
+                if packet.size == 0:
+                    _check_complete(container, last - origin(container))
+                yield cast("Packet[StreamT]", packet)
 
 
 def _check_complete(container: InputContainer, last: float) -> None:

@@ -5,18 +5,17 @@ Shape letters: B clips, T segments, S samples, Y and X image rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
+from avcore.data.broken import BrokenClips, BrokenPolicy
 from avcore.data.cache import ClipCache
 from avcore.data.randomness import generator
+from avcore.data.reader import Filler, Reader, Reading, Request, torch_loader
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.specs import ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
@@ -27,9 +26,6 @@ Sound = Literal["own", "swapped", "mute"]
 
 T = TypeVar("T")
 
-Request = tuple[list[int], int]
-"""The clips of a batch, by their place in the split, and how many of them count."""
-
 
 class ClipLoader:
     """Batches of a split, by way of the clip cache.
@@ -37,6 +33,10 @@ class ClipLoader:
     The order of epoch e derives from (seed, "order", e), whatever the number of workers. A last batch of fewer clips is
     filled up with others of the split, marked invalid. Workers are processes started as torch does on the platform (by
     fork on Linux, else by spawn), each on one thread; they decode, read masks and stack, and stay for all epochs.
+
+    A clip is broken when its pictures, its sound or its target cannot be read. Where ``broken`` is not ``stop``,
+    another clip of the split takes its place in the batch, drawn from (seed, "replacement", e, clip), whatever the
+    number of workers: it counts in training (``replace``) and is marked invalid where scores are taken (``leave_out``).
 
     Args:
         dataset: the reader.
@@ -51,6 +51,9 @@ class ClipLoader:
         drop_last: leave out a last batch of fewer clips, unless it is the only one.
         sound: ``own``; ``swapped``, that of another clip of the split, of another `Clip.group` where clips have groups,
             the same one in every epoch; ``mute``, zeros.
+        broken: what is done about a broken clip.
+        broken_limit: the share of the split's clips, 0 to 1, that may be broken.
+        on_broken: called once for each broken clip, with its name and what is wrong.
 
     Raises:
         AVCoreError: no such split, no clips, clips of different lengths, or nobody to swap with.
@@ -70,6 +73,9 @@ class ClipLoader:
         cache: Path | None = None,
         drop_last: bool = False,
         sound: Sound = "own",
+        broken: BrokenPolicy = "stop",
+        broken_limit: float = 0.01,
+        on_broken: Callable[[str, str], None] | None = None,
     ) -> None:
         if split not in dataset.splits:
             known = ", ".join(dataset.splits)
@@ -90,19 +96,30 @@ class ClipLoader:
             sounds = [self.clips[donor] for donor in donors]
         elif sound == "mute":
             sounds = None
-        self._reader = _Reader(
+        # The reader's own list is that of one process among several; this one has all.
+        self._broken = BrokenClips(split, len(self.clips), broken_limit)
+        self._on_broken = on_broken
+        self._reader = Reader(
             dataset,
             self.clips,
             sounds,
             ClipCache(cache, segments=dataset.segments),
-            None if image is None else image.size,
-            audio_rate,
+            size=None if image is None else image.size,
+            rate=audio_rate,
+            seed=seed,
+            policy=broken,
+            broken=BrokenClips(split, len(self.clips), broken_limit),
         )
         self._workers = workers
         self._epoch = 0
         self._position = 0
         self._requests: list[Request] = []
-        self._loader: DataLoader[Batch | AVCoreError] = _torch_loader(self._reader, self._requests, workers)
+        self._loader: DataLoader[Reading | AVCoreError] = torch_loader(self._reader, self._requests, workers)
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """The broken clips found so far: name and what is wrong."""
+        return self._broken.causes
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -120,19 +137,28 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         first, self._position = self._position, 0
         self._requests[:] = self._schedule(self._epoch)[first:]
-        for batch in self._loader:
-            yield _checked(batch)
+        for made in self._loader:
+            reading = _checked(made)
+            self._report(reading.broken)
+            yield reading.batch
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Decode every clip of the split that the cache does not hold yet; ``progress(done, total)`` after each such.
 
         Raises:
-            AVCoreError: a file is missing or cannot be read.
+            AVCoreError: a file is missing or cannot be read, or, where broken clips are not to stop, too many are.
         """
-        filler = _torch_loader(_Filler(self._reader), range(len(self.clips)), self._workers)
-        for done, filled in enumerate(filler, start=1):
-            if _checked(filled) and progress is not None:
+        filler = torch_loader(Filler(self._reader), range(len(self.clips)), self._workers)
+        for done, made in enumerate(filler, start=1):
+            filled = _checked(made)
+            self._report(filled.broken)
+            if filled.decoded and progress is not None:
                 progress(done, len(self.clips))
+
+    def _report(self, broken: Mapping[str, str]) -> None:
+        for name, cause in self._broken.add(broken).items():
+            if self._on_broken is not None:
+                self._on_broken(name, cause)
 
     def _schedule(self, epoch: int) -> list[Request]:
         total = len(self.clips)
@@ -141,7 +167,8 @@ class ClipLoader:
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             padding = np.resize(order, self.batch_size - len(chosen))
-            requests.append(([*chosen.tolist(), *padding.tolist()], len(chosen)))
+            clips = [*chosen.tolist(), *padding.tolist()]
+            requests.append(Request(clips=clips, valid=len(chosen), epoch=epoch))
         return requests
 
 
@@ -171,105 +198,9 @@ def swap(total: int, groups: Sequence[str], seed: int) -> list[int]:
     return donors
 
 
-class _Reader(TorchDataset[Batch | AVCoreError]):
-    """Makes whole batches, in this process or in a worker.
-
-    An error is returned, not raised: torch would wrap its message in a traceback of the worker.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        clips: Sequence[Clip],
-        sounds: Sequence[Clip] | None,
-        cache: ClipCache,
-        size: int | None,
-        rate: int | None,
-    ) -> None:
-        self.dataset = dataset
-        self.clips = clips
-        self.sounds = sounds
-        self.cache = cache
-        self.size = size
-        self.rate = rate
-
-    def __getitem__(self, request: Request) -> Batch | AVCoreError:
-        chosen, valid = request
-        try:
-            return Batch(
-                frames=self._frames(chosen),
-                waveform=self._waveform(chosen),
-                targets=self._targets([self.clips[index] for index in chosen]),
-                names=[self.clips[index].name for index in chosen],
-                valid=torch.arange(len(chosen)) < valid,
-            )
-        except AVCoreError as error:
-            return error
-
-    def _frames(self, chosen: Sequence[int]) -> Tensor | None:
-        if self.size is None:
-            return None
-        return torch.from_numpy(np.stack([self.cache.frames(self.clips[index], self.size) for index in chosen]))
-
-    def _waveform(self, chosen: Sequence[int]) -> Tensor | None:
-        if self.rate is None:
-            return None
-        if self.sounds is None:
-            return torch.zeros(len(chosen), round(self.clips[0].seconds * self.rate), dtype=torch.int16)
-        return torch.from_numpy(np.stack([self.cache.audio(self.sounds[index], self.rate) for index in chosen]))
-
-    def _targets(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        targets = [self.dataset.target(clip) for clip in clips]
-        for clip, target in zip(clips, targets, strict=True):
-            shapes = {name: tuple(tensor.shape) for name, tensor in target.items()}
-            expected = {name: tuple(tensor.shape) for name, tensor in targets[0].items()}
-            if shapes != expected:
-                raise AVCoreError(
-                    f"The targets of clip {clip.name} are {shapes}, those of clip {clips[0].name} {expected}; "
-                    "the reader must give all clips of a split the same."
-                )
-        return {name: torch.stack([target[name] for target in targets]) for name in targets[0]}
-
-
-class _Filler(TorchDataset[AVCoreError | bool]):
-    """Puts single clips into the cache; False where it held them already."""
-
-    def __init__(self, reader: _Reader) -> None:
-        self.reader = reader
-
-    def __getitem__(self, index: int) -> AVCoreError | bool:
-        reader, clip = self.reader, self.reader.clips[index]
-        before = reader.cache.decoded
-        try:
-            if reader.size is not None:
-                reader.cache.frames(clip, reader.size)
-            if reader.rate is not None and reader.sounds is not None:
-                reader.cache.audio(clip, reader.rate)
-        except AVCoreError as error:
-            return error
-        return reader.cache.decoded > before
-
-
 def _checked(made: T | AVCoreError) -> T:
     if isinstance(made, AVCoreError):
         # A new error: one that a local name still held would keep the workers alive in a cycle with its traceback, and
         # torch takes 5 s to end workers that are collected as garbage.
         raise AVCoreError(str(made))
     return made
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-
-
-def _torch_loader(dataset: TorchDataset[T], sampler: Sequence[object], workers: int) -> DataLoader[T]:
-    return DataLoader(
-        dataset,
-        sampler=sampler,
-        batch_size=None,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
-        # torch draws a seed for its workers at each epoch; from a generator of their own, lest the global one moves.
-        generator=torch.Generator().manual_seed(0),
-    )

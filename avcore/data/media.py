@@ -9,22 +9,43 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from avcore.data.container import MAX_SECONDS, check_size, existing, opened, origin, packets, video_stream
+from avcore.data.container import (
+    MAX_SECONDS,
+    audio_stream,
+    check_frame,
+    check_size,
+    existing,
+    on_one_thread,
+    opened,
+    origin,
+    packets,
+    video_stream,
+)
 from avcore.errors import AVCoreError
 
-__all__ = ["MediaInfo", "decode_audio", "decode_frames", "picture_size", "probe", "read_picture", "segment_times"]
+__all__ = [
+    "MediaInfo",
+    "check_video",
+    "decode_audio",
+    "decode_frames",
+    "picture_size",
+    "probe",
+    "read_picture",
+    "segment_times",
+]
 
 SEEK_COST = 2.0  # of a frame decoded after a seek, in units of one decoded in sequence
 ROUNDING = 0.0005  # s: Matroska rounds timestamps to 1 ms, so that a frame may begin just after its due time
@@ -60,7 +81,7 @@ def probe(path: Path | str) -> MediaInfo:
     """
     with opened(path) as container:
         video = video_stream(container)
-        audio = container.streams.audio[0] if container.streams.audio else None
+        audio = audio_stream(container)
         if video is None and audio is None:
             raise AVCoreError(f"{path} holds neither pictures nor sound.")
         return MediaInfo(
@@ -137,7 +158,7 @@ def decode_frames(path: Path | str, times_s: Sequence[float], size: int) -> np.n
             video = video_stream(container)
             if video is None or video.time_base is None:
                 raise AVCoreError(f"{path} has no pictures, only sound.")
-            video.codec_context.thread_count = 1
+            on_one_thread(video)
             wanted = [int((time + origin(container) + ROUNDING) / video.time_base) for time in times_s]
             found = look(container, video, wanted, size)
             if found is not None:
@@ -167,6 +188,7 @@ def _in_sequence(
     found: dict[int, np.ndarray] = {}
     shown: VideoFrame | None = None
     for timestamp, frame in _frames(container, video):
+        check_frame(frame, container.name)
         if shown is not None and timestamp > pending[-1]:
             picture = _picture(shown, size, container.name)
             while pending and timestamp > pending[-1]:
@@ -215,6 +237,8 @@ def _by_seeking(
         except av.FFmpegError:  # a file that cannot be searched
             return None
         for timestamp, frame in _frames(container, video):
+            if frame.is_corrupt:  # damaged, or shown here without a picture before the keyframe that it refers to
+                return None
             if timestamp in targets:
                 pictures[timestamp] = _picture(frame, size, container.name)
             if timestamp >= max(targets):
@@ -222,6 +246,34 @@ def _by_seeking(
     if not pictures.keys() >= set(shown_at.values()):
         return None
     return {time: pictures[timestamp] for time, timestamp in shown_at.items()}
+
+
+def check_video(path: Path | str, *, start: float = 0.0, seconds: float) -> None:
+    """Decode every picture of a stretch of a video, where `decode_frames` may leave out most, and keep none.
+
+    Args:
+        path: a video file of any format that FFmpeg reads.
+        start: where the stretch begins, s from time 0 of the file.
+        seconds: how long it is, s.
+
+    Raises:
+        AVCoreError: as `decode_frames`, for anything that is damaged within the stretch.
+    """
+    with opened(path) as container:
+        video = video_stream(container)
+        if video is None or video.time_base is None:
+            raise AVCoreError(f"{path} has no pictures, only sound.")
+        on_one_thread(video)
+        first, last = (int((origin(container) + time) / video.time_base) for time in (start, start + seconds))
+        if start > 0:
+            with suppress(av.FFmpegError):  # a file that cannot be searched is read from its beginning
+                container.seek(first, stream=video)
+        for timestamp, frame in _frames(container, video):
+            check_size(Path(path), frame.width, frame.height)
+            if timestamp >= first:
+                check_frame(frame, container.name)
+            if timestamp >= last:
+                break
 
 
 def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: float) -> np.ndarray:
@@ -244,10 +296,11 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
     first, count = round(start * rate), round(seconds * rate)
     blocks: list[np.ndarray] = []
     with opened(path) as container:
-        if not container.streams.audio:
+        audio = audio_stream(container)
+        if audio is None:
             raise AVCoreError(f"{path} has no sound.")
         length = 0
-        for block in _sound(container, container.streams.audio[0], rate):
+        for block in _sound(container, audio, rate, first + count):
             blocks.append(block)
             length += len(block)
             if length >= first + count:
@@ -258,21 +311,66 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
     return np.pad(samples, (0, count - len(samples)))
 
 
-def _sound(container: InputContainer, audio: AudioStream, rate: int) -> Iterator[np.ndarray]:
-    """Blocks of mono int16 samples from time 0 on: silence up to where the stream begins, then the stream."""
-    audio.codec_context.thread_count = 1
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+def _sound(container: InputContainer, audio: AudioStream, rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """Blocks of mono int16 samples from time 0 on: silence up to where the stream begins, then the stream.
+
+    The silence is no longer than the ``wanted`` samples, whatever a damaged timestamp says.
+    """
     early: int | None = None  # samples before time 0, still to be dropped
+    for time, block in _resampled(container, on_one_thread(audio), rate):
+        if early is None:
+            begin = 0 if time is None else round((time - origin(container)) * rate)
+            early = max(-begin, 0)
+            yield np.zeros(min(max(begin, 0), wanted), np.int16)
+        yield block[early:]
+        early = max(early - len(block), 0)
+
+
+def _resampled(container: InputContainer, audio: AudioStream, rate: int) -> Iterator[tuple[float | None, np.ndarray]]:
+    """For each frame of a stream its time, s, and the mono int16 samples that are ready after it."""
+    resampler: _Resampler | None = None
     for packet in packets(container, audio):
         for frame in packet.decode():
-            if early is None:
-                begin = 0 if frame.time is None else round((frame.time - origin(container)) * rate)
-                early = max(-begin, 0)
-                yield np.zeros(max(begin, 0), np.int16)
-            for resampled in resampler.resample(frame):
-                block = resampled.to_ndarray().reshape(-1)
-                yield block[early:]
-                early = max(early - len(block), 0)
-    if early is not None:
-        for resampled in resampler.resample(None):
-            yield resampled.to_ndarray().reshape(-1)[early:]
+            check_frame(frame, container.name)
+            if resampler is None or not resampler.fits(frame):
+                rest = np.empty(0, np.int16) if resampler is None else resampler.take(None)
+                resampler = _Resampler(frame, rate)
+                yield frame.time, np.concatenate([rest, resampler.take(frame)])
+            else:
+                yield frame.time, resampler.take(frame)
+    if resampler is not None:
+        yield None, resampler.take(None)
+
+
+class _Resampler:
+    """Makes sound like a given frame's into mono int16 at ``rate`` Hz.
+
+    As `av.AudioResampler`, which starts a thread for each processor.
+    """
+
+    def __init__(self, like: AudioFrame, rate: int) -> None:
+        self._kind = self._kind_of(like)
+        self._graph = av.filter.Graph()
+        self._graph.threads = 1
+        source = self._graph.add_abuffer(
+            sample_rate=like.sample_rate, format=like.format, layout=like.layout, time_base=like.time_base
+        )
+        wanted = self._graph.add("aformat", sample_rates=str(rate), sample_fmts="s16", channel_layouts="mono")
+        self._graph.link_nodes(source, wanted, self._graph.add("abuffersink")).configure()
+
+    def fits(self, frame: AudioFrame) -> bool:
+        """Whether a frame has the rate, the channels and the format of the first one."""
+        return self._kind_of(frame) == self._kind
+
+    def take(self, frame: AudioFrame | None) -> np.ndarray:
+        """The samples that are ready after a further frame, or the last ones (None)."""
+        self._graph.push(frame)
+        blocks: list[np.ndarray] = [np.empty(0, np.int16)]
+        with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or has no more
+            while True:
+                blocks.append(self._graph.pull().to_ndarray().reshape(-1))
+        return np.concatenate(blocks)
+
+    @staticmethod
+    def _kind_of(frame: AudioFrame) -> tuple[int, str, str]:
+        return frame.sample_rate, frame.layout.name, frame.format.name

@@ -21,7 +21,7 @@ _RESERVED: Mapping[str, frozenset[str]] = {
     "backbones": frozenset({"backbone"}),
     "prompts": frozenset({"streams"}),
     "heads": frozenset({"name"}),
-    "datasets": frozenset({"dataset", "root", "workers", "cache"}),
+    "datasets": frozenset({"dataset", "root", "workers", "cache", "broken", "broken_limit"}),
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _REFERENCE = re.compile(r"[\w.]+:\w+")

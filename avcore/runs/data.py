@@ -1,6 +1,8 @@
 """The data set of a run and the loaders of its splits."""
 
+import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from avcore.config import RunConfig
@@ -31,6 +33,25 @@ def open_files(
     return open_dataset(config, registry, task, progress)
 
 
+class _Skipped:
+    """Clips that were skipped, each told of once.
+
+    Apart from `RunData`, to which its loaders must not refer: torch takes 5 s to end the workers of a loader that is
+    collected as part of a cycle.
+    """
+
+    def __init__(self) -> None:
+        self.clips: dict[str, dict[str, str]] = {}
+        self.say: Callable[[str], None] = lambda text: warnings.warn(text, stacklevel=2)
+
+    def add(self, split: str, clip: str, cause: str) -> None:
+        """Take in a clip of a split, and tell of it if it is new."""
+        listed = self.clips.setdefault(split, {})
+        if clip not in listed:
+            listed[clip] = cause
+            self.say(f"{split}: clip {clip} cannot be read and is skipped. {cause}")
+
+
 class RunData:
     """Makes loaders of a data set, from `open_files`, that deliver what a model takes."""
 
@@ -40,6 +61,12 @@ class RunData:
         self.dataset = dataset
         self.root = root
         self._loaders: dict[tuple[str, bool], ClipLoader] = {}
+        self._skipped = _Skipped()
+
+    @property
+    def broken(self) -> dict[str, dict[str, str]]:
+        """Name and cause of each clip that could not be read and was skipped, by split (``data.broken=skip``)."""
+        return self._skipped.clips
 
     def split(self, name: str) -> tuple[str, Sound]:
         """The split and the sound that a name such as ``test_swapped`` means.
@@ -78,10 +105,17 @@ class RunData:
             workers=config.data.workers,
             cache=config.data.cache,
             sound=sound,
+            broken="stop" if config.data.broken == "stop" else "replace" if train else "leave_out",
+            broken_limit=config.data.broken_limit,
+            on_broken=partial(self._skipped.add, name),
         )
 
     def prepare(self, names: Iterable[str], display: Display) -> None:
-        """Decode every clip of the splits behind these names that the clip cache does not hold yet."""
+        """Decode every clip of the splits behind these names that the clip cache does not hold yet.
+
+        From here on the display tells of clips that are skipped; without one they are warnings.
+        """
+        self._skipped.say = display.line
         for split in dict.fromkeys(self.split(name)[0] for name in names):
             self._decode(split, display)
 

@@ -6,13 +6,16 @@ A grid names the task, what all runs share (``visual``, ``epochs``, ``set``), th
 and what `avcore.run` takes (``method``, ``prompts``, ``fusion``, ``streams``, further ``set``). The best epoch is
 selected on val; test, or the splits that ``evaluate`` names, are evaluated once. ``--set`` adds what differs from
 machine to machine (files of weights, the clip cache), and is not part of the record. The record is written after every
-run, so that the command may be stopped and given again.
+run, so that the command may be stopped and given again. Every run is a process of its own, and so is its peak of
+memory.
 """
 
 import argparse
 import json
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -39,7 +42,8 @@ def main() -> None:
             settings = [*grid.get("set", ()), *row.get("set", ())]
             wanted = {"row": name, "seed": seed, "epochs": grid["epochs"], "settings": settings}
             if not any(wanted.items() <= done.items() for done in runs):
-                runs.append(wanted | one_run(grid, row, settings, seed, given))
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+                    runs.append(wanted | alone.submit(one_run, grid, row, settings, seed, given).result())
                 write_json(given.out, {"task": grid["task"], "score": grid["score"], "runs": runs})
     print(table(runs, grid))
 

@@ -1,4 +1,5 @@
 import json
+import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Any:
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Any:
     hooks = (avcore_tasks, avcore_backbones, avcore_heads, avcore_datasets)
     registry = Registry.from_modules({"looking": SimpleNamespace(**{hook.__name__: hook for hook in hooks})})
     monkeypatch.setattr(avcore.cli.data, "load_registry", lambda: registry)
@@ -99,9 +100,47 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(kind, "load", lambda spec: builds[spec.name])
 
     def run(*arguments: str) -> Result:
-        return CliRunner().invoke(main, ["data", "info", *arguments])
+        return CliRunner().invoke(main, ["data", *arguments])
 
     return run
+
+
+@pytest.fixture
+def call(invoke: Any) -> Any:
+    return lambda *arguments: invoke("info", *arguments)
+
+
+@pytest.fixture
+def verify(invoke: Any) -> Any:
+    return lambda *arguments: invoke("verify", *arguments)
+
+
+def write_sounds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of noise beside each picture, and a reader that takes it."""
+    rng = np.random.default_rng(0)
+    for picture in root.rglob("*.png"):
+        Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)).save(picture.with_suffix(".2.png"))
+        with wave.open(str(picture.with_suffix(".wav")), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(rng.bytes(2 * 8000))
+
+    def clips(self: Folder, split: str) -> Sequence[Clip]:
+        sounds = sorted((self.root / split).glob("*.wav"))
+        if not sounds:
+            raise AVCoreError(f"{self.root / split} has no sound.")
+        return [
+            Clip(
+                name=path.stem,
+                frames=(path.with_suffix(".png"), path.with_suffix(".2.png")),
+                audio=path,
+                seconds=self.config.clip_seconds,
+            )
+            for path in sounds
+        ]
+
+    monkeypatch.setattr(Folder, "clips", clips)
 
 
 def test_a_data_set_is_described(call: Any, root: Path) -> None:
@@ -162,3 +201,71 @@ def test_an_empty_data_set_says_so(call: Any, root: Path) -> None:
     result = call("looking", "--data", str(root))
     assert result.exit_code == 0
     assert "no clip in any split" in result.output
+
+
+ONE_SECOND = ("--set", "data.clip_seconds=1")
+
+
+def test_a_sound_data_set_is_verified(verify: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(root, monkeypatch)
+    result = verify("looking", "--data", str(root), *ONE_SECOND)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[:4] == [f"verifying: {done}/4  clips" for done in range(1, 5)]
+    assert result.output.splitlines()[-1] == "4 clips, 0 with defects, 0 notes"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_defect_is_listed_with_its_file(
+    verify: Any, root: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    write_sounds(root, monkeypatch)
+    (root / "train" / "cat_1.wav").write_bytes(b"")
+    (root / "train" / "cat_1.png").unlink()
+    (root / "test" / "dog_2.png").write_bytes((root / "test" / "dog_2.png").read_bytes()[:40])
+    result = verify("looking", "--data", str(root), *ONE_SECOND, "--set", f"data.workers={workers}")
+    assert result.exit_code == 1
+    listed = [line for line in result.output.splitlines() if line.startswith("DEFECT")]
+    assert len(listed) == 3
+    assert listed[0] == f"DEFECT  train, clip cat_1: {root}/train/cat_1.png does not exist."
+    assert listed[1] == f"DEFECT  train, clip cat_1: {root}/train/cat_1.wav is empty (0 bytes)."
+    assert f"test, clip dog_2: {root}/test/dog_2.png cannot be read as a picture" in listed[2]
+    assert result.output.splitlines()[-1] == "4 clips, 2 with defects, 0 notes"
+
+
+def test_findings_as_json_and_nothing_else(verify: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(root, monkeypatch)
+    (root / "train" / "cat_1.wav").write_bytes(b"no sound at all")
+    (root / "test" / "dog_2.wav").unlink()
+    result = verify("looking", "--data", str(root), *ONE_SECOND, "--json")
+    assert result.exit_code == 1
+    facts = json.loads(result.stdout)
+    assert (facts["task"], facts["dataset"], facts["clips"], facts["defects"]) == ("looking", "folder", 3, 2)
+    [unlisted, unread] = facts["findings"]
+    assert unlisted == {"split": "test", "clip": "", "text": f"{root}/test has no sound.", "defect": True}
+    assert unread["clip"] == "cat_1"
+    assert "cat_1.wav cannot be decoded" in unread["text"]
+    assert "verifying: 3/3" in result.stderr
+
+
+def test_what_is_odd_is_noted_and_no_defect(verify: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(root, monkeypatch)
+    (root / "train" / "cat_1.2.png").write_bytes((root / "train" / "cat_1.png").read_bytes())
+    with wave.open(str(root / "train" / "cat_2.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 8000))
+    result = verify("looking", "--data", str(root), "--set", "data.clip_seconds=2.5")
+    assert result.exit_code == 0, result.output
+    notes = [line for line in result.output.splitlines() if line.startswith("note")]
+    assert "note    train, clip cat_1: All 2 pictures are the same." in notes
+    assert "note    train, clip cat_2: The sound is silence." in notes
+    assert sum("lasts 1.0 s; the clip is to end at 2.5 s" in note for note in notes) == 4
+
+
+def test_a_stream_that_is_off_is_not_looked_at(verify: Any, root: Path) -> None:
+    assert verify("looking", "--data", str(root)).exit_code == 1
+    result = verify("looking", "--data", str(root), "--set", "streams=visual")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_mistake_is_not_taken_for_a_defect(verify: Any) -> None:
+    assert verify("looking", "--data", "nowhere").exit_code == 2

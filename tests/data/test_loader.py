@@ -201,7 +201,7 @@ def test_mute_sound_is_silence_and_reads_no_file(load: Any, clips: list[Clip]) -
 def test_a_broken_file_is_named_in_one_line(load: Any, clips: list[Clip], workers: int) -> None:
     broken = Levels([*clips[:3], replace(clips[3], audio=Path("/nowhere/x.wav"))])
     for use in (list, ClipLoader.prepare):
-        with pytest.raises(AVCoreError, match=r"^/nowhere/x\.wav does not exist\.$"):
+        with pytest.raises(AVCoreError, match=r"^/nowhere/x\.wav does not exist\. \(Clip clip 3 of split 'train'\."):
             use(load(dataset=broken, workers=workers))
 
 
@@ -231,3 +231,97 @@ def test_mistakes_of_readers_are_explained(load: Any, clips: list[Clip]) -> None
 
     with pytest.raises(AVCoreError, match="targets of clip clip 1 are"):
         list(load(dataset=Uneven(clips), shuffle=False))
+
+
+@pytest.fixture
+def holed(clips: list[Clip]) -> Levels:
+    """Clip 2 has no sound, clip 7 no second picture."""
+    broken = list(clips)
+    broken[2] = replace(clips[2], audio=Path("/nowhere/2.wav"))
+    broken[7] = replace(clips[7], frames=clips[7].frames[:1])  # type: ignore[index]
+    return Levels(broken)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_clip_is_replaced_by_another_of_the_split(load: Any, holed: Levels, workers: int) -> None:
+    told: dict[str, str] = {}
+    loader = load(dataset=holed, workers=workers, broken="replace", broken_limit=0.2, on_broken=told.__setitem__)
+    whole = numbers(load())
+    epochs = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        assert [batch.valid.sum() for batch in batches] == [4, 4, 3]
+        for batch in batches:  # the clip that takes the place comes with its own name, sound and target
+            for place, number in enumerate(batch.targets["number"].tolist()):
+                assert batch.names[place] == f"clip {number}"
+                assert batch.waveform[place].eq(number + 1).all()
+                assert batch.frames[place].shape == (2, 3, 8, 8)
+        epochs.append([batch.targets["number"].tolist() for batch in batches])
+    changed = [(was, now) for was, now in zip(joined(whole), joined(epochs[0]), strict=True) if was != now]
+    assert {was for was, _ in changed} == {2, 7}
+    assert not {now for _, now in changed} & {2, 7}
+    assert told == {"clip 2": "/nowhere/2.wav does not exist.", "clip 7": "Clip clip 7 has 1 pictures for 2 segments."}
+    assert loader.broken == told
+
+    again = load(dataset=holed, broken="replace", broken_limit=0.2)
+    again.set_epoch(2)
+    again.set_position(1)
+    assert numbers(again) == epochs[2][1:], "the same clips, whatever came before and however many workers there are"
+
+
+def test_other_epochs_take_other_clips(load: Any, holed: Levels) -> None:
+    loader = load(dataset=holed, broken="replace", broken_limit=0.2, shuffle=False)
+    taken = set()
+    for epoch in range(8):
+        loader.set_epoch(epoch)
+        taken.add(joined(numbers(loader))[2])
+    assert len(taken) > 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_where_scores_are_taken_a_broken_clip_counts_nowhere(load: Any, holed: Levels, workers: int) -> None:
+    loader = load(dataset=holed, workers=workers, broken="leave_out", broken_limit=0.2, shuffle=False)
+    batches = list(loader)
+    counted = [name for batch in batches for name, valid in zip(batch.names, batch.valid, strict=True) if valid]
+    assert counted == [f"clip {number}" for number in range(11) if number not in (2, 7)]
+    assert list(loader.broken) == ["clip 2", "clip 7"]
+    assert [len(batch) for batch in batches] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("use", [list, ClipLoader.prepare])
+def test_too_many_broken_clips_are_an_error(load: Any, holed: Levels, workers: int, use: Any) -> None:
+    with pytest.raises(AVCoreError, match=r"1 of 11 clips .* 9\.1% .* 1\.0%.*The last: clip clip [27]: "):
+        use(load(dataset=holed, workers=workers, broken="replace"))
+    with pytest.raises(AVCoreError, match=r"2 of 11 clips of split 'train' .*data\.broken_limit allows 10\.0%"):
+        use(load(dataset=holed, broken="leave_out", broken_limit=0.1))
+    nothing = Levels([replace(clip, audio=Path("/nowhere/x.wav")) for clip in holed.clips("train")])
+    with pytest.raises(AVCoreError, match="No clip of split 'train' can be read"):
+        list(load(dataset=nothing, broken="replace", broken_limit=1.0))
+
+
+def test_filling_the_cache_goes_on_without_broken_clips(load: Any, holed: Levels, tmp_path: Path) -> None:
+    loader = load(dataset=holed, broken="leave_out", broken_limit=0.2)
+    done: list[int] = []
+    loader.prepare(lambda number, total: done.append(number))
+    assert done == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11]  # of clip 2 the pictures; of clip 7 nothing
+    assert list(loader.broken) == ["clip 2", "clip 7"]
+
+
+def test_a_target_that_cannot_be_read_is_a_broken_clip(load: Any, clips: list[Clip]) -> None:
+    class Torn(Levels):
+        def target(self, clip: Clip) -> dict[str, Tensor]:
+            if clip.name == "clip 5":
+                raise AVCoreError("mask 5 is torn.")
+            return super().target(clip)
+
+    loader = load(dataset=Torn(clips), broken="replace", broken_limit=0.1)
+    assert 5 not in joined(numbers(loader))
+    assert loader.broken == {"clip 5": "mask 5 is torn."}
+
+
+def test_a_cache_that_fails_is_nobodys_broken_clip(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "frames").write_text("in the way")
+    with pytest.raises(AVCoreError, match=r"clip cache .* cannot be"):
+        list(load(broken="replace", broken_limit=0.9))

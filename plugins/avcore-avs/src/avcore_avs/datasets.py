@@ -40,7 +40,8 @@ def read_mask(path: Path, size: int, *, mode: str) -> Tensor:
             if wanted.size != (size, size):
                 wanted = wanted.resize((size, size), Image.Resampling.NEAREST)
             values = np.asarray(wanted)
-    except OSError as error:
+    # What Pillow raises for damaged files, beside OSError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise AVCoreError(f"Cannot read the mask '{path}': {error}.") from error
     return torch.from_numpy(values.astype(np.float32) / (1.0 if mode == "1" else 255.0))
 

@@ -1,0 +1,236 @@
+"""Whole batches out of the clip cache, in this process or in a worker, with or without clips that cannot be read.
+
+Shape letters: B clips, T segments, S samples, Y and X image rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from avcore.data.broken import BrokenClips, BrokenPolicy
+from avcore.data.cache import CacheError, ClipCache
+from avcore.data.randomness import generator
+from avcore.errors import AVCoreError
+from avcore.tasks import Batch, Clip, Dataset
+
+__all__ = ["Filled", "Filler", "Reader", "Reading", "Request", "torch_loader"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A batch that is wanted.
+
+    Attributes:
+        clips: their places in the split.
+        valid: how many of them, from the first on, count.
+        epoch: derives which clips take the places of broken ones.
+    """
+
+    clips: list[int]
+    valid: int
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A batch, and the clips that turned out to be broken meanwhile, by name and cause."""
+
+    batch: Batch
+    broken: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """One clip put into the cache: whether it was not there, and if it is broken, its name and the cause."""
+
+    decoded: bool
+    broken: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What a batch takes of one clip; None for a stream that is off and for silence."""
+
+    frames: np.ndarray | None
+    sound: np.ndarray | None
+    target: dict[str, Tensor]
+
+
+class Reader(TorchDataset[Reading | AVCoreError]):
+    """Makes batches.
+
+    An error is returned, not raised: torch would wrap its message in a traceback of the worker.
+
+    Args:
+        dataset: gives the targets.
+        clips: the split.
+        sounds: for each clip the one that it is heard with; None for silence.
+        cache: of decoded clips.
+        size: of pictures, px; None leaves them out.
+        rate: of sound, Hz; None leaves it out.
+        seed: of the clips that take the places of broken ones.
+        policy: what is done about a broken clip.
+        broken: those that this process knows.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        clips: Sequence[Clip],
+        sounds: Sequence[Clip] | None,
+        cache: ClipCache,
+        *,
+        size: int | None,
+        rate: int | None,
+        seed: int,
+        policy: BrokenPolicy,
+        broken: BrokenClips,
+    ) -> None:
+        self.dataset = dataset
+        self.clips = clips
+        self.sounds = sounds
+        self.cache = cache
+        self.size = size
+        self.rate = rate
+        self.seed = seed
+        self.policy = policy
+        self.broken = broken
+
+    def __getitem__(self, request: Request) -> Reading | AVCoreError:
+        found: dict[str, str] = {}
+        try:
+            read = [self._readable(index, request.epoch, found) for index in request.clips]
+            chosen = [index for index, _ in read]
+            contents = [content for _, content in read]
+            valid = torch.arange(len(chosen)) < request.valid
+            if self.policy == "leave_out":
+                valid &= torch.tensor(chosen) == torch.tensor(request.clips)
+            batch = Batch(
+                frames=_stacked([content.frames for content in contents]),
+                waveform=self._waveform(contents),
+                targets=self._targets(chosen, contents),
+                names=[self.clips[index].name for index in chosen],
+                valid=valid,
+            )
+        except AVCoreError as error:
+            return error
+        return Reading(batch=batch, broken=found)
+
+    def media(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Pictures and sound of a clip, None for what the batches leave out.
+
+        Raises:
+            CacheError: the cache cannot be used.
+            AVCoreError: the clip is broken.
+        """
+        frames = None if self.size is None else self.cache.frames(self.clips[index], self.size)
+        heard = self.rate is not None and self.sounds is not None
+        return frames, self.cache.audio(self.sounds[index], self.rate) if heard else None  # type: ignore[index, arg-type]
+
+    def judge(self, index: int, error: AVCoreError) -> dict[str, str]:
+        """The broken clip's name and cause, for a policy that goes on without it.
+
+        Raises:
+            CacheError: ``error`` itself, where the clip is not to blame.
+            AVCoreError: no clip may be broken, or fewer.
+        """
+        if isinstance(error, CacheError):
+            raise error
+        name = self.clips[index].name
+        if self.policy == "stop":
+            raise AVCoreError(
+                f"{error} (Clip {name} of split '{self.broken.split}'. 'avcore data verify' lists all that cannot be "
+                "read; data.broken=skip goes on without them.)"
+            ) from error
+        found = {name: str(error)}
+        self.broken.add(found)
+        return found
+
+    def _readable(self, index: int, epoch: int, found: dict[str, str]) -> tuple[int, _Content]:
+        """A clip, or the first readable one in an order that derives from (seed, "replacement", epoch, clip)."""
+        for candidate in self._candidates(index, epoch):
+            name = self.clips[candidate].name
+            if name in self.broken.causes:
+                found[name] = self.broken.causes[name]
+                continue
+            try:
+                frames, sound = self.media(candidate)
+                target = self.dataset.target(self.clips[candidate])
+            except AVCoreError as error:
+                found |= self.judge(candidate, error)
+                continue
+            return candidate, _Content(frames=frames, sound=sound, target=target)
+        raise AVCoreError(f"No clip of split '{self.broken.split}' can be read.")
+
+    def _candidates(self, index: int, epoch: int) -> Iterator[int]:
+        yield index
+        yield from generator(self.seed, "replacement", epoch, index).permutation(len(self.clips)).tolist()
+
+    def _waveform(self, contents: Sequence[_Content]) -> Tensor | None:
+        if self.rate is not None and self.sounds is None:
+            return torch.zeros(len(contents), round(self.clips[0].seconds * self.rate), dtype=torch.int16)
+        return _stacked([content.sound for content in contents])
+
+    def _targets(self, chosen: Sequence[int], contents: Sequence[_Content]) -> dict[str, Tensor]:
+        targets = [content.target for content in contents]
+        for index, target in zip(chosen, targets, strict=True):
+            shapes = {name: tuple(tensor.shape) for name, tensor in target.items()}
+            expected = {name: tuple(tensor.shape) for name, tensor in targets[0].items()}
+            if shapes != expected:
+                raise AVCoreError(
+                    f"The targets of clip {self.clips[index].name} are {shapes}, those of clip "
+                    f"{self.clips[chosen[0]].name} {expected}; the reader must give all clips of a split the same."
+                )
+        return {name: torch.stack([target[name] for target in targets]) for name in targets[0]}
+
+
+def _stacked(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
+    present = [array for array in arrays if array is not None]
+    return torch.from_numpy(np.stack(present)) if present else None
+
+
+class Filler(TorchDataset[Filled | AVCoreError]):
+    """Puts single clips into the cache."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __getitem__(self, index: int) -> Filled | AVCoreError:
+        before = self.reader.cache.decoded
+        broken: dict[str, str] = {}
+        try:
+            try:
+                self.reader.media(index)
+            except AVCoreError as error:
+                broken = self.reader.judge(index, error)
+        except AVCoreError as error:
+            return error
+        return Filled(decoded=self.reader.cache.decoded > before, broken=broken)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def torch_loader(dataset: TorchDataset[T], sampler: Sequence[object], workers: int) -> DataLoader[T]:
+    """Items in the order of ``sampler``, made by ``workers`` processes of one thread each, or by this one for 0."""
+    return DataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+        # torch draws a seed for its workers at each epoch; from a generator of their own, lest the global one moves.
+        generator=torch.Generator().manual_seed(0),
+    )

@@ -1,0 +1,70 @@
+"""``data.broken`` in a whole run: files that cannot be read stop it, or are skipped, counted and listed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import avcore
+from avcore.errors import AVCoreError
+from avcore.runs import Run
+
+SKIP = ("data.broken=skip", "data.broken_limit=0.2", "train.epochs=2")
+
+
+@pytest.fixture
+def holed(world: ModuleType, tmp_path: Path) -> Path:
+    """Files of which one sound of train is cut short, and one picture of test and of val is none."""
+    root: Path = world.render("listen", tmp_path)
+    sound = root / "train" / "5.wav"
+    sound.write_bytes(sound.read_bytes()[:3000])
+    (root / "test" / "2_1.png").write_text("no picture")
+    (root / "val" / "0_0.png").write_bytes(b"")
+    return root
+
+
+def test_a_broken_file_stops_a_run_before_it_trains(start: Callable[..., Run], holed: Path, world: ModuleType) -> None:
+    with pytest.raises(
+        AVCoreError, match=r"train/5\.wav is cut short.*Clip train5 of split 'train'.*data\.broken=skip"
+    ):
+        start(data=holed)
+    assert "step_finished" not in {name for name, _ in world.CALLS}
+
+
+def test_skipped_clips_are_counted_and_listed(start: Callable[..., Run], holed: Path) -> None:
+    run = start(data=holed, set=[*SKIP, "train.evaluate=[test, test_swapped]"])
+    assert run.results["metrics"]["val"]["clips"] == 5
+    assert run.results["metrics"]["test"]["clips"] == 5
+    assert {split: list(clips) for split, clips in run.data.broken.items()} == {
+        "train": ["train5"],
+        "val": ["val0"],
+        "test": ["test2"],
+        "test_swapped": ["test2"],
+    }
+    log = (run.directory / "log.txt").read_text()
+    for text in ("train: clip train5 cannot be read and is skipped", "5.wav is cut short", "val: clip val0", "2_1.png"):
+        assert text in log
+    trained = {name for batch in run.data.loader("train", train=True) for name in batch.names}
+    assert "train5" not in trained
+
+
+def test_too_many_skipped_clips_fail_the_run(start: Callable[..., Run], holed: Path) -> None:
+    with pytest.raises(AVCoreError, match=r"1 of 12 clips of split 'train' .* allows 1\.0%"):
+        start(data=holed, set=["data.broken=skip"])
+
+
+def test_runs_with_skipped_clips_repeat(start: Callable[..., Run], holed: Path, tmp_path: Path) -> None:
+    first, second = (
+        start(data=holed, out=tmp_path / str(workers), set=[*SKIP, f"data.workers={workers}"]) for workers in (0, 2)
+    )
+    assert first.results["metrics"] == second.results["metrics"]
+
+
+def test_evaluating_later_warns_of_what_is_left_out(start: Callable[..., Run], holed: Path) -> None:
+    run = start(data=holed, set=SKIP)
+    later: Any = avcore.load_run(run.directory)
+    with pytest.warns(UserWarning, match=r"test: clip test2 cannot be read and is skipped\. .*2_1\.png"):
+        scores = later.evaluate("test")
+    assert scores["clips"] == 5
