@@ -14,9 +14,16 @@ __all__ = ["run"]
 @click.command()
 @config_options
 @click.option("--out", metavar="DIR", help="Directory of the run, new or empty.  [default: runs/TASK-METHOD-TIME]")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[DIR]",
+    help="Go on with the run in DIR; without DIR with that in --out, or begin it there.",
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds; report mean ± sd.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json; everything else goes to stderr.")
-def run(file: str | None, sets: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def run(file: str | None, sets: tuple[str, ...], resume: str | None, as_json: bool, **given: Any) -> None:
     """Train a method on a task, evaluate it, and write everything into a directory.
 
     Without --data it runs on a small demo that is made on the spot.
@@ -26,11 +33,17 @@ def run(file: str | None, sets: tuple[str, ...], as_json: bool, **given: Any) ->
       avcore run --plugin copl --task avs
       avcore run --plugin copl --task avs --data FOLDER --visual vit_tiny_patch16_224
       avcore run --config runs/NAME/config.yaml          repeat a run
+      avcore run --resume runs/NAME                      go on with one that was stopped
+      avcore run --plugin copl --task avs --out runs/a --resume    ... or begin it: a job that may be queued again
     """  # noqa: D301 - click's mark for unwrapped lines
-    import avcore
-    from avcore.engine.files import json_text
+    from avcore.engine.signals import Signals
 
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        done = avcore.run(**given, config=file, set=sets)
+    # Also while torch is imported.
+    with Signals(), contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        import avcore
+
+        done = avcore.run(**given, config=file, set=sets, resume=True if resume == "" else resume)
     if as_json:
+        from avcore.engine.files import json_text
+
         click.echo(json_text({"directory": str(done.directory), **done.results}))

@@ -54,13 +54,17 @@ class TrainConfig:
     eval_batch_size: int = 8  # clips in an evaluation batch
     precision: Literal["bf16", "fp32"] = "bf16"  # of frozen weights and activations; parts and head stay in fp32
     eval_every: int = 1  # epochs between two evaluations
+    save_every: int | None = None  # steps between two checkpoints within an epoch; null: at the end of each epoch only
     log_every: int = 10  # steps between two log lines
+    nonfinite: Literal["stop", "skip"] = "stop"  # what a loss or gradient that is not finite does; never an update
+    nonfinite_limit: int = 10  # nonfinite=skip: steps of a run that may be skipped; one more stops it
     evaluate: tuple[str, ...] = ("test",)  # splits to evaluate with the best checkpoint after training
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
-        for key in ("batch_size", "eval_batch_size", "eval_every", "log_every"):
+        for key in ("batch_size", "eval_batch_size", "eval_every", "log_every", "nonfinite_limit"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        require(self.save_every is None or self.save_every >= 1, "save_every", self.save_every, "1 or more, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +98,13 @@ class DataConfig:
     root: Path | None = None  # its folder; null: $AVCORE_DATA/<dataset>, else made by the data set itself
     workers: int = 0  # loader processes; 0 reads in the main one
     cache: Path | None = None  # folder of decoded clips; null: the user's cache folder
+    broken: Literal["stop", "skip"] = "stop"  # clips that cannot be read; skip: train on others, leave out of scores
+    broken_limit: float = 0.01  # broken=skip: share of a split's clips above which the run fails
     settings: Any = field(default_factory=ClipSettings)  # the config dataclass of the data set
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "workers", self.workers, "0 or more")
+        require(0 <= self.broken_limit < 1, "broken_limit", self.broken_limit, "0 or more and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

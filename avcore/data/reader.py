@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from avcore.data.broken import BrokenClips, BrokenPolicy
 from avcore.data.cache import CacheError, ClipCache
 from avcore.data.randomness import generator
+from avcore.data.workers import start_worker
 from avcore.errors import AVCoreError
 from avcore.tasks import Batch, Clip, Dataset
 
@@ -218,10 +219,6 @@ class Filler(TorchDataset[Filled | AVCoreError]):
         return Filled(decoded=self.reader.cache.decoded > before, broken=broken)
 
 
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-
-
 def torch_loader(dataset: TorchDataset[T], sampler: Sequence[object], workers: int) -> DataLoader[T]:
     """Items in the order of ``sampler``, made by ``workers`` processes of one thread each, or by this one for 0."""
     return DataLoader(
@@ -230,7 +227,7 @@ def torch_loader(dataset: TorchDataset[T], sampler: Sequence[object], workers: i
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=start_worker,
         # torch draws a seed for its workers at each epoch; from a generator of their own, lest the global one moves.
         generator=torch.Generator().manual_seed(0),
     )

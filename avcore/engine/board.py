@@ -9,12 +9,17 @@ __all__ = ["Board"]
 
 
 class Board:
-    """Writes events into a run directory, so that ``tensorboard --logdir runs`` lists runs by their names."""
+    """Writes events into a run directory, so that ``tensorboard --logdir runs`` lists runs by their names.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: of the run.
+        purge_step: a run that goes on: earlier events from this step on are no longer shown.
+    """
+
+    def __init__(self, directory: Path, *, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(log_dir=str(directory))
+        self._writer = SummaryWriter(log_dir=str(directory), purge_step=purge_step)
 
     def step(self, scalars: Mapping[str, float]) -> None:
         """Losses, learning rates and gradient norm of a `Step`, under ``train/``."""

@@ -2,8 +2,8 @@
 
 ``checkpoints/step-00000120/`` holds ``model.safetensors`` (what is trained, nothing frozen), ``optimizer.safetensors``
 with ``optimizer.json``, and ``state.json``, which names sizes and hashes of the others and is written last. The
-directory is written under another name, flushed to disk and renamed. ``best.json`` names the best one; the latest is
-the complete one with the highest step, so a torn one is never taken for it.
+directory is written under another name, flushed to disk and renamed. The latest is the complete one with the highest
+step, so a torn one is never taken for it; its state says which is the best, so that both change at one moment.
 """
 
 import os
@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
 
-from avcore.engine.files import read_json, sha256, sync_directory, write_atomic, write_json
+from avcore.engine.files import ASIDE, clear_leftovers, read_json, sha256, sync_directory, write_atomic, write_json
 from avcore.errors import AVCoreError
 
 __all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Progress", "load_tensors", "restore_optimizer", "serialise"]
 
 CHOICES = ("best", "latest")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +35,21 @@ class Progress:
         epoch: epochs completed.
         step: optimiser steps completed.
         position: steps completed in the epoch that has begun, 0 at its start.
+        skipped: steps that made no update because loss or gradient was not finite.
         score: of this checkpoint, None when it was not evaluated.
-        best: the best score so far.
         scores: all scores of the evaluation that belongs to this checkpoint.
+        best: the best score so far.
+        best_step: the step of the checkpoint that reached it.
     """
 
     epoch: int
     step: int
     position: int = 0
+    skipped: int = 0
     score: float | None = None
-    best: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    best: float | None = None
+    best_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,14 @@ class CheckpointStore:
         *,
         frozen_digest: str,
         versions: Mapping[str, str],
-        is_best: bool,
     ) -> Path:
         """Write a checkpoint, then forget all but the best and this one.
 
         Raises:
             AVCoreError: it cannot be written; older checkpoints are as they were.
         """
-        final = self.directory / f"step-{progress.step:08d}"
-        aside = self.directory / f".tmp-{final.name}-{os.getpid()}"
+        final = self._at(progress.step)
+        aside = self.directory / f"{ASIDE}{final.name}-{os.getpid()}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
@@ -111,16 +114,21 @@ class CheckpointStore:
             state = {"format": FORMAT, **asdict(progress), "frozen_digest": frozen_digest, "versions": dict(versions)}
             write_json(aside / "state.json", {**state, "files": files})
             sync_directory(aside)
-            shutil.rmtree(final, ignore_errors=True)
+            if final.exists():
+                # The same step, saved before it was evaluated; under its other name it still counts as complete.
+                older = final.with_name(f"{final.name}.old")
+                shutil.rmtree(older, ignore_errors=True)
+                os.replace(final, older)
             os.replace(aside, final)
             sync_directory(self.directory)
         except OSError as error:
             raise AVCoreError(f"Cannot write the checkpoint {final}: {error.strerror}.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        if is_best:
-            write_json(self.directory / "best.json", {"checkpoint": final.name})
-        self._forget_others(final)
+        kept = (final.name, "" if progress.best_step is None else self._at(progress.best_step).name)
+        for path in self.directory.glob("step-*"):
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
         return final
 
     def open(self, which: str = "best") -> Checkpoint:
@@ -131,35 +139,43 @@ class CheckpointStore:
         """
         if which not in CHOICES:
             raise AVCoreError(f"There is no checkpoint '{which}': write best or latest.")
-        return self._best() if which == "best" else self._latest()
+        return self._best() if which == "best" else self._latest()[0]
+
+    def resume(self) -> tuple[Checkpoint | None, list[str]]:
+        """Clear what a killed save left; the latest complete checkpoint, if any, and what is wrong with later ones.
+
+        Raises:
+            AVCoreError: there are checkpoints, all of them damaged.
+        """
+        clear_leftovers(self.directory)
+        if not any(self.directory.glob("step-*")):
+            return None, []
+        return self._latest()
+
+    def _at(self, step: int) -> Path:
+        return self.directory / f"step-{step:08d}"
 
     def _best(self) -> Checkpoint:
-        pointer = self.directory / "best.json"
-        if not pointer.exists():
+        latest, _ = self._latest()
+        step = latest.progress.best_step
+        if step is None:
             raise AVCoreError(
-                f"{self.directory} has no best checkpoint yet: the run ended before its first evaluation."
+                f"{self.directory} has no best checkpoint yet: the run ended before its first evaluation. Go on with "
+                "it (avcore run --resume DIR), or try --checkpoint latest."
             )
-        path = self.directory / str(read_json(pointer).get("checkpoint", ""))
         try:
-            return read_checkpoint(path)
+            return read_checkpoint(self._at(step))
         except AVCoreError as error:
             raise AVCoreError(f"{error} The latest checkpoint may be whole: try --checkpoint latest.") from error
 
-    def _latest(self) -> Checkpoint:
+    def _latest(self) -> tuple[Checkpoint, list[str]]:
         reasons: list[str] = []
         for path in sorted(self.directory.glob("step-*"), reverse=True):
             try:
-                return read_checkpoint(path)
+                return read_checkpoint(path), reasons
             except AVCoreError as error:
                 reasons.append(str(error))
         raise AVCoreError(" ".join([f"{self.directory} has no complete checkpoint.", *reasons]))
-
-    def _forget_others(self, latest: Path) -> None:
-        pointer = self.directory / "best.json"
-        best = read_json(pointer)["checkpoint"] if pointer.exists() else ""
-        for path in [*self.directory.glob("step-*"), *self.directory.glob(".tmp-*")]:
-            if path.name not in (latest.name, best):
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -4,13 +4,18 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from avcore.errors import AVCoreError
 
-__all__ = ["json_text", "read_json", "sha256", "sync_directory", "write_atomic", "write_json"]
+__all__ = ["clear_leftovers", "json_text", "read_json", "sha256", "sync_directory", "write_atomic", "write_json"]
+
+ASIDE = ".tmp-"
+"""How the names of unfinished files and directories begin."""
 
 
 def sync_directory(path: Path) -> None:
@@ -22,13 +27,22 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def clear_leftovers(directory: Path) -> None:
+    """Remove what a process that was killed while writing left in a directory, in which nobody else is writing."""
+    for path in directory.glob(f"{ASIDE}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a machine that lost power, sees the old content or the new.
 
     Raises:
         AVCoreError: the disk is full or the place may not be written; the old file is as it was.
     """
-    aside = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    aside = path.with_name(f"{ASIDE}{path.name}-{os.getpid()}")
     try:
         with open(aside, "wb") as file:
             file.write(content)
@@ -37,8 +51,10 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(aside, path)
         sync_directory(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
 
 
 def json_text(content: Any) -> str:

@@ -1,37 +1,32 @@
-"""Training from the first epoch to the last: steps, evaluations that select the best, checkpoints."""
+"""Training from the first epoch, or from a checkpoint, to the last: steps, evaluations that select the best, saves."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from avcore.config import RunConfig
-from avcore.engine.checkpoint import CheckpointStore, Progress
-from avcore.engine.loop import BatchLoader, Trainer
+from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Progress, restore_optimizer
+from avcore.engine.loop import BatchLoader, NonFiniteError, Step, Trainer, groups_of
 from avcore.engine.optim import Schedule, build_optimizer
 from avcore.engine.reporter import Reporter
+from avcore.engine.signals import Signals
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
+from avcore.tasks import Batch
 
-__all__ = ["fit"]
+__all__ = ["Fit"]
 
 
-def fit(
-    model: AVModel,
-    loader: BatchLoader,
-    *,
-    config: RunConfig,
-    device: torch.device,
-    select: Callable[[int], Mapping[str, float]],
-    score: str,
-    store: CheckpointStore,
-    reporter: Reporter,
-    digest: str,
-    versions: Mapping[str, str],
-) -> Progress:
-    """Train a model as ``config.optim`` and ``config.train`` say, and keep its best and its latest checkpoint.
+@dataclass(kw_only=True)
+class Fit:
+    """Trains a model as ``config.optim`` and ``config.train`` say, and keeps its best and its latest checkpoint.
 
-    Args:
+    From any of its checkpoints it comes to the same end, bit for bit, as without a stop.
+
+    Attributes:
         model: on ``device``.
         loader: the batches of the training split.
         config: of the run.
@@ -40,63 +35,161 @@ def fit(
         score: the name among them that decides; larger is better.
         store: where checkpoints go.
         reporter: is told what happens.
+        signals: entered; say when to stop.
         digest: of the frozen weights, kept in each checkpoint.
         versions: of the software, kept in each checkpoint.
-
-    Returns:
-        The progress at the end.
-
-    Raises:
-        NonFiniteError: training diverged.
-        AVCoreError: nothing to train, or a setting that makes no training.
+        nonfinite: writes down a loss or gradient that is not finite; returns where.
+        start: the checkpoint to go on from, None to begin.
     """
-    train, optim = config.train, config.optim
-    if not len(loader):
-        raise AVCoreError("There is nothing to train on: the split train has no clips.")
-    steps_per_epoch = math.ceil(len(loader) / optim.accumulate)
-    schedule = Schedule.from_config(optim, steps_per_epoch=steps_per_epoch, epochs=train.epochs)
-    optimizer = build_optimizer(model.parameter_groups(), optim)
-    trainer = Trainer(
-        model,
-        optimizer,
-        schedule,
-        seed=config.seed,
-        accumulate=optim.accumulate,
-        clip_norm=optim.clip_norm,
-        precision=train.precision,
-        device=device,
-    )
 
-    def keep(done: Progress, scores: Mapping[str, float] | None) -> Progress:
-        progress, is_best = _judge(done, scores, score)
-        path = store.save(
-            model.trainable_state(), optimizer, progress, frozen_digest=digest, versions=versions, is_best=is_best
+    model: AVModel
+    loader: BatchLoader
+    config: RunConfig
+    device: torch.device
+    select: Callable[[int], Mapping[str, float]]
+    score: str
+    store: CheckpointStore
+    reporter: Reporter
+    signals: Signals
+    digest: str
+    versions: Mapping[str, str]
+    nonfinite: Callable[[NonFiniteError], Path]
+    start: Checkpoint | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.loader):
+            raise AVCoreError("There is nothing to train on: the split train has no clips.")
+        train, optim = self.config.train, self.config.optim
+        self._train = train
+        self._epoch_steps = math.ceil(len(self.loader) / optim.accumulate)
+        self._trainer = Trainer(
+            self.model,
+            build_optimizer(self.model.parameter_groups(), optim),
+            Schedule.from_config(optim, steps_per_epoch=self._epoch_steps, epochs=train.epochs),
+            seed=self.config.seed,
+            accumulate=optim.accumulate,
+            clip_norm=optim.clip_norm,
+            precision=train.precision,
+            device=self.device,
         )
-        reporter.saved(path)
-        return progress
+        self._progress = Progress(epoch=0, step=0)
+        if self.start is not None:
+            self._restore(self.start)
+        self._saved = self._progress
+        # Whether the model is in the state that the progress tells, and may be saved as such.
+        self._whole = True
 
-    progress = Progress(epoch=0, step=0)
-    if not train.epochs:
-        return keep(progress, select(0))
-    for epoch in range(train.epochs):
-        first = progress.step
-        with reporter.work(f"epoch {epoch + 1}/{train.epochs}", steps_per_epoch) as advance:
-            for step in trainer.epoch(loader, epoch=epoch, first_step=first):
-                reporter.stepped(step, advance, first=first)
-        done = Progress(epoch=epoch + 1, step=first + steps_per_epoch, best=progress.best)
-        is_last = epoch + 1 == train.epochs
-        scores = select(done.step) if (epoch + 1) % train.eval_every == 0 or is_last else None
-        progress = keep(done, scores)
-    return progress
+    def run(self) -> Progress:
+        """Train to the end; stopped by a signal or an error, save what was reached and pass the exception on.
+
+        Raises:
+            NonFiniteError: training diverged.
+            AVCoreError: a checkpoint cannot be written, or a clip cannot be read.
+            KeyboardInterrupt, Preempted: a signal came.
+        """
+        with self.signals.deferred():
+            try:
+                if not self._train.epochs:
+                    self._evaluate(self._progress)
+                while self._progress.epoch < self._train.epochs:
+                    self._steps()
+                    self._end_epoch()
+            except BaseException:
+                if self._whole:
+                    self._keep()
+                raise
+        return self._progress
+
+    def _restore(self, start: Checkpoint) -> None:
+        progress, steps = start.progress, self._epoch_steps
+        if progress.step != progress.epoch * steps + progress.position:
+            raise AVCoreError(
+                f"{start.path} was saved at step {progress.step}, in epoch {progress.epoch + 1}, which does not fit "
+                f"{steps} steps in an epoch: the split train has other clips than before. Start a new run on them."
+            )
+        self.model.load_trainable_state(start.model_state())
+        restore_optimizer(self._trainer.optimizer, start.path)
+        self._progress = progress
+
+    def _steps(self) -> None:
+        """What is left of the epoch."""
+        epoch, total = self._progress.epoch, self._epoch_steps
+        if self._progress.position == total:
+            return
+        self.loader.set_epoch(epoch)
+        self.loader.set_position(self._progress.position * self._trainer.accumulate)
+        self.model.train()
+        with self.reporter.work(f"epoch {epoch + 1}/{self._train.epochs}", total) as advance:
+            for batches in groups_of(self.signals.waiting(self.loader), self._trainer.accumulate):
+                made = self._step(batches)
+                if made is not None:
+                    self.reporter.stepped(made, advance, first=epoch * total)
+                every = self._train.save_every
+                if every and self._progress.step % every == 0 and self._progress.position < total:
+                    self._keep()
+
+    def _step(self, batches: Sequence[Batch]) -> Step | None:
+        """One step; None if its loss or gradient is not finite and the settings allow to skip it."""
+        before, made = self._progress, None
+        after = replace(before, step=before.step + 1, position=before.position + 1, score=None, scores={})
+        self._whole = False
+        try:
+            made = self._trainer.step(batches, step=before.step, epoch=before.epoch)
+        except NonFiniteError as error:
+            self._whole = True
+            after = replace(after, skipped=before.skipped + 1)
+            self._skip(error, after.skipped)
+        self._progress, self._whole = after, True
+        return made
+
+    def _skip(self, error: NonFiniteError, skipped: int) -> None:
+        limit, path = self._train.nonfinite_limit, self.nonfinite(error)
+        if self._train.nonfinite == "stop":
+            raise NonFiniteError(f"{error} train.nonfinite=skip leaves such steps out. See {path}.", error.report)
+        if skipped > limit:
+            message = f"{error} Before it, train.nonfinite_limit={limit} steps were skipped. See {path}."
+            raise NonFiniteError(message, error.report)
+        found = f"step {error.report['step']} is skipped: its {error.report['what']} is not finite"
+        self.reporter.display.line(f"{found} ({skipped} of {limit} that may be), see {path}")
+
+    def _end_epoch(self) -> None:
+        """Evaluate if it is time, and save."""
+        done = replace(self._progress, epoch=self._progress.epoch + 1, position=0)
+        if done.epoch % self._train.eval_every == 0 or done.epoch == self._train.epochs:
+            self._evaluate(done)
+        else:
+            self._progress = done
+            self._keep()
+
+    def _evaluate(self, done: Progress) -> None:
+        with self.signals.allowed():
+            scores = self.select(done.step)
+        self._progress = _judge(done, scores, self.score)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Save, unless that was done."""
+        if self._progress == self._saved:
+            return
+        self._whole = False
+        path = self.store.save(
+            self.model.trainable_state(),
+            self._trainer.optimizer,
+            self._progress,
+            frozen_digest=self.digest,
+            versions=self.versions,
+        )
+        self._saved, self._whole = self._progress, True
+        self.reporter.saved(path)
 
 
-def _judge(done: Progress, scores: Mapping[str, float] | None, name: str) -> tuple[Progress, bool]:
-    """Whether these scores are the best so far; an unevaluated checkpoint is not."""
-    if scores is None:
-        return done, False
+def _judge(done: Progress, scores: Mapping[str, float], name: str) -> Progress:
+    """The progress with these scores, which may be the best so far."""
     if name not in scores:
         raise AVCoreError(f"The task selects on '{name}', but its metrics give {', '.join(scores)}.")
     value = scores[name]
-    is_best = done.best is None or value > done.best
-    best = value if is_best else done.best
-    return Progress(epoch=done.epoch, step=done.step, score=value, best=best, scores=dict(scores)), is_best
+    done = replace(done, score=value, scores=dict(scores))
+    # A score that is not finite is read from a checkpoint as None.
+    if done.best is None or not math.isfinite(done.best) or value > done.best:
+        done = replace(done, best=value, best_step=done.step)
+    return done

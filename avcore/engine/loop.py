@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,16 @@ __all__ = ["BatchLoader", "NonFiniteError", "Step", "Trainer", "groups_of"]
 
 
 class NonFiniteError(AVCoreError):
-    """A loss or a gradient is infinite or not a number; the parameters are those of the step before."""
+    """A loss or a gradient is infinite or not a number; parameters and running statistics are as before the step.
+
+    Attributes:
+        report: what was found, for a file: ``step``, ``epoch``, ``what`` (``loss`` or ``gradient``), ``losses`` by name
+            and the names of the ``clips``.
+    """
+
+    def __init__(self, message: str, report: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class BatchLoader(Protocol):
@@ -29,6 +38,9 @@ class BatchLoader(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch."""
+
+    def set_position(self, batch: int) -> None:
+        """Let the next iteration begin with this batch of the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +123,6 @@ class Trainer:
         self.precision = precision
         self.device = device or torch.device("cpu")
 
-    def epoch(self, loader: BatchLoader, *, epoch: int, first_step: int) -> Iterator[Step]:
-        """Train one epoch, step by step; the first step made is number ``first_step``."""
-        loader.set_epoch(epoch)
-        self.model.train()
-        for number, batches in enumerate(groups_of(loader, self.accumulate)):
-            yield self.step(batches, step=first_step + number, epoch=epoch)
-
     def step(self, batches: Sequence[Batch], *, step: int, epoch: int) -> Step:
         """One update from one or more micro-batches.
 
@@ -129,6 +134,7 @@ class Trainer:
         if not total:
             raise ValueError("A step needs at least one valid clip.")
         self.optimizer.zero_grad(set_to_none=True)
+        statistics = {name: value.clone() for name, value in self._statistics().items()}
         sums: dict[str, Tensor] = {}
         micro_losses: list[Tensor] = []
         for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
@@ -147,6 +153,8 @@ class Trainer:
         named = dict(zip(sums, values, strict=False))
         if not all(map(math.isfinite, values)):
             self.optimizer.zero_grad(set_to_none=True)
+            for name, value in self._statistics().items():
+                value.copy_(statistics[name])
             raise self._not_finite(batches, counts, micro_losses, named, step=step, epoch=epoch)
         if self.clip_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -162,6 +170,12 @@ class Trainer:
             norm=values[-1],
             clips=total,
         )
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """The running statistics of parts and head, which a forward in training mode changes."""
+        trained = {name for group in self.optimizer.param_groups for name in group["names"]}
+        state: dict[str, Tensor] = self.model.trainable_state()  # type: ignore[operator]
+        return {name: value for name, value in state.items() if name not in trained}
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         with autocast(self.precision, self.device):
@@ -188,5 +202,6 @@ class Trainer:
         return NonFiniteError(
             f"The {what} is not finite at step {step} (epoch {epoch}); no update was made. Losses: {terms}. "
             f"Clips of the batch: {', '.join(clips)}. Try a smaller optim.lr and optim.head_lr, "
-            "optim.clip_norm=1.0 or train.precision=fp32."
+            "optim.clip_norm=1.0 or train.precision=fp32.",
+            {"step": step, "epoch": epoch, "what": what, "losses": dict(named), "clips": clips},
         )

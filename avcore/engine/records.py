@@ -1,5 +1,8 @@
 """The directory of a run: what was asked, what came out, with which versions, and how it ended."""
 
+import configparser
+import fcntl
+import math
 import resource
 import subprocess
 import sys
@@ -12,7 +15,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from avcore.engine.files import write_atomic, write_json
+from avcore.engine.files import clear_leftovers, write_atomic, write_json
 from avcore.errors import AVCoreError
 
 __all__ = [
@@ -26,6 +29,8 @@ __all__ = [
 ]
 
 STATUSES = ("finished", "interrupted", "failed")
+OWN = ("log.txt", "checkpoints", "pictures", "events.out.", ".tmp-")
+"""How the names begin that stand in a run directory before its configuration does."""
 FOUNDATIONS = ("torch", "torchvision", "torchaudio", "timm", "av", "numpy", "safetensors")
 
 
@@ -39,14 +44,19 @@ def default_directory(task: str, method: str | None, root: Path = Path("runs")) 
     return path
 
 
-def refuse_used(directory: Path) -> None:
+def refuse_used(directory: Path, *, resume: bool = False) -> None:
     """Refuse a directory that holds files, or a file in its place.
+
+    Args:
+        resume: accept what a run that was killed in its first moments left, before it wrote its configuration.
 
     Raises:
         AVCoreError: it is not new and not empty.
     """
-    if directory.is_dir() and any(directory.iterdir()):
-        raise AVCoreError(f"{directory} is not empty: name another --out, or remove it.")
+    if directory.is_dir() and any(not (resume and path.name.startswith(OWN)) for path in directory.iterdir()):
+        has_run = (directory / "config.yaml").is_file()
+        hint = f"go on with the run in it (--resume {directory}), " if has_run else ""
+        raise AVCoreError(f"{directory} is not empty: {hint}name another --out, or remove it.")
     if directory.exists() and not directory.is_dir():
         raise AVCoreError(f"{directory} is a file: name another --out.")
 
@@ -56,7 +66,11 @@ def versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in distributions():
         name = str(distribution.metadata["Name"])
-        offers = any(point.group == "avcore.plugins" for point in distribution.entry_points)
+        try:
+            offers = any(point.group == "avcore.plugins" for point in distribution.entry_points)
+        except (OSError, ValueError, configparser.Error):
+            # A damaged installation, of which `avcore plugins doctor` tells; it offers nothing.
+            offers = False
         if offers or name == "avcore" or name.lower() in FOUNDATIONS:
             found.setdefault(name, distribution.version)
     # The version that runs, build tag included, not the one that a wheel's name gives.
@@ -102,24 +116,31 @@ def peak_bytes(device: torch.device) -> int:
 
 
 class RunRecord:
-    """Writes ``config.yaml``, ``results.json`` and ``log.txt`` of a run directory.
+    """Writes ``config.yaml``, ``results.json`` and ``log.txt`` of a run directory, alone among all processes.
 
     Args:
-        directory: made if need be; must be empty.
+        directory: made if need be; must be empty, unless a run goes on in it.
+        resume: a run goes on in it; what a killed process left unfinished is removed.
 
     Raises:
-        AVCoreError: the directory holds files, or cannot be made.
+        AVCoreError: the directory holds files, cannot be made, or another process works in it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, resume: bool = False) -> None:
         self.directory = directory
-        refuse_used(directory)
+        if not resume:
+            refuse_used(directory)
         try:
-            self.pictures.mkdir(parents=True)
-            self.checkpoints.mkdir()
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
             self._log = open(directory / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the run
+            # Of this process alone: loader processes do not inherit it, and it goes with the process.
+            fcntl.lockf(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AVCoreError(f"Another process works in {directory}: wait for its end, or stop it first.") from error
         except OSError as error:
             raise AVCoreError(f"Cannot make the run directory {directory}: {error.strerror}.") from error
+        clear_leftovers(directory)
 
     @property
     def checkpoints(self) -> Path:
@@ -139,6 +160,13 @@ class RunRecord:
     def write_config(self, tree: Mapping[str, Any]) -> None:
         """Write the resolved configuration."""
         write_atomic(self.directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(tree))).encode())
+
+    def write_nonfinite(self, report: Mapping[str, Any], tree: Mapping[str, Any]) -> Path:
+        """Write what is known of a step whose loss or gradient is not finite, with the configuration; returns where."""
+        path = self.directory / f"nonfinite-step-{report['step']:08d}.json"
+        losses = {name: value if math.isfinite(value) else str(value) for name, value in report["losses"].items()}
+        write_json(path, {**report, "losses": losses, "config": tree})
+        return path
 
     def write_results(self, results: Mapping[str, Any], status: str) -> None:
         """Write the results as far as they are known. What is not ``finished`` is told apart by its ``status``."""

@@ -24,7 +24,7 @@ from avcore.runs.data import RunData, open_files
 if TYPE_CHECKING:
     from avcore.report.predict import Prediction
 
-__all__ = ["Run", "build_model", "load_run"]
+__all__ = ["Run", "build_model", "load_run", "missing_run"]
 
 
 def build_model(config: RunConfig, registry: Registry) -> AVModel:
@@ -175,7 +175,7 @@ def load_run(
     directory = Path(directory)
     file = directory / "config.yaml"
     if not file.is_file():
-        raise AVCoreError(_no_run(directory))
+        raise AVCoreError(missing_run(directory))
     tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     registry = load_registry()
     config = resolve_config(
@@ -194,7 +194,8 @@ def load_run(
     return run
 
 
-def _no_run(directory: Path) -> str:
+def missing_run(directory: Path) -> str:
+    """Why a directory is not that of a run, and what to name instead."""
     if not directory.is_dir():
         return f"There is no run '{directory}': no such folder."
     members = sorted(path.parent.name for path in directory.glob("seed-*/config.yaml"))

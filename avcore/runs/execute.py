@@ -1,23 +1,28 @@
 """One run, from the configuration to the results: assemble, read, train, evaluate, write down."""
 
+import errno
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from avcore.config import Resolved, RunConfig
 from avcore.discovery import Lifecycle
 from avcore.engine.board import Board
-from avcore.engine.checkpoint import CheckpointStore
+from avcore.engine.checkpoint import Checkpoint, CheckpointStore
 from avcore.engine.device import choose_device
 from avcore.engine.display import Display
 from avcore.engine.evaluate import Evaluation, Example, split_and_sound
-from avcore.engine.fit import fit
+from avcore.engine.fit import Fit
+from avcore.engine.loop import NonFiniteError
 from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.records import RunRecord, commit_of, peak_bytes, refuse_used, reset_peak, versions
 from avcore.engine.reporter import Reporter
+from avcore.engine.signals import Preempted, Signals
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry
@@ -26,6 +31,7 @@ from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData, open_files
 from avcore.runs.pictures import draw_example, save_pictures
+from avcore.runs.resume import describe_versions, has_run, is_finished, refuse_changes, results_in
 from avcore.runs.summary import DEMO, describe_config, describe_results
 
 __all__ = ["execute", "head_alone"]
@@ -34,6 +40,8 @@ PICTURES = 8
 """Clips of the test split that are drawn at the end."""
 GLANCES = 2
 """Clips that TensorBoard shows at each evaluation while training."""
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Reasons for which the system refuses to write."""
 
 
 def head_alone(resolved: Resolved) -> Resolved:
@@ -42,28 +50,50 @@ def head_alone(resolved: Resolved) -> Resolved:
     return Resolved(config=config, origins={})
 
 
-def execute(resolved: Resolved, registry: Registry, directory: Path, *, quiet: bool = False, outer: bool = True) -> Run:
+def execute(
+    resolved: Resolved,
+    registry: Registry,
+    directory: Path,
+    *,
+    quiet: bool = False,
+    outer: bool = True,
+    resume: bool = False,
+    notes: Sequence[str] = (),
+) -> Run:
     """Train and measure as the configuration says, and leave everything in ``directory``.
 
     Args:
         resolved: the configuration.
         registry: where its names are looked up.
-        directory: new or empty.
+        directory: new or empty, unless ``resume``.
         quiet: show nothing; the log has it all.
         outer: False for a run within another, which shows no banner and no tables.
+        resume: go on with the run in ``directory``, if one was begun there.
+        notes: lines to show first.
 
     Raises:
         AVCoreError: something that the user can mend; nothing is left in ``directory`` when it shows before training.
+        KeyboardInterrupt, Preempted: a signal came; what was reached is saved.
     """
     config = resolved.config
-    refuse_used(directory)
-    device = choose_device(config.device)
     display = Display(quiet=quiet)
+    going_on = resume and has_run(directory)
+    if going_on:
+        changed = refuse_changes(resolved, directory, registry)
+        if is_finished(directory, changed):
+            display.line(f"{directory} is finished; there is nothing to go on with.")
+            return Run(directory, config, registry, results=results_in(directory))
+        notes = (*notes, *describe_versions(directory))
+    else:
+        refuse_used(directory, resume=resume)
+    device = choose_device(config.device)
     demo = config.data.dataset is not None and registry.datasets[config.data.dataset].demo
     if demo and outer:
         display.line(DEMO)
+    for note in notes:
+        display.line(note)
     display.line(describe_config(config))
-    with isolated_randomness(), determinism(config.deterministic):
+    with Signals() as signals, isolated_randomness(), determinism(config.deterministic):
         reset_peak(device)
         started = time.monotonic()
         # Before the weights, which may have to be fetched: a wrong folder shows at once.
@@ -75,43 +105,48 @@ def execute(resolved: Resolved, registry: Registry, directory: Path, *, quiet: b
             display.line(notice)
         run = Run(directory, config, registry)
         run.adopt(model, RunData(config, model, dataset, root))
-        execution = _Execution(run, resolved, display, started)
-        execution.start()
+        execution = _Execution(run, resolved, display, signals, started, resume=resume)
         status = "failed"
         try:
+            execution.start()
             execution.train()
             execution.measure()
             if config.baseline and (config.prompts or config.fusion):
                 display.line("\nThe head alone, with the same recipe:")
-                inner = execute(head_alone(resolved), registry, directory / "baseline", quiet=quiet, outer=False)
+                inner = execute(
+                    head_alone(resolved), registry, directory / "baseline", quiet=quiet, outer=False, resume=resume
+                )
                 run.results["baseline"] = inner.results["metrics"]
             if outer:
                 tables = describe_results(run.results, execution.pictures, seconds=time.monotonic() - started)
                 display.line(f"\n{tables}\nrun: {directory}")
             status = "finished"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Preempted):
             status = "interrupted"
-            display.line(f"Interrupted; what was reached lies in {directory}.")
             raise
-        except Exception:
-            display.record(traceback.format_exc())
-            raise
+        except OSError as error:
+            if error.errno not in DISK_FAULTS:
+                raise
+            raise AVCoreError(f"Cannot write {error.filename or directory}: {error.strerror}.") from error
         finally:
-            if demo and outer:
-                display.line(DEMO)
-            execution.finish(status)
+            execution.finish(status, banner=DEMO if demo and outer else "", outer=outer)
     return run
 
 
 class _Execution:
     """The parts of a run that write into its directory."""
 
-    def __init__(self, run: Run, resolved: Resolved, display: Display, started: float) -> None:
+    def __init__(
+        self, run: Run, resolved: Resolved, display: Display, signals: Signals, started: float, *, resume: bool
+    ) -> None:
         self.run = run
         self.resolved = resolved
         self.config: RunConfig = resolved.config
         self.display = display
+        self.signals = signals
         self.started = started
+        # Those of a run that goes on; 0 for a new one.
+        self.seconds_before = float(results_in(run.directory).get("seconds", 0.0))
         self.device = choose_device(self.config.device)
         self.select_on = "val" if self.config.protocol == "clean" else "test"
         self.pictures: list[str] = []
@@ -121,9 +156,14 @@ class _Execution:
             run.data.loader(name)
         self.train_loader = run.data.loader("train", train=True)
         self.versions = versions()
-        self.record = RunRecord(run.directory)
+        self.record = RunRecord(run.directory, resume=resume)
+        self.record.write_config(resolved.tree())
         self.display.attach(self.record.log)
-        self.board = Board(run.directory)
+        self.store = CheckpointStore(self.record.checkpoints)
+        self.checkpoint = self._find_checkpoint() if resume else None
+        # What was logged after the checkpoint is logged again; the checkpoint's own scores carry its number of steps.
+        kept = 0 if self.checkpoint is None else self.checkpoint.progress.step + 1
+        self.board = Board(run.directory, purge_step=kept if resume else None)
         self.reporter = Reporter(
             run, display, self.board, Lifecycle(run.registry.plugins), log_every=self.config.train.log_every
         )
@@ -131,7 +171,6 @@ class _Execution:
     def start(self) -> None:
         """Write down what will be done, tell the hooks, and decode what is not in the cache yet."""
         model = self.run.model
-        self.record.write_config(self.resolved.tree())
         self.run.results = self._results()
         self.record.write_results(self.run.results, "interrupted")
         rows = [
@@ -146,24 +185,27 @@ class _Execution:
         """Train, and take the best weights."""
         model = self.run.model
         before = model.digest()
-        store = CheckpointStore(self.record.checkpoints)
-        fit(
-            model,
-            self.train_loader,
+        reached = Fit(
+            model=model,
+            loader=self.train_loader,
             config=self.config,
             device=self.device,
             select=self._select,
             score=model.task.score,
-            store=store,
+            store=self.store,
             reporter=self.reporter,
+            signals=self.signals,
             digest=model.backbone_digest,
             versions=self.versions,
-        )
+            nonfinite=self._write_nonfinite,
+            start=self.checkpoint,
+        ).run()
         if model.digest() != before:
             raise AVCoreError(
                 "The frozen weights are not what they were before training: a part or a plugin changes them."
             )
-        best = store.open("best")
+        self.run.results["skipped_steps"] = reached.skipped
+        best = self.store.open("best")
         model.load_trainable_state(best.model_state())
         model.eval()
         self.run.results["metrics"][self.select_on] = dict(best.progress.scores)
@@ -183,19 +225,66 @@ class _Execution:
             if paths:
                 self.pictures.append(str(self.record.pictures / f"{split}-*.png"))
             self._show(split, by_sound, self.step)
-        self.run.results["seconds"] = round(time.monotonic() - self.started, 3)
-        self.run.results["peak_bytes"] = peak_bytes(self.device)
+        self._measure_effort()
 
-    def finish(self, status: str) -> None:
-        """Write the results as far as they go."""
+    def finish(self, status: str, *, banner: str, outer: bool) -> None:
+        """Write the results as far as they go, and say how it ended."""
+        try:
+            self._close(status, banner=banner, outer=outer)
+        except (AVCoreError, OSError):
+            # Nothing can be written; what stopped the run says more and is on its way.
+            if status == "finished":
+                raise
+
+    def _close(self, status: str, *, banner: str, outer: bool) -> None:
+        if status == "failed":
+            self.display.record(traceback.format_exc())
+        if status != "finished" and outer:
+            self.display.line(self._farewell(status))
+        if banner:
+            self.display.line(banner)
         self.run.results["status"] = status
+        self.run.results["broken"] = self.run.data.broken
         if status != "finished":
-            self.run.results["seconds"] = round(time.monotonic() - self.started, 3)
-            self.run.results["peak_bytes"] = peak_bytes(self.device)
+            self._measure_effort()
         self.record.write_results(self.run.results, status)
         self.reporter.finished(status)
         self.board.close()
         self.record.close()
+
+    def _farewell(self, status: str) -> str:
+        by = f" by {self.signals.received.name}" if self.signals.received else ""
+        reached = "what was reached is saved" if any(self.record.checkpoints.iterdir()) else "nothing was saved yet"
+        return f"{status}{by}; {reached}; to go on: avcore run --resume {self.run.directory}"
+
+    def _measure_effort(self) -> None:
+        self.run.results["seconds"] = round(self.seconds_before + time.monotonic() - self.started, 3)
+        self.run.results["peak_bytes"] = peak_bytes(self.device)
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint to go on from.
+
+        Raises:
+            AVCoreError: all are damaged, or it belongs to other frozen weights.
+        """
+        found, damaged = self.store.resume()
+        for reason in damaged:
+            self.display.line(reason)
+        if found is None:
+            self.display.line("no checkpoint to go on from: it begins with step 0")
+            return None
+        expected = self.run.model.backbone_digest
+        if found.frozen_digest != expected:
+            raise AVCoreError(
+                f"{self.run.directory} was trained on other frozen weights ({found.frozen_digest[:12]}) than those of "
+                f"'{self.config.visual.backbone}' here ({expected[:12]}): it cannot go on with these."
+            )
+        done = found.progress
+        self.display.line(f"going on after step {done.step} (epoch {done.epoch + (done.position > 0)}), {found.path}")
+        return found
+
+    def _write_nonfinite(self, error: NonFiniteError) -> Path:
+        return self.record.write_nonfinite(error.report, self.resolved.tree())
 
     def _extra_splits(self) -> list[str]:
         kept = []
@@ -210,6 +299,8 @@ class _Execution:
     def _select(self, step: int) -> Mapping[str, float]:
         found = self._evaluate(self.select_on, GLANCES, step=step)
         self._show(self.select_on, {"own": found.examples}, step)
+        self._measure_effort()
+        self.record.write_results(self.run.results, "interrupted")
         return found.scores
 
     def _evaluate(self, name: str, examples: int, *, step: int) -> Evaluation:
@@ -242,9 +333,12 @@ class _Execution:
             "metrics": {},
             "baseline": None,
             "params": _params(model),
-            "seconds": 0.0,
+            "seconds": self.seconds_before,
             "peak_bytes": 0,
+            "skipped_steps": 0,
+            "broken": {},
             "versions": self.versions,
+            "threads": torch.get_num_threads(),
             "commit": commit_of(Path(__file__).parent),
             "status": "interrupted",
         }

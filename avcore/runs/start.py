@@ -9,10 +9,12 @@ from avcore.config import Resolved, resolve_config
 from avcore.engine.display import Display
 from avcore.engine.files import write_json
 from avcore.engine.records import default_directory, refuse_used
+from avcore.engine.signals import Signals
 from avcore.errors import AVCoreError
 from avcore.registry import Registry, load_registry
-from avcore.runs.base import Run
+from avcore.runs.base import Run, missing_run
 from avcore.runs.execute import execute
+from avcore.runs.resume import describe_versions, has_run
 from avcore.runs.summary import describe_seeds, spread_of
 
 __all__ = ["run"]
@@ -37,6 +39,7 @@ def run(
     baseline: bool | None = None,
     set: Sequence[str] = (),
     out: str | Path | None = None,
+    resume: bool | str | Path | None = None,
     seeds: int = 1,
     quiet: bool = False,
 ) -> Run:
@@ -58,6 +61,9 @@ def run(
         baseline: also train the head alone with the same recipe, to compare.
         set: further settings, ``"key=value"``.
         out: directory of the run, new or empty; by default ``runs/<task>-<method>-<UTC>``.
+        resume: directory of a run to go on with, from its latest checkpoint and with its own settings, which other
+            arguments may repeat but not change (but `data.workers`, `train.save_every` and the like, and a larger
+            ``epochs``); ``True``: go on with the run in ``out``, or begin it there.
         seeds: train with so many seeds, ``seed``, ``seed + 1``, ..., each in a directory of its own.
         quiet: show nothing.
 
@@ -66,7 +72,8 @@ def run(
 
     Raises:
         AVCoreError: a mistake in the options or in the data; says what to do.
-        KeyboardInterrupt: passed on after the records are written.
+        KeyboardInterrupt: Ctrl-C; what was reached is saved.
+        SystemExit: SIGTERM or SIGUSR1, with code 143; what was reached is saved.
 
     Example:
         >>> run = avcore.run("copl", task="avs", epochs=2)  # doctest: +SKIP
@@ -75,6 +82,10 @@ def run(
     """
     if seeds < 1:
         raise AVCoreError(f"seeds={seeds} must be at least 1.")
+    target, going_on = _target(out, resume)
+    if target is not None and going_on and task is None and config is None and has_run(target):
+        config = target / "config.yaml"
+    notes = describe_versions(Path(config).parent) if config is not None and not going_on else []
     registry = load_registry()
     resolved = resolve_config(
         registry,
@@ -97,21 +108,40 @@ def run(
         },
         sets=tuple(set),
     )
-    directory = default_directory(resolved.config.task, resolved.config.method) if out is None else Path(out)
+    directory = target or default_directory(resolved.config.task, resolved.config.method)
     if seeds == 1:
-        return execute(resolved, registry, directory, quiet=quiet)
-    return _run_seeds(resolved, registry, directory, seeds, quiet=quiet)
+        return execute(resolved, registry, directory, quiet=quiet, resume=going_on, notes=notes)
+    return _run_seeds(resolved, registry, directory, seeds, quiet=quiet, resume=going_on)
 
 
-def _run_seeds(resolved: Resolved, registry: Registry, directory: Path, seeds: int, *, quiet: bool) -> Run:
-    refuse_used(directory)
+def _target(out: str | Path | None, resume: bool | str | Path | None) -> tuple[Path | None, bool]:
+    """The directory that was named, None if none was, and whether a run may go on in it."""
+    if resume is None or resume is False:
+        return None if out is None else Path(out), False
+    if resume is True:
+        if out is None:
+            raise AVCoreError("Which run is to go on? Write --resume DIR, or --resume with --out DIR.")
+        return Path(out), True
+    if out is not None:
+        raise AVCoreError(f"--resume {resume} names the run, so leave out --out; or write --resume --out {out}.")
+    if not has_run(Path(resume)):
+        raise AVCoreError(missing_run(Path(resume)))
+    return Path(resume), True
+
+
+def _run_seeds(
+    resolved: Resolved, registry: Registry, directory: Path, seeds: int, *, quiet: bool, resume: bool
+) -> Run:
+    if not resume:
+        refuse_used(directory)
     members = []
-    for seed in range(resolved.config.seed, resolved.config.seed + seeds):
-        one = Resolved(config=replace(resolved.config, seed=seed), origins={}, recipe=resolved.recipe)
-        member = execute(one, registry, directory / f"seed-{seed}", quiet=quiet)
-        # The next seed needs the memory.
-        member.release()
-        members.append(member)
+    with Signals():
+        for seed in range(resolved.config.seed, resolved.config.seed + seeds):
+            one = Resolved(config=replace(resolved.config, seed=seed), origins={}, recipe=resolved.recipe)
+            member = execute(one, registry, directory / f"seed-{seed}", quiet=quiet, resume=resume)
+            # The next seed needs the memory.
+            member.release()
+            members.append(member)
     results = _summed_up([member.results for member in members])
     write_json(directory / "results.json", results)
     title = f"\n{members[0].config.task}: mean ± standard deviation over seeds {', '.join(map(str, results['seeds']))}"

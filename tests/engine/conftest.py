@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.config import OptimConfig
-from avcore.engine.loop import Trainer
+from avcore.engine.loop import Step, Trainer, groups_of
 from avcore.engine.optim import Schedule, build_optimizer
 from avcore.tasks import Batch, Task
 
@@ -77,6 +77,7 @@ class ToyLoader:
         self.y = self.x.sum(1)
         self.batch_size = batch_size
         self.epochs: list[int] = []
+        self.first = 0
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch_size)
@@ -84,8 +85,11 @@ class ToyLoader:
     def set_epoch(self, epoch: int) -> None:
         self.epochs.append(epoch)
 
+    def set_position(self, batch: int) -> None:
+        self.first = batch
+
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.x), self.batch_size):
+        for start in range(self.first * self.batch_size, len(self.x), self.batch_size):
             index = torch.arange(start, start + self.batch_size)
             valid = index < len(self.x)
             index = index.clamp(max=len(self.x) - 1)
@@ -105,6 +109,13 @@ def make_trainer(model: nn.Module, *, epochs: int = 2, steps: int = 3, **setting
     return Trainer(model, optimizer, schedule, **settings)
 
 
+def make_steps(trainer: Trainer, loader: ToyLoader, *, epoch: int, first_step: int) -> Iterator[Step]:
+    """The steps of an epoch, one by one."""
+    trainer.model.train()
+    for number, batches in enumerate(groups_of(loader, trainer.accumulate)):
+        yield trainer.step(batches, step=first_step + number, epoch=epoch)
+
+
 @pytest.fixture
 def toys() -> SimpleNamespace:
-    return SimpleNamespace(Model=ToyModel, Loader=ToyLoader, Task=ToyTask, trainer=make_trainer)
+    return SimpleNamespace(Model=ToyModel, Loader=ToyLoader, Task=ToyTask, trainer=make_trainer, steps=make_steps)

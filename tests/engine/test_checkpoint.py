@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from avcore.errors import AVCoreError
 def trained(toys):
     model = toys.Model()
     trainer = toys.trainer(model)
-    list(trainer.epoch(toys.Loader(), epoch=0, first_step=0))
+    list(toys.steps(trainer, toys.Loader(), epoch=0, first_step=0))
     return model, trainer.optimizer
 
 
@@ -21,11 +22,9 @@ def store(tmp_path, trained):
     store = CheckpointStore(tmp_path / "checkpoints")
     model, optimizer = trained
 
-    def save(step, *, is_best, **progress):
-        done = Progress(epoch=step // 10, step=step, **progress)
-        return store.save(
-            model.trainable_state(), optimizer, done, frozen_digest="abc", versions={"avcore": "1"}, is_best=is_best
-        )
+    def save(step, *, best=None, **progress):
+        done = Progress(epoch=step // 10, step=step, best_step=best, **progress)
+        return store.save(model.trainable_state(), optimizer, done, frozen_digest="abc", versions={"avcore": "1"})
 
     store.put = save
     return store
@@ -36,10 +35,10 @@ def names(store):
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(store, trained):
-    store.put(10, is_best=True, score=0.5, best=0.5, scores={"accuracy": 0.5})
+    store.put(10, best=10, score=0.5, scores={"accuracy": 0.5})
     found = store.open("best")
     assert found.path.name == "step-00000010"
-    assert found.progress == Progress(epoch=1, step=10, score=0.5, best=0.5, scores={"accuracy": 0.5})
+    assert found.progress == Progress(epoch=1, step=10, score=0.5, best_step=10, scores={"accuracy": 0.5})
     assert (found.frozen_digest, found.versions) == ("abc", {"avcore": "1"})
     saved, expected = found.model_state(), trained[0].trainable_state()
     assert list(saved) == sorted(expected)
@@ -47,7 +46,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(store, trained):
 
 
 def test_only_trained_tensors_are_on_disk_and_no_pickle(store):
-    path = store.put(10, is_best=True)
+    path = store.put(10, best=10)
     assert sorted(p.name for p in path.iterdir()) == [
         "model.safetensors", "optimizer.json", "optimizer.safetensors", "state.json",
     ]  # fmt: skip
@@ -55,20 +54,70 @@ def test_only_trained_tensors_are_on_disk_and_no_pickle(store):
 
 
 def test_best_and_latest_are_kept_and_nothing_else(store):
-    store.put(10, is_best=True)
-    store.put(20, is_best=False)
-    store.put(30, is_best=False)
-    assert names(store) == ["best.json", "step-00000010", "step-00000030"]
+    store.put(10, best=10)
+    store.put(20, best=10)
+    store.put(30, best=10)
+    assert names(store) == ["step-00000010", "step-00000030"]
     assert store.open("best").progress.step == 10
     assert store.open("latest").progress.step == 30
-    store.put(40, is_best=True)
-    assert names(store) == ["best.json", "step-00000040"]
+    store.put(40, best=40)
+    assert names(store) == ["step-00000040"]
 
 
-def test_leftovers_of_a_killed_save_are_cleaned(store):
-    (store.directory / ".tmp-step-00000005-1").mkdir(parents=True)
-    store.put(10, is_best=True)
-    assert names(store) == ["best.json", "step-00000010"]
+def test_before_the_first_evaluation_only_the_latest_is_kept(store):
+    store.put(10)
+    store.put(20)
+    assert names(store) == ["step-00000020"]
+    with pytest.raises(AVCoreError, match=r"no best checkpoint yet.*--checkpoint latest"):
+        store.open("best")
+
+
+def test_leftovers_of_a_killed_save_are_cleaned_when_a_run_goes_on(store):
+    store.put(10, best=10)
+    (store.directory / ".tmp-step-00000020-1").mkdir()
+    found, damaged = store.resume()
+    assert (found.progress.step, damaged) == (10, [])
+    assert names(store) == ["step-00000010"]
+
+
+def test_nothing_to_go_on_from_is_no_error_but_damage_is(store):
+    assert store.resume() == (None, [])
+    damage_alter(store.put(10, best=10))
+    with pytest.raises(AVCoreError, match=r"no complete checkpoint.*step-00000010 is damaged"):
+        store.resume()
+
+
+def test_what_is_wrong_with_a_later_checkpoint_is_said(store):
+    store.put(10, best=10)
+    damage_truncate(store.put(20, best=10))
+    found, damaged = store.resume()
+    assert found.progress.step == 10
+    assert len(damaged) == 1
+    assert "step-00000020 is damaged" in damaged[0]
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_a_step_is_saved_again_without_a_moment_that_loses_it(store, monkeypatch, moment):
+    """Saved before its evaluation and after it; killed before, between and after the two renames."""
+    store.put(10, position=1)
+    real, calls = os.replace, []
+
+    def replace(*paths):
+        if os.path.isdir(paths[0]):
+            if len(calls) == moment:
+                raise KeyboardInterrupt
+            calls.append(paths)
+        real(*paths)
+
+    monkeypatch.setattr("avcore.engine.checkpoint.os.replace", replace)
+    if moment < 2:
+        with pytest.raises(KeyboardInterrupt):
+            store.put(10, best=10)
+        assert store.open("latest").progress == Progress(epoch=1, step=10, position=1)
+        calls.extend([None] * 9)
+    store.put(10, best=10)
+    assert store.open("best").progress == Progress(epoch=1, step=10, best_step=10)
+    assert names(store) == ["step-00000010"]
 
 
 def damage_truncate(path):
@@ -93,33 +142,34 @@ def damage_state(path):
 
 @pytest.mark.parametrize("damage", [damage_truncate, damage_alter, damage_remove, damage_state])
 def test_a_damaged_checkpoint_is_not_the_latest_and_not_loaded_as_best(store, damage):
-    store.put(10, is_best=True)
+    store.put(10, best=10)
     older = store.open("latest")
-    damaged = store.put(20, is_best=False)
+    damaged = store.put(20, best=10)
     damage(damaged)
     assert store.open("latest").path == older.path
-    store.put(30, is_best=True)
-    damage(store.directory / "step-00000030")
-    with pytest.raises(AVCoreError, match=r"step-00000030.*--checkpoint latest"):
+    store.put(30, best=10)
+    damage(store.directory / "step-00000010")
+    assert store.open("latest").progress.step == 30
+    with pytest.raises(AVCoreError, match=r"step-00000010.*--checkpoint latest"):
         store.open("best")
 
 
 def test_an_interrupted_save_leaves_the_old_one(store, monkeypatch):
-    store.put(10, is_best=True)
+    store.put(10, best=10)
 
     def fail(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("avcore.engine.checkpoint.os.replace", fail)
     with pytest.raises(AVCoreError, match=r"step-00000020.*No space left on device"):
-        store.put(20, is_best=True)
-    assert names(store) == ["best.json", "step-00000010"]
+        store.put(20, best=20)
+    assert names(store) == ["step-00000010"]
     assert store.open("best").progress.step == 10
 
 
 def test_the_optimiser_goes_on_bit_by_bit(toys, store, trained):
     model, optimizer = trained
-    path = store.put(10, is_best=True)
+    path = store.put(10, best=10)
     other = toys.Model()
     other.load_state_dict(model.state_dict())
     continued = toys.trainer(other)
@@ -127,12 +177,12 @@ def test_the_optimiser_goes_on_bit_by_bit(toys, store, trained):
     straight = toys.trainer(model)
     straight.optimizer = optimizer
     for trainer in (continued, straight):
-        list(trainer.epoch(toys.Loader(), epoch=1, first_step=3))
+        list(toys.steps(trainer, toys.Loader(), epoch=1, first_step=3))
     assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
 def test_an_optimiser_of_other_parameters_is_refused(toys, store):
-    path = store.put(10, is_best=True)
+    path = store.put(10, best=10)
     saved = json.loads((path / "optimizer.json").read_text())
     saved["names"].append("part.extra")
     (path / "optimizer.json").write_text(json.dumps(saved))
@@ -141,7 +191,7 @@ def test_an_optimiser_of_other_parameters_is_refused(toys, store):
 
 
 def test_nothing_saved_yet_is_said(store):
-    with pytest.raises(AVCoreError, match="no best checkpoint"):
+    with pytest.raises(AVCoreError, match="no complete checkpoint"):
         store.open("best")
     with pytest.raises(AVCoreError, match="no complete checkpoint"):
         store.open("latest")
@@ -150,6 +200,6 @@ def test_nothing_saved_yet_is_said(store):
 
 
 def test_a_store_can_be_copied_elsewhere(store, tmp_path):
-    store.put(10, is_best=True)
+    store.put(10, best=10)
     shutil.copytree(store.directory, tmp_path / "elsewhere")
     assert CheckpointStore(tmp_path / "elsewhere").open("best").progress.step == 10

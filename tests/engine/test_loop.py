@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ def run_epochs(toys, *, batch_size, accumulate, clips=7, clip_norm=None):
     model = toys.Model(torch.float64)
     loader = toys.Loader(clips, batch_size, torch.float64)
     trainer = toys.trainer(model, accumulate=accumulate, clip_norm=clip_norm)
-    steps = [step for epoch in range(2) for step in trainer.epoch(loader, epoch=epoch, first_step=epoch * 2)]
+    steps = [step for epoch in range(2) for step in toys.steps(trainer, loader, epoch=epoch, first_step=epoch * 2)]
     return model, steps
 
 
@@ -45,7 +46,7 @@ def test_groups_hold_every_batch_once_in_order():
 def test_frozen_weights_stay_and_trained_ones_move(toys):
     model = toys.Model()
     before = state(model)
-    list(toys.trainer(model).epoch(toys.Loader(), epoch=0, first_step=0))
+    list(toys.steps(toys.trainer(model), toys.Loader(), epoch=0, first_step=0))
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"part.weight", "part.bias", "head.weight", "head.bias"}
 
@@ -53,7 +54,7 @@ def test_frozen_weights_stay_and_trained_ones_move(toys):
 def test_clipping_bounds_the_gradient_and_reports_its_norm(toys):
     model = toys.Model()
     trainer = toys.trainer(model, clip_norm=1e-3)
-    step = next(trainer.epoch(toys.Loader(), epoch=0, first_step=0))
+    step = next(toys.steps(trainer, toys.Loader(), epoch=0, first_step=0))
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert step.norm > 1e-3
     assert gradient.norm().item() == pytest.approx(1e-3, rel=1e-3)
@@ -63,7 +64,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_clips(t
     model, loader = toys.Model(), toys.Loader()
     loader.y[3] = float("nan")
     trainer = toys.trainer(model)
-    epoch = trainer.epoch(loader, epoch=4, first_step=20)
+    epoch = toys.steps(trainer, loader, epoch=4, first_step=20)
     next(epoch)
     before, moments = state(model), copy.deepcopy(trainer.optimizer.state_dict()["state"])
     with pytest.raises(NonFiniteError, match=r"loss is not finite at step 21 \(epoch 4\).*fit nan.*: clip2, clip3\."):
@@ -77,7 +78,7 @@ def test_only_the_bad_micro_batch_is_named(toys):
     loader = toys.Loader()
     loader.y[5] = float("inf")
     with pytest.raises(NonFiniteError, match=r"Clips of the batch: clip4, clip5\."):
-        list(toys.trainer(toys.Model(), accumulate=3).epoch(loader, epoch=0, first_step=0))
+        list(toys.steps(toys.trainer(toys.Model(), accumulate=3), loader, epoch=0, first_step=0))
 
 
 def test_a_gradient_that_is_not_finite_stops_too(toys):
@@ -85,8 +86,35 @@ def test_a_gradient_that_is_not_finite_stops_too(toys):
     model.part.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = state(model)
     with pytest.raises(NonFiniteError, match=r"gradient is not finite at step 0.*clip0, clip1"):
-        list(toys.trainer(model).epoch(toys.Loader(), epoch=0, first_step=0))
+        list(toys.steps(toys.trainer(model), toys.Loader(), epoch=0, first_step=0))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_running_statistics_are_those_of_before_a_bad_step(toys):
+    model, loader = toys.Model(), toys.Loader()
+    model.part = torch.nn.Sequential(model.part, torch.nn.BatchNorm1d(4))
+    parameters_only = model.trainable_state
+    buffers = dict(model.part.named_buffers())
+    model.trainable_state = lambda: {**parameters_only(), **{f"part.{name}": b for name, b in buffers.items()}}
+    loader.x[2] = float("nan")
+    steps = toys.steps(toys.trainer(model), loader, epoch=0, first_step=0)
+    next(steps)
+    before = {name: value.clone() for name, value in buffers.items()}
+    assert before["1.running_mean"].abs().sum() > 0
+    with pytest.raises(NonFiniteError):
+        next(steps)
+    assert all(torch.equal(value, before[name]) for name, value in buffers.items())
+
+
+def test_what_was_found_is_handed_on_for_a_file(toys):
+    loader = toys.Loader()
+    loader.y[1] = float("nan")
+    with pytest.raises(NonFiniteError) as caught:
+        list(toys.steps(toys.trainer(toys.Model()), loader, epoch=2, first_step=6))
+    report = caught.value.report
+    assert (report["step"], report["epoch"], report["what"]) == (6, 2, "loss")
+    assert report["clips"] == ["clip0", "clip1"]
+    assert math.isnan(report["losses"]["fit"])
 
 
 def test_draws_follow_from_the_step_and_not_from_what_ran_before(toys):
@@ -96,9 +124,9 @@ def test_draws_follow_from_the_step_and_not_from_what_ran_before(toys):
     for model, trainer in zip(models, trainers, strict=True):
         trainer.optimizer.step = lambda: None  # the parameters stay, so that only the draws can differ
         del model
-    list(trainers[0].epoch(toys.Loader(), epoch=0, first_step=0))
+    list(toys.steps(trainers[0], toys.Loader(), epoch=0, first_step=0))
     torch.rand(17)
-    after, alone = ([s.loss for s in t.epoch(toys.Loader(), epoch=1, first_step=3)] for t in trainers)
+    after, alone = ([s.loss for s in toys.steps(t, toys.Loader(), epoch=1, first_step=3)] for t in trainers)
     assert after == alone
 
 
@@ -114,7 +142,7 @@ def test_bf16_runs_the_forward_in_half_precision_and_keeps_parameters_in_fp32(to
     model = toys.Model()
     seen = []
     model.part.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
-    list(toys.trainer(model, precision="bf16").epoch(toys.Loader(), epoch=0, first_step=0))
+    list(toys.steps(toys.trainer(model, precision="bf16"), toys.Loader(), epoch=0, first_step=0))
     assert set(seen) == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -125,14 +153,8 @@ def test_trainable_parameters_in_half_precision_are_refused(toys):
 
 
 def test_scalars_of_a_step_have_stable_names(toys):
-    step = next(toys.trainer(toys.Model()).epoch(toys.Loader(), epoch=0, first_step=0))
+    step = next(toys.steps(toys.trainer(toys.Model()), toys.Loader(), epoch=0, first_step=0))
     assert list(step.scalars()) == [
         "step", "epoch", "loss", "loss/fit", "loss/size", "lr/parts", "lr/head", "gradient_norm",
     ]  # fmt: skip
     assert step.loss == pytest.approx(sum(step.losses.values()))
-
-
-def test_the_loader_is_told_the_epoch(toys):
-    loader = toys.Loader()
-    list(toys.trainer(toys.Model()).epoch(loader, epoch=5, first_step=0))
-    assert loader.epochs == [5]

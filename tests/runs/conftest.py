@@ -1,6 +1,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 import avcore
+from avcore.engine.checkpoint import CheckpointStore
+from avcore.engine.files import sha256
 from avcore.registry import Registry
 from avcore.runs import Run
 
@@ -52,8 +55,11 @@ def world(toy_module: ModuleType, toy_cache: Path) -> Iterator[ModuleType]:
 def calm(world: ModuleType) -> None:
     """Nothing is left of what the test before asked of the plugin."""
     world.CALLS.clear()
+    world.STEPS.clear()
     world.INTERRUPT_AT.clear()
+    world.MOMENTS.clear()
     world.Exploder.calls = 0
+    world.Exploder.until = float("inf")
 
 
 @pytest.fixture
@@ -64,6 +70,22 @@ def start(world: ModuleType, tmp_path: Path) -> Callable[..., Run]:
         return avcore.run(method, **{"task": "listen", "out": tmp_path / "run", "quiet": True, **options})
 
     return run
+
+
+@pytest.fixture(scope="session")
+def end_of() -> Callable[[Path], dict[str, Any]]:
+    """What must be equal, bit for bit, of runs that came to the same end: tensors, progress and scores."""
+
+    def read(directory: Path) -> dict[str, Any]:
+        results = json.loads((directory / "results.json").read_text())
+        found: dict[str, Any] = {key: results[key] for key in ("metrics", "baseline", "params", "status")}
+        for which in ("best", "latest"):
+            checkpoint = CheckpointStore(directory / "checkpoints").open(which)
+            hashes = {file: sha256(checkpoint.path / file) for file in ("model.safetensors", "optimizer.safetensors")}
+            found[which] = (checkpoint.progress, hashes)
+        return found
+
+    return read
 
 
 @pytest.fixture(scope="module")

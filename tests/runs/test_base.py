@@ -1,6 +1,5 @@
 """Coming back to a run."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def test_a_loaded_run_is_the_one_that_was_trained(finished):
 def test_best_by_default_latest_on_request(finished):
     store = finished.directory / "checkpoints"
     latest = max(path.name for path in store.glob("step-*"))
-    best = json.loads((store / "best.json").read_text())["checkpoint"]
+    best = f"step-{read_checkpoint(store / latest).progress.best_step:08d}"
     states = {which: avcore.load_run(finished.directory, checkpoint=which).model for which in ("best", "latest")}
     for which, name in (("best", best), ("latest", latest)):
         saved = read_checkpoint(store / name).model_state()

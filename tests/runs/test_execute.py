@@ -21,7 +21,7 @@ KEYS = [
     "task", "dataset", "protocol", "method", "prompts", "fusion", "visual", "audio", "seed", "metrics", "params",
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
-MORE = ["selected_on", "baseline"]
+MORE = ["selected_on", "baseline", "skipped_steps", "threads"]
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
 
@@ -196,9 +196,7 @@ def test_an_interrupted_run_says_so(start, world, tmp_path):
 
 def test_a_killed_run_is_on_disk_as_interrupted(start, world, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "avcore.runs.execute.fit", lambda *args, **rest: seen.append(results_of(tmp_path / "run")) or 1 / 0
-    )
+    monkeypatch.setattr("avcore.runs.execute.Fit", lambda **rest: seen.append(results_of(tmp_path / "run")) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         start()
     assert seen[0]["status"] == "interrupted"

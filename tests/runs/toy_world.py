@@ -37,6 +37,14 @@ from avcore.tasks import Batch, Clip, Features, Head, Task, Windows
 
 WIDTH, RATE, SECONDS, SEGMENTS = 8, 8000, 2, 2
 
+MOMENTS: dict[str, Callable[[], None]] = {}
+"""What to do when a run comes to a moment of this name; in loader processes too, where they are forked."""
+
+
+def moment(name: str) -> None:
+    """A run has come here."""
+    MOMENTS.get(name, lambda: None)()
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkSettings:
@@ -117,6 +125,8 @@ class Rows(PromptLayer):
         self.dropout = nn.Dropout(0.1)
 
     def attention(self, x_MND: Tensor, at: Any) -> Edit:
+        if self.training and x_MND.device.type != "meta":
+            moment("step")
         return Edit(rows=self.dropout(self.rows))
 
 
@@ -131,14 +141,16 @@ class Spoiler(Rows):
 
 
 class Exploder(Rows):
-    """Not a number from the second step on."""
+    """Not a number in the second step and, by default, in all that follow."""
 
     calls = 0
+    until: float = float("inf")
 
     def attention(self, x_MND: Tensor, at: Any) -> Edit:
         if self.training and x_MND.device.type != "meta":
             Exploder.calls += 1
-        return Edit(rows=self.rows * (float("nan") if Exploder.calls > 4 else 1.0))
+        bad = self.training and 4 < Exploder.calls <= Exploder.until
+        return Edit(rows=self.rows * (float("nan") if bad else 1.0))
 
 
 class ClassHead(Head):
@@ -164,6 +176,7 @@ class Accuracy:
         self.hits: list[bool] = []
 
     def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
+        moment("evaluation")
         self.hits += (prediction["class"] == batch.targets["class"])[batch.valid].tolist()
 
     def compute(self) -> dict[str, float]:
@@ -177,6 +190,7 @@ class Listen(Task):
         return Accuracy()
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
+        moment("picture")
         return frames_TYX3 // 2 if int(prediction["class"]) else frames_TYX3
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -226,11 +240,14 @@ class Files:
         ]
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
+        moment("data")
         return {"class": torch.tensor(clip.info["class"])}
 
 
 CALLS: list[tuple[str, Any]] = []
 """What the lifecycle hooks of `Plugin` were called with."""
+STEPS: list[dict[str, float]] = []
+"""The scalars of every step."""
 INTERRUPT_AT: list[int] = []
 """Steps at which somebody presses Ctrl-C."""
 CLIP = {
@@ -291,6 +308,7 @@ class Plugin:
     @hookimpl
     def avcore_step_finished(self, run, step):
         CALLS.append(("step_finished", step["step"]))
+        STEPS.append(step)
         if step["step"] in INTERRUPT_AT:
             raise KeyboardInterrupt
 
@@ -301,6 +319,7 @@ class Plugin:
     @hookimpl
     def avcore_checkpoint_saved(self, run, path):
         CALLS.append(("checkpoint_saved", path.name))
+        moment("saved")
 
     @hookimpl
     def avcore_run_finished(self, run, status):

@@ -1,0 +1,116 @@
+"""Signals that end a run in order: what was reached is saved, then the process leaves.
+
+SIGTERM and SIGUSR1 (a scheduler's notice) end it with code 143, Ctrl-C with 130. A signal raises at once where that
+harms nothing: while data are awaited, decoded or evaluated. Elsewhere, as within a step or a save, it waits for the end
+of it.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+__all__ = ["Preempted", "Signals"]
+
+T = TypeVar("T")
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+PATIENCE = 1.0
+"""s after which another Ctrl-C stops without saving; a launcher may pass on the same Ctrl-C twice."""
+
+
+class Preempted(SystemExit):
+    """SIGTERM or SIGUSR1 came. Unless it is caught the process ends with code 143, without a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Signals:
+    """Handles the signals that stop a run, while it is entered; what handled them before does so again afterwards.
+
+    They raise KeyboardInterrupt or `Preempted`. Outside the main thread, where Python allows no handlers, nothing is
+    changed.
+
+    Attributes:
+        received: the first one that came, None before.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._at_once = True
+        self._since = 0.0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._pid = os.getpid()
+        self._children = set(multiprocessing.active_children())
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in STOPS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt | Preempted):
+            self._end_loaders()
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within it a signal is noted, and raises where `allowed` lets it, or at the end."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+        if before:
+            self._raise_received()
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Within `deferred`, a stretch in which a signal raises at once, also one that came before it."""
+        before, self._at_once = self._at_once, True
+        try:
+            self._raise_received()
+            yield
+        finally:
+            self._at_once = before
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; while one is awaited, signals are `allowed`."""
+        iterator = iter(items)
+        while True:
+            with self.allowed():
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        # A forked process has this handler too. There SIGTERM ends it as ever, and the others are the run's business.
+        if os.getpid() != self._pid:
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if self.received is None:
+            self.received, self._since = signal.Signals(number), time.monotonic()
+            if self._at_once:
+                self._raise_received()
+        elif number == signal.SIGINT and time.monotonic() - self._since > PATIENCE:
+            raise KeyboardInterrupt
+
+    def _raise_received(self) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt if self.received == signal.SIGINT else Preempted
+
+    def _end_loaders(self) -> None:
+        """End what this run started: torch would wait 5 s for each loader process that is stuck in a file."""
+        for child in set(multiprocessing.active_children()) - self._children:
+            child.terminate()

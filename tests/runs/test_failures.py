@@ -1,0 +1,124 @@
+"""Full disks, and losses that are not finite: one clear line, and what was reached stays."""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+import avcore
+from avcore.engine.checkpoint import CheckpointStore
+from avcore.engine.loop import NonFiniteError
+from avcore.errors import AVCoreError
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """No file may grow beyond so many bytes, as on a full disk (EFBIG in place of ENOSPC)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def latest(directory):
+    return CheckpointStore(directory / "checkpoints").open("latest").progress.step
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("size", [0, 600])
+def test_a_full_disk_names_the_path_and_leaves_the_old_checkpoint(start, world, tmp_path, capsys, end_of, size):
+    """At 0 bytes the log fails first, at 600 the tensors of a checkpoint."""
+    whole = start(epochs=3, out=tmp_path / "whole")
+    with largest_file(size) as fill:
+        world.MOMENTS["saved"] = fill
+        with pytest.raises(AVCoreError, match=rf"Cannot write .*{tmp_path / 'run'}.*: File too large"):
+            start(epochs=3)
+    assert latest(tmp_path / "run") == 3
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "interrupted"
+    assert not list((tmp_path / "run").rglob(".tmp-*"))
+    world.MOMENTS.clear()
+    avcore.run(resume=tmp_path / "run", quiet=True)
+    assert end_of(tmp_path / "run") == end_of(whole.directory)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_whoever_writes_the_path_is_named(start, world, tmp_path, monkeypatch, number):
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number), str(tmp_path / "run" / "pictures" / "test-1.png"))
+
+    monkeypatch.setattr("avcore.runs.execute.save_pictures", refuse)
+    with pytest.raises(AVCoreError, match=rf"Cannot write .*test-1\.png: {os.strerror(number)}"):
+        start(epochs=1)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "failed"
+
+
+def test_other_errors_of_the_system_keep_their_traceback(start, monkeypatch):
+    def refuse(*arguments):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr("avcore.runs.execute.save_pictures", refuse)
+    with pytest.raises(ConnectionResetError):
+        start(epochs=1)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Losses and gradients that are not finite
+
+
+def test_a_bad_step_is_written_down_and_what_was_reached_saved(start, tmp_path):
+    with pytest.raises(
+        NonFiniteError, match=r"step 1 \(epoch 0\).*train\.nonfinite=skip.*nonfinite-step-00000001\.json"
+    ):
+        start("none", prompts="exploder")
+    found = json.loads((tmp_path / "run" / "nonfinite-step-00000001.json").read_text())
+    assert (found["step"], found["epoch"], found["what"], found["losses"]) == (1, 0, "loss", {"entropy": "nan"})
+    assert len(found["clips"]) == 4
+    assert all(name.startswith("train") for name in found["clips"])
+    assert found["config"]["prompts"] == ["exploder"]
+    assert latest(tmp_path / "run") == 1
+
+
+def test_bad_steps_may_be_skipped_and_are_counted(start, world, tmp_path, capsys):
+    world.Exploder.until = 12
+    run = start("none", prompts="exploder", set=["train.nonfinite=skip", "train.nonfinite_limit=2"], quiet=False)
+    assert run.results["skipped_steps"] == 2
+    assert [step["step"] for step in world.STEPS] == [0, 3, 4, 5]
+    out = capsys.readouterr().out
+    assert "step 1 is skipped: its loss is not finite (1 of 2 that may be), see" in out
+    assert "(2 of 2 that may be)" in out
+    assert len(list(run.directory.glob("nonfinite-*.json"))) == 2
+    assert all(value.isfinite().all() for value in run.model.trainable_state().values())
+
+
+def test_more_bad_steps_than_the_limit_stop_the_run(start, tmp_path):
+    with pytest.raises(NonFiniteError, match=r"step 4 \(epoch 1\).*train\.nonfinite_limit=3 steps were skipped"):
+        start("none", prompts="exploder", set=["train.nonfinite=skip", "train.nonfinite_limit=3"])
+    assert latest(tmp_path / "run") == 4
+
+
+def test_a_run_that_stopped_so_may_go_on_by_skipping(start, world, tmp_path):
+    with pytest.raises(NonFiniteError):
+        start("none", prompts="exploder")
+    world.Exploder.calls, world.Exploder.until = 4, 8
+    run = avcore.run(resume=tmp_path / "run", set=["train.nonfinite=skip"], quiet=True)
+    assert (run.results["status"], run.results["skipped_steps"]) == ("finished", 1)
+
+
+def test_a_clip_that_cannot_be_read_costs_no_work(start, world, tmp_path):
+    count = 0
+
+    def spoil():
+        nonlocal count
+        count += 1
+        if count == 26:
+            raise AVCoreError("clip 7 is broken")
+
+    world.MOMENTS["data"] = spoil
+    with pytest.raises(AVCoreError, match="clip 7 is broken"):
+        start()
+    assert latest(Path(tmp_path / "run")) == 4

@@ -1,0 +1,61 @@
+"""Runs in processes of their own: the codes with which they leave, and kills at random moments."""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from avcore.engine.checkpoint import CheckpointStore
+
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = ("run", "--plugin", "rowing", "--task", "listen", "--set", "train.save_every=1")
+
+
+@pytest.fixture
+def command(monkeypatch, toy_cache, finished):
+    """The command line with the toy world; ``finished`` has filled the cache."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "runs"))
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "benchmarks"))
+    return partial(importlib.import_module("separate").avcore_with_the_toy_world, str(toy_cache))
+
+
+@pytest.fixture
+def context():
+    """Processes that are forked from one that has imported what takes long, and nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["avcore.runs", "torch.utils.tensorboard"])
+    return context
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the run", "to its workers too"])
+def test_a_signalled_process_leaves_with_its_code_and_a_checkpoint(command, context, tmp_path, number, code, to_all):
+    arguments = [*ARGUMENTS, "--out", str(tmp_path / "run"), "--epochs", "5000", "--set", "data.workers=2"]
+    process = context.Process(target=command, args=(arguments,))
+    process.start()
+    while not list(tmp_path.glob("run/checkpoints/step-*")):
+        assert process.is_alive()
+        time.sleep(0.02)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(workers) >= 2
+    for each in [*(workers if to_all else []), process.pid]:
+        os.kill(int(each), number)
+        # A worker that died of it would be missed by now.
+        time.sleep(0.2 * to_all)
+    process.join(25)
+    assert process.exitcode == code
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").open("latest").progress.step > 0
+
+
+def test_nothing_is_lost_by_kills(command, tmp_path):
+    """The short version of docs/benchmarks/kill.py."""
+    kill = importlib.import_module("kill")
+    found = kill.harness(command, [*ARGUMENTS, "--epochs", "3"], tmp_path, moments=4, seed=int(time.time()))
+    assert found["kills"] == 4
+    assert found["aimed at saves"] == 2
+    assert found["runs that came to the same end"] >= 1
