@@ -21,7 +21,7 @@ KEYS = [
     "task", "dataset", "protocol", "method", "prompts", "fusion", "visual", "audio", "seed", "metrics", "params",
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
-MORE = ["selected_on", "baseline", "skipped_steps", "threads"]
+MORE = ["selected_on", "baseline", "broken", "skipped_steps", "threads"]
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
 
