@@ -14,9 +14,6 @@ class AlignSettings:
     """The linear maps between the streams."""
 
     bias: bool = field(default=True, metadata={"help": "the maps have a bias"})
-    always: bool = field(
-        default=False, metadata={"help": "maps at pairs of equal width too, which otherwise need none"}
-    )
 
 
 @hookimpl

@@ -91,7 +91,7 @@ class Block(ABC):
         """Bring rows of an earlier stage's width to this block's width, through the frozen merging layers between.
 
         As VPT (arXiv:2203.12119) does for Swin: a row stands for all four tokens that are merged. Rows that have this
-        block's width stay as they are.
+        block's width stay as they are, in their own type: they are trained, and their gradients are summed in it.
 
         Args:
             rows: (R, D) or (M, R, D), D the width of this stage or of one before it.

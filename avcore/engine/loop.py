@@ -122,6 +122,10 @@ class Trainer:
         self.clip_norm = clip_norm
         self.precision = precision
         self.device = device or torch.device("cpu")
+        # The running statistics of parts and head, which a forward in training mode changes in place.
+        trained = {name for group in optimizer.param_groups for name in group["names"]}
+        state: dict[str, Tensor] = model.trainable_state()  # type: ignore[operator]
+        self._statistics = [value for name, value in state.items() if name not in trained]
 
     def step(self, batches: Sequence[Batch], *, step: int, epoch: int) -> Step:
         """One update from one or more micro-batches.
@@ -134,7 +138,7 @@ class Trainer:
         if not total:
             raise ValueError("A step needs at least one valid clip.")
         self.optimizer.zero_grad(set_to_none=True)
-        statistics = {name: value.clone() for name, value in self._statistics().items()}
+        statistics = [value.clone() for value in self._statistics]
         sums: dict[str, Tensor] = {}
         micro_losses: list[Tensor] = []
         for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
@@ -153,8 +157,8 @@ class Trainer:
         named = dict(zip(sums, values, strict=False))
         if not all(map(math.isfinite, values)):
             self.optimizer.zero_grad(set_to_none=True)
-            for name, value in self._statistics().items():
-                value.copy_(statistics[name])
+            for value, before in zip(self._statistics, statistics, strict=True):
+                value.copy_(before)
             raise self._not_finite(batches, counts, micro_losses, named, step=step, epoch=epoch)
         if self.clip_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -170,12 +174,6 @@ class Trainer:
             norm=values[-1],
             clips=total,
         )
-
-    def _statistics(self) -> dict[str, Tensor]:
-        """The running statistics of parts and head, which a forward in training mode changes."""
-        trained = {name for group in self.optimizer.param_groups for name in group["names"]}
-        state: dict[str, Tensor] = self.model.trainable_state()  # type: ignore[operator]
-        return {name: value for name, value in state.items() if name not in trained}
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         with autocast(self.precision, self.device):

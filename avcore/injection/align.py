@@ -24,8 +24,8 @@ class Align(Fusion):
         self.config = config
 
     def layer(self, pair: PairLayout) -> "AlignLayer | None":
-        """The maps of a pair; None where widths are equal, unless ``always``."""
-        if pair.visual.width == pair.audio.width and not self.config.always:
+        """The maps of a pair; None where widths are equal."""
+        if pair.visual.width == pair.audio.width:
             return None
         return AlignLayer(self.config, pair)
 

@@ -98,7 +98,7 @@ class BlockView(StreamView):
 
     def lift(self, rows: Tensor) -> Tensor:
         """Bring rows (R, D) or (M, R, D) of an earlier stage to this block's width; see `Block.lift`."""
-        return self.block.lift(rows.to(self.block.dtype)).to(rows.dtype)
+        return self.block.lift(rows)
 
     def windows(self, x_MND: Tensor) -> Tensor:
         """The tokens of each attention window of this block, (M * windows, tokens of a window, D)."""

@@ -248,9 +248,11 @@ class _Execution:
         if status != "finished":
             self._measure_effort()
         self.record.write_results(self.run.results, status)
-        self.reporter.finished(status)
-        self.board.close()
-        self.record.close()
+        try:
+            self.reporter.finished(status)
+        finally:
+            self.board.close()
+            self.record.close()
 
     def _farewell(self, status: str) -> str:
         by = f" by {self.signals.received.name}" if self.signals.received else ""

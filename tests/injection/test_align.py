@@ -60,14 +60,12 @@ def test_each_pair_of_unequal_widths_has_a_map_in_each_direction() -> None:
     assert count_parameters(make(*UNEQUAL, "parts.align.bias=false")).parts["align"].trainable == 6 * 2 * 64 * 96
 
 
-def test_where_widths_are_equal_the_tokens_are_read_as_they_are_unless_asked() -> None:
-    bare, listed, always = make(*SETS, listed=()), make(*SETS), make(*SETS, "parts.align.always=true")
+def test_where_widths_are_equal_the_tokens_are_read_as_they_are() -> None:
+    bare, listed = make(*SETS, listed=()), make(*SETS)
     assert not listed.parts["align"].layers
-    assert len(always.parts["align"].layers) == 6
     data = make_batch(bare)
     plain = bare.features(data).stream("visual").tokens
     assert torch.equal(listed.features(data).stream("visual").tokens, plain)
-    assert not torch.equal(always.features(data).stream("visual").tokens, plain)
 
 
 def test_other_parts_read_what_the_maps_of_their_pair_make() -> None:

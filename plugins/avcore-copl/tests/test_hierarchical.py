@@ -282,3 +282,13 @@ def test_a_low_bias_silences_rows_and_can_be_learned(name: str) -> None:
 def test_a_learned_bias_needs_a_start() -> None:
     with pytest.raises(AVCoreError, match="row_bias must be a number with learn_row_bias=true"):
         make(*ROWS, *SMALL_SOUND, "parts.copl.rows.learn_row_bias=true", listed=("copl.rows",))
+
+
+def test_rows_that_need_no_lift_keep_their_type() -> None:
+    """Else the gradient of one M^g for all blocks would be rounded in each of them."""
+    model = make(*ROWS, *SMALL_SOUND, listed=("copl.rows",))
+    model.store_frozen(torch.bfloat16)
+    rows = model.parts["copl.rows.visual"].global_rows["input"]
+    assert view(model, "visual", 0).lift(rows) is rows
+    lifted = view(model, "visual", -1).lift(rows)
+    assert (lifted.shape, lifted.dtype) == ((3, 128), torch.float32)

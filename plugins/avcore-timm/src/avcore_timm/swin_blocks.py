@@ -157,11 +157,11 @@ class WindowedBlock(Block):
         Raises:
             AVCoreError: no stage up to this one has the rows' width.
         """
-        given, width = rows.shape[-1], self.inner.attn.qkv.weight.shape[1]
+        given, width, kind = rows.shape[-1], self.inner.attn.qkv.weight.shape[1], rows.dtype
         for merging in self.mergings:
             if rows.shape[-1] == merging.dim:
-                fours = rows.reshape(-1, 1, 1, merging.dim).expand(-1, 2, 2, -1)
-                rows = merging(fours).reshape(*rows.shape[:-1], -1)
+                fours = rows.to(self.dtype).reshape(-1, 1, 1, merging.dim).expand(-1, 2, 2, -1)
+                rows = merging(fours).reshape(*rows.shape[:-1], -1).to(kind)
         if rows.shape[-1] != width:
             raise AVCoreError(f"Rows of width {given} cannot be lifted to {width}: no stage before has that width.")
         return rows
