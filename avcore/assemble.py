@@ -1,26 +1,23 @@
 """Specs and a configuration become an `AVModel`, or a refusal with its reason."""
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from avcore.backbones import Backbone, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
-from avcore.data.randomness import torch_generator
-from avcore.errors import AVCoreError, did_you_mean
-from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer, make_plan
-from avcore.model import AVModel, PartInstance
+from avcore.errors import AVCoreError
+from avcore.injection import Part, make_plan
+from avcore.model import AVModel
+from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, BlockLayout, ClipSettings, Need, PartSpec, StreamLayout
+from avcore.specs import STREAMS, ClipSettings
 from avcore.tasks import Batch, Windows
 
-__all__ = ["assemble", "create_model", "plan_of"]
+__all__ = ["assemble", "create_model", "streams_of"]
 
 
 def create_model(
@@ -75,7 +72,7 @@ def assemble(
 ) -> AVModel:
     """Make the model that a configuration describes.
 
-    It is first built on the meta device, where one backward pass shows whether every trainable parameter is reached.
+    It is first built on the meta device, where one forward shows whether every trainable parameter would get a gradient.
 
     Args:
         config: a resolved configuration.
@@ -100,18 +97,12 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     clip = config.data.settings
     assert isinstance(clip, ClipSettings)
     chosen = {stream: getattr(config, stream) for stream in _running(config.streams)}
-    with _seeded(config, "backbones"):
-        towers, notices = _towers(chosen, config.visual, registry, clip.segments)
-    plan = make_plan(*(towers[stream].layout if stream in towers else None for stream in STREAMS))
-    layouts = {}
-    for stream, tower in towers.items():
-        paired = frozenset(index for entry in plan if entry.paired and (index := getattr(entry, stream)) is not None)
-        trunk = stream if chosen[stream].backbone is not None else "visual"
-        layouts[stream] = tower.layout = replace(tower.layout, name=stream, trunk=trunk, paired=paired)
+    with seeded(config.seed, "backbones"):
+        streams, notices = _streams(chosen, config.visual, registry, clip.segments)
+    layouts = streams.layouts
     task = registry.tasks[config.task].load()(config.task_options)
-    instances = _instances(config, registry, layouts, plan)
-    _copy_backbone_parts(instances, towers)
-    with _seeded(config, "head"):
+    instances = mount_parts(_listed(config, registry), streams, config.seed)
+    with seeded(config.seed, "head"):
         head = registry.heads[config.head.name].load()(
             config.head.settings, layouts.get("visual"), layouts.get("audio"), task
         )
@@ -119,9 +110,9 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         config=config,
         task=task,
         head=head,
-        towers=towers,
+        towers=streams.towers,
         instances=instances,
-        plan=plan,
+        plan=streams.plan,
         segments=clip.segments,
         clip_seconds=clip.clip_seconds,
         windows=Windows(length=clip.window_seconds, margin=clip.window_margin),
@@ -130,21 +121,21 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     )
 
 
-@contextmanager
-def _seeded(config: RunConfig, purpose: str) -> Iterator[None]:
-    """Draw the initial values of one thing from its own seed, so that they do not depend on what else there is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_generator(config.seed, f"initialise {purpose}").initial_seed())
-        yield
+def _listed(config: RunConfig, registry: Registry) -> list[ListedPart]:
+    prompts = [
+        ListedPart(name, registry.prompts[name], config.parts[name], config.part_streams.get(name, "both"))
+        for name in config.prompts
+    ]
+    return [*prompts, *(ListedPart(name, registry.fusions[name], config.parts[name]) for name in config.fusion)]
 
 
 # ---------------------------------------------------------------------------------------------------------- streams
 
 
-def plan_of(
+def streams_of(
     visual: StreamConfig, audio: StreamConfig, registry: Registry, *, streams: str = "both", segments: int = 1
-) -> tuple[dict[str, StreamLayout], tuple[PlanEntry, ...]]:
-    """The layouts of the streams and which of their blocks run together, without weights and without parts.
+) -> StreamSet:
+    """The streams and which of their blocks run together, on the meta device: no weights, no parts.
 
     Args:
         visual, audio: the chosen backbones; an ``audio`` without one shares the visual trunk.
@@ -157,9 +148,19 @@ def plan_of(
     """
     chosen = {stream: {"visual": visual, "audio": audio}[stream] for stream in _running(streams)}
     with torch.device("meta"):
-        towers, _ = _towers(chosen, visual, registry, segments)
-    layouts = {stream: tower.layout for stream, tower in towers.items()}
-    return layouts, make_plan(layouts.get("visual"), layouts.get("audio"))
+        return _streams(chosen, visual, registry, segments)[0]
+
+
+def _streams(
+    chosen: Mapping[str, StreamConfig], shared: StreamConfig, registry: Registry, segments: int
+) -> tuple[StreamSet, list[str]]:
+    towers, notices = _towers(chosen, shared, registry, segments)
+    plan = make_plan(*(towers[stream].layout if stream in towers else None for stream in STREAMS))
+    for stream, tower in towers.items():
+        paired = frozenset(index for entry in plan if entry.paired and (index := getattr(entry, stream)) is not None)
+        trunk = stream if chosen[stream].backbone is not None else "visual"
+        tower.layout = replace(tower.layout, name=stream, trunk=trunk, paired=paired)
+    return StreamSet(towers, plan), notices
 
 
 def _running(streams: str) -> tuple[str, ...]:
@@ -192,170 +193,11 @@ def _towers(
     return towers, [notice for backbone in backbones.values() for notice in backbone.notices]
 
 
-# ------------------------------------------------------------------------------------------------------------ parts
-
-
-def _instances(
-    config: RunConfig, registry: Registry, layouts: Mapping[str, StreamLayout], plan: Sequence[PlanEntry]
-) -> list[PartInstance]:
-    made = []
-    aligned = any(registry.fusions[name].aligns for name in config.fusion)
-    for name in config.prompts:
-        spec = registry.prompts[name]
-        settings = config.parts[name]
-        _check_needs(spec, settings, layouts, aligned=aligned)
-        wanted = config.part_streams.get(name, "both")
-        for stream, layout in layouts.items():
-            if wanted not in ("both", stream):
-                continue
-            with _seeded(config, f"{name}.{stream}"):
-                prompt = _prompt(spec, settings, layout)
-                for block in layout.blocks:
-                    _mount(prompt, str(block.index), prompt.layer(block), PromptLayer, spec)
-            made.append(PartInstance(name, (stream,), prompt))
-    for name in config.fusion:
-        fusion_spec = registry.fusions[name]
-        settings = config.parts[name]
-        _check_needs(fusion_spec, settings, layouts, aligned=aligned)
-        with _seeded(config, name):
-            fusion = _fusion(fusion_spec, settings, layouts["visual"], layouts["audio"])
-            for pair in _pairs(layouts["visual"], layouts["audio"], plan):
-                _mount(fusion, str(pair.visual.index), fusion.layer(pair), FusionLayer, fusion_spec)
-        made.append(PartInstance(name, STREAMS, fusion))
-    _check_finishes(config, registry)
-    return made
-
-
-def _copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, Tower]) -> None:
-    """Give parts the trainable copies that they ask for: one of each module, whoever asks for it."""
-    copies: dict[int, nn.Module] = {}
-    for part in instances:
-        for stream, names in part.module.backbone_parts().items():
-            if stream not in STREAMS:
-                raise AVCoreError(
-                    f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: {', '.join(STREAMS)}."
-                )
-            if stream not in part.streams:
-                continue
-            offered = towers[stream].trainable
-            own = nn.ModuleDict()
-            for name in names:
-                if name not in offered:
-                    near = did_you_mean(name, offered)
-                    raise AVCoreError(
-                        f"Part '{part.name}' wants to train '{name}' of the {stream} backbone.{near} "
-                        f"This backbone offers: {', '.join(sorted(offered)) or 'nothing'}."
-                    )
-                frozen = offered[name]
-                if id(frozen) not in copies:
-                    copies[id(frozen)] = copy.deepcopy(frozen).float().requires_grad_(True).train()
-                own[name] = copies[id(frozen)]
-            part.module.backbone[stream] = own
-
-
-def _pairs(visual: StreamLayout, audio: StreamLayout, plan: Sequence[PlanEntry]) -> list[PairLayout]:
-    together = [(entry.visual, entry.audio) for entry in plan if entry.visual is not None and entry.audio is not None]
-    return [
-        PairLayout(visual=visual.blocks[v], audio=audio.blocks[a], index=index, pairs=len(together))
-        for index, (v, a) in enumerate(together)
-    ]
-
-
-def _mount(part: Part, key: str, layer: nn.Module | None, kind: type[Layer], spec: PartSpec) -> None:
-    if layer is None:
-        return
-    if not isinstance(layer, kind):
-        raise AVCoreError(f"Part '{spec.name}' makes a {type(layer).__name__} where a {kind.__name__} belongs.")
-    part.layers[key] = layer
-
-
-class _UniformPrompt(Prompt):
-    """The prompt of a spec that names a layer class: that layer in every block."""
-
-    def __init__(self, layer_class: type[PromptLayer], config: Any, stream: StreamLayout) -> None:
-        super().__init__(config, stream)
-        self._make: Callable[[BlockLayout], PromptLayer] = partial(layer_class, config)
-
-    def layer(self, block: BlockLayout) -> PromptLayer:
-        return self._make(block)
-
-
-class _UniformFusion(Fusion):
-    """The fusion of a spec that names a layer class: that layer at every pair."""
-
-    def __init__(self, layer_class: type[FusionLayer], config: Any, visual: StreamLayout, audio: StreamLayout) -> None:
-        super().__init__(config, visual, audio)
-        self._make: Callable[[PairLayout], FusionLayer] = partial(layer_class, config)
-
-    def layer(self, pair: PairLayout) -> FusionLayer:
-        return self._make(pair)
-
-
-def _prompt(spec: PartSpec, settings: Any, layout: StreamLayout) -> Prompt:
-    build = spec.load()
-    if isinstance(build, type) and issubclass(build, PromptLayer):
-        return _UniformPrompt(build, settings, layout)
-    if isinstance(build, type) and issubclass(build, Prompt):
-        return build(settings, layout)
-    raise AVCoreError(f"Prompt '{spec.name}': '{spec.build}' is neither a Prompt nor a PromptLayer.")
-
-
-def _fusion(spec: PartSpec, settings: Any, visual: StreamLayout, audio: StreamLayout) -> Fusion:
-    build = spec.load()
-    if isinstance(build, type) and issubclass(build, FusionLayer):
-        return _UniformFusion(build, settings, visual, audio)
-    if isinstance(build, type) and issubclass(build, Fusion):
-        return build(settings, visual, audio)
-    raise AVCoreError(f"Fusion '{spec.name}': '{spec.build}' is neither a Fusion nor a FusionLayer.")
-
-
-# ----------------------------------------------------------------------------------------------------------- checks
-
-
-def _check_needs(spec: PartSpec, settings: Any, layouts: Mapping[str, StreamLayout], *, aligned: bool) -> None:
-    for need in sorted(spec.requires(settings)):
-        if not _meets(need, layouts, aligned):
-            found = ", ".join(f"{stream}: {_describe(layout)}" for stream, layout in layouts.items())
-            raise AVCoreError(
-                f"Part '{spec.name}' needs {need.value}, but this run has {found}: choose other backbones or streams, "
-                f"or leave the part out (--prompts none, --fusion none)."
-            )
-
-
-def _meets(need: Need, layouts: Mapping[str, StreamLayout], aligned: bool) -> bool:
-    streams = list(layouts.values())
-    match need:
-        case Need.BOTH_STREAMS:
-            return len(streams) == 2
-        case Need.EQUAL_WIDTHS:
-            return len({tuple(stage.width for stage in stream.stages) for stream in streams}) == 1
-        case Need.COMPARABLE_WIDTHS:
-            return aligned or _meets(Need.EQUAL_WIDTHS, layouts, aligned)
-        case Need.EQUAL_GRIDS:
-            return len({tuple(stage.grid for stage in stream.stages) for stream in streams}) == 1
-        case Need.CLASS_TOKEN:
-            return all(stage.prefix > 0 for stream in streams for stage in stream.stages)
-
-
-def _describe(layout: StreamLayout) -> str:
-    stages = ", ".join(f"{stage.depth} blocks of width {stage.width} on {stage.grid}" for stage in layout.stages)
-    return f"{stages}{'' if layout.stages[0].prefix else ' without a class token'}"
-
-
-def _check_finishes(config: RunConfig, registry: Registry) -> None:
-    taken: dict[str, str] = {}
-    for spec in [
-        *(registry.prompts[name] for name in config.prompts),
-        *(registry.fusions[name] for name in config.fusion),
-    ]:
-        for field in sorted(spec.finishes):
-            if field in taken:
-                raise AVCoreError(f"Parts '{taken[field]}' and '{spec.name}' both replace '{field}' of the features.")
-            taken[field] = spec.name
+# ---------------------------------------------------------------------------------------------------------- gradients
 
 
 def _check_gradients(model: AVModel) -> None:
-    """One backward pass on the meta device: every parameter of every part must be reached."""
+    """One tiny forward on the meta device: what is summed there must depend on every parameter of every part."""
     parts = dict(model.parameter_groups()["parts"])
     if not parts:
         return
@@ -370,10 +212,8 @@ def _check_gradients(model: AVModel) -> None:
     for part in model.instances:
         if type(part.module).losses is not Part.losses:
             reached += list(part.module.losses(features).values())
-    sums = [tensor.float().sum() for tensor in reached if tensor.requires_grad]
-    if sums:
-        torch.stack(sums).sum().backward()
-    missed = [name for name, parameter in parts.items() if parameter.grad is None]
+    leaves = _leaves(reached)
+    missed = [name for name, parameter in parts.items() if id(parameter) not in leaves]
     if missed:
         finishing = [part.name for part in model.instances if type(part.module).finish is not Part.finish]
         blame = f" The features pass through 'finish' of {', '.join(finishing)}." if finishing else ""
@@ -382,7 +222,25 @@ def _check_gradients(model: AVModel) -> None:
             f"{', ...' if len(missed) > 5 else ''}.{blame} Leave that part out, or list what it would never use in "
             f"'unused_in_reference'."
         )
-    model.zero_grad(set_to_none=True)
+
+
+def _leaves(tensors: Sequence[Tensor]) -> set[int]:
+    """The ids of the parameters that tensors depend on: autograd's graph, walked as DDP walks it, without a backward.
+
+    On the meta device a backward pass costs more than all the rest of assembly, and finds the same.
+    """
+    waiting: list[Any] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    leaves = {id(tensor) for tensor in tensors if tensor.is_leaf and tensor.requires_grad}
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return leaves
 
 
 def _tiny_batch(model: AVModel) -> Batch:

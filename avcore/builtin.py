@@ -11,7 +11,7 @@ __all__ = ["AlignSettings", "avcore_fusions", "avcore_prompts"]
 
 @dataclass(frozen=True, kw_only=True)
 class AlignSettings:
-    """The linear maps between the streams."""
+    """The maps between the streams."""
 
     bias: bool = field(default=True, metadata={"help": "the maps have a bias"})
 
@@ -24,6 +24,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             name="segment_embedding",
             build="avcore.injection.segments:SegmentEmbedding",
             summary="a trained vector for each segment of a clip, added to all of its tokens",
+            identity_at_start=True,
         )
     ]
 
@@ -36,7 +37,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             name="align",
             build="avcore.injection.align:Align",
             config=AlignSettings,
-            summary="linear maps between the widths of both streams, for fusions that need equal widths",
+            summary="maps between the widths and grids of both streams, for fusions made for equal ones",
             aligns=True,
         )
     ]

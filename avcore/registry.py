@@ -73,6 +73,10 @@ class Table(Generic[SpecT]):
         """Every name in alphabetical order, without aliases."""
         return sorted({spec.name for spec in self})
 
+    def unique_names(self) -> list[str]:
+        """As `key`, for every record, in the order in which they were declared."""
+        return [spec.name if self._alone(spec.name) else f"{origin}:{spec.name}" for origin, spec in self._offers]
+
     def origin(self, name: str) -> str:
         """The distribution that offers ``name``; raises as look-up does."""
         return self._pick(name)[0]
@@ -80,7 +84,10 @@ class Table(Generic[SpecT]):
     def key(self, name: str) -> str:
         """The name to store for what ``name`` finds: no alias, with its distribution only where that is needed."""
         distribution, spec = self._pick(name)
-        return spec.name if len(self._by_name[spec.name]) == 1 else f"{distribution}:{spec.name}"
+        return spec.name if self._alone(spec.name) else f"{distribution}:{spec.name}"
+
+    def _alone(self, name: str) -> bool:
+        return len(self._by_name[name]) == 1
 
     def _matching(self, name: str) -> list[tuple[str, SpecT]]:
         distribution, _, bare = name.rpartition(":")

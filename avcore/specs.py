@@ -127,6 +127,8 @@ class StageLayout:
 
     ``grid`` is (rows, columns) of patch tokens; ``prefix`` tokens (class, registers) come before them.
     ``window`` is the side lengths of an attention window in tokens, None where attention sees the whole grid.
+    ``mlp`` is how many numbers ``fc1`` gives and ``fc2`` takes, None where the MLP has no such maps: what a part needs to
+    know to make increments of them in ``projection``.
     """
 
     width: int
@@ -135,6 +137,7 @@ class StageLayout:
     grid: tuple[int, int]
     prefix: int = 0
     window: tuple[int, int] | None = None
+    mlp: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int:
@@ -154,6 +157,7 @@ class BlockLayout:
     grid: tuple[int, int]
     prefix: int
     window: tuple[int, int] | None
+    mlp: tuple[int, int] | None
     depth: int
     stages: int
     segments: int
@@ -208,6 +212,7 @@ class StreamLayout:
                         grid=stage.grid,
                         prefix=stage.prefix,
                         window=stage.window,
+                        mlp=stage.mlp,
                         depth=self.depth,
                         stages=len(self.stages),
                         segments=self.segments,
@@ -228,12 +233,18 @@ class StreamLayout:
 
 
 class Need(StrEnum):
-    """What a part asks of the streams it is put into; assembly and ``avcore plugins matrix`` refuse what lacks it."""
+    """What a part asks of the streams it is put into; assembly and ``avcore plugins matrix`` refuse what lacks it.
+
+    A fusion with a ``COMPARABLE_...`` need reads the other stream through ``at.to_visual`` and ``at.to_audio``, and is
+    content with streams that differ where the run lists a part that aligns them.
+    """
 
     BOTH_STREAMS = "both streams"
     EQUAL_WIDTHS = "equal widths"
     COMPARABLE_WIDTHS = "equal widths, or a part that aligns them (--fusion align+...)"
     EQUAL_GRIDS = "equal grids"
+    COMPARABLE_GRIDS = "equal grids, or a part that aligns them (--fusion align+...)"
+    COMPARABLE_WINDOWS = "the same attention windows in both streams, or a part that aligns them (--fusion align+...)"
     CLASS_TOKEN = "a class token"
 
 
@@ -323,10 +334,13 @@ class PartSpec(Spec):
     Attributes:
         requires: what the part needs of the streams, given its settings.
         finishes: the fields of `Features` that its ``finish`` replaces.
+        identity_at_start: with its default settings and before any training, the part leaves all features as the
+            frozen backbones make them; `avcore.testing` holds it to that.
     """
 
     requires: Callable[[Any], frozenset[Need]] = _no_needs
     finishes: frozenset[str] = frozenset()
+    identity_at_start: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from avcore.cli.matrix import matrix
 from avcore.cli.usage import UsageGroup
 from avcore.config import StreamConfig, describe, load_recipe, plain, recipes_of, resolve_config
 from avcore.config.leaves import flatten
@@ -141,11 +142,12 @@ def _is_member(spec: BackboneSpec, name: str) -> bool:
 
 
 def _plan(registry: Registry, visual: StreamConfig, audio: StreamConfig, streams: str) -> dict[str, Any]:
-    from avcore.assemble import plan_of
+    from avcore.assemble import streams_of
     from avcore.report.plan import plan_record
 
     try:
-        return plan_record(*plan_of(visual, audio, registry, streams=streams))
+        found = streams_of(visual, audio, registry, streams=streams)
+        return plan_record(found.layouts, found.plan)
     except AVCoreError as error:
         return {"error": str(error)}
 
@@ -266,3 +268,6 @@ def _print_health(plugin: LoadedPlugin) -> None:
         click.echo(f"  {plugin.error}")
     for line in plugin.traceback.splitlines():
         click.echo(f"    {line}")
+
+
+plugins.add_command(matrix)

@@ -39,7 +39,7 @@ class Edit:
         add: (M, N, D), added to the tokens.
         rows: (R, D) or (M, R, D), prompt rows that the frozen attention sees as keys and values.
         carry: (R, D) or (M, R, D), rows that flow through attention and MLP beside the tokens; they come back to the
-            part's next layer as ``at.carried``.
+            part's next layer as ``at.carried``. They have the family's neutral bias.
         kv: keys and values, (R, D) or (M, R, D) each, as they stand after the frozen projection.
         row_bias: attention bias of ``rows``, a number or (R,); None for the family's neutral value.
         offer: named tensors for ``finish``, the head and ``features.offers``.
@@ -157,12 +157,15 @@ class FusionLayer(Layer):
         """Offer named tensors after the pair of blocks and change nothing."""
         raise NotImplementedError
 
-    def align_to_visual(self, audio_MND: Tensor) -> Tensor:
-        """Aligners only: tokens of sound in the width of the pictures' tokens, for ``at.to_visual`` of other parts."""
+    def align_to_visual(self, audio_MND: Tensor, *, on_grid: bool = False) -> Tensor:
+        """Aligners only: tokens of sound in the width of the pictures' tokens, for ``at.to_visual`` of other parts.
+
+        With ``on_grid`` they are as many as the pictures' tokens, and lie where those lie.
+        """
         raise NotImplementedError
 
-    def align_to_audio(self, visual_MND: Tensor) -> Tensor:
-        """Aligners only: tokens of pictures in the width of the sound's tokens, for ``at.to_audio`` of other parts."""
+    def align_to_audio(self, visual_MND: Tensor, *, on_grid: bool = False) -> Tensor:
+        """Aligners only: tokens of pictures as ``at.to_audio`` of other parts reads them; see `align_to_visual`."""
         raise NotImplementedError
 
 

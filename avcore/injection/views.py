@@ -124,13 +124,20 @@ class PairView:
     part: Any
     aligner: FusionLayer | None = None
 
-    def to_visual(self, audio_MND: Tensor) -> Tensor:
-        """Tokens of sound in the width of the pictures' tokens: as they are, or as this pair's aligner makes them."""
-        return audio_MND if self.aligner is None else self.aligner.align_to_visual(audio_MND)
+    def to_visual(self, audio_MND: Tensor, *, on_grid: bool = False) -> Tensor:
+        """Tokens of sound in the width of the pictures' tokens: as they are, or as this pair's aligner makes them.
 
-    def to_audio(self, visual_MND: Tensor) -> Tensor:
-        """Tokens of pictures in the width of the sound's tokens; see `to_visual`."""
-        return visual_MND if self.aligner is None else self.aligner.align_to_audio(visual_MND)
+        Parts that call it say so by a ``COMPARABLE_...`` need.
+
+        Args:
+            audio_MND: tokens, or any sequence of vectors without ``on_grid``.
+            on_grid: bring them to the grid of the pictures' tokens too.
+        """
+        return audio_MND if self.aligner is None else self.aligner.align_to_visual(audio_MND, on_grid=on_grid)
+
+    def to_audio(self, visual_MND: Tensor, *, on_grid: bool = False) -> Tensor:
+        """Tokens of pictures in the width, or on the grid, of the sound's tokens; see `to_visual`."""
+        return visual_MND if self.aligner is None else self.aligner.align_to_audio(visual_MND, on_grid=on_grid)
 
     @property
     def B(self) -> int:  # noqa: N802 - shape letters are capitals everywhere

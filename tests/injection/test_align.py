@@ -9,9 +9,10 @@ from torch import Tensor, nn
 import avcore_timm
 from avcore.errors import AVCoreError
 from avcore.injection import Edit, Edits, FusionLayer, PairLayout, PairView
+from avcore.injection.align import on_grid_of
 from avcore.model import AVModel
 from avcore.report.parameters import count_parameters
-from avcore.specs import Need
+from avcore.specs import Need, StageLayout, StreamLayout
 from avcore.testing.toys import make_batch, make_model
 
 SETS = ("audio.frames=48", "audio.mel_bins=32")
@@ -62,7 +63,7 @@ def test_each_pair_of_unequal_widths_has_a_map_in_each_direction() -> None:
 
 def test_where_widths_are_equal_the_tokens_are_read_as_they_are() -> None:
     bare, listed = make(*SETS, listed=()), make(*SETS)
-    assert not listed.parts["align"].layers
+    assert [name for name, _ in listed.parts["align"].named_parameters()] == []
     data = make_batch(bare)
     plain = bare.features(data).stream("visual").tokens
     assert torch.equal(listed.features(data).stream("visual").tokens, plain)
@@ -98,14 +99,38 @@ def test_a_part_that_compares_tokens_is_refused_on_unequal_widths_without_an_ali
 
 def test_an_aligner_does_not_serve_a_part_that_needs_equal_widths_itself() -> None:
     with pytest.raises(AVCoreError, match="'reads' needs equal widths, but this run has visual: 6 blocks of width 64"):
-        make(*UNEQUAL, need=Need.EQUAL_WIDTHS)
+        make(*UNEQUAL, need=Need.EQUAL_WIDTHS, listed=())
 
 
-def test_maps_that_nothing_reads_are_refused_by_name() -> None:
-    with pytest.raises(
-        AVCoreError, match=r"24 trainable parameters .* align\.layers\.0\.audio_to_visual\.weight.* Leave that part out"
-    ):
+def test_an_aligner_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(AVCoreError, match=r"'align' aligns the streams for other fusions, and no part that reads"):
         make_model(avcore_timm, "test_vit", listed=["align"], sets=UNEQUAL)
+
+
+@pytest.mark.parametrize(("source", "target"), [((4, 6), (2, 3)), ((2, 3), (4, 6)), ((4, 4), (4, 4))])
+@pytest.mark.parametrize(("prefix", "wanted"), [(0, 0), (1, 1), (2, 0), (0, 2)])
+def test_tokens_lie_where_those_of_the_other_stream_lie(
+    source: tuple[int, int], target: tuple[int, int], prefix: int, wanted: int
+) -> None:
+    """A plane, which bilinear resampling keeps, at the centres of the other grid's cells."""
+
+    def plane(grid: tuple[int, int]) -> Tensor:
+        rows, columns = ((torch.arange(one) + 0.5) / one for one in grid)
+        return (3 * rows[:, None] + 5 * columns).reshape(1, -1, 1)
+
+    def block(grid: tuple[int, int], tokens: int) -> Any:
+        stage = StageLayout(width=1, heads=1, depth=1, grid=grid, prefix=tokens)
+        return StreamLayout(stages=(stage,), segments=1, taps=(0,)).blocks[0]
+
+    own = torch.full((1, prefix, 1), 7.0)
+    made = on_grid_of(torch.cat([own, plane(source)], 1), block(source, prefix), block(target, wanted))
+    assert made.shape == (1, wanted + target[0] * target[1], 1)
+    if target[0] <= source[0]:  # beyond the outermost centres nothing is extrapolated
+        torch.testing.assert_close(made[:, wanted:], plane(target))
+    if prefix >= wanted:
+        assert torch.equal(made[:, :wanted], own[:, :wanted])
+    else:
+        torch.testing.assert_close(made[:, :wanted], made[:, wanted:].mean(1, keepdim=True).expand(-1, wanted, -1))
 
 
 def test_two_aligners_are_refused() -> None:

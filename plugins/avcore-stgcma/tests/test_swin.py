@@ -138,6 +138,33 @@ def test_a_pair_of_blocks_compiles_to_one_graph() -> None:
         assert_close(found[stream], expected[stream], rtol=0, atol=1e-12)
 
 
-def test_windows_that_do_not_correspond_are_refused() -> None:
-    with pytest.raises(AVCoreError, match=r"same grid and windows, but visual block 0 has windows of \(4, 4\) on"):
+def test_windows_that_do_not_correspond_are_refused_unless_a_part_aligns_them() -> None:
+    with pytest.raises(AVCoreError, match=r"needs the same attention windows in both streams.*in windows of \(4, 4\)"):
         make("audio.weights=random", audio="other_windows")
+    model = make("audio.weights=random", audio="other_windows", fusion="align+stgcma")
+    batch = make_batch(model)
+    batch.targets["labels"] = torch.randint(0, 29, (2, 2))
+    model.loss(model(batch), batch).backward()
+    assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
+    assert [name for name, _ in model.parameter_groups()["parts"] if name.startswith("align")] == []
+
+
+def test_a_stream_with_windows_reads_the_other_on_its_own_grid() -> None:
+    """Sound on 8 x 8 in windows of 2 beside pictures in windows of 4: each side by hand, on its own windows."""
+    sets = ("audio.weights=random", "parts.stgcma.exchange.ratio=0.25")
+    model = make(*sets, audio="other_windows", prompts="none", fusion="align+stgcma")
+    layer: Any = model.parts["stgcma.exchange"].layers["0"]
+    blocks = {stream: model.towers[stream].block(0) for stream in ("visual", "audio")}  # type: ignore[operator]
+    x = tokens_for(model, 0, clips=1)
+    out = {stream: blocks[stream].attention(x[stream])[0] for stream in x}
+    step = model.steps[0]
+    view = step._view(step.at_site["attention_output"][0], x, {})
+    sides = {
+        "visual": (layer.spatial_visual, layer.spatial_audio, layer.gate_visual, WINDOW),
+        "audio": (layer.spatial_audio, layer.spatial_visual, layer.gate_audio, 2),
+    }
+    made = layer.attention_output(out["visual"], out["audio"], x["visual"], x["audio"], view)
+    for (stream, (adapter, other, gate, window)), found in zip(sides.items(), made, strict=True):
+        beside = out["audio" if stream == "visual" else "visual"]
+        expected = by_hand(adapter, other, gate, out[stream], beside, groups_of(GRID, window, 0))
+        assert_close(found, expected, rtol=0, atol=1e-9)

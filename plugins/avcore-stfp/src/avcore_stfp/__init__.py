@@ -31,6 +31,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             requires=base_needs,
             paper=PAPER,
             summary="a class token of its own for sound, and the trainable final norm",
+            identity_at_start=True,
         ),
         PromptSpec(
             name="stfp.temporal",
@@ -38,6 +39,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             config=TemporalSettings,
             paper=PAPER,
             summary="key and value prompts of a pass over time through the frozen attention",
+            identity_at_start=True,
         ),
         PromptSpec(
             name="stfp.spatial",
@@ -60,6 +62,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             requires=joint_needs,
             paper=PAPER,
             summary="a pass of both streams and prompts between them through the frozen attention",
+            identity_at_start=True,
         ),
         FusionSpec(
             name="stfp.class_token",
@@ -67,6 +70,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             requires=class_token_needs,
             paper=PAPER,
             summary="one trained class token for both streams, in place of stfp.base's for sound",
+            identity_at_start=True,
         ),
     ]
 

@@ -76,7 +76,7 @@ class JointLayer(FusionPass):
         if at.part.shares_trunk:
             both = at.visual.attend(torch.cat([visual_MND, audio_MND], dim=1), rows=self.prompts)
             return both[:, : visual_MND.shape[1]], both[:, visual_MND.shape[1] :]
-        rows_v, rows_a = across(self.prompts, visual_MND, audio_MND)
+        rows_v, rows_a = across(self.prompts, visual_MND, audio_MND, at)
         return at.visual.attend(visual_MND, rows=rows_v), at.audio.attend(audio_MND, rows=rows_a)
 
 
@@ -89,7 +89,7 @@ class MergedLayer(FusionLayer):
 
     def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """P_f and the other stream's tokens as rows."""
-        rows_v, rows_a = across(self.prompts, visual_MND, audio_MND)
+        rows_v, rows_a = across(self.prompts, visual_MND, audio_MND, at)
         return Edits(visual=Edit(rows=rows_v), audio=Edit(rows=rows_a))
 
 
@@ -105,8 +105,8 @@ class TokenLayer(FusionPass):
         """A prompt goes through the frozen attention of the stream that it reads."""
         prompt_v = self.prompt_visual.expand(len(visual_MND), -1, -1)
         prompt_a = self.prompt_audio.expand(len(audio_MND), -1, -1)
-        heard = prompt_v + at.audio.attend(prompt_v, rows=audio_MND)
-        seen = prompt_a + at.visual.attend(prompt_a, rows=visual_MND)
+        heard = prompt_v + at.to_visual(at.audio.attend(at.to_audio(prompt_v), rows=audio_MND))
+        seen = prompt_a + at.to_audio(at.visual.attend(at.to_visual(prompt_a), rows=visual_MND))
         return at.visual.attend(visual_MND, rows=heard), at.audio.attend(audio_MND, rows=seen)
 
 
@@ -120,8 +120,9 @@ class LatentLayer(FusionPass):
     def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
         """Without any projection."""
         latents = self.latents.to(visual_MND.dtype)
-        heard, seen = latents + plain_attention(latents, audio_MND), latents + plain_attention(latents, visual_MND)
-        return plain_attention(visual_MND, heard), plain_attention(audio_MND, seen)
+        heard = latents + plain_attention(latents, at.to_visual(audio_MND))
+        seen = latents + plain_attention(latents, visual_MND)
+        return plain_attention(visual_MND, heard), plain_attention(audio_MND, at.to_audio(seen))
 
 
 class ClassToken(Fusion):
@@ -137,8 +138,9 @@ class ClassToken(Fusion):
         return F.pad(row, (0, 0, 0, visual_MND.shape[1] - 1)), F.pad(row, (0, 0, 0, audio_MND.shape[1] - 1))
 
 
-def across(prompts: Tensor | None, visual_MND: Tensor, audio_MND: Tensor) -> tuple[Tensor, Tensor]:
-    """What each stream sees of the other: [P_f ; x_a] and [P_f ; x_v]."""
-    if prompts is None:
-        return audio_MND, visual_MND
-    return beside(prompts, audio_MND), beside(prompts, visual_MND)
+def across(prompts: Tensor | None, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
+    """What each stream sees of the other, in its own width: [P_f ; x_a] and [P_f ; x_v]. P_f has the pictures'."""
+    heard, seen = at.to_visual(audio_MND), visual_MND
+    if prompts is not None:
+        heard, seen = beside(prompts, heard), beside(prompts, seen)
+    return heard, at.to_audio(seen)

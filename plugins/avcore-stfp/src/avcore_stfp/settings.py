@@ -138,5 +138,5 @@ def class_token_needs(settings: NoConfig) -> frozenset[Need]:
 
 
 def joint_needs(settings: JointSettings) -> frozenset[Need]:
-    """Tokens of one stream are rows of the other's attention: one width for both."""
-    return frozenset({Need.BOTH_STREAMS, Need.EQUAL_WIDTHS})
+    """Tokens of one stream are rows of the other's attention: one width for both, or what brings them there."""
+    return frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS})

@@ -21,6 +21,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             build="avcore_stgcma.prompts:Base",
             paper=PAPER,
             summary="the trainable final norm",
+            identity_at_start=True,
         ),
         PromptSpec(
             name="stgcma.temporal",
@@ -28,6 +29,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             config=TemporalSettings,
             paper=PAPER,
             summary="adapters behind the frozen attention over time",
+            identity_at_start=True,
         ),
         PromptSpec(
             name="stgcma.adapters",
@@ -35,6 +37,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             config=AdapterSettings,
             paper=PAPER,
             summary="the adapters of stgcma.exchange without the exchange: for one stream, or as an ablation",
+            identity_at_start=True,
         ),
     ]
 
@@ -50,6 +53,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             requires=exchange_needs,
             paper=PAPER,
             summary="adapters in series with frozen attention and MLP, which attend to each other's hidden vectors",
+            identity_at_start=True,
         )
     ]
 

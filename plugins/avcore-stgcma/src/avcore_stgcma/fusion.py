@@ -6,8 +6,9 @@ Shape letters: M = B*T, N tokens, D width, K hidden width of an adapter.
 import torch
 from torch import Tensor, nn
 
-from avcore import AVCoreError, BlockLayout, FusionLayer
+from avcore import BlockLayout, FusionLayer
 from avcore.injection import PairLayout, PairView
+from avcore.modules import plain_attention
 from avcore_stgcma.adapter import Adapter
 from avcore_stgcma.settings import AdapterSettings
 
@@ -21,13 +22,17 @@ class ExchangeLayer(FusionLayer):
     The gates start at zero and serve both sub-layers. Behind attention each window of one stream exchanges with the
     same window of the other, where the blocks have windows.
 
-    Raises:
-        AVCoreError: windows of the two blocks do not correspond.
+    Beyond the paper, through the run's aligner: where widths differ, a stream's Down makes h of the other's increment
+    in its own width; where windows do not correspond, a stream that has windows reads the other's increment on its own
+    grid.
     """
 
     def __init__(self, config: AdapterSettings, pair: PairLayout) -> None:
         super().__init__()
-        _check_windows(pair)
+        self.equal_widths = pair.visual.width == pair.audio.width
+        self.same_windows = windows_of(pair.visual) == windows_of(pair.audio)
+        self.windowed_visual = pair.visual.window is not None
+        self.windowed_audio = pair.audio.window is not None
         self.spatial_visual = Adapter(pair.visual.width, config.ratio)
         self.spatial_audio = Adapter(pair.audio.width, config.ratio)
         self.mlp_visual = Adapter(pair.visual.width, config.ratio)
@@ -39,40 +44,44 @@ class ExchangeLayer(FusionLayer):
         self, out_visual: Tensor, out_audio: Tensor, visual_MND: Tensor, audio_MND: Tensor, at: PairView
     ) -> tuple[Tensor, Tensor]:
         """Spatial adaptation, within each window."""
+        heard = seen = None
+        if not (self.equal_widths and self.same_windows):
+            heard = at.to_visual(out_audio, on_grid=self.windowed_visual and not self.same_windows)
+            seen = at.to_audio(out_visual, on_grid=self.windowed_audio and not self.same_windows)
+            heard = at.visual.windows(heard) if self.windowed_visual else heard
+            seen = at.audio.windows(seen) if self.windowed_audio else seen
         windows_v, windows_a = at.visual.windows(out_visual), at.audio.windows(out_audio)
-        made_v, made_a = self._adapt(self.spatial_visual, self.spatial_audio, windows_v, windows_a)
+        made_v, made_a = self._adapt(self.spatial_visual, self.spatial_audio, windows_v, windows_a, heard, seen)
         return at.visual.unwindows(made_v), at.audio.unwindows(made_a)
 
     def mlp_output(
         self, out_visual: Tensor, out_audio: Tensor, visual_MND: Tensor, audio_MND: Tensor, at: PairView
     ) -> tuple[Tensor, Tensor]:
         """Global adaptation, over all tokens."""
-        return self._adapt(self.mlp_visual, self.mlp_audio, out_visual, out_audio)
+        heard = seen = None
+        if not self.equal_widths:
+            heard, seen = at.to_visual(out_audio), at.to_audio(out_visual)
+        return self._adapt(self.mlp_visual, self.mlp_audio, out_visual, out_audio, heard, seen)
 
     def _adapt(
-        self, adapter_v: Adapter, adapter_a: Adapter, out_visual: Tensor, out_audio: Tensor
+        self,
+        adapter_v: Adapter,
+        adapter_a: Adapter,
+        out_visual: Tensor,
+        out_audio: Tensor,
+        heard: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """Adapt both increments; each reads the other's h, or what its own side makes of ``heard`` or ``seen``."""
         h_v, h_a = adapter_v.hidden(out_visual), adapter_a.hidden(out_audio)
-        affinity = h_v @ h_a.mT
-        from_audio = torch.softmax(affinity, dim=-1) @ h_a
-        from_visual = torch.softmax(affinity.mT, dim=-1) @ h_v
+        read_v = h_a if heard is None else (adapter_a if self.equal_widths else adapter_v).hidden(heard)
+        read_a = h_v if seen is None else (adapter_v if self.equal_widths else adapter_a).hidden(seen)
         return (
-            out_visual + adapter_v.up(h_v + self.gate_visual * from_audio),
-            out_audio + adapter_a.up(h_a + self.gate_audio * from_visual),
+            out_visual + adapter_v.up(h_v + self.gate_visual * plain_attention(h_v, read_v)),
+            out_audio + adapter_a.up(h_a + self.gate_audio * plain_attention(h_a, read_a)),
         )
 
 
-def _check_windows(pair: PairLayout) -> None:
-    visual, audio = pair.visual, pair.audio
-    windowed = visual.window is not None or audio.window is not None
-    if windowed and (visual.grid, visual.window) != (audio.grid, audio.window):
-        raise AVCoreError(
-            f"'stgcma.exchange' runs window by window, so both streams need the same grid and windows, but visual "
-            f"block {visual.index} has {_describe(visual)} and audio block {audio.index} {_describe(audio)}: use one "
-            f"backbone for both (--audio shared), or leave the part out (--fusion none)."
-        )
-
-
-def _describe(block: BlockLayout) -> str:
-    windows = "no windows" if block.window is None else f"windows of {block.window}"
-    return f"{windows} on {block.grid}"
+def windows_of(block: BlockLayout) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """What makes windows of two blocks correspond; None for a block without windows."""
+    return None if block.window is None else (block.grid, block.window)

@@ -35,5 +35,5 @@ class TemporalSettings(AdapterSettings):
 
 
 def exchange_needs(settings: AdapterSettings) -> frozenset[Need]:
-    """Both streams, and hidden vectors of one width."""
-    return frozenset({Need.BOTH_STREAMS, Need.EQUAL_WIDTHS})
+    """Both streams, with hidden vectors of one width and windows that correspond, or what brings them there."""
+    return frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS, Need.COMPARABLE_WINDOWS})

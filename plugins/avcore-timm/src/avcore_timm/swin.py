@@ -84,6 +84,7 @@ class Swin(Backbone):
                     depth=len(stage.blocks),
                     grid=windows.grid,
                     window=None if windows.counts == (1, 1) else windows.size,
+                    mlp=(stage.blocks[0].mlp.fc1.out_features, stage.blocks[0].mlp.fc2.in_features),
                 )
             )
         ends = tuple(sum(stage.depth for stage in stages[: number + 1]) - 1 for number in range(len(stages)))

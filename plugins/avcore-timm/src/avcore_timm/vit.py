@@ -129,6 +129,7 @@ class ViT(Backbone):
             depth=depth,
             grid=grid,
             prefix=self.model.num_prefix_tokens,
+            mlp=(self.model.blocks[0].mlp.fc1.out_features, self.model.blocks[0].mlp.fc2.in_features),
         )
         # Fewer than four blocks have fewer than four places to tap.
         taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))

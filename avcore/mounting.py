@@ -1,0 +1,287 @@
+"""Specs of parts and the layouts of streams become parts with their layers, or a refusal with its reason."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from avcore.backbones import Tower
+from avcore.data.randomness import torch_generator
+from avcore.errors import AVCoreError, did_you_mean
+from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer
+from avcore.model import PartInstance
+from avcore.specs import STREAMS, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
+
+__all__ = [
+    "ListedPart",
+    "StreamSet",
+    "check_together",
+    "copy_backbone_parts",
+    "mount_part",
+    "mount_parts",
+    "reads_aligned",
+    "seeded",
+]
+
+COMPARABLE = frozenset({Need.COMPARABLE_WIDTHS, Need.COMPARABLE_GRIDS, Need.COMPARABLE_WINDOWS})
+"""The needs that an aligner meets."""
+
+
+@dataclass(frozen=True)
+class StreamSet:
+    """The streams that run, and which of their blocks run together."""
+
+    towers: Mapping[str, Tower]
+    plan: tuple[PlanEntry, ...]
+
+    @property
+    def layouts(self) -> dict[str, StreamLayout]:
+        """What parts may know of each stream."""
+        return {stream: tower.layout for stream, tower in self.towers.items()}
+
+    @property
+    def pairs(self) -> list[PairLayout]:
+        """The blocks that run together."""
+        visual, audio = self.towers["visual"].layout, self.towers["audio"].layout
+        together = [
+            (entry.visual, entry.audio) for entry in self.plan if entry.visual is not None and entry.audio is not None
+        ]
+        return [
+            PairLayout(visual=visual.blocks[v], audio=audio.blocks[a], index=index, pairs=len(together))
+            for index, (v, a) in enumerate(together)
+        ]
+
+
+@dataclass(frozen=True)
+class ListedPart:
+    """A part that a run lists: its name there, its spec, its settings, the streams that it is wanted in."""
+
+    name: str
+    spec: PartSpec
+    settings: Any
+    streams: str = "both"
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Draw the initial values of one thing from its own seed, so that they do not depend on what else there is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(seed, f"initialise {purpose}").initial_seed())
+        yield
+
+
+def mount_parts(listed: Sequence[ListedPart], streams: StreamSet, seed: int) -> list[PartInstance]:
+    """The parts of a run with their layers, in the order in which they are listed.
+
+    Raises:
+        AVCoreError: parts need what the streams lack, or do not go together.
+    """
+    check_together(listed)
+    aligned = any(_aligns(part.spec) for part in listed)
+    mounted = {part.name: mount_part(part, streams, seed, aligned=aligned) for part in listed if not _aligns(part.spec)}
+    read = {
+        index
+        for part in listed
+        if reads_aligned(part.spec, part.settings)
+        for instance in mounted[part.name]
+        for index in instance.module.layers
+    }
+    for part in listed:
+        if _aligns(part.spec):
+            mounted[part.name] = mount_part(part, streams, seed, aligned=True, at=read)
+    instances = [instance for part in listed for instance in mounted[part.name]]
+    copy_backbone_parts(instances, streams.towers)
+    return instances
+
+
+def mount_part(
+    part: ListedPart, streams: StreamSet, seed: int, *, aligned: bool, at: set[str] | None = None
+) -> list[PartInstance]:
+    """One part by itself: an instance for each stream it acts on, or one for both.
+
+    Args:
+        part: what to make.
+        streams: where.
+        seed: of the run.
+        aligned: a part of the run aligns the streams.
+        at: the pairs that an aligner is read at, by the number of their visual block.
+
+    Raises:
+        AVCoreError: it needs what the streams lack.
+    """
+    _check_needs(part, streams.layouts, aligned=aligned)
+    if isinstance(part.spec, PromptSpec):
+        made = []
+        for stream, layout in streams.layouts.items():
+            if part.streams not in ("both", stream):
+                continue
+            with seeded(seed, f"{part.name}.{stream}"):
+                prompt = _prompt(part.spec, part.settings, layout)
+                for block in layout.blocks:
+                    _mount(prompt, str(block.index), prompt.layer(block), PromptLayer, part.spec)
+            made.append(PartInstance(part.name, (stream,), prompt))
+        return made
+    layouts = streams.layouts
+    with seeded(seed, part.name):
+        fusion = _fusion(part.spec, part.settings, layouts["visual"], layouts["audio"])
+        for pair in streams.pairs:
+            key = str(pair.visual.index)
+            if at is None or key in at:
+                _mount(fusion, key, fusion.layer(pair), FusionLayer, part.spec)
+    return [PartInstance(part.name, STREAMS, fusion)]
+
+
+# ------------------------------------------------------------------------------------------------------- what is made
+
+
+def _mount(part: Part, key: str, layer: nn.Module | None, kind: type[Layer], spec: PartSpec) -> None:
+    if layer is None:
+        return
+    if not isinstance(layer, kind):
+        raise AVCoreError(f"Part '{spec.name}' makes a {type(layer).__name__} where a {kind.__name__} belongs.")
+    part.layers[key] = layer
+
+
+class _UniformPrompt(Prompt):
+    """The prompt of a spec that names a layer class: that layer in every block."""
+
+    def __init__(self, layer_class: type[PromptLayer], config: Any, stream: StreamLayout) -> None:
+        super().__init__(config, stream)
+        self._make: Callable[[BlockLayout], PromptLayer] = partial(layer_class, config)
+
+    def layer(self, block: BlockLayout) -> PromptLayer:
+        return self._make(block)
+
+
+class _UniformFusion(Fusion):
+    """The fusion of a spec that names a layer class: that layer at every pair."""
+
+    def __init__(self, layer_class: type[FusionLayer], config: Any, visual: StreamLayout, audio: StreamLayout) -> None:
+        super().__init__(config, visual, audio)
+        self._make: Callable[[PairLayout], FusionLayer] = partial(layer_class, config)
+
+    def layer(self, pair: PairLayout) -> FusionLayer:
+        return self._make(pair)
+
+
+def _prompt(spec: PartSpec, settings: Any, layout: StreamLayout) -> Prompt:
+    build = spec.load()
+    if isinstance(build, type) and issubclass(build, PromptLayer):
+        return _UniformPrompt(build, settings, layout)
+    if isinstance(build, type) and issubclass(build, Prompt):
+        return build(settings, layout)
+    raise AVCoreError(f"Prompt '{spec.name}': '{spec.build}' is neither a Prompt nor a PromptLayer.")
+
+
+def _fusion(spec: PartSpec, settings: Any, visual: StreamLayout, audio: StreamLayout) -> Fusion:
+    build = spec.load()
+    if isinstance(build, type) and issubclass(build, FusionLayer):
+        return _UniformFusion(build, settings, visual, audio)
+    if isinstance(build, type) and issubclass(build, Fusion):
+        return build(settings, visual, audio)
+    raise AVCoreError(f"Fusion '{spec.name}': '{spec.build}' is neither a Fusion nor a FusionLayer.")
+
+
+def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, Tower]) -> None:
+    """Give parts the trainable copies that they ask for: one of each module, whoever asks for it."""
+    copies: dict[int, nn.Module] = {}
+    for part in instances:
+        for stream, names in part.module.backbone_parts().items():
+            if stream not in STREAMS:
+                raise AVCoreError(
+                    f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: {', '.join(STREAMS)}."
+                )
+            if stream not in part.streams:
+                continue
+            offered = towers[stream].trainable
+            own = nn.ModuleDict()
+            for name in names:
+                if name not in offered:
+                    near = did_you_mean(name, offered)
+                    raise AVCoreError(
+                        f"Part '{part.name}' wants to train '{name}' of the {stream} backbone.{near} "
+                        f"This backbone offers: {', '.join(sorted(offered)) or 'nothing'}."
+                    )
+                frozen = offered[name]
+                if id(frozen) not in copies:
+                    copies[id(frozen)] = copy.deepcopy(frozen).float().requires_grad_(True).train()
+                own[name] = copies[id(frozen)]
+            part.module.backbone[stream] = own
+
+
+# ----------------------------------------------------------------------------------------------------------- refusals
+
+
+def _aligns(spec: PartSpec) -> bool:
+    return isinstance(spec, FusionSpec) and spec.aligns
+
+
+def reads_aligned(spec: PartSpec, settings: Any) -> bool:
+    """The part reads the other stream through an aligner where the streams differ."""
+    return not _aligns(spec) and bool(COMPARABLE & spec.requires(settings))
+
+
+def check_together(listed: Sequence[ListedPart]) -> None:
+    """Refuse parts that cannot be in one run, on whatever streams.
+
+    Raises:
+        AVCoreError: two replace one field of the features, two align the streams, or one aligns them for nobody.
+    """
+    aligning = [part.name for part in listed if _aligns(part.spec)]
+    if len(aligning) > 1:
+        raise AVCoreError(f"Parts {' and '.join(sorted(aligning))} both align the streams: leave out all but one.")
+    if aligning and not any(reads_aligned(part.spec, part.settings) for part in listed):
+        raise AVCoreError(
+            f"Part '{aligning[0]}' aligns the streams for other fusions, and no part that reads through it is listed: "
+            f"list one (--fusion {aligning[0]}+...), or leave '{aligning[0]}' out."
+        )
+    taken: dict[str, str] = {}
+    for part in listed:
+        for field in sorted(part.spec.finishes):
+            if field in taken:
+                raise AVCoreError(f"Parts '{taken[field]}' and '{part.name}' both replace '{field}' of the features.")
+            taken[field] = part.name
+
+
+def _check_needs(part: ListedPart, layouts: Mapping[str, StreamLayout], *, aligned: bool) -> None:
+    for need in sorted(part.spec.requires(part.settings)):
+        if not _meets(need, layouts, aligned):
+            found = ", ".join(f"{stream}: {_describe(layout)}" for stream, layout in layouts.items())
+            raise AVCoreError(
+                f"Part '{part.spec.name}' needs {need.value}, but this run has {found}: choose other backbones or "
+                f"streams, or leave the part out (--prompts none, --fusion none)."
+            )
+
+
+def _meets(need: Need, layouts: Mapping[str, StreamLayout], aligned: bool) -> bool:
+    stages = [layout.stages for layout in layouts.values()]
+    match need:
+        case Need.BOTH_STREAMS:
+            return len(stages) == 2
+        case Need.EQUAL_WIDTHS:
+            return len({tuple(stage.width for stage in own) for own in stages}) == 1
+        case Need.EQUAL_GRIDS:
+            return len({tuple(stage.grid for stage in own) for own in stages}) == 1
+        case Need.COMPARABLE_WIDTHS:
+            return aligned or _meets(Need.EQUAL_WIDTHS, layouts, aligned)
+        case Need.COMPARABLE_GRIDS:
+            return aligned or _meets(Need.EQUAL_GRIDS, layouts, aligned)
+        case Need.COMPARABLE_WINDOWS:
+            windowed = any(stage.window is not None for own in stages for stage in own)
+            return aligned or not windowed or len({tuple((one.grid, one.window) for one in own) for own in stages}) == 1
+        case Need.CLASS_TOKEN:
+            return all(stage.prefix > 0 for own in stages for stage in own)
+
+
+def _describe(layout: StreamLayout) -> str:
+    stages = ", ".join(
+        f"{stage.depth} blocks of width {stage.width} on {stage.grid}"
+        f"{'' if stage.window is None else f' in windows of {stage.window}'}"
+        for stage in layout.stages
+    )
+    return f"{stages}{'' if layout.stages[0].prefix else ' without a class token'}"
