@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avcore.assemble import create_model
+    from avcore.data.frontends import SoundFrontEnd
     from avcore.errors import AVCoreError
     from avcore.hookspecs import hookimpl
     from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
@@ -43,6 +44,7 @@ _HOMES = {
     "avcore.assemble": ("create_model",),
     "avcore.runs.adapter": ("load_adapter", "save_adapter"),
     "avcore.runs.convert": ("convert_checkpoint",),
+    "avcore.data.frontends": ("SoundFrontEnd",),
     "avcore.errors": ("AVCoreError",),
     "avcore.hookspecs": ("hookimpl",),
     "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),
@@ -101,6 +103,7 @@ __all__ = [
     "PromptLayer",
     "PromptSpec",
     "Run",
+    "SoundFrontEnd",
     "StageLayout",
     "StreamFeatures",
     "StreamLayout",

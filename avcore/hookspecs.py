@@ -78,7 +78,11 @@ def avcore_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def avcore_run_started(run: Any) -> None:
-    """A run is about to train. ``run`` has ``config`` and ``directory``. Since 0.1."""
+    """A run is about to train.
+
+    ``run`` has ``config`` (a `RunConfig`), ``directory`` (a path) and ``results`` (what results.json will hold:
+    ``params`` from here on, ``metrics`` and ``seconds`` at the end). Since 0.1.
+    """
 
 
 @hookspec
@@ -88,12 +92,16 @@ def avcore_model_assembled(run: Any, model: "nn.Module") -> None:
 
 @hookspec
 def avcore_step_finished(run: Any, step: Mapping[str, float]) -> None:
-    """An optimiser step is done; ``step`` has ``step``, ``epoch``, ``loss``, losses, learning rates. Since 0.1."""
+    """An optimiser step is done.
+
+    ``step`` has ``step``, ``epoch``, ``loss``, each loss term as ``loss/NAME`` and each learning rate as ``lr/GROUP``.
+    Since 0.1.
+    """
 
 
 @hookspec
-def avcore_evaluated(run: Any, split: str, scores: Mapping[str, float]) -> None:
-    """A split has been evaluated. Since 0.1."""
+def avcore_evaluated(run: Any, split: str, scores: Mapping[str, float], step: int) -> None:
+    """A split has been evaluated, after ``step`` optimiser steps of the checkpoint that it was read for. Since 0.1."""
 
 
 @hookspec

@@ -133,7 +133,12 @@ class Tower(Frozen, ABC):
 
     @abstractmethod
     def embed(self, image: Tensor) -> Tensor:
-        """(M, 3, Y, X) pictures or (M, frames, mel) log-mel pictures to tokens (M, N, D), positions added."""
+        """What the front end makes to tokens (M, N, D), positions added.
+
+        Args:
+            image: (M, 3, Y, X) pictures, (M, frames, mel) log-mel pictures, or whatever the front end that the geometry
+                names returns, M first.
+        """
 
     @abstractmethod
     def enter(self, x_MND: Tensor) -> Tensor:

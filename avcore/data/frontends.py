@@ -20,7 +20,7 @@ from avcore.errors import AVCoreError
 from avcore.specs import AudioGeometry, FilterBankGeometry, ImageGeometry, MelGeometry
 from avcore.tasks import Windows
 
-__all__ = ["FilterBank", "ImageFrontEnd", "MelSpectrogram"]
+__all__ = ["FilterBank", "ImageFrontEnd", "MelSpectrogram", "SoundFrontEnd"]
 
 # Kaldi's defaults.
 FRAME_SECONDS = 0.025
@@ -58,8 +58,10 @@ class ImageFrontEnd(_FrontEnd):
         return (frames_BT3YX.flatten(0, 1).float() / 255 - self.mean) / self.std
 
 
-class _SoundFrontEnd(_FrontEnd, ABC):
-    """Cuts T windows out of each clip and makes a picture of each.
+class SoundFrontEnd(_FrontEnd, ABC):
+    """Cuts T windows out of each clip and makes of each what the backbone embeds, by `pictures`.
+
+    The base of the front ends of other backbones, which `AudioGeometry.front_end` names.
 
     Args:
         geometry: what the backbone takes.
@@ -74,15 +76,15 @@ class _SoundFrontEnd(_FrontEnd, ABC):
         self.segments = segments
 
     def forward(self, waveform_BS: Tensor) -> Tensor:
-        """Turn (B, S) samples, int16 or float in [-1, 1], into (M, frames, F), in float32 at least."""
+        """Turn (B, S) samples, int16 or float in [-1, 1], into what `pictures` makes, in float32 at least."""
         # The meta device, on which shapes are checked, knows no autocast.
         with torch.autocast("cpu" if waveform_BS.is_meta else waveform_BS.device.type, enabled=False):
             exact = torch.float64 if waveform_BS.dtype == torch.float64 else torch.float32
             scale = 1.0 if waveform_BS.is_floating_point() else 1 / FULL_SCALE
-            return self._pictures(self._cut(self._prepared(waveform_BS.to(exact) * scale)).flatten(0, 1))
+            return self.pictures(self._cut(self.prepared(waveform_BS.to(exact) * scale)).flatten(0, 1))
 
-    def _prepared(self, samples_BS: Tensor) -> Tensor:
-        """What is done to whole clips."""
+    def prepared(self, samples_BS: Tensor) -> Tensor:
+        """What is done to whole clips, (B, S) to (B, S); nothing by default."""
         return samples_BS
 
     def _cut(self, samples_BS: Tensor) -> Tensor:
@@ -95,11 +97,11 @@ class _SoundFrontEnd(_FrontEnd, ABC):
         return torch.stack([samples_BS[:, start : start + length] for start in starts.tolist()], dim=1)
 
     @abstractmethod
-    def _pictures(self, windows_MS: Tensor) -> Tensor:
-        """(M, samples of a window) -> (M, frames, F)."""
+    def pictures(self, windows_MS: Tensor) -> Tensor:
+        """(M, samples of a window) to what `Tower.embed` takes, such as (M, frames, F)."""
 
 
-class FilterBank(_SoundFrontEnd):
+class FilterBank(SoundFrontEnd):
     """Kaldi's log-mel filter bank of each segment, for all clips of a batch at once, as AST and LAVISH use it.
 
     The mean of the whole clip is removed, T windows are cut out of it, and each becomes a picture time x mel: frames of
@@ -127,10 +129,11 @@ class FilterBank(_SoundFrontEnd):
         self.register_buffer("taper", taper, persistent=False)
         self.register_buffer("mel", _mel_filters(geometry, self.fft), persistent=False)
 
-    def _prepared(self, samples_BS: Tensor) -> Tensor:
+    def prepared(self, samples_BS: Tensor) -> Tensor:
+        """Take the mean out."""
         return samples_BS - samples_BS.mean(dim=1, keepdim=True)
 
-    def _pictures(self, windows_MS: Tensor) -> Tensor:
+    def pictures(self, windows_MS: Tensor) -> Tensor:
         logs_MRF = self._logs(windows_MS)
         if self.geometry.pad_first:
             return self._normalised(self._padded(logs_MRF))
@@ -157,7 +160,7 @@ class FilterBank(_SoundFrontEnd):
         return F.pad(rows_MRF, (0, 0, 0, self.geometry.frames - rows_MRF.shape[1]))
 
 
-class MelSpectrogram(_SoundFrontEnd):
+class MelSpectrogram(SoundFrontEnd):
     """The log-mel spectrogram of each segment in dB, for all clips of a batch at once, as HTS-AT (arXiv:2202.00874).
 
     T windows are cut out of each clip; one shorter than ``repeat_seconds`` is repeated and cut to that length. Then
@@ -180,7 +183,7 @@ class MelSpectrogram(_SoundFrontEnd):
         self.register_buffer("taper", torch.hann_window(geometry.fft, dtype=torch.float64), persistent=False)
         self.register_buffer("mel", _slaney_filters(geometry), persistent=False)
 
-    def _pictures(self, windows_MS: Tensor) -> Tensor:
+    def pictures(self, windows_MS: Tensor) -> Tensor:
         geometry, exact = self.geometry, windows_MS.dtype
         spectra_MKR = torch.stft(
             self._repeated(windows_MS),

@@ -61,7 +61,7 @@ class Reporter:
         """A split has been evaluated."""
         self.display.line(f"{split}: {format_scores(scores)}{note}")
         self.board.scores(split, scores, step)
-        self.hooks.call("avcore_evaluated", run=self.run, split=split, scores=dict(scores))
+        self.hooks.call("avcore_evaluated", run=self.run, split=split, scores=dict(scores), step=step)
 
     def saved(self, path: Path) -> None:
         """A checkpoint is complete on disk."""

@@ -56,6 +56,7 @@ def calm(world: ModuleType) -> None:
     """Nothing is left of what the test before asked of the plugin."""
     world.CALLS.clear()
     world.STEPS.clear()
+    world.EVALUATED.clear()
     world.INTERRUPT_AT.clear()
     world.MOMENTS.clear()
     world.Exploder.calls = 0

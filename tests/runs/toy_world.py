@@ -248,6 +248,8 @@ CALLS: list[tuple[str, Any]] = []
 """What the lifecycle hooks of `Plugin` were called with."""
 STEPS: list[dict[str, float]] = []
 """The scalars of every step."""
+EVALUATED: list[tuple[str, int]] = []
+"""Splits, and the step of the weights that they were evaluated with."""
 INTERRUPT_AT: list[int] = []
 """Steps at which somebody presses Ctrl-C."""
 CLIP = {
@@ -313,8 +315,9 @@ class Plugin:
             raise KeyboardInterrupt
 
     @hookimpl
-    def avcore_evaluated(self, run, split, scores):
+    def avcore_evaluated(self, run, split, scores, step):
         CALLS.append(("evaluated", split))
+        EVALUATED.append((split, step))
 
     @hookimpl
     def avcore_checkpoint_saved(self, run, path):
