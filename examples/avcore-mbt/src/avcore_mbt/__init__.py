@@ -1,0 +1,38 @@
+"""Multimodal bottleneck fusion (Nagrani et al., NeurIPS 2021). This module is light: it imports no torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from avcore import FusionSpec, Need, hookimpl
+
+__all__ = ["MBTSettings", "avcore_fusions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MBTSettings:
+    """How many bottleneck tokens, and where the streams meet; the defaults are the paper's for 12 blocks."""
+
+    tokens: int = field(default=4, metadata={"help": "B, bottleneck tokens"})
+    last: int = field(default=4, metadata={"help": "how many of the last pairs of blocks are fused (L_f = 8 of 12)"})
+    std: float = field(default=0.02, metadata={"help": "deviation of the normal initialisation"})
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"tokens must be 1 or more, not {self.tokens}")
+        if self.last < 2:
+            raise ValueError(f"last must be 2 or more, not {self.last}: what one pair gathers the next one reads")
+
+
+@hookimpl
+def avcore_fusions() -> Iterable[FusionSpec]:
+    """Bottleneck fusion."""
+    return [
+        FusionSpec(
+            name="mbt",
+            build="avcore_mbt.modules:MBT",
+            config=MBTSettings,
+            requires=lambda config: frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS}),
+            paper="arXiv:2107.00135",
+            summary="a few tokens that flow through both streams and are averaged after each pair of blocks",
+        )
+    ]

@@ -1,0 +1,117 @@
+"""A Transformer layer of torchaudio's wav2vec 2.0 as a frozen block.
+
+Shape letters: M batch, N tokens, D width, H heads, R rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore.backbones import Block, Projection, attend, row_columns, split_heads
+
+__all__ = ["Wav2Vec2Block"]
+
+
+class Wav2Vec2Block(Block):
+    """x + A(x) and x + M(x) of a layer whose norms stand before the sub-layers, or behind the sums.
+
+    Pre-norm: A(x) = MHSA(LN x), M(x) = FF(LN x). Post-norm, where a layer computes LN(x + MHSA(x)) and
+    LN(x + FF(x)): A(x) = LN(x + MHSA(x)) - x, M(x) = LN(x + FF(x)) - x, so that the sums are the layer's own. The norm
+    that ends the last layer is left to the tower: M(x) = FF(x) there.
+
+    Args:
+        inner: torchaudio's layer.
+        pre_norm: where its norms stand.
+        last: it is the last layer.
+    """
+
+    def __init__(self, inner: nn.Module, *, pre_norm: bool, last: bool) -> None:
+        self.inner: Any = inner
+        self.pre_norm = pre_norm
+        self.last = last
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights."""
+        return self.inner.attention.q_proj.weight.dtype  # type: ignore[no-any-return]
+
+    def attention(
+        self,
+        x_MND: Tensor,
+        *,
+        rows: Tensor | None = None,
+        carry: Tensor | None = None,
+        kv: tuple[Tensor, Tensor] | None = None,
+        row_bias_R: Tensor | None = None,
+        windowed: bool = True,
+        project: Projection | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Block.attention`. There are no windows, and no queries of rows."""
+        attn, norm = self.inner.attention, self.inner.layer_norm
+        tokens = x_MND.shape[1]
+        whole_MND = x_MND if carry is None else torch.cat([x_MND, carry], dim=1)
+        u_MND = self._before(norm, whole_MND)
+        maps = (attn.q_proj, attn.k_proj, attn.v_proj)
+        q, k, v = (self._heads(made) for made in _linears(maps, u_MND, project))
+        others = []
+        if rows is not None:
+            others.append(self.keys_values(self._before(norm, rows), project=project))
+        if kv is not None:
+            others.append(kv)
+        if others:
+            shape = (x_MND.shape[0], -1, -1, -1)
+            k, v = (
+                torch.cat([own, *(self._heads(pair[index]).expand(shape) for pair in others)], dim=2)
+                for index, own in enumerate((k, v))
+            )
+        mixed_MND = attend(q, k, v, bias=row_columns(None, whole_MND.shape[1], row_bias_R))
+        out_MND = self._after(norm, whole_MND, _linear("proj", attn.out_proj, mixed_MND, project))
+        if carry is None:
+            return out_MND, None
+        return out_MND[:, :tokens], out_MND[:, tokens:]
+
+    def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
+        """See `Block.keys_values`."""
+        attn = self.inner.attention
+        k, v = _linears((attn.k_proj, attn.v_proj), u, project)
+        return k, v
+
+    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+        """See `Block.mlp`."""
+        layer, norm = self.inner.feed_forward, self.inner.final_layer_norm
+        hidden = F.gelu(_linear("fc1", layer.intermediate_dense, self._before(norm, x_MND), project))
+        out_MND = _linear("fc2", layer.output_dense, hidden, project)
+        return out_MND if self.last else self._after(norm, x_MND, out_MND)
+
+    def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """What a sub-layer reads of the tokens."""
+        out: Tensor = norm(x) if self.pre_norm else x
+        return out
+
+    def _after(self, norm: nn.Module, x: Tensor, out: Tensor) -> Tensor:
+        """What a sub-layer adds to the tokens."""
+        increment: Tensor = out if self.pre_norm else norm(x + out) - x
+        return increment
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(R, D) or (M, R, D) to (1 or M, H, R, D / H)."""
+        return split_heads(x[None] if x.dim() == 2 else x, self.inner.attention.num_heads)
+
+
+def _linears(layers: Sequence[nn.Module], u: Tensor, project: Projection | None) -> list[Tensor]:
+    """The last of the maps to queries, keys and values, which count as one, ``qkv``."""
+    made = [layer(u) for layer in layers]
+    increment = None if project is None else project("qkv", u)
+    if increment is None:
+        return made
+    pieces = increment.chunk(3, dim=-1)[-len(made) :]
+    return [out + piece for out, piece in zip(made, pieces, strict=True)]
+
+
+def _linear(name: str, layer: nn.Module, x: Tensor, project: Projection | None) -> Tensor:
+    out: Tensor = layer(x)
+    increment = None if project is None else project(name, x)
+    return out if increment is None else out + increment
