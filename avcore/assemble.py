@@ -72,7 +72,8 @@ def assemble(
 ) -> AVModel:
     """Make the model that a configuration describes.
 
-    It is first built on the meta device, where one forward shows whether every trainable parameter would get a gradient.
+    It is first built on the meta device, where one forward shows whether every trainable parameter would get a
+    gradient.
 
     Args:
         config: a resolved configuration.

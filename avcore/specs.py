@@ -127,8 +127,8 @@ class StageLayout:
 
     ``grid`` is (rows, columns) of patch tokens; ``prefix`` tokens (class, registers) come before them.
     ``window`` is the side lengths of an attention window in tokens, None where attention sees the whole grid.
-    ``mlp`` is how many numbers ``fc1`` gives and ``fc2`` takes, None where the MLP has no such maps: what a part needs to
-    know to make increments of them in ``projection``.
+    ``mlp`` is how many numbers ``fc1`` gives and ``fc2`` takes, None where the MLP has no such maps: what a part needs
+    to know to make increments of them in ``projection``.
     """
 
     width: int

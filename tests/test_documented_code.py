@@ -34,6 +34,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "plugins").glob("*/README.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 
 # Performed by .ci/run, directly or through the Makefile; `test_covered_commands_are_performed` looks.

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = [file.parent for file in sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
 PROJECTS = {"avcore": ROOT} | {folder.name: folder for folder in FOLDERS}
 PLUGINS = [name for name in PROJECTS if name != "avcore"]
+# Not installed for working on avcore: .ci/run builds and tests each of them over an environment of wheels.
+EXAMPLES = {file.parent.name: file.parent for file in sorted((ROOT / "examples").glob("*/pyproject.toml"))}
 
 # Imported by a module of another distribution that then needs it.
 BEHIND = {"torch.utils.tensorboard": "tensorboard"}
@@ -28,12 +30,16 @@ KIT = ROOT / "avcore" / "testing"
 
 
 def pyproject(name: str) -> dict[str, Any]:
-    return tomllib.loads((PROJECTS[name] / "pyproject.toml").read_text())
+    return tomllib.loads((folder(name) / "pyproject.toml").read_text())
+
+
+def folder(name: str) -> Path:
+    return (PROJECTS | EXAMPLES)[name]
 
 
 def package(name: str) -> Path:
     import_name = name.replace("-", "_")
-    return ROOT / "avcore" if name == "avcore" else PROJECTS[name] / "src" / import_name
+    return ROOT / "avcore" if name == "avcore" else folder(name) / "src" / import_name
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:
@@ -87,11 +93,11 @@ def test_the_conformance_kit_needs_its_extra_only() -> None:
 
 
 def test_one_version() -> None:
-    versions = {name: pyproject(name)["project"]["version"] for name in PROJECTS}
+    versions = {name: pyproject(name)["project"]["version"] for name in (*PROJECTS, *EXAMPLES)}
     assert len(set(versions.values())) == 1, versions
 
 
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", [*PLUGINS, *EXAMPLES])
 def test_plugins_accept_this_version_and_not_the_next_minor(name: str) -> None:
     version = Version(pyproject("avcore")["project"]["version"])
     following = Version(f"{version.major}.{version.minor + 1}.0")
@@ -102,7 +108,7 @@ def test_plugins_accept_this_version_and_not_the_next_minor(name: str) -> None:
         assert not needed[other].specifier.contains(following)
 
 
-@pytest.mark.parametrize("name", PROJECTS)
+@pytest.mark.parametrize("name", [*PROJECTS, *EXAMPLES])
 def test_a_distribution_is_complete(name: str) -> None:
     project = pyproject(name)["project"]
     assert project["name"] == name
@@ -110,8 +116,8 @@ def test_a_distribution_is_complete(name: str) -> None:
     assert project["requires-python"] == pyproject("avcore")["project"]["requires-python"]
     assert project["description"]
     assert project["readme"] == "README.md"
-    assert (PROJECTS[name] / "README.md").read_text().startswith(f"# {name}")
-    assert (PROJECTS[name] / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert (folder(name) / "README.md").read_text().startswith(f"# {name}")
+    assert (folder(name) / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert (package(name) / "py.typed").exists()
     assert (package(name) / "__init__.py").exists()
     if name == "avcore":
@@ -136,12 +142,14 @@ def test_a_wheel_holds_every_file_of_the_package(name: str, tmp_path: Path) -> N
 def test_files_that_list_the_plugins_list_all_of_them() -> None:
     root = pyproject("avcore")
     packages = sorted(package(name).name for name in PROJECTS)
+    examples = [package(name) for name in EXAMPLES]
     plugin_packages = [package(name).name for name in PLUGINS]
     contracts = {contract["type"]: contract for contract in root["tool"]["importlinter"]["contracts"]}
     installed = (ROOT / "requirements.txt").read_text().splitlines()
 
     assert root["project"]["optional-dependencies"]["all"] == PLUGINS
-    assert sorted(root["tool"]["mypy"]["packages"]) == packages
+    assert sorted(root["tool"]["mypy"]["packages"]) == sorted([*packages, *(found.name for found in examples)])
+    assert root["tool"]["mypy"]["mypy_path"] == [str(found.parent.relative_to(ROOT)) for found in examples]
     assert sorted(root["tool"]["importlinter"]["root_packages"]) == packages
     assert sorted(contracts["forbidden"]["forbidden_modules"]) == sorted(plugin_packages)
     assert {f"-e plugins/{name}" for name in PLUGINS} <= set(installed)

@@ -18,8 +18,8 @@ NAMES = [
     "AVCoreError", "AVModel", "AudioGeometry", "BackboneSpec", "Batch", "BlockLayout", "Clip", "ClipSettings",
     "Dataset", "DatasetSpec", "Edit", "Edits", "Features", "FilterBankGeometry", "Fusion", "FusionLayer",
     "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "MelGeometry", "MethodSpec", "Metrics", "Need", "NoConfig",
-    "Prompt", "PromptLayer", "PromptSpec", "Run", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",
-    "TaskSpec", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter",
+    "Prompt", "PromptLayer", "PromptSpec", "Run", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout",
+    "Task", "TaskSpec", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter",
     "load_run", "run", "save_adapter",
 ]  # fmt: skip
 

@@ -134,6 +134,7 @@ class FilterBank(SoundFrontEnd):
         return samples_BS - samples_BS.mean(dim=1, keepdim=True)
 
     def pictures(self, windows_MS: Tensor) -> Tensor:
+        """(M, samples of a window) to (M, frames, F)."""
         logs_MRF = self._logs(windows_MS)
         if self.geometry.pad_first:
             return self._normalised(self._padded(logs_MRF))
@@ -184,6 +185,7 @@ class MelSpectrogram(SoundFrontEnd):
         self.register_buffer("mel", _slaney_filters(geometry), persistent=False)
 
     def pictures(self, windows_MS: Tensor) -> Tensor:
+        """(M, samples of a window) to (M, frames, F)."""
         geometry, exact = self.geometry, windows_MS.dtype
         spectra_MKR = torch.stft(
             self._repeated(windows_MS),

@@ -186,7 +186,7 @@ def test_hooks_are_called_in_order(start, world):
 def test_scores_come_with_the_step_of_the_weights_that_were_evaluated(start, world):
     run = start(epochs=2)
     best = CheckpointStore(run.directory / "checkpoints").open("best").progress.step
-    assert world.EVALUATED == [("val", 3), ("val", 6), ("test", best)]
+    assert [("val", 3), ("val", 6), ("test", best)] == world.EVALUATED
 
 
 def test_an_interrupted_run_says_so(start, world, tmp_path):
