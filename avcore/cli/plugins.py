@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
+from avcore.cli.check import check
 from avcore.cli.matrix import matrix
+from avcore.cli.new import new
 from avcore.cli.usage import UsageGroup
 from avcore.config import StreamConfig, describe, load_recipe, plain, recipes_of, resolve_config
 from avcore.config.leaves import flatten
@@ -27,7 +29,7 @@ _NOUNS = {"fusions": "fusion", "datasets": "data set"}
 
 @click.group(cls=UsageGroup)
 def plugins() -> None:
-    """List, show and check what is installed."""
+    """List, show, combine and check what is installed; start a new one."""
 
 
 def _json_option(command: Any) -> Any:
@@ -270,4 +272,5 @@ def _print_health(plugin: LoadedPlugin) -> None:
         click.echo(f"    {line}")
 
 
-plugins.add_command(matrix)
+for command in (matrix, new, check):
+    plugins.add_command(command)
