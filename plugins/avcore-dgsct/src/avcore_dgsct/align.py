@@ -54,4 +54,7 @@ class Resize(nn.Module):
     def forward(self, other_MKC: Tensor) -> Tensor:
         """(M, K, C) to (M, N, D)."""
         grid_MDYX = self.width(other_MKC).mT.unflatten(2, self.from_grid)
+        if grid_MDYX.is_meta:
+            # There are shapes alone, and torch would work bicubic out in Python, which takes seconds for a model.
+            return F.interpolate(grid_MDYX, size=self.to_grid).flatten(2).mT
         return F.interpolate(grid_MDYX, size=self.to_grid, mode="bicubic", align_corners=False).flatten(2).mT

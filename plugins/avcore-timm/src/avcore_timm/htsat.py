@@ -15,6 +15,7 @@ from avcore.backbones import Tower
 from avcore.errors import AVCoreError
 from avcore.specs import MelGeometry
 from avcore_timm.settings import HTSATSettings
+from avcore_timm.shapes import Unfilled
 from avcore_timm.sound import fill
 from avcore_timm.swin import Swin, SwinTower
 from avcore_timm.weights import swin_keys
@@ -45,16 +46,17 @@ def build(settings: HTSATSettings, *, name: str, preset: Mapping[str, Any] | Non
 
     if preset is None:
         raise AVCoreError(f"'{name}' has no sizes: choose a preset ('avcore plugins show htsat').")
-    model = SwinTransformer(
-        img_size=preset["side"],
-        patch_size=4,
-        in_chans=1,
-        num_classes=0,
-        embed_dim=preset["width"],
-        depths=preset["depths"],
-        num_heads=preset["heads"],
-        window_size=preset["window"],
-    )
+    with Unfilled():
+        model = SwinTransformer(
+            img_size=preset["side"],
+            patch_size=4,
+            in_chans=1,
+            num_classes=0,
+            embed_dim=preset["width"],
+            depths=preset["depths"],
+            num_heads=preset["heads"],
+            window_size=preset["window"],
+        )
     bands = BandNorm(preset["mel_bins"])
     notices = fill(
         _named(bands, model),

@@ -11,6 +11,7 @@ from avcore import compat
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.specs import FilterBankGeometry, ImageGeometry
 from avcore_timm.settings import PictureSettings
+from avcore_timm.shapes import Unfilled
 from avcore_timm.weights import load_file
 
 __all__ = ["filter_bank_geometry", "image_geometry", "make_model", "random_notices"]
@@ -50,7 +51,8 @@ def make_model(
         weights = str(preset["weights"])
     from_hub = weights == "hub" and not on_meta
     try:
-        model: nn.Module = timm.create_model(model_name, pretrained=from_hub, num_classes=0, **arguments)
+        with Unfilled():
+            model: nn.Module = timm.create_model(model_name, pretrained=from_hub, num_classes=0, **arguments)
     except Exception as error:
         if not from_hub:
             raise AVCoreError(f"timm cannot make '{model_name}': {error}") from error

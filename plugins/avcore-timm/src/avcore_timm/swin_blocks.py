@@ -5,6 +5,7 @@ Shape letters: M batch, W windows, N tokens of a window, D width, H heads, R row
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -236,7 +237,10 @@ class SwinV2Block(WindowedBlock):
         exact = _exact(attn.logit_scale.dtype)
         first, act, last = attn.cpb_mlp
         with torch.no_grad():
-            hidden = act(F.linear(_log_offsets(attn, exact), first.weight.to(exact), first.bias.to(exact)))
+            offsets = _log_offsets(
+                tuple(attn.window_size), tuple(attn.pretrained_window_size), attn.logit_scale.device, exact
+            )
+            hidden = act(F.linear(offsets, first.weight.to(exact), first.bias.to(exact)))
             table = F.linear(hidden, last.weight.to(exact)).view(-1, attn.num_heads)
             scale = attn.logit_scale.to(exact).clamp(max=LARGEST_SCALE).exp().to(attn.logit_scale.dtype)
         return BlockTables(_with_mask(inner, table, squashed=True), scale)
@@ -311,14 +315,17 @@ def _with_mask(inner: Any, table: Tensor, *, squashed: bool = False) -> Tensor:
         return whole.to(inner.attn.qkv.weight.dtype)
 
 
-def _log_offsets(attn: Any, dtype: torch.dtype) -> Tensor:
+@cache
+def _log_offsets(
+    window: tuple[int, int], pretrained: tuple[int, int], device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Equation 4 of version 2: offsets between tokens of a window, (offsets, 2), logarithmic, 1 at 7 of 8.
 
     Normalised by the window of the pretraining where the weights were made for another.
     """
     lines = []
-    for side, trained in zip(attn.window_size, attn.pretrained_window_size, strict=True):
-        line = torch.arange(-(side - 1), side, device=attn.logit_scale.device, dtype=torch.float32)
+    for side, trained in zip(window, pretrained, strict=True):
+        line = torch.arange(-(side - 1), side, device=device, dtype=torch.float32)
         line = 8 * (line / max((trained or side) - 1, 1))
         lines.append(torch.sign(line) * torch.log2(line.abs() + 1.0) / math.log2(8))
     return torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).flatten(0, 1).to(dtype)
