@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from avcore.errors import AVCoreError
 from avcore.injection.parts import Edit
 
-__all__ = ["MergedEdit", "Owner", "merge_edits"]
+__all__ = ["MergedEdit", "Owner", "merge_edits", "wrong_shape"]
 
 Owner = tuple[str, str]
 """Name of a part and the stream it acts on: whom carried rows belong to."""
@@ -40,9 +41,13 @@ def merge_edits(edits: Sequence[tuple[Owner, Edit]], x_MND: Tensor, neutral_row_
         edits: each with the part it comes from, in the order of the parts.
         x_MND: the tokens of the stream: their type is that of the result.
         neutral_row_bias: the family's bias for rows that name none.
+
+    Raises:
+        AVCoreError: a tensor has another shape than the stream takes; names the part.
     """
     if not edits:
         return MergedEdit()
+    _check_shapes(edits, x_MND)
     adds = [edit.add.to(x_MND.dtype) for _, edit in edits if edit.add is not None]
     rows = [edit.rows.to(x_MND.dtype) for _, edit in edits if edit.rows is not None]
     keys = [edit.kv[0].to(x_MND.dtype) for _, edit in edits if edit.kv is not None]
@@ -55,6 +60,31 @@ def merge_edits(edits: Sequence[tuple[Owner, Edit]], x_MND: Tensor, neutral_row_
         row_bias_R=_row_bias([edit for _, edit in edits], x_MND, neutral_row_bias),
         carry=torch.cat([_batched(rows, x_MND) for _, rows in carries], dim=1) if carries else None,
         owners=tuple((owner, rows.shape[-2]) for owner, rows in carries),
+    )
+
+
+def _check_shapes(edits: Sequence[tuple[Owner, Edit]], x_MND: Tensor) -> None:
+    batch, _, width = x_MND.shape
+    for owner, edit in edits:
+        if edit.add is not None:
+            sizes = zip(edit.add.shape[::-1], x_MND.shape[::-1], strict=False)
+            if edit.add.dim() > x_MND.dim() or any(size not in (1, whole) for size, whole in sizes):
+                raise wrong_shape(owner, "add", edit.add, x_MND, "(M, N, D) or what broadcasts to it")
+        keys, values = edit.kv or (None, None)
+        for name, rows in (("rows", edit.rows), ("carry", edit.carry), ("kv", keys), ("kv", values)):
+            fits = rows is None or (rows.shape[-1] == width and tuple(rows.shape[:-2]) in ((), (batch,)))
+            if rows is not None and not fits:
+                raise wrong_shape(owner, name, rows, x_MND, "(R, D) or (M, R, D)")
+
+
+def wrong_shape(owner: Owner, what: str, tensor: Tensor, x_MND: Tensor, wanted: str) -> AVCoreError:
+    """The refusal of a tensor that does not fit the tokens of its stream."""
+    part, stream = owner
+    found, tokens = tuple(tensor.shape), tuple(x_MND.shape)
+    return AVCoreError(
+        f"Part '{part}' gives '{what}' of {found} for {stream} tokens of {tokens}, (M, N, D), which take {wanted}. If "
+        f"the part was made for streams of equal widths or grids, its spec has to say so in 'requires' "
+        f"(Need.EQUAL_WIDTHS, ...): tell its author, and choose other backbones or leave it out."
     )
 
 

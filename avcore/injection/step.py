@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avcore.backbones.base import Block, Projection
 from avcore.errors import AVCoreError
-from avcore.injection.merge import MergedEdit, Owner, merge_edits
+from avcore.injection.merge import MergedEdit, Owner, merge_edits, wrong_shape
 from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, Prompt, PromptLayer
 from avcore.injection.views import BlockView, PairView
 from avcore.specs import STREAMS
@@ -195,13 +195,18 @@ class Step:
         found: dict[str, list[tuple[Owner, Edit]]] = {stream: [] for stream in self.blocks}
         for place in self.at_site.get(site, ()):
             made: Edit | Edits = self._call(place, site, x, carried)
+            wanted = Edits if place.is_fusion else Edit
+            if not isinstance(made, wanted):
+                raise AVCoreError(
+                    f"Part '{place.name}' returns a {type(made).__name__} at '{site}', where {wanted.__name__} belongs."
+                )
             sides = {place.streams[0]: made} if isinstance(made, Edit) else {s: getattr(made, s) for s in STREAMS}
             for stream, edit in sides.items():
                 if edit is None:
                     continue
                 if site != "attention" and (edit.rows is not None or edit.carry is not None or edit.kv is not None):
-                    raise TypeError(
-                        f"'{place.name}' returns rows, carry or kv at '{site}': only 'attention' takes them."
+                    raise AVCoreError(
+                        f"Part '{place.name}' returns rows, carry or kv at '{site}': only 'attention' takes them."
                     )
                 found[stream].append(((place.name, stream), edit))
                 offers += [(place.offer_name(name), tensor) for name, tensor in edit.offer.items()]
@@ -220,6 +225,9 @@ class Step:
             before = [out[stream] for stream in place.streams]
             made = function(*before, *(x[stream] for stream in place.streams), view)
             after = made if place.is_fusion else (made,)
+            for stream, new in zip(place.streams, after, strict=True):
+                if new.shape != out[stream].shape:
+                    raise wrong_shape((place.name, stream), site, new, x[stream], "(M, N, D)")
             out = {**out, **{s: new.to(x[s].dtype) for s, new in zip(place.streams, after, strict=True)}}
         return out
 

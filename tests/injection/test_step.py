@@ -355,7 +355,39 @@ def test_rows_at_the_mlp_are_an_error() -> None:
         def mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
             return Edit(rows=torch.zeros(1, WIDTH))
 
-    with pytest.raises(TypeError, match="'wrong' returns rows, carry or kv at 'mlp'"):
+    with pytest.raises(AVCoreError, match="'wrong' returns rows, carry or kv at 'mlp'"):
+        rig(prompt("wrong", Wrong())).run()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            Edit(add=torch.zeros(4, 1, WIDTH + 1)),
+            r"'wrong' gives 'add' of \(4, 1, 5\) for visual tokens of \(4, 3, 4\)",
+        ),
+        (Edit(add=torch.zeros(2, 4, 3, WIDTH)), "gives 'add' of"),
+        (Edit(rows=torch.zeros(2, WIDTH - 1)), r"gives 'rows' of \(2, 3\).*which take \(R, D\) or \(M, R, D\)"),
+        (Edit(carry=torch.zeros(3, 2, WIDTH)), "gives 'carry' of"),
+        (Edit(kv=(torch.zeros(2, WIDTH), torch.zeros(2, 2 * WIDTH))), r"gives 'kv' of \(2, 8\).*Need.EQUAL_WIDTHS"),
+        (torch.zeros(4, 3, WIDTH), "'wrong' returns a Tensor at 'attention', where Edit belongs"),
+    ],
+)
+def test_what_does_not_fit_the_tokens_is_refused_by_the_name_of_its_part(edit: Edit, message: str) -> None:
+    class Wrong(PromptLayer):
+        def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+            return edit
+
+    with pytest.raises(AVCoreError, match=message):
+        rig(prompt("wrong", Wrong())).run()
+
+
+def test_a_transform_that_changes_the_shape_is_refused() -> None:
+    class Wrong(PromptLayer):
+        def attention_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
+            return out_MND[:, :1]
+
+    with pytest.raises(AVCoreError, match=r"'wrong' gives 'attention_output' of \(4, 1, 4\)"):
         rig(prompt("wrong", Wrong())).run()
 
 
