@@ -41,7 +41,7 @@ run: $(STAMP)
 
 test: $(STAMP)
 	@echo "avcore: running the tests"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(STAMP)
 	@echo "avcore: style"
