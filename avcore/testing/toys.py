@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avcore.assemble import assemble
+from avcore.assemble import _build, assemble
 from avcore.config import resolve_config
 from avcore.hookspecs import hookimpl
 from avcore.injection import Fusion, FusionLayer, Prompt, PromptLayer
@@ -137,6 +137,7 @@ def make_model(
     segments: int = 2,
     streams: str | None = None,
     fields: Mapping[str, Mapping[str, Any]] | None = None,
+    on_meta_first: bool = True,
 ) -> AVModel:
     """A model of the parts given, on random weights, in evaluation mode.
 
@@ -150,6 +151,7 @@ def make_model(
         segments: T.
         streams: ``visual``, ``audio`` or ``both``.
         fields: as in `ToyPlugin`.
+        on_meta_first: assemble as runs do, with a backward pass on the meta device first, which takes most of the time.
     """
     plugin = ToyPlugin(prompts=prompts, fusions=fusions, segments=segments, fields=fields)
     registry = Registry.from_modules({"backbones": backbones, "toys": plugin, **(others or {})})
@@ -166,7 +168,11 @@ def make_model(
         sets=("visual.weights=random", *sets),
         need_data=False,
     )
-    return assemble(resolved.config, registry).eval()
+    if on_meta_first:
+        return assemble(resolved.config, registry).eval()
+    model = _build(resolved.config, registry)
+    model.backbone_digest = model.digest()
+    return model.eval()
 
 
 def make_batch(model: AVModel, clips: int = 2, *, seed: int = 1) -> Batch:

@@ -103,7 +103,9 @@ class AVEHeadSettings:
     visual_width: int = field(default=512, metadata={"help": "width to which pooled pictures are mapped at first"})
     audio_width: int = field(default=128, metadata={"help": "width to which pooled sound is mapped at first"})
     input_dropout: float = field(default=0.2, metadata={"help": "share of the mapped pictures dropped in training"})
-    temporal: TemporalSettings = field(default_factory=TemporalSettings)
+    temporal: TemporalSettings = field(
+        default_factory=TemporalSettings, metadata={"help": "the transformer over the segments"}
+    )
     gamma: float = field(default=0.1, metadata={"help": "weight of the gate of one stream on the other"})
     top: int = field(default=4, metadata={"help": "segments with the highest scores that speak for the clip"})
     score_weight: float = field(default=0.3, metadata={"help": "weight of the clip's score in the class of the event"})
@@ -123,7 +125,9 @@ class AVSHeadSettings(AVSHeadConfig):
     """
 
     projected: tuple[int, ...] = ()  # channels of the taps before the dilated convolutions; none here
-    temporal: TemporalSettings = field(default_factory=TemporalSettings)
+    temporal: TemporalSettings = field(
+        default_factory=TemporalSettings, metadata={"help": "the transformer over the segments"}
+    )
     gamma: float = field(default=0.05, metadata={"help": "weight of the gate of one stream on the other (MS3: 0.1)"})
     input_dropout: float = field(
         default=0.2, metadata={"help": "share of the scales' mean vectors dropped in training"}

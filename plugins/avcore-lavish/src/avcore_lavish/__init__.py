@@ -20,6 +20,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             requires=lavish_needs,
             paper=PAPER,
             summary="bottleneck adapters beside attention and MLP that read the other stream through latent tokens",
+            identity_at_start=True,
         )
     ]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import BackboneSpec
-from avcore_timm.presets import SWIN_PRESETS, SWINV2_PRESETS
+from avcore_timm.presets import SWIN_PRESETS, SWINV2_PRESETS, TEST_SWIN, TEST_SWINV2
 from avcore_timm.settings import ASTSettings, HTSATSettings, SwinSettings, ViTSettings
 
 _VIT_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
@@ -70,7 +70,7 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
             config=SwinSettings,
             paper="arXiv:2103.14030",
             summary="Swin Transformers of timm, version 1",
-            presets=SWIN_PRESETS,
+            presets={**SWIN_PRESETS, "test_swin": TEST_SWIN},
             patterns=("swin_*",),
         ),
         BackboneSpec(
@@ -79,7 +79,7 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
             config=SwinSettings,
             paper="arXiv:2111.09883",
             summary="Swin Transformers of timm, version 2",
-            presets=SWINV2_PRESETS,
+            presets={**SWINV2_PRESETS, "test_swinv2": TEST_SWINV2},
             patterns=("swinv2_*",),
         ),
         BackboneSpec(

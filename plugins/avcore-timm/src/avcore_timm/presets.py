@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SWINV2_PRESETS", "SWIN_PRESETS"]
+__all__ = ["SWINV2_PRESETS", "SWIN_PRESETS", "TEST_SWIN", "TEST_SWINV2"]
 
 _SIZES = {
     "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
@@ -33,3 +33,15 @@ SWINV2_PRESETS = {
     **{f"swinv2_{size}_window12to16_192to256": _swin(size, 16, 256) for size in _BOTH},
     **{f"swinv2_{size}_window12to24_192to384": _swin(size, 24, 384) for size in _BOTH},
 }
+
+# Small enough to be tested in a second: windows of 4 x 4 on grids of 16 and 8, the second block of a stage shifted; then
+# grids that one window covers.
+_SMALL: Mapping[str, Any] = {
+    "img_size": 64,
+    "window_size": 4,
+    "embed_dim": 16,
+    "depths": (2, 2, 3, 1),
+    "num_heads": (1, 2, 4, 8),
+}
+TEST_SWIN = {"model": "swin_tiny_patch4_window7_224", "arguments": _SMALL}
+TEST_SWINV2 = {"model": "swinv2_tiny_window8_256", "arguments": _SMALL}

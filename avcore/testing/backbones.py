@@ -1,0 +1,330 @@
+"""Small reference backbones that need torch alone, for testing parts without any other plugin.
+
+``toy_plain`` is a transformer of one stage with a class token; ``toy_windowed`` has two stages of growing width on ever
+smaller grids, attends in shifted windows and has no class token. Their weights are random.
+
+Shape letters: M batch, W windows, N tokens, D width, H heads, R rows, Y and X rows and columns of the grid.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore.backbones import AttentionWindows, Backbone, Block, Projection, Tower, attend_in_windows, split_heads
+from avcore.errors import AVCoreError
+from avcore.hookspecs import hookimpl
+from avcore.specs import BackboneSpec, FilterBankGeometry, ImageGeometry, StageLayout, StreamLayout
+
+__all__ = ["ToyBackbone", "ToyBackbones", "ToySettings"]
+
+PATCH = 4
+"""Side of a patch, px."""
+LARGEST_SIDE = 16
+"""Rows and columns of patches that have positions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToySettings:
+    """How one stream uses a toy. All sizes are multiples of the patch of 4, with windows multiples of 8."""
+
+    weights: str = "random"  # there are no others
+    size: int = 16  # side of the pictures, px
+    frames: int = 16  # rows of the log-mel picture
+    mel_bins: int = 16  # bands of the log-mel picture
+
+    def __post_init__(self) -> None:
+        if self.weights != "random":
+            raise ValueError(f"weights must be random, not {self.weights!r}")
+
+
+class ToyBackbones:
+    """A plugin that offers the family ``toy`` with ``toy_plain`` and ``toy_windowed``."""
+
+    @hookimpl
+    def avcore_backbones(self) -> Iterable[BackboneSpec]:
+        """Both toys."""
+        presets: dict[str, dict[str, Any]] = {
+            "toy_plain": {"widths": (16,), "depths": (4,), "heads": (2,), "windowed": False},
+            "toy_windowed": {"widths": (16, 32), "depths": (2, 3), "heads": (2, 4), "windowed": True},
+        }
+        return [
+            BackboneSpec(
+                name="toy",
+                build=f"{__name__}:build",
+                config=ToySettings,
+                summary="small reference backbones on random weights",
+                presets=presets,
+            )
+        ]
+
+
+def build(settings: ToySettings, *, name: str, preset: Mapping[str, Any] | None) -> "ToyBackbone":
+    """Make a toy by name."""
+    if preset is None:
+        raise AVCoreError(f"There is no toy '{name}': use toy_plain or toy_windowed.")
+    return ToyBackbone(name, **preset)
+
+
+class Inner(nn.Module):
+    """The frozen weights of a block: x + proj(attention(norm1(x))), x + fc2(GELU(fc1(norm2(x))))."""
+
+    def __init__(self, width: int, heads: int, *, biased: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        # Of offsets between tokens along rows and columns; an offset of nothing is in the middle.
+        lines = 2 * LARGEST_SIDE - 1
+        self.offsets = nn.Parameter(torch.randn(heads, lines, lines) * 0.5) if biased else None
+
+
+class Merging(nn.Module):
+    """Four neighbours become one token of twice the width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.norm = nn.LayerNorm(4 * width)
+        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+
+    def forward(self, x_MYXD: Tensor) -> Tensor:
+        """(M, Y, X, D) to (M, Y / 2, X / 2, 2 * D)."""
+        x_MyyXxD = x_MYXD.unflatten(1, (-1, 2)).unflatten(3, (-1, 2))
+        out: Tensor = self.reduction(self.norm(x_MyyXxD.transpose(2, 3).flatten(3)))
+        return out
+
+
+class ToyBackbone(Backbone):
+    """Frozen random weights that serve one or both streams."""
+
+    def __init__(
+        self, name: str, *, widths: Sequence[int], depths: Sequence[int], heads: Sequence[int], windowed: bool
+    ) -> None:
+        super().__init__()
+        self.notices = (f"'{name}' runs on random weights.",)
+        self.windowed = windowed
+        width = widths[0]
+        self.picture = nn.Linear(3 * PATCH**2, width)
+        self.sound = nn.Linear(PATCH**2, width)
+        self.positions_YXD = nn.Parameter(torch.randn(LARGEST_SIDE, LARGEST_SIDE, width) * 0.5)
+        self.class_token = None if windowed else nn.Parameter(torch.randn(width) * 0.5)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Inner(width, count, biased=windowed) for _ in range(depth))
+            for width, depth, count in zip(widths, depths, heads, strict=True)
+        )
+        self.mergings = nn.ModuleList(Merging(width) for width in widths[:-1])
+        self.norm = nn.LayerNorm(widths[-1])
+        self.freeze()
+
+    def tower(self, stream: str, settings: ToySettings, segments: int) -> "ToyTower":
+        """See `Backbone.tower`."""
+        made = ToyTower(self, stream, settings, segments)
+        made.freeze()
+        return made
+
+
+class ToyTower(Tower):
+    """One stream's way through a toy."""
+
+    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.stream = stream
+        sides = (settings.size, settings.size) if stream == "visual" else (settings.frames, settings.mel_bins)
+        steps = PATCH * 2 ** len(trunk.mergings)
+        if any(side % steps or not 0 < side <= PATCH * LARGEST_SIDE for side in sides):
+            raise AVCoreError(f"Sides of {sides} px: use multiples of {steps}, at most {PATCH * LARGEST_SIDE}.")
+        self.layout = _layout(trunk, (sides[0] // PATCH, sides[1] // PATCH), segments)
+        self.geometry = (
+            ImageGeometry(size=settings.size)
+            if stream == "visual"
+            else FilterBankGeometry(
+                rate=8000,
+                mel_bins=settings.mel_bins,
+                frames=settings.frames,
+                shift_ms=math.floor(1000 / settings.frames),
+            )
+        )
+
+    @property
+    def trainable(self) -> Mapping[str, nn.Module]:
+        """The final norm."""
+        return {"norm": self.trunk.norm}
+
+    def embed(self, image: Tensor) -> Tensor:
+        """See `Tower.embed`."""
+        grid, projection = self.layout.stages[0].grid, getattr(self.trunk, PROJECTIONS[self.stream])
+        picture = image if image.dim() == 4 else image[:, None]
+        patches_MND = projection(F.unfold(picture.to(projection.weight.dtype), PATCH, stride=PATCH).transpose(1, 2))
+        x_MND: Tensor = patches_MND + self.trunk.positions_YXD[: grid[0], : grid[1]].flatten(0, 1)
+        if self.trunk.class_token is None:
+            return x_MND
+        return torch.cat([self.trunk.class_token.expand(len(x_MND), 1, -1), x_MND], dim=1)
+
+    def enter(self, x_MND: Tensor) -> Tensor:
+        """Nothing lies between the embedding and the first block."""
+        return x_MND
+
+    def block(self, index: int) -> "ToyBlock":
+        """See `Tower.block`."""
+        layout = self.layout.blocks[index]
+        first = sum(stage.depth for stage in self.layout.stages[: layout.stage])
+        stage: Any = self.trunk.stages[layout.stage]
+        windows = None
+        if self.trunk.windowed:
+            size = layout.window or layout.grid
+            shifted = layout.window is not None and (index - first) % 2 == 1
+            windows = AttentionWindows(layout.grid, size, (size[0] // 2, size[1] // 2) if shifted else (0, 0))
+        return ToyBlock(stage[index - first], windows, self.trunk.mergings[: layout.stage])
+
+    def merge(self, x_MND: Tensor, stage: int) -> Tensor:
+        """See `Tower.merge`."""
+        out: Tensor = self.trunk.mergings[stage - 1](x_MND.unflatten(1, self.layout.stages[stage - 1].grid))
+        return out.flatten(1, 2)
+
+    def norm(self, x_MND: Tensor) -> Tensor:
+        """See `Tower.norm`."""
+        out: Tensor = self.trunk.norm(x_MND)
+        return out
+
+    def pool(self, tokens_MND: Tensor) -> Tensor:
+        """The class token, or the mean of all tokens."""
+        return tokens_MND[:, 0] if self.layout.pool == "class" else tokens_MND.mean(1)
+
+
+PROJECTIONS = {"visual": "picture", "audio": "sound"}
+
+
+class ToyBlock(Block):
+    """A pre-norm block that attends to the whole grid, or within windows with a bias for each offset."""
+
+    def __init__(self, inner: Any, windows: AttentionWindows | None, mergings: Any) -> None:
+        self.inner = inner
+        self.attention_windows = windows
+        self.mergings = mergings
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights."""
+        found: torch.dtype = self.inner.qkv.weight.dtype
+        return found
+
+    def attention(
+        self,
+        x_MND: Tensor,
+        *,
+        rows: Tensor | None = None,
+        carry: Tensor | None = None,
+        kv: tuple[Tensor, Tensor] | None = None,
+        row_bias_R: Tensor | None = None,
+        windowed: bool = True,
+        project: Projection | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Block.attention`. Rows and carried rows stand in every window."""
+        norm, windows = self.inner.norm1, self.attention_windows if windowed else None
+        u_MND = norm(x_MND)
+        q, k, v = self._heads(u_MND[:, None] if windows is None else windows.split(u_MND), project)
+        others = [] if rows is None else [self.keys_values(norm(rows), project=project)]
+        others += [] if kv is None else [kv]
+        mixed_MWND, mixed_carry = attend_in_windows(
+            q,
+            k,
+            v,
+            carry=None if carry is None else self._heads(norm(carry), project),
+            rows=[self._row_heads(*pair) for pair in others],
+            bias=None if windows is None else self._bias(windows),
+            row_bias_R=row_bias_R,
+        )
+        out_MWND = _linear("proj", self.inner.proj, mixed_MWND, project)
+        out_MND = out_MWND[:, 0] if windows is None else windows.join(out_MWND)
+        return out_MND, None if mixed_carry is None else _linear("proj", self.inner.proj, mixed_carry, project)
+
+    def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
+        """See `Block.keys_values`."""
+        _, k, v = _linear("qkv", self.inner.qkv, u, project).chunk(3, dim=-1)
+        return k, v
+
+    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+        """See `Block.mlp`."""
+        hidden = F.gelu(_linear("fc1", self.inner.fc1, self.inner.norm2(x_MND), project))
+        return _linear("fc2", self.inner.fc2, hidden, project)
+
+    def lift(self, rows: Tensor) -> Tensor:
+        """See `Block.lift`.
+
+        Raises:
+            AVCoreError: no stage up to this one has the rows' width.
+        """
+        given, width, kind = rows.shape[-1], self.inner.qkv.in_features, rows.dtype
+        for merging in self.mergings:
+            if rows.shape[-1] == merging.width:
+                fours = rows.to(self.dtype).reshape(-1, 1, 1, merging.width).expand(-1, 2, 2, -1)
+                rows = merging(fours).reshape(*rows.shape[:-1], -1).to(kind)
+        if rows.shape[-1] != width:
+            raise AVCoreError(f"Rows of width {given} cannot be lifted to {width}: no stage before has that width.")
+        return rows
+
+    def windows(self, x_MND: Tensor) -> Tensor:
+        """See `Block.windows`."""
+        return x_MND if self.attention_windows is None else self.attention_windows.split(x_MND).flatten(0, 1)
+
+    def unwindows(self, x_MND: Tensor) -> Tensor:
+        """See `Block.unwindows`."""
+        windows = self.attention_windows
+        if windows is None:
+            return x_MND
+        return windows.join(x_MND.unflatten(0, (-1, windows.counts[0] * windows.counts[1])))
+
+    def _heads(self, u: Tensor, project: Projection | None) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (split_heads(x, self.inner.heads) for x in _linear("qkv", self.inner.qkv, u, project).chunk(3, -1))
+        return q, k, v
+
+    def _row_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (R, D) or (M, R, D) to (1 or M, H, R, D / H)."""
+        k, v = (split_heads(x[None] if x.dim() == 2 else x, self.inner.heads) for x in (k, v))
+        return k, v
+
+    def _bias(self, windows: AttentionWindows) -> Tensor:
+        """(1 or W, H, N, N), of the offset from one token of a window to another, and of the edges of a shift."""
+        table = self.inner.offsets
+        lines = [torch.arange(side, device=table.device) for side in windows.size]
+        row_N, column_N = (axis.flatten() for axis in torch.meshgrid(*lines, indexing="ij"))
+        middle = LARGEST_SIDE - 1
+        bias_HNN = table[:, row_N[:, None] - row_N + middle, column_N[:, None] - column_N + middle]
+        mask_WNN = windows.mask(bias_HNN)
+        whole: Tensor = bias_HNN[None] if mask_WNN is None else bias_HNN + mask_WNN[:, None]
+        return whole
+
+
+def _layout(trunk: ToyBackbone, grid: tuple[int, int], segments: int) -> StreamLayout:
+    stages = []
+    for number, blocks in enumerate(trunk.stages):
+        inner: Any = blocks[0]  # type: ignore[index]
+        last = number == len(trunk.stages) - 1
+        stages.append(
+            StageLayout(
+                width=inner.qkv.in_features,
+                heads=inner.heads,
+                depth=len(blocks),  # type: ignore[arg-type]
+                grid=grid,
+                prefix=0 if trunk.windowed else 1,
+                window=None if last else (grid[0] // 2, grid[1] // 2),
+            )
+        )
+        grid = (grid[0] // 2, grid[1] // 2)
+    if trunk.windowed:
+        ends = tuple(sum(stage.depth for stage in stages[: number + 1]) - 1 for number in range(len(stages)))
+        return StreamLayout(stages=tuple(stages), segments=segments, taps=ends, pool="mean")
+    return StreamLayout(stages=tuple(stages), segments=segments, taps=tuple(range(stages[0].depth)), pool="class")
+
+
+def _linear(name: str, layer: nn.Linear, x: Tensor, project: Projection | None) -> Tensor:
+    out: Tensor = layer(x)
+    increment = None if project is None else project(name, x)
+    return out if increment is None else out + increment

@@ -1,0 +1,124 @@
+"""A family of backbones under test: one of its members, on random weights and without parts."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from avcore.assemble import _build, assemble
+from avcore.backbones import Backbone, Tower
+from avcore.config import RunConfig, resolve_config
+from avcore.model import AVModel
+from avcore.registry import Registry
+from avcore.specs import STREAMS, BackboneSpec
+from avcore.testing.backbones import ToyBackbones
+from avcore.testing.checks import Skipped
+from avcore.testing.subject import Subject
+from avcore.testing.toys import ToyPlugin
+
+__all__ = ["BackboneCase"]
+
+KEY = ".backbone="
+
+
+@dataclass(frozen=True)
+class BackboneCase:
+    """A family of backbones under test.
+
+    The member is named by a setting ``visual.backbone=NAME`` (or ``audio.backbone=NAME``) of those that the kit is
+    given for the family; else it is the first preset whose name begins with ``test_``, else the first.
+    """
+
+    subject: Subject
+    spec: BackboneSpec
+    _models: dict[Any, AVModel] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def member(self) -> str:
+        """The name of the member that is looked at.
+
+        Raises:
+            Skipped: the family has no preset, and none is named.
+        """
+        named = [text.partition(KEY)[2] for text in self.subject.sets_of(self.spec.name) if KEY in text]
+        presets = sorted(self.spec.presets, key=lambda name: not name.startswith("test_"))
+        for name in (*named, *presets):
+            return name
+        raise Skipped(
+            f"'{self.spec.name}' has no presets: name a member with sets={{'{self.spec.name}': "
+            f"['visual.backbone=NAME']}}."
+        )
+
+    def where(self, stream: str) -> str:
+        """What is looked at, for messages."""
+        return f"'{self.member}' as {stream} backbone"
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that it serves, in which it is looked at."""
+        return tuple(stream for stream in STREAMS if stream in self.spec.streams)
+
+    def registry(self, segments: int = 2) -> Registry:
+        """The plugin, what it requires, a toy task, and toys for the stream that the family does not serve."""
+        kit: dict[str, Any] = {"the kit's task": ToyPlugin(segments=segments)}
+        if len(self.streams) < len(STREAMS):
+            kit["the kit's backbones"] = ToyBackbones()
+        return Registry.from_modules({**kit, **self.subject.modules})
+
+    def config(self, *, segments: int = 2, sets: Sequence[str] = ()) -> RunConfig:
+        """The configuration of a model with the member in each stream that it serves, a toy in the other."""
+        given = [text for text in self.subject.sets_of(self.spec.name) if KEY not in text]
+        has_weights = any(entry.name == "weights" for entry in dataclasses.fields(self.spec.config))
+        if has_weights:
+            given += [f"{stream}.weights=random" for stream in self.streams]
+        own = dict.fromkeys(self.streams, self.member)
+        resolved = resolve_config(
+            self.registry(segments),
+            task="toy",
+            prompts="none",
+            fusion="none",
+            visual=own.get("visual", "toy_plain"),
+            audio=None if len(own) == 2 else own.get("audio", "toy_plain"),
+            options={"data.dataset": "toy-data"},
+            sets=(*given, *sets),
+            need_data=False,
+        )
+        return resolved.config
+
+    def model(self, *, segments: int = 2, sets: Sequence[str] = ()) -> AVModel:
+        """A model on random weights, in evaluation mode; made once for equal arguments."""
+        key = (segments, tuple(sets))
+        if key not in self._models:
+            model = _build(self.config(segments=segments, sets=sets), self.registry())
+            model.backbone_digest = model.digest()
+            self._models[key] = model.eval()
+        return self._models[key]
+
+    def fresh(self) -> AVModel:
+        """Another model, to be changed."""
+        model = _build(self.config(), self.registry())
+        model.backbone_digest = model.digest()
+        return model.eval()
+
+    def shapes(self) -> AVModel:
+        """The model on the meta device, without weights."""
+        return assemble(self.config(), self.registry(), meta=True)
+
+    def towers(self, model: AVModel) -> list[tuple[str, Tower]]:
+        """The towers of the family in a model, by stream."""
+        found = []
+        for stream in self.streams:
+            tower = model.towers[stream]
+            assert isinstance(tower, Tower)
+            found.append((stream, tower))
+        return found
+
+    def built(self, name: str, **settings: Any) -> Backbone:
+        """What ``build`` of the spec makes of a name.
+
+        Raises:
+            AVCoreError: whatever it refuses.
+        """
+        made: Backbone = self.spec.load()(self.spec.config(**settings), name=name, preset=self.spec.presets.get(name))
+        return made

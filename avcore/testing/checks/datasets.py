@@ -1,0 +1,139 @@
+"""Checks of readers of data sets."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from avcore.errors import AVCoreError
+from avcore.specs import ClipSettings, resolve
+from avcore.testing.cases import DatasetCase
+from avcore.testing.checks import Skipped, check, refusal
+
+LOOKED_AT = 20
+"""Clips of a split whose targets are loaded."""
+
+
+@check("data set", "splits")
+def splits(case: DatasetCase) -> None:
+    """Every split has clips, whose names are unique, in the same order each time they are listed."""
+    reader = case.reader()
+    assert reader.splits, f"'{case.spec.name}' names no splits."
+    for split in reader.splits:
+        names = [clip.name for clip in reader.clips(split)]
+        assert names, f"Split '{split}' of '{case.spec.name}' has no clip."
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        assert not twice, f"Split '{split}' of '{case.spec.name}' has several clips named '{twice[0]}'."
+        again = [clip.name for clip in case.reader().clips(split)]
+        assert names == again, (
+            f"Split '{split}' of '{case.spec.name}' comes in another order when it is listed again: sort what a folder "
+            f"or a set holds."
+        )
+
+
+@check("data set", "files")
+def files(case: DatasetCase) -> None:
+    """The files of every clip exist, and it has one picture for each segment or a video, and a length."""
+    segments = case.reader().segments
+    for split, clips in case.clips.items():
+        for clip in clips:
+            where = f"Clip '{clip.name}' of split '{split}'"
+            pictures = clip.frames if isinstance(clip.frames, tuple) else (clip.frames,)
+            for path in (*pictures, *([clip.audio] if clip.audio is not None else [])):
+                assert path.is_file(), f"{where}: '{path}' is no file. Refuse missing files in 'clips', naming them."
+            if isinstance(clip.frames, tuple):
+                assert len(clip.frames) == segments, f"{where} has {len(clip.frames)} pictures for {segments} segments."
+            assert clip.seconds > 0, f"{where} lasts {clip.seconds} s."
+
+
+@check("data set", "targets")
+def targets(case: DatasetCase) -> None:
+    """The targets of all clips of a split are tensors of equal names, shapes and types."""
+    reader = case.reader()
+    for split, clips in case.clips.items():
+        expected: dict[str, Any] | None = None
+        for clip in clips[:LOOKED_AT]:
+            where, found = f"Clip '{clip.name}' of split '{split}'", reader.target(clip)
+            for name, value in found.items():
+                assert isinstance(value, Tensor), (
+                    f"{where}: the target '{name}' is a {type(value).__name__}, no tensor."
+                )
+            kinds = {name: (tuple(value.shape), value.dtype) for name, value in found.items()}
+            expected = kinds if expected is None else expected
+            assert kinds == expected, (
+                f"{where}: its targets are {kinds}, those of '{clips[0].name}' {expected}: clips of a split are "
+                f"stacked "
+                f"to batches."
+            )
+
+
+@check("data set", "wrong root")
+def wrong_root(case: DatasetCase) -> None:
+    """A folder that does not hold the data set is refused by a message that names it."""
+    empty = case.subject.folder / f"{case.spec.name}-empty"
+    for root in (empty, case.subject.folder / f"{case.spec.name}-missing"):
+        empty.mkdir(parents=True, exist_ok=True)
+        try:
+            refused = refusal(partial(_read_all, case, root))
+        except Exception as error:
+            raise AssertionError(
+                f"'{case.spec.name}' fails on a folder without its files with {type(error).__name__}: {error}. Raise "
+                f"AVCoreError that names the file that is missing."
+            ) from error
+        assert refused is not None, f"'{case.spec.name}' reads clips from '{root}', which holds none."
+        assert str(root) in refused, f"'{case.spec.name}' refuses '{root}' without naming it: {refused}"
+
+
+def _read_all(case: DatasetCase, root: Path) -> None:
+    reader = case.reader(root)
+    for split in reader.splits:
+        reader.clips(split)
+
+
+@check("data set", "settings")
+def settings(case: DatasetCase) -> None:
+    """The reader cuts clips as its settings say: as many segments, and windows of that length and margin."""
+    reader, given = case.reader(), case.config().data.settings
+    assert isinstance(given, ClipSettings)
+    found = (reader.segments, reader.windows.length, reader.windows.margin)
+    asked = (given.segments, given.window_seconds, given.window_margin)
+    assert found == asked, (
+        f"'{case.spec.name}' has segments, window length and margin {found}, but its settings are {asked}: the front "
+        f"ends "
+        f"follow the settings."
+    )
+
+
+@check("data set", "tasks")
+def tasks(case: DatasetCase) -> None:
+    """It serves the tasks whose default it is, and a run on it is configured with what its plugin requires alone."""
+    spec = case.spec
+    assert spec.tasks, f"'{spec.name}' serves no task."
+    other = sorted(set(spec.default_for) - set(spec.tasks))
+    assert not other, f"'{spec.name}' is the default of '{other[0]}', which is not among its tasks."
+    if case.task_name not in case.alone.tasks:
+        raise Skipped(f"The task '{case.task_name}' comes from no plugin that it requires.")
+    try:
+        case.config(case.alone, files=False)
+    except AVCoreError as error:
+        raise AssertionError(
+            f"With nothing installed but what its plugin requires, a run of '{case.task_name}' on '{spec.name}' "
+            f"cannot be "
+            f"configured: {error}"
+        ) from error
+
+
+@check("data set", "what files say")
+def what_files_say(case: DatasetCase) -> None:
+    """``reads`` finds settings in the files that a configuration takes."""
+    if not case.spec.reads:
+        raise Skipped(f"'{case.spec.name}' reads no settings from its files.")
+    try:
+        found = resolve(case.spec.reads)(case.root)
+        case.config()
+    except Skipped:
+        raise
+    except Exception as error:
+        raise AssertionError(f"'{case.spec.reads}' on '{case.spec.name}': {type(error).__name__}: {error}") from error
+    assert found, f"'{case.spec.reads}' finds nothing in the files of '{case.spec.name}'."

@@ -1,0 +1,126 @@
+"""Checks of heads. Shape letters: B clips."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from avcore.tasks import Batch
+from avcore.testing.cases import HeadCase
+from avcore.testing.cases.heads import padded
+from avcore.testing.checks import check
+from avcore.testing.checks.compare import gap
+
+TOLERANCE = 1e-4
+"""Of what should be equal and is summed in another order, relative to the largest value."""
+
+
+@check("head", "outputs")
+def outputs(case: HeadCase) -> None:
+    """Named outputs are finite, and predictions have the clips along their first axis."""
+    world = case.world
+    batch = world.batch()
+    out = world.forward(batch)
+    assert out.values, f"Head '{case.spec.name}' returns no output."
+    for name, tensor in out.values.items():
+        assert torch.isfinite(tensor).all(), f"Head '{case.spec.name}': its output '{name}' is not finite."
+    prediction = world.prediction(batch)
+    assert prediction, f"Head '{case.spec.name}' predicts nothing."
+    for name, tensor in prediction.items():
+        assert tuple(tensor.shape[:1]) == (len(batch),), (
+            f"Head '{case.spec.name}': the prediction '{name}' is {tuple(tensor.shape)} for {len(batch)} clips; its "
+            f"first "
+            f"axis must be B."
+        )
+
+
+@check("head", "losses")
+def losses(case: HeadCase) -> None:
+    """Loss terms are named, finite scalars, and every parameter of the head gets a gradient from them."""
+    world, name = case.world, case.spec.name
+    batch = world.batch()
+    out = world.forward(batch, training=True)
+    terms = world.model.head.loss(out.values, batch)
+    assert terms, f"Head '{name}' returns no loss."
+    _check_terms(name, terms)
+    head = world.model.head
+    head.zero_grad(set_to_none=True)
+    torch.stack([term.float() for term in terms.values()]).sum().backward()
+    for key, parameter in head.named_parameters():
+        assert parameter.requires_grad, f"Head '{name}': {key} needs no gradient, so it is not saved: make it a buffer."
+        assert parameter.grad is not None, (
+            f"Head '{name}': no loss gives {key} a gradient: do not make it, and list it in unused_in_reference."
+        )
+        assert torch.isfinite(parameter.grad).all(), f"Head '{name}': the gradient of {key} is not finite."
+    head.zero_grad(set_to_none=True)
+
+
+def _check_terms(name: str, terms: Mapping[str, Tensor]) -> None:
+    for key, term in terms.items():
+        assert term.dim() == 0, f"Head '{name}': the loss '{key}' is {tuple(term.shape)}, no scalar."
+        assert torch.isfinite(term), f"Head '{name}': the loss '{key}' is {term.item()}."
+
+
+@check("head", "padded clips")
+def padded_clips(case: HeadCase) -> None:
+    """A clip that only fills a batch up (``valid`` False) changes no loss."""
+    world, batch = case.world, case.world.batch()
+    one = world.model.head.loss(world.forward(batch).values, batch)
+    more = padded(batch)
+    other = world.model.head.loss(world.forward(more).values, more)
+    for key, term in one.items():
+        assert gap(other[key], term) <= TOLERANCE, (
+            f"Head '{case.spec.name}': the loss '{key}' is {term.item():.6g}, and {other[key].item():.6g} when a clip "
+            f"that "
+            f"is not valid fills the batch up: leave out what batch.valid marks as False."
+        )
+
+
+@check("head", "batch equivariance")
+def batch_equivariance(case: HeadCase) -> None:
+    """In evaluation, a clip alone gives the outputs that it gives among others, and twice the same."""
+    world, batch = case.world, case.world.batch()
+    whole = world.forward(batch)
+    for number in range(len(batch)):
+        alone = world.forward(_only(batch, number))
+        for name, tensor in whole.values.items():
+            share = len(tensor) // len(batch)
+            expected = tensor[number * share : (number + 1) * share]
+            assert alone[name].shape == expected.shape, (
+                f"Head '{case.spec.name}': '{name}' of a clip alone is {tuple(alone[name].shape)}, not "
+                f"{tuple(expected.shape)}: its first axis must be B, or B*T."
+            )
+            assert not expected.is_floating_point() or gap(alone[name], expected) <= TOLERANCE, (
+                f"Head '{case.spec.name}': a clip alone gives another '{name}' than among others: clips must not see "
+                f"each "
+                f"other in evaluation."
+            )
+
+
+def _only(batch: Batch, number: int) -> Batch:
+    chosen = slice(number, number + 1)
+    return Batch(
+        frames=None if batch.frames is None else batch.frames[chosen],
+        waveform=None if batch.waveform is None else batch.waveform[chosen],
+        targets={name: tensor[chosen] for name, tensor in batch.targets.items()},
+        names=batch.names[chosen],
+        valid=batch.valid[chosen],
+    )
+
+
+@check("head", "autocast")
+def autocast(case: HeadCase) -> None:
+    """Under bf16 autocast the losses are finite and can be gone back through."""
+    world, batch = case.world, case.world.batch()
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            out = world.forward(batch, training=True)
+            terms = world.model.losses(out, batch)
+        torch.stack([term.float() for term in terms.values()]).sum().backward()
+    except Exception as error:
+        raise AssertionError(
+            f"Head '{case.spec.name}' under bf16 autocast fails with {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        world.model.head.zero_grad(set_to_none=True)
+    _check_terms(case.spec.name, terms)

@@ -1,0 +1,96 @@
+"""Checks of methods and their recipes."""
+
+import inspect
+import math
+
+from avcore.config import Recipe, load_recipe, recipes_of, resolve_config
+from avcore.errors import AVCoreError
+from avcore.specs import resolve
+from avcore.testing.cases import MethodCase
+from avcore.testing.checks import Skipped, check
+
+
+@check("method", "parts")
+def parts(case: MethodCase) -> None:
+    """The prompts and fusions that the method lists exist."""
+    spec = case.spec
+    assert spec.prompts or spec.fusions, f"Method '{spec.name}' lists neither prompts nor fusions."
+    for name in spec.prompts:
+        assert name in case.registry.prompts, f"Method '{spec.name}' lists the prompt '{name}', which nobody offers."
+    for name in spec.fusions:
+        assert name in case.registry.fusions, f"Method '{spec.name}' lists the fusion '{name}', which nobody offers."
+
+
+@check("method", "summary")
+def summary(case: MethodCase) -> None:
+    """There is a summary of one line and a source."""
+    spec = case.spec
+    assert spec.summary, f"Method '{spec.name}' has no summary: 'avcore plugins list' shows one line of it."
+    assert "\n" not in spec.summary, f"The summary of '{spec.name}' has several lines; give it one."
+    assert spec.paper, f"Method '{spec.name}' names no paper: say where it comes from."
+
+
+@check("method", "recipes")
+def recipes(case: MethodCase) -> None:
+    """Every recipe for a task that is installed is read and makes a configuration, without an unknown key."""
+    for recipe in _recipes(case):
+        try:
+            resolve_config(
+                case.registry,
+                method=case.spec.name,
+                task=recipe.task,
+                recipe=recipe.variant,
+                need_data=False,
+            )
+        except AVCoreError as error:
+            raise AssertionError(f"Recipe {recipe.name}: {error}") from error
+
+
+@check("method", "published numbers")
+def published_numbers(case: MethodCase) -> None:
+    """Each published number has a metric, a finite value and a source."""
+    rows = [(recipe.name, row) for recipe in _recipes(case) for row in recipe.published]
+    if not rows:
+        raise Skipped(f"The recipes of '{case.spec.name}' publish no number.")
+    for name, row in rows:
+        value = row["value"]
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        assert number, f"Recipe {name}: the value of {row['metric']} is {value!r}, no number."
+        assert str(row["metric"]).strip(), f"Recipe {name}: a published number names no metric."
+        assert str(row["source"] or "").strip(), f"Recipe {name}: {row['metric']} names no source."
+
+
+@check("method", "converter")
+def converter(case: MethodCase) -> None:
+    """The converter of published checkpoints can be imported and takes a state and a model."""
+    if not case.spec.converter:
+        raise Skipped(f"Method '{case.spec.name}' has no converter.")
+    try:
+        function = resolve(case.spec.converter)
+    except AVCoreError as error:
+        raise AssertionError(f"The converter of '{case.spec.name}': {error}") from error
+    try:
+        inspect.signature(function).bind({}, None)
+    except TypeError as error:
+        raise AssertionError(
+            f"'{case.spec.converter}' cannot be called as convert(state, model): {error}. See MethodSpec."
+        ) from error
+
+
+def _recipes(case: MethodCase) -> list[Recipe]:
+    """Those for tasks that are installed.
+
+    Raises:
+        Skipped: there are none.
+    """
+    try:
+        listed = recipes_of(case.spec)
+        served = [(task, variant) for task, variant in listed if task in case.registry.tasks]
+        key = case.registry.methods.key(case.spec.name)
+        found = [load_recipe(case.registry, key, task, variant) for task, variant in served]
+    except AVCoreError as error:
+        raise AssertionError(str(error)) from error
+    if not found:
+        tasks = ", ".join(sorted({task for task, _ in listed}))
+        raise Skipped(f"No task of its recipes ({tasks}) is installed." if listed else "It has no recipes.")
+    return [recipe for recipe in found if recipe is not None]

@@ -1,0 +1,124 @@
+"""Checks of what trains, and of what must not. Shape letters: B clips, M = B*T."""
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from avcore.injection import Part
+from avcore.model import AVModel
+from avcore.tasks import Batch
+from avcore.testing.cases.parts import PartCase, objective, restored, tensors_of, train
+from avcore.testing.checks import check
+from avcore.testing.toys import make_batch
+
+TOLERANCE = 1e-4
+"""Of gradients that should be equal, relative to the largest value."""
+
+
+@check("part", "trains only its parameters")
+def trains_only_its_parameters(case: PartCase) -> None:
+    """Nothing of the backbones needs or gets a gradient; whatever else needs one is among the model's groups."""
+    for setup, model in case.models():
+        where = f"'{case.name}' on {setup.words}"
+        with restored(model):
+            model.train()
+            objective(model, make_batch(model, 3)).backward()
+            for name, parameter in model.towers.named_parameters():
+                assert not parameter.requires_grad, f"{where}: the frozen {name} needs a gradient after a forward."
+                assert parameter.grad is None, f"{where}: the frozen {name} has a gradient."
+            known = {id(parameter) for group in model.parameter_groups().values() for _, parameter in group}
+            for name, parameter in model.named_parameters():
+                if not name.startswith("towers."):
+                    assert not parameter.requires_grad or id(parameter) in known, (
+                        f"{where}: {name} needs a gradient but is no parameter of a part or the head: no optimiser "
+                        f"would train it."
+                    )
+            training = [name for name, module in model.towers.named_modules() if name and module.training]
+            assert not training, f"{where}: after model.train(), the frozen '{training[0]}' is in training mode."
+
+
+@check("part", "gradients")
+def gradients(case: PartCase) -> None:
+    """In training every parameter of the part gets a gradient, and it is finite."""
+    for setup, model in case.models():
+        where = f"'{case.name}' on {setup.words}"
+        with restored(model):
+            model.train()
+            objective(model, make_batch(model, 3)).backward()
+            missed = [name for name, parameter in model.parameter_groups()["parts"] if parameter.grad is None]
+            assert not missed, (
+                f"{where}: in training {len(missed)} parameters get no gradient, the first of them {missed[0]}. "
+                f"Training "
+                f"on many processes would hang: use every parameter in every forward, or do not make it."
+            )
+            for name, parameter in model.parameter_groups()["parts"]:
+                assert parameter.grad is not None
+                assert torch.isfinite(parameter.grad).all(), f"{where}: the gradient of {name} is not finite."
+
+
+@check("part", "frozen weights")
+def frozen_weights(case: PartCase) -> None:
+    """After two steps of an optimiser the digest and the buffers of the backbones are what they were."""
+    for setup, model in case.models():
+        where = f"'{case.name}' on {setup.words}"
+        with restored(model):
+            before = {name: buffer.clone() for name, buffer in model.towers.named_buffers()}
+            train(model)
+            assert model.digest() == model.backbone_digest, (
+                f"{where}: two steps of training change frozen weights. Never write to at.block; train a copy of a "
+                f"frozen module with backbone_parts()."
+            )
+            for name, buffer in model.towers.named_buffers():
+                assert torch.equal(before[name], buffer), f"{where}: training changes the frozen buffer {name}."
+
+
+@check("part", "checkpointing")
+def checkpointing(case: PartCase) -> None:
+    """Gradients under gradient checkpointing, where the forward runs twice, equal those without."""
+    for setup, model in case.models():
+        where = f"'{case.name}' on {setup.words}"
+        with restored(model):
+            model.train()
+            batch = make_batch(model, 3)
+            plain = _gradients(model, batch, recompute=False)
+            try:
+                again = _gradients(model, batch, recompute=True)
+            except Exception as error:
+                raise AssertionError(
+                    f"{where}: gradient checkpointing fails with {type(error).__name__}: {_line(error)}. A forward "
+                    f"must "
+                    f"do the same when it is run again: keep no state between calls."
+                ) from error
+        for name, gradient in plain.items():
+            gap = float((again[name] - gradient).abs().max())
+            bound = TOLERANCE * max(1.0, float(gradient.abs().max()))
+            assert gap <= bound, (
+                f"{where}: under gradient checkpointing the gradient of {name} is another (by {gap:.2g}). A forward "
+                f"must "
+                f"do the same when it is run again: draw random numbers from torch's global generator, keep no state."
+            )
+
+
+def _gradients(model: AVModel, batch: Batch, *, recompute: bool) -> dict[str, Tensor]:
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(0)
+
+    def forward() -> tuple[Tensor, ...]:
+        features = model.features(batch)
+        terms = [*tensors_of(features).values(), *(x for offered in features.offers.values() for x in offered)]
+        for part in model.instances:
+            if type(part.module).losses is not Part.losses:
+                terms += part.module.losses(features).values()
+        return tuple(term for term in terms if term.requires_grad)
+
+    out = checkpoint(forward, use_reentrant=False) if recompute else forward()
+    torch.stack([term.float().square().mean() for term in out]).sum().backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.parameter_groups()["parts"]
+        if parameter.grad is not None
+    }
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

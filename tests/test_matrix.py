@@ -1,0 +1,154 @@
+"""``avcore.matrix`` and ``avcore plugins matrix``: what is listed, and in which words it is refused."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+import avcore_dgsct
+import avcore_lavish
+import avcore_stfp
+from avcore.cli import main
+from avcore.errors import AVCoreError
+from avcore.hookspecs import hookimpl
+from avcore.injection import Edit, Edits, FusionLayer, PairLayout, PairView, PromptLayer
+from avcore.matrix import SHARED, Combination, backbone_pairs, combinations, fusion_sets, prompt_sets
+from avcore.registry import Registry, load_registry
+from avcore.specs import FusionSpec, MethodSpec, Need, PromptSpec
+from avcore.testing.backbones import ToyBackbones
+from avcore.testing.toys import at_hand
+
+
+class Rows(PromptLayer):
+    """Rows in every block."""
+
+    def __init__(self, config: Any, block: Any) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(2, block.width))
+
+    def attention(self, x_MND: Tensor, at: Any) -> Edit:
+        return Edit(rows=self.rows)
+
+
+class Picky(FusionLayer):
+    """Refuses a pair for a reason of its own."""
+
+    def __init__(self, config: Any, pair: PairLayout) -> None:
+        super().__init__()
+        if pair.audio.width % 32:
+            raise AVCoreError(f"parts.picky: blocks of width {pair.audio.width} are not made of 32s.")
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        return Edits(visual=Edit(add=self.gain * visual_MND), audio=Edit(add=self.gain * audio_MND))
+
+
+class Strangers:
+    """A method with a prompt, a prompt and two fusions of no method."""
+
+    @hookimpl
+    def avcore_prompts(self) -> list[PromptSpec]:
+        return [at_hand(PromptSpec, name="rower.rows", thing=Rows), at_hand(PromptSpec, name="lone", thing=Rows)]
+
+    @hookimpl
+    def avcore_fusions(self) -> list[FusionSpec]:
+        needs = frozenset({Need.BOTH_STREAMS, Need.CLASS_TOKEN})
+        return [
+            at_hand(FusionSpec, name="picky", thing=Picky),
+            at_hand(FusionSpec, name="classy", thing=Picky, requires=lambda config: needs),
+        ]
+
+    @hookimpl
+    def avcore_methods(self) -> list[MethodSpec]:
+        return [MethodSpec(name="rower", prompts=("rower.rows",))]
+
+
+def registry(**others: Any) -> Registry:
+    """Toy backbones, parts of a stranger, three methods of ours."""
+    ours = {"avcore-dgsct": avcore_dgsct, "avcore-lavish": avcore_lavish, "avcore-stfp": avcore_stfp}
+    return Registry.from_modules({"toys": ToyBackbones(), "strangers": Strangers(), **ours, **others})
+
+
+def rows_of(found: Registry, visual: str, audio: str) -> dict[tuple[str, str], Combination]:
+    return {(one.prompts, one.fusion): one for one in combinations(found, [(visual, audio)])}
+
+
+def test_sets_are_methods_and_what_no_method_lists() -> None:
+    assert prompt_sets(registry()) == ["none", "rower", "stfp", "lone"]
+    fusions = ["none", "dgsct", "lavish", "align+lavish", "stfp", "align+stfp", "picky", "classy", "stfp.class_token"]
+    assert sorted(fusion_sets(registry())) == sorted(fusions)
+
+
+def test_every_set_of_prompts_meets_every_fusion_once_on_each_pair() -> None:
+    found = registry()
+    pairs = [("toy_plain", SHARED), ("toy_windowed", "toy_plain")]
+    rows = list(combinations(found, pairs))
+    assert len(rows) == len({(row.prompts, row.fusion, row.visual, row.audio) for row in rows})
+    assert len(rows) == len(pairs) * len(prompt_sets(found)) * len(fusion_sets(found))
+    assert all(row.ok is (row.reason == "") for row in rows)
+
+
+def test_a_row_says_why_it_is_refused() -> None:
+    rows = rows_of(registry(), "toy_windowed", "toy_plain")
+    assert rows["rower", "dgsct"].ok
+    assert rows["rower", "align+lavish"].ok
+    assert rows["rower", "lavish"].reason.startswith("Part 'lavish' needs equal widths, or a part that aligns them")
+    assert "visual: 2 blocks of width 16" in rows["rower", "lavish"].reason
+    assert rows["lone", "classy"].reason.startswith("Part 'classy' needs a class token, but this run has visual")
+    assert rows["none", "picky"].reason == "parts.picky: blocks of width 16 are not made of 32s."
+
+
+def test_a_name_of_two_distributions_is_listed_for_each_and_what_it_was_called_before_is_no_row() -> None:
+    sets = prompt_sets(registry(again=SimpleNamespace(avcore_prompts=Strangers().avcore_prompts)))
+    assert {"strangers:lone", "again:lone"} < set(sets)
+    assert "lone" not in sets
+
+
+def test_a_method_whose_part_is_ambiguous_says_so_in_its_rows() -> None:
+    found = registry(again=SimpleNamespace(avcore_prompts=Strangers().avcore_prompts))
+    reason = rows_of(found, "toy_plain", SHARED)["rower", "none"].reason
+    assert reason.startswith("The prompt 'rower.rows' is offered by again and by strangers: write ")
+
+
+def test_without_names_every_family_is_tried_with_those_that_serve_sound_alone() -> None:
+    found = load_registry()
+    pairs = backbone_pairs(found)
+    assert ("vit_tiny_patch16_224", SHARED) in pairs
+    assert ("vit_tiny_patch16_224", "htsat") in pairs
+    assert not any(visual == "htsat" for visual, _ in pairs)
+    assert backbone_pairs(found, audio="vit_small_patch16_224")[0][1] == "vit_small_patch16_224"
+    assert backbone_pairs(found, "a", "b") == [("a", "b")]
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(main, ["plugins", "matrix", *arguments])
+
+
+def test_the_command_prints_tables_and_json() -> None:
+    pair = ("--visual", "test_vit", "--audio", "test_ast")
+    rows = json.loads(invoke(*pair, "--json").stdout)
+    assert list(rows[0]) == ["prompts", "fusion", "visual", "audio", "ok", "reason"]
+    assert {row["audio"] for row in rows} == {"test_ast"}
+    refused = {row["fusion"]: row["reason"] for row in rows if row["prompts"] == "none" and not row["ok"]}
+    assert refused["copl"] == "parts.copl.coupling.last=4, but there are 2 blocks."
+    printed = invoke(*pair).stdout
+    assert "visual test_vit, audio test_ast" in printed
+    assert "parts.copl.coupling.last=4, but there are 2 blocks." in printed
+    assert f"{sum(row['ok'] for row in rows)} of {len(rows)} combinations run" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--visual", "vit_tinny_patch16_224"), "Did you mean 'vit_tiny_patch16_224'?"),
+        (("--visual", "htsat"), "'htsat' serves the audio stream only"),
+    ],
+)
+def test_a_wrong_backbone_is_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr

@@ -1,0 +1,241 @@
+"""Each check of backbones is failed by one that is wrong in that one way, and by no other check."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avcore import AVCoreError, BackboneSpec, FilterBankGeometry, StreamLayout
+from avcore.backbones import Projection
+from avcore.data.frontends import FilterBank
+from avcore.testing.backbones import ToyBackbone, ToyBackbones, ToyBlock, ToySettings, ToyTower
+from avcore.testing.toys import at_hand
+
+Failing = Callable[..., dict[str, str]]
+PRESETS = {spec.name: spec for spec in ToyBackbones().avcore_backbones()}["toy"].presets
+
+
+def family(
+    tower: type[ToyTower] = ToyTower, block: type[ToyBlock] = ToyBlock, windowed: bool = False, **fields: Any
+) -> BackboneSpec:
+    """A family of one toy, with a tower or a block of its own."""
+
+    class Tower(tower):  # type: ignore[misc, valid-type]
+        def block(self, index: int) -> ToyBlock:
+            made: ToyBlock = super().block(index)
+            return made if block is ToyBlock else block(made.inner, made.attention_windows, made.mergings)
+
+    class Backbone(ToyBackbone):
+        def tower(self, stream: str, settings: ToySettings, segments: int) -> ToyTower:
+            return Tower(self, stream, settings, segments).freeze()
+
+    def build(settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> ToyBackbone:
+        if preset is None:
+            raise AVCoreError(f"There is no '{name}'.")
+        return Backbone(name, **preset)
+
+    preset = PRESETS["toy_windowed" if windowed else "toy_plain"]
+    given = {"thing": build, "config": ToySettings, "presets": {"mine_small": preset}, **fields}
+    spec: BackboneSpec = at_hand(BackboneSpec, name="mine", **given)
+    return spec
+
+
+class WrongPool(ToyTower):
+    def pool(self, tokens_MND: Tensor) -> Tensor:
+        return tokens_MND[:, :1]
+
+
+class OtherOnMeta(ToyTower):
+    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
+        super().__init__(trunk, stream, settings, segments)
+        if torch.empty(0).device.type == "meta":
+            layout: StreamLayout = replace(self.layout, taps=(3,))
+            self.layout = layout
+
+
+class SeesOtherClips(ToyTower):
+    def embed(self, image: Tensor) -> Tensor:
+        x_MND = super().embed(image)
+        return x_MND * (1 + image.mean() * torch.arange(x_MND.shape[-1])).to(x_MND.dtype)
+
+
+class Trains(ToyTower):
+    def train(self, mode: bool = True) -> Self:
+        return nn.Module.train(self, mode)
+
+
+class Counts(ToyTower):
+    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
+        super().__init__(trunk, stream, settings, segments)
+        self.calls = nn.Parameter(torch.zeros(1))
+
+    def embed(self, image: Tensor) -> Tensor:
+        self.calls.data += 1
+        return super().embed(image)
+
+
+class Later(ToyTower):
+    """Blocks asked for again are others."""
+
+    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
+        super().__init__(trunk, stream, settings, segments)
+        self.asked = 0
+
+    def block(self, index: int) -> ToyBlock:
+        self.asked += 1
+        made = super().block(index)
+        if self.asked > self.layout.depth:
+            made.mlp = lambda x_MND, **given: ToyBlock.mlp(made, x_MND, **given) * 1.01  # type: ignore[method-assign]
+        return made
+
+
+class RawRows(ToyBlock):
+    """Rows are others than those given."""
+
+    def attention(self, x_MND: Tensor, *, rows: Tensor | None = None, **given: Any) -> tuple[Tensor, Tensor | None]:
+        return super().attention(x_MND, rows=None if rows is None else rows.roll(1, -1), **given)
+
+
+class MixingMLP(ToyBlock):
+    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+        return super().mlp(x_MND, project=project) + x_MND.mean(1, keepdim=True)
+
+
+class NoKV(ToyBlock):
+    def attention(self, x_MND: Tensor, *, kv: Any = None, **given: Any) -> tuple[Tensor, Tensor | None]:
+        return super().attention(x_MND, **given)
+
+
+class AlwaysWindowed(ToyBlock):
+    def attention(self, x_MND: Tensor, *, windowed: bool = True, **given: Any) -> tuple[Tensor, Tensor | None]:
+        return super().attention(x_MND, **given)
+
+
+class WrongUnwindows(ToyBlock):
+    def unwindows(self, x_MND: Tensor) -> Tensor:
+        return super().unwindows(x_MND).flip(1)
+
+
+class LiftsAll(ToyBlock):
+    def lift(self, rows: Tensor) -> Tensor:
+        return super().lift(rows) * 2
+
+
+class NoProj(ToyBlock):
+    def attention(
+        self, x_MND: Tensor, *, project: Projection | None = None, **given: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        def without(name: str, x: Tensor) -> Tensor | None:
+            return None if project is None or name == "proj" else project(name, x)
+
+        return super().attention(x_MND, project=without, **given)
+
+
+class NoGradient(ToyBlock):
+    def attention(self, x_MND: Tensor, **given: Any) -> tuple[Tensor, Tensor | None]:
+        with torch.no_grad():
+            return super().attention(x_MND, **given)
+
+
+class SaysSingle(ToyBlock):
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+
+class Branches(ToyBlock):
+    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+        if float(x_MND.sum()) > 1e9:
+            return x_MND
+        return super().mlp(x_MND, project=project)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FragileGeometry(FilterBankGeometry):
+    front_end = f"{__name__}:Fragile"  # type: ignore[misc]
+
+
+class Fragile(FilterBank):
+    def forward(self, waveform_BS: Tensor) -> Tensor:
+        if waveform_BS.shape[1] < self.rate:
+            raise IndexError("too short")
+        return super().forward(waveform_BS)
+
+
+class FragileTower(ToyTower):
+    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
+        super().__init__(trunk, stream, settings, segments)
+        if stream == "audio":
+            self.geometry = FragileGeometry(rate=8000, mel_bins=16, frames=16, shift_ms=62)
+
+
+def anything(settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> ToyBackbone:
+    return ToyBackbone(name, **(preset or PRESETS["toy_plain"]))
+
+
+def silent(settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> ToyBackbone:
+    made: ToyBackbone = family().load()(settings, name=name, preset=preset)
+    made.notices = ()
+    return made
+
+
+def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "check", "says"),
+    [
+        (family(WrongPool), "layout", "what 'pool' makes"),
+        (family(OtherOnMeta), "layout without weights", "on the meta device the layout is"),
+        (family(SeesOtherClips), "one clip, one segment", "clips must not see each other"),
+        (family(Trains), "frozen", "in training mode"),
+        (family(Counts), "digest", "changes its weights"),
+        (family(Later), "plain forward", "keep no state"),
+        (family(block=RawRows), "rows", "the same rows carried"),
+        (family(block=MixingMLP), "carried rows", "the MLP of tokens beside rows"),
+        (family(block=NoKV), "keys and values", "kv changes nothing"),
+        (family(block=AlwaysWindowed, windowed=True), "free sequences", "five sequences of three tokens"),
+        (family(block=WrongUnwindows, windowed=True), "windows", "is not x"),
+        (family(block=LiftsAll), "lifted rows", "the block's own width"),
+        (family(block=NoProj), "frozen maps", "'qkv' and 'proj'"),
+        (family(block=NoGradient), "gradients pass", "torch.no_grad()"),
+        (family(block=SaysSingle), "types", "Block.dtype says torch.float32"),
+        (family(block=Branches), "compile", "fullgraph=True"),
+        (family(thing=silent), "weights on request", "notices"),
+        (family(thing=anything), "unknown names", "makes a backbone of the unknown name"),
+        (family(FragileTower), "short clips", "0.5 s of sound with IndexError"),
+        (family(converter=f"{__name__}:drops"), "converter", "drops a name"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_a_broken_backbone_fails_one_check(failing: Failing, spec: BackboneSpec, check: str, says: str) -> None:
+    found = failing("backbone", slow=[check], backbones=[spec])
+    assert list(found) == [check], found
+    assert says in found[check]
+
+
+@pytest.mark.parametrize("member", ["toy_plain", "toy_windowed"])
+def test_the_toys_of_the_kit_fail_nothing(failing: Failing, member: str) -> None:
+    spec = at_hand(
+        BackboneSpec,
+        name="mine",
+        thing=family().load() if member == "toy_plain" else family(windowed=True).load(),
+        config=ToySettings,
+        presets={"mine_small": PRESETS[member]},
+    )
+    assert failing("backbone", slow=["compile", "layout without weights"], backbones=[spec]) == {}
+
+
+def test_a_family_for_sound_alone_is_looked_at_beside_a_toy_for_pictures(failing: Failing) -> None:
+    assert failing("backbone", backbones=[family(streams=("audio",))]) == {}
+
+
+def test_the_member_is_named_by_a_setting_or_is_one_for_tests(failing: Failing) -> None:
+    presets = {"large": PRESETS["toy_windowed"], "test_small": PRESETS["toy_plain"]}
+    spec = family(WrongPool, presets=presets)
+    assert "'test_small'" in failing("backbone", backbones=[spec])["layout"]
+    assert "'large'" in failing("backbone", backbones=[spec], sets={"mine": ["visual.backbone=large"]})["layout"]

@@ -1,0 +1,170 @@
+"""`check_plugin`, `parametrize_with_checks` and ``avcore plugins check``: counts, reasons, expected failures."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from avcore.cli.check import check as command
+from avcore.errors import AVCoreError
+from avcore.testing import Report, Result, check_plugin, parametrize_with_checks
+from avcore.testing.checks import load_checks
+
+Make = Callable[..., None]
+PAGE = Path(__file__).parents[2] / "docs" / "plugins-testing.md"
+
+# Only its package can be looked at, which is quick.
+SILENT = ""
+METHOD = """
+    from avcore.hookspecs import hookimpl
+    from avcore.specs import MethodSpec
+
+    @hookimpl
+    def avcore_methods():
+        return [MethodSpec(name="mine", prompts=("segment_embedding",), summary="one line", paper="arXiv:0")]
+    """
+TYPED = "package: typed"
+
+
+def test_a_report_counts_and_keeps_the_reasons(make: Make) -> None:
+    make(offers=METHOD, typed=False)
+    report = check_plugin("avcore-mine")
+    states = {result.id: result.state for result in report.results}
+    assert states[TYPED] == "failed"
+    assert states["method mine: parts"] == "passed"
+    assert states["method mine: recipes"] == "skipped"
+    reasons = {result.id: result.reason for result in report.results}
+    assert "add the empty file" in reasons[TYPED]
+    assert reasons["method mine: recipes"] == "It has no recipes."
+    total = len(report.results)
+    assert report.counts == {"run": total - 3, "passed": total - 4, "failed": 1, "skipped": 3, "expected_failures": 0}
+    assert (report.distribution, report.version, report.ok) == ("avcore-mine", "1.2", False)
+    record = json.loads(report.to_json())
+    assert record["counts"] == report.counts
+    assert record["results"][0] == {
+        "id": "package: entry point",
+        "state": "passed",
+        "reason": "",
+        "seconds": record["results"][0]["seconds"],
+    }
+
+
+def test_an_expected_failure_is_counted_apart_and_its_reason_kept(make: Make) -> None:
+    make(offers=SILENT, typed=False)
+    report = check_plugin("avcore-mine", expected_failures={TYPED: "not yet"})
+    assert report.ok
+    assert report.counts["expected_failures"] == 1
+    assert {result.reason for result in report.results if result.state == "expected failure"} == {"not yet"}
+
+
+def test_an_expected_failure_that_passes_fails(make: Make) -> None:
+    make(offers=SILENT)
+    report = check_plugin("avcore-mine", expected_failures={TYPED: "not yet"})
+    assert not report.ok
+    (failed,) = [result for result in report.results if result.state == "failed"]
+    assert failed.id == TYPED
+    assert "take it out of expected_failures" in failed.reason
+
+
+@pytest.mark.parametrize(
+    ("expected", "says"),
+    [({"package: tiped": "why"}, "Did you mean 'package: typed'"), ({TYPED: " "}, "no reason")],
+)
+def test_an_expected_failure_has_a_name_and_a_reason(make: Make, expected: dict[str, str], says: str) -> None:
+    make(offers=SILENT)
+    with pytest.raises(AVCoreError, match=says):
+        check_plugin("avcore-mine", expected_failures=expected)
+    with pytest.raises(AVCoreError, match=says):
+        parametrize_with_checks("avcore-mine", expected_failures=expected)
+
+
+@pytest.mark.parametrize("given", ["data", "sets"])
+def test_data_and_settings_are_for_what_the_plugin_declares(make: Make, given: str) -> None:
+    make(offers=METHOD)
+    with pytest.raises(AVCoreError, match=f"{given} names 'other'.*It declares: mine"):
+        check_plugin("avcore-mine", **{given: {"other": []}})
+
+
+def test_a_report_of_nothing_is_not_ok() -> None:
+    assert not Report(distribution="x", version="1", results=()).ok
+    assert not Report(distribution="x", version="1", results=(Result(id="a", state="skipped", reason="b"),)).ok
+
+
+def test_pytest_sees_passes_skips_and_strict_expected_failures(make: Make, tmp_path: Path) -> None:
+    make(offers=METHOD, typed=False)
+    test = tmp_path / "test_mine.py"
+    test.write_text(
+        "from avcore.testing import parametrize_with_checks\n\n"
+        "EXPECTED = {'package: typed': 'not yet', 'package: licence': 'never'}\n\n"
+        "@parametrize_with_checks('avcore-mine', expected_failures=EXPECTED)\n"
+        "def test_conforms(check):\n    check()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rsxf", "-q", str(test)]
+    environment = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "[XPASS(strict)] never" in done.stdout
+    assert "XFAIL test_mine.py::test_conforms[package: typed] - not yet" in done.stdout
+    assert "It has no recipes." in done.stdout
+    assert re.search(r"1 failed, 1\d passed, 3 skipped, 1 xfailed", done.stdout), done.stdout
+
+
+def test_the_command_line_prints_reasons_and_leaves_with_1(make: Make) -> None:
+    make(offers=METHOD, typed=False)
+    done = CliRunner().invoke(command, ["avcore-mine"])
+    assert done.exit_code == 1
+    assert "FAIL     package: typed\n         avcore_mine has no py.typed" in done.output
+    assert "skip     method mine: recipes\n         It has no recipes." in done.output
+    assert done.output.rstrip().endswith("1 failed, 3 skipped, 0 expected failures")
+
+
+def test_the_command_line_prints_json_and_leaves_with_0(make: Make) -> None:
+    make(offers=SILENT)
+    done = CliRunner().invoke(command, ["avcore-mine", "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.output)["counts"]["failed"] == 0
+
+
+def test_the_command_line_refuses_what_it_cannot_read(make: Make) -> None:
+    make(offers=SILENT)
+    done = CliRunner().invoke(command, ["avcore-mine", "--data", "folder"])
+    assert isinstance(done.exception, AVCoreError)
+    assert "NAME=FOLDER" in str(done.exception)
+
+
+def test_importing_the_kit_imports_neither_torch_nor_pytest() -> None:
+    code = (
+        "import sys, avcore.cli.check; from avcore.testing import check_plugin, parametrize_with_checks;"
+        "print([name for name in ('torch', 'pytest', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+KINDS = {
+    "The package": "package",
+    "Settings": "settings",
+    "Prompts and fusions": "part",
+    "Backbones": "backbone",
+    "Heads": "head",
+    "Tasks": "task",
+    "Data sets": "data set",
+    "Methods": "method",
+}
+
+
+def test_the_page_lists_every_check_with_what_it_asks() -> None:
+    listed = []
+    kind = ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("### "):
+            kind = KINDS[line.removeprefix("### ")]
+        elif row := re.fullmatch(r"\| `(.+?)` \| (.+) \|", line):
+            listed.append((kind, row[1], row[2]))
+    expected = [(one.kind, one.name, one.asks) for one in load_checks()]
+    assert sorted(listed) == sorted(expected)
