@@ -144,7 +144,7 @@ class Sections:
                 groups[owner][key[len(owner) + 1 :]] = leaf
             elif key in listed and leaf.value in (None, {}):
                 continue
-            elif leaf.layer.user or not self._belongs_to_a_part(key):
+            elif leaf.layer.user or self._is_mistaken(key):
                 known = [f"{name}.{field}" for name in listed for field in _field_names(self.registry.part(name))]
                 near = did_you_mean(key, known).replace("'", "'parts.", 1)
                 raise AVCoreError(
@@ -163,9 +163,15 @@ class Sections:
             parts[name] = build(spec.config, leaves, f"parts.{name}", beside=beside)
         return parts, streams
 
-    def _belongs_to_a_part(self, key: str) -> bool:
+    def _is_mistaken(self, key: str) -> bool:
+        """Whether a plugin's setting is for no installed part, although parts of that plugin or method are installed.
+
+        A data set may hold settings for methods that are not.
+        """
         names = [*self.registry.prompts.names(), *self.registry.fusions.names()]
-        return any(key.startswith(f"{name}.") for name in names)
+        family = key.partition(".")[0]
+        known = any(family == name.partition(".")[0] for name in names)
+        return known and not any(key.startswith(f"{name}.") for name in names)
 
 
 def _field_names(spec: Spec) -> set[str]:

@@ -230,6 +230,9 @@ def test_a_recipe_may_not_choose_what_chooses_it(fake_registry: Registry, monkey
     recipe({"parts": {"m.rws": {"length": 1}}})
     with pytest.raises(AVCoreError, match=r"'parts.m.rws.length' \(recipe m/seg\) belongs to no part"):
         resolved(fake_registry)
+    # As a data set does for a method that is not installed.
+    recipe({"parts": {"elsewhere.rows": {"length": 1}}})
+    assert "elsewhere.rows" not in resolved(fake_registry).config.parts
 
 
 def test_no_backbone_is_an_error(fake_registry: Registry, files: Path) -> None:
@@ -252,6 +255,7 @@ def test_no_backbone_is_an_error(fake_registry: Registry, files: Path) -> None:
         ("task=sag", r"Unknown task 'sag'. Did you mean 'seg'\?.*\(task, --set task=sag\)"),
         ("optim=1", r"'optim' is a section \(--set optim=1 gives it 1\); set a key in it, optim.KEY: 'avcore config"),
         ("train.epochs=-1", r"train.epochs must be 0 or more, not -1 \(--set train.epochs=-1\)"),
+        ("optim.lr=.inf", r"optim.lr must be finite, not inf \(--set optim.lr=.inf\)"),
     ],
 )
 def test_a_mistake_names_key_layer_and_what_would_be_right(fake_registry: Registry, written: str, message: str) -> None:
