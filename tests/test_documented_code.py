@@ -8,6 +8,8 @@ The blocks of one page run in order, in one temporary directory that begins with
 * ``yaml``, ``toml``, ``json``: parsed;
 * ``text``: shown, not run.
 
+The demo has a few clips of each split then; ``make run`` in ``.ci/run`` trains on all of them.
+
 ``<!-- not run: reason -->`` on the line above a block excuses it. A block without a language, or with another, is an
 error.
 """
@@ -16,6 +18,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -49,9 +52,12 @@ COVERED = (
     ".venv/bin/avcore run --plugin copl --task avs",
     "avcore run --plugin copl --task avs",
 )
+# Of the demo's splits; examples/own_loop.py takes ten steps of four clips.
+CLIPS = {"train": 40, "val": 6, "test": 6}
 # What comes before any of it.
 PREPARATION = re.compile(r"git clone \S+( \S+)?|cd \S+|(source|\.) \.venv/bin/activate")
-RUNNABLE = re.compile(r"avcore\b.*|python examples/\w+\.py\b.*", re.DOTALL)
+# Words alone: what only a shell understands is not run.
+RUNNABLE = re.compile(r"(avcore\b|python examples/\w+\.py\b)[^|&;<>$`*~]*")
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 EXCUSE = re.compile(r"<!-- not run: (?P<reason>\S.*?) -->")
@@ -107,59 +113,79 @@ def commands_to_run(text: str) -> list[str]:
     return remaining
 
 
-def run_shell(block: Block, directory: Path, module: ModuleType) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+@dataclass(frozen=True)
+class Forking:
+    """Runs commands in processes forked by `forking.py`: importing torch for each of them would take minutes."""
+
+    server: subprocess.Popen[str]
+    out: Path
+
+    def run(self, command: str, directory: Path) -> tuple[int, str]:
+        """The exit code and what was shown; without a shell, as no page uses more than its words."""
+        asked = {"words": shlex.split(command), "cwd": str(directory), "environment": dict(os.environ)}
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps({**asked, "out": str(self.out), "clips": CLIPS}) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline()), self.out.read_text()
+
+
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    command = [sys.executable, str(Path(__file__).with_name("forking.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        yield Forking(server, tmp_path_factory.mktemp("shown") / "text")
+
+
+Check = Callable[[Block, Path, ModuleType, Forking], object]
+
+
+def run_shell(block: Block, directory: Path, module: ModuleType, forking: Forking) -> None:
     for command in commands_to_run(block.text):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=directory,
-            env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"'{command}' left with {done.returncode}:\n{done.stdout}{done.stderr}"
+        code, shown = forking.run(command, directory)
+        assert code == 0, f"'{command}' left with {code}:\n{shown}"
 
 
-def run_python(block: Block, directory: Path, module: ModuleType) -> None:
+def run_python(block: Block, directory: Path, module: ModuleType, forking: Forking) -> None:
     code = compile("\n" * (block.line - 1) + block.text, module.__name__, "exec")
     exec(code, vars(module))
 
 
-def parse(load: Callable[[str], Any]) -> Callable[[Block, Path, ModuleType], None]:
-    return lambda block, directory, module: load(block.text)
+def parse(load: Callable[[str], Any]) -> Check:
+    return lambda block, *_: load(block.text)
 
 
-CHECKS: dict[str, Callable[[Block, Path, ModuleType], None]] = {
+CHECKS: dict[str, Check] = {
     "bash": run_shell,
     "json": parse(json.loads),
     "python": run_python,
-    "text": lambda block, directory, module: None,
+    "text": lambda *_: None,
     "toml": parse(tomllib.loads),
     "yaml": parse(yaml.safe_load),
 }
 
 
-def check_page(page: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_page(page: str, directory: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking) -> None:
     """Run or check the blocks of a page in order."""
     module = ModuleType("documented")
     monkeypatch.setitem(sys.modules, "documented", module)
     monkeypatch.chdir(directory)
+    monkeypatch.setattr("avcore_demo.provide.COUNTS", CLIPS)
     for block in blocks_of(page):
         if block.excuse:
             continue
         assert block.language in CHECKS, (
             f"line {block.line}: a block of '{block.language}'; known: {', '.join(CHECKS)}."
         )
-        CHECKS[block.language](block, directory, module)
+        CHECKS[block.language](block, directory, module, forking)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_documented_code_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_code_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking) -> None:
     if (ROOT / "examples").is_dir():
         shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    check_page(page.read_text(), tmp_path, monkeypatch)
+    check_page(page.read_text(), tmp_path, monkeypatch, forking)
 
 
 def test_covered_commands_are_performed() -> None:
@@ -216,38 +242,44 @@ def test_continued_commands_are_joined_and_covered_ones_left_out() -> None:
     assert commands_to_run(text) == ["avcore run --task avs"]
 
 
-@pytest.mark.parametrize("command", ["rm -rf runs", "pip install avcore", "make everything", "avcores"])
+@pytest.mark.parametrize(
+    "command", ["rm -rf runs", "pip install avcore", "make everything", "avcores", "avcore --help | less"]
+)
 def test_a_command_that_nothing_runs_is_an_error(command: str) -> None:
     with pytest.raises(AssertionError, match="not run by anything"):
         commands_to_run(command)
 
 
-def test_a_failing_command_fails_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_command_fails_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking) -> None:
     with pytest.raises(AssertionError, match="left with"):
-        check_page(fenced("bash", "avcore no-such-command"), tmp_path, monkeypatch)
+        check_page(fenced("bash", "avcore no-such-command"), tmp_path, monkeypatch, forking)
 
 
-def test_commands_run_in_the_directory_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run_in_the_directory_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking
+) -> None:
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "write.py").write_text("open('written', 'w').close()")
-    check_page(fenced("bash", "python examples/write.py"), tmp_path, monkeypatch)
+    check_page(fenced("bash", "python examples/write.py"), tmp_path, monkeypatch, forking)
     assert (tmp_path / "written").exists()
 
 
-def test_python_blocks_share_names_and_fail_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_page(fenced("python", "x = 2") + fenced("python", "assert x == 2"), tmp_path, monkeypatch)
+def test_python_blocks_share_names_and_fail_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking
+) -> None:
+    check_page(fenced("python", "x = 2") + fenced("python", "assert x == 2"), tmp_path, monkeypatch, forking)
     with pytest.raises(ZeroDivisionError):
-        check_page(fenced("python", "1 / 0"), tmp_path, monkeypatch)
+        check_page(fenced("python", "1 / 0"), tmp_path, monkeypatch, forking)
 
 
 @pytest.mark.parametrize(
     ("language", "text"), [("json", "{"), ("toml", "x ="), ("yaml", "a: [1"), ("", "x"), ("fortran", "x")]
 )
 def test_malformed_and_unknown_blocks_fail_the_page(
-    language: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    language: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking
 ) -> None:
     with pytest.raises((AssertionError, ValueError, yaml.YAMLError)):
-        check_page(fenced(language, text), tmp_path, monkeypatch)
+        check_page(fenced(language, text), tmp_path, monkeypatch, forking)
 
 
 # --------------------------------------------------------------------------------------------------------------------
