@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from avcore import backbones, hookspecs, injection, specs, tasks
+from avcore import backbones, hookspecs, injection, modules, specs, tasks, testing
 
 FILE = Path(__file__).with_name("contract.json")
+AUTHORS = (backbones, injection, modules, testing)
+"""The modules whose names authors of plugins may count on."""
 CLASSES = [
     *(getattr(injection, name) for name in ("Edit", "Edits", "PairLayout", "Part", "Prompt", "PromptLayer")),
     *(getattr(injection, name) for name in ("Fusion", "FusionLayer", "StreamView", "BlockView", "PairView")),
@@ -66,7 +68,8 @@ def _is_ours(kind: type, name: str) -> bool:
 def contract() -> dict[str, Any]:
     """The contract as it is in the code."""
     hooks = {name: signature(value) for name, value in vars(hookspecs).items() if hasattr(value, "avcore_spec")}
-    return {"hooks": hooks, **{kind.__name__: members(kind) for kind in CLASSES}}
+    named = {module.__name__: dict.fromkeys(sorted(module.__all__), "name") for module in AUTHORS}
+    return {"hooks": hooks, **named, **{kind.__name__: members(kind) for kind in CLASSES}}
 
 
 def broken(frozen: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -116,6 +119,12 @@ def test_what_is_new_is_written_down() -> None:
 def test_growth_is_kept_and_everything_else_is_broken(promised: str, found: str, kept: bool) -> None:
     faults = broken({"Kind": {"name": promised, "other": "value"}}, {"Kind": {"name": found, "other": "value"}})
     assert (faults == []) is kept
+
+
+def test_the_page_promises_the_same_modules() -> None:
+    page = FILE.parents[1] / "docs" / "stability.md"
+    listed = page.read_text().partition("<!-- modules -->")[2].partition("<!-- end -->")[0]
+    assert re.findall(r"`([\w.]+)`", listed) == [module.__name__ for module in AUTHORS]
 
 
 def test_what_is_taken_away_is_named() -> None:
