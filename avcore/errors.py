@@ -1,9 +1,14 @@
 """Errors that a user can act on, and the suggestions they carry. Imports nothing heavy."""
 
 import difflib
+import errno
+import signal
 from collections.abc import Iterable
 
-__all__ = ["AVCoreError", "did_you_mean"]
+__all__ = ["DISK_FAULTS", "AVCoreError", "Preempted", "did_you_mean"]
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Reasons for which the system refuses to read or write: nobody's defect, and the user can mend them."""
 
 
 class AVCoreError(Exception):
@@ -11,6 +16,13 @@ class AVCoreError(Exception):
 
     The command line prints it as one line without a traceback and leaves with exit code 2.
     """
+
+
+class Preempted(SystemExit):
+    """SIGTERM or SIGUSR1 came. Unless it is caught the process ends with code 143, without a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -152,6 +152,9 @@ class _Bench:
                     copy_backbone_parts(mount_part(part, self.streams, 0, aligned=aligned), self.streams.towers)
             except AVCoreError as error:
                 self._tried[key] = str(error)
+            except Exception as error:
+                # A plugin's fault, which must not take the rows of the others with it. A run shows its traceback.
+                self._tried[key] = f"Part '{part.name}' cannot be made: {type(error).__name__}: {error}"
             else:
                 self._tried[key] = ""
         return self._tried[key]

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from avcore.cli import main
-from avcore.discovery import Lifecycle, load_plugins
-from avcore.errors import AVCoreError
+from avcore.discovery import Lifecycle, PluginPolicy, load_plugins
+from avcore.errors import AVCoreError, Preempted
 from avcore.registry import Registry, load_registry
 
 InstallPlugin = Callable[..., str]
@@ -37,6 +37,12 @@ def avcore_tasks():
 def returning(hook: str, value: str) -> str:
     return f"{HEADER}{ROWS.format(name='bad.rows')}\n@hookimpl\ndef {hook}():\n    return {value}\n"
 
+
+CONFIG = (
+    "from dataclasses import dataclass, field\n"
+    "@dataclass(frozen=True, kw_only=True)\nclass Settings:\n    {body}\n"
+    + returning("avcore_fusions", "[FusionSpec(name='x', build='a:b', config=Settings)]")
+)
 
 BROKEN = {
     "raises on import": ("import no_such_module_anywhere", "ModuleNotFoundError: No module named"),
@@ -77,6 +83,40 @@ BROKEN = {
     "nothing for a text": (
         returning("avcore_methods", "[MethodSpec(name='x', recipes=None)]"),
         "recipes is None; it must be text",
+    ),
+    "a value for a mapping of mappings": (
+        returning("avcore_backbones", "[BackboneSpec(name='x', build='a:b', presets={'tiny': 3})]"),
+        "presets is {'tiny': 3}; it must be a mapping with texts as keys and mappings as values",
+    ),
+    "a stream that there is not": (
+        returning("avcore_backbones", "[BackboneSpec(name='x', build='a:b', streams=('video',))]"),
+        "streams is ('video',); it must list visual or audio or both",
+    ),
+    "raises half-way through its records": (
+        f"{HEADER}{ROWS.format(name='bad.rows')}\n@hookimpl\ndef avcore_fusions():\n"
+        "    yield FusionSpec(name='x', build='a:b')\n    raise RuntimeError('half')\n",
+        "RuntimeError: half",
+    ),
+    "never ends importing itself": ("def f(): f()\nf()", "RecursionError: maximum recursion depth exceeded"),
+    "settings that refuse their defaults": (
+        CONFIG.format(body="a: int = 1\n    def __post_init__(self): raise RuntimeError('post')"),
+        "config Settings refuses its own defaults: RuntimeError: post",
+    ),
+    "a default that cannot be made": (
+        CONFIG.format(body="a: list = field(default_factory=lambda: 1 / 0)"),
+        "config Settings refuses its own defaults: ZeroDivisionError: division by zero",
+    ),
+    "settings of unknown types": (
+        CONFIG.format(body="a: 'Nowhere' = 1"),
+        "the types of config Settings cannot be read: NameError: name 'Nowhere' is not defined",
+    ),
+    "needs that fail": (
+        returning("avcore_fusions", "[FusionSpec(name='x', build='a:b', requires=lambda config: 1 / 0)]"),
+        "requires fails for the default settings: ZeroDivisionError",
+    ),
+    "needs that are none": (
+        returning("avcore_fusions", "[FusionSpec(name='x', build='a:b', requires=lambda config: 'both')]"),
+        "requires returned 'both'; it must return a set of Need",
     ),
     "a value for a function": (
         returning("avcore_fusions", "[FusionSpec(name='x', build='a:b', requires=())]"),
@@ -211,23 +251,36 @@ def test_a_light_module_that_imports_torch_is_named(install_plugin: InstallPlugi
     assert "Plugin toy-heavy 1.2 imports torch" in strict.stderr
 
 
-@pytest.mark.parametrize("state", ["half removed", "malformed"])
+DAMAGED = {
+    "half removed": ("METADATA", None, "ZeroDivisionError"),
+    "metadata that are no text": ("METADATA", b"Name: toy-bad\nSummary: caf\xe9\n", "METADATA cannot be read"),
+    "malformed": ("entry_points.txt", b"[avcore.plugins]\nmain\n", "entry_points.txt cannot be read"),
+    "entry points that are no text": (
+        "entry_points.txt",
+        b"[avcore.plugins]\nmain = caf\xe9\n",
+        "entry_points.txt cannot be read",
+    ),
+    "no reference": ("entry_points.txt", b"[avcore.plugins]\nmain = a b !!\n", "entry point 'main' is 'a b !!'"),
+}
+
+
+@pytest.mark.parametrize(("file", "content", "message"), DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_installation_takes_no_other_with_it(
-    install_plugin: InstallPlugin, tmp_path: Path, state: str
+    install_plugin: InstallPlugin, tmp_path: Path, file: str, content: bytes | None, message: str
 ) -> None:
     site = tmp_path / "site"
     install_plugin("toy-good", GOOD)
     module = install_plugin("toy-bad", "1 / 0")
-    info = site / "toy_bad-1.2.dist-info"
-    if state == "half removed":
-        (info / "METADATA").unlink()
-    else:
-        (info / "entry_points.txt").write_text("[avcore.plugins]\nmain\n")
+    path = site / "toy_bad-1.2.dist-info" / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
     listed = avcore(site, "plugins", "doctor", "--json")
     rows = {row["distribution"]: row for row in json.loads(listed.stdout)}
-    bad = rows[module if state == "half removed" else "toy-bad"]
+    # Without metadata it is known by its module.
+    bad = rows.get("toy-bad") or rows[module]
     assert (bad["state"], rows["toy-good"]["state"]) == ("broken", "ok")
-    assert ("ZeroDivisionError" if state == "half removed" else "entry_points.txt cannot be read") in bad["error"]
+    assert message in bad["error"]
 
 
 def test_a_failing_lifecycle_hook_is_a_warning_or_strictly_an_error(install_plugin: InstallPlugin) -> None:
@@ -239,3 +292,40 @@ def test_a_failing_lifecycle_hook_is_a_warning_or_strictly_an_error(install_plug
     assert told == ["told"]
     with pytest.raises(AVCoreError, match="Plugin toy-bad: its hook avcore_run_started failed: SystemExit: no disk"):
         Lifecycle(plugins, strict=True).call("avcore_run_started", run=told)
+
+
+@pytest.mark.parametrize("signalled", ["KeyboardInterrupt", "Preempted"])
+def test_a_signal_that_comes_in_a_plugin_is_not_held_against_it(install_plugin: InstallPlugin, signalled: str) -> None:
+    raising = f"from avcore.errors import Preempted\nraise {signalled}\n"
+    kind = {"KeyboardInterrupt": KeyboardInterrupt, "Preempted": Preempted}[signalled]
+    install_plugin("toy-bad", raising)
+    with pytest.raises(kind):
+        load_plugins()
+    install_plugin("toy-worse", f"{GOOD}@hookimpl\ndef avcore_run_started(run):\n    raise run\n")
+    plugins = load_plugins(PluginPolicy(block=frozenset({"toy-bad"})))
+    with pytest.raises(kind):
+        Lifecycle(plugins).call("avcore_run_started", run=kind())
+
+
+@pytest.mark.parametrize("raised", ["ZeroDivisionError('half')", "SystemExit(0)"])
+def test_a_plugin_that_fails_while_it_is_used_is_named_at_the_end(
+    install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch, raised: str
+) -> None:
+    module = install_plugin("toy-bad", f"{GOOD}\ndef use():\n    raise {raised}\n")
+    plugin = load_registry().plugins[1].plugin
+    assert plugin.__name__ == module
+    monkeypatch.setattr("avcore.cli.plugins.load_plugins", lambda policy: plugin.use())
+    result = invoke("plugins", "doctor")
+    assert result.exit_code == 1
+    *trace, last = result.stderr.splitlines()
+    assert trace[0] == "Traceback (most recent call last):"
+    kind, text = raised.rstrip("')").replace("'", "").split("(")
+    assert last == f"avcore: error: plugin toy-bad 1.2 failed: {kind}: {text}. Tell its author."
+
+
+def test_a_defect_of_avcore_itself_is_held_against_no_plugin(
+    install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin("toy-good", GOOD)
+    monkeypatch.setattr("avcore.cli.plugins.load_plugins", lambda policy: 1 / 0)
+    assert isinstance(invoke("plugins", "doctor").exception, ZeroDivisionError)

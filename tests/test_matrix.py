@@ -102,6 +102,17 @@ def test_a_row_says_why_it_is_refused() -> None:
     assert rows["none", "picky"].reason == "parts.picky: blocks of width 16 are not made of 32s."
 
 
+def test_a_part_that_crashes_takes_no_other_row_with_it() -> None:
+    class Crashes(PromptLayer):
+        def __init__(self, config: Any, block: Any) -> None:
+            raise ZeroDivisionError("by zero")
+
+    spec = at_hand(PromptSpec, name="crashes", thing=Crashes)
+    rows = rows_of(registry(other=SimpleNamespace(avcore_prompts=hookimpl(lambda: [spec]))), "toy_plain", SHARED)
+    assert rows["crashes", "none"].reason == "Part 'crashes' cannot be made: ZeroDivisionError: by zero"
+    assert rows["lone", "none"].ok
+
+
 def test_a_name_of_two_distributions_is_listed_for_each_and_what_it_was_called_before_is_no_row() -> None:
     sets = prompt_sets(registry(again=SimpleNamespace(avcore_prompts=Strangers().avcore_prompts)))
     assert {"strangers:lone", "again:lone"} < set(sets)

@@ -6,13 +6,14 @@
 
 import importlib
 import os
+import traceback
 import warnings
 from typing import Any
 
 import click
 
 from avcore.cli.usage import Refusal, UsageGroup
-from avcore.errors import AVCoreError
+from avcore.errors import DISK_FAULTS, AVCoreError, Preempted
 
 __all__ = ["COMMANDS", "main"]
 
@@ -24,7 +25,7 @@ COMMANDS = {
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
     "config": ("avcore.cli.config:config", "Show every setting and where it comes from."),
-    "plugins": ("avcore.cli.plugins:plugins", "List, show and check what is installed."),
+    "plugins": ("avcore.cli.plugins:plugins", "List, show, combine and check what is installed; start a new one."),
     "data": ("avcore.cli.data:data", "Look at a data set on disk."),
 }
 """Command -> where it lives, and its line in the help."""
@@ -54,6 +55,32 @@ class _LazyGroup(UsageGroup):
             raise Refusal(str(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
+        except Preempted:
+            raise
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in DISK_FAULTS and error.filename is not None:
+                raise Refusal(f"Cannot use {error.filename}: {error.strerror}.") from error
+            _blame(error)
+            raise
+
+
+def _blame(error: BaseException) -> None:
+    """Where a plugin failed while it was used: the traceback, which its author needs, and one line that names it.
+
+    Raises:
+        click.exceptions.Exit: it was a plugin; also where that asked to leave with code 0.
+    """
+    from avcore.discovery import culprit
+    from avcore.discovery.records import one_line
+    from avcore.registry import load_registry
+
+    plugin = culprit(error, load_registry().plugins)
+    if plugin is None:
+        return
+    traceback.print_exception(error)
+    named = f"{plugin.distribution} {plugin.version}"
+    click.echo(f"avcore: error: plugin {named} failed: {one_line(error).rstrip('.')}. Tell its author.", err=True)
+    raise click.exceptions.Exit(1) from error
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

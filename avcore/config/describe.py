@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avcore.config.leaves import plain
-from avcore.config.settings import expected, field_types
+from avcore.config.settings import check_default, expected, field_types
 
 __all__ = ["Setting", "describe"]
 
@@ -44,6 +44,8 @@ def describe(cls: type) -> list[Setting]:
             default = entry.default
             if entry.default_factory is not dataclasses.MISSING:
                 default = entry.default_factory()
+            if default is not dataclasses.MISSING:
+                check_default(cls, entry.name, kinds[entry.name], default)
             listed.append(
                 Setting(
                     name=entry.name,

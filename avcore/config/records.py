@@ -1,5 +1,6 @@
 """The configuration of a run, typed and frozen. Settings of plugins sit in it as the dataclasses of their specs."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for key in ("lr", "head_lr", "weight_decay", "warmup_epochs", "min_lr"):
+            require(getattr(self, key) != math.inf, key, getattr(self, key), "finite")
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
         require(self.eps > 0, "eps", self.eps, "above 0")

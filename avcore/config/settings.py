@@ -16,10 +16,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from avcore.config.leaves import Layer, Leaf, Leaves, flatten, nest
+from avcore.config.leaves import Layer, Leaf, Leaves, flatten, nest, plain
 from avcore.errors import AVCoreError, did_you_mean
 
-__all__ = ["blamed", "build", "coerce", "expected", "field_types", "require", "unknown_key", "unknown_section"]
+__all__ = [
+    "blamed",
+    "build",
+    "check_default",
+    "coerce",
+    "expected",
+    "field_types",
+    "require",
+    "unknown_key",
+    "unknown_section",
+]
 
 T = TypeVar("T")
 
@@ -223,9 +233,24 @@ def build(cls: type[T], leaves: Leaves, at: str, *, beside: Sequence[str] = ()) 
         groups.setdefault(first, {})[rest] = leaf
     given = {name: _value(kinds[name], group, f"{at}.{name}") for name, group in groups.items()}
     try:
-        return cls(**given)
+        made = cls(**given)
     except (ValueError, AVCoreError) as error:
         raise _refused(error, at, {name: next(iter(group.values())).layer for name, group in groups.items()}) from error
+    for name, kind in kinds.items():
+        if name not in given:
+            check_default(cls, name, kind, getattr(made, name))
+    return made
+
+
+def check_default(cls: type, name: str, kind: Any, value: Any) -> None:
+    """Refuse a default that is not of its own type: the ``config.yaml`` of a run with it could not be read again."""
+    try:
+        _fit(kind, plain(value))
+    except _MismatchError:
+        where = f"{cls.__module__}.{cls.__qualname__}"
+        raise AVCoreError(
+            f"The default of '{name}' in {where} is {value!r}; it must be {expected(kind)}. Tell its author."
+        ) from None
 
 
 def _refused(error: Exception, at: str, given: Mapping[str, Layer]) -> AVCoreError:

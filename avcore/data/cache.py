@@ -215,10 +215,14 @@ class _Sources:
         return digest
 
     def _read(self) -> dict[str, tuple[list[int], str]]:
-        if not self.index.exists():
+        try:
+            text = self.index.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise _unusable(self.index.parent, "read", error) from error
         known: dict[str, tuple[list[int], str]] = {}
-        for line in self.index.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in text.splitlines():
             with suppress(ValueError, TypeError):
                 path, stamp, digest = json.loads(line)
                 known[path] = (stamp, digest)

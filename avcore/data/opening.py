@@ -37,7 +37,14 @@ def open_dataset(
     root = chosen.root
     if root is None and spec.provide:
         provide: Any = resolve(spec.provide)
-        root = Path(provide(config.task, chosen.cache or cache_home(), progress))
+        home = chosen.cache or cache_home()
+        try:
+            root = Path(provide(config.task, home, progress))
+        except OSError as error:
+            raise AVCoreError(
+                f"The files of data set '{chosen.dataset}' cannot be made in {home}: {error.strerror or error}. "
+                "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
+            ) from error
     if root is None:
         raise AVCoreError(f"Data set '{chosen.dataset}' needs a folder: name it with --data PATH.")
     dataset: Dataset = spec.load()(chosen.settings, root, task)

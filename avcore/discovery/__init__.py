@@ -13,19 +13,28 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable
+from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from avcore import hookspecs
+from avcore.discovery.blame import culprit
 from avcore.discovery.declarations import declarations
 from avcore.discovery.lifecycle import Lifecycle
-from avcore.discovery.records import KINDS, LoadedPlugin, PluginPolicy, one_line
-from avcore.errors import AVCoreError
+from avcore.discovery.records import FOUNDATIONS, KINDS, LoadedPlugin, PluginPolicy, one_line
+from avcore.errors import AVCoreError, Preempted
 
-__all__ = ["KINDS", "Lifecycle", "LoadedPlugin", "PluginPolicy", "avcore_version", "declarations", "load_plugins"]
-
-_HEAVY = ("torch", "timm", "numpy", "av")
+__all__ = [
+    "KINDS",
+    "Lifecycle",
+    "LoadedPlugin",
+    "PluginPolicy",
+    "avcore_version",
+    "culprit",
+    "declarations",
+    "load_plugins",
+]
 
 
 def avcore_version() -> str | None:
@@ -95,17 +104,18 @@ def _entry_points_one_by_one(group: str) -> tuple[list[importlib.metadata.EntryP
     unreadable: list[LoadedPlugin] = []
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
-        name = str(distribution.metadata["Name"])
+        name = _metadata(distribution, "name")
         if name in seen:
             continue
-        seen.add(name)
+        if name:
+            seen.add(name)
         try:
             entries += [entry for entry in distribution.entry_points if entry.group == group]
         except Exception as error:
-            if f"[{group}]" in (distribution.read_text("entry_points.txt") or ""):
+            if f"[{group}]" in _text(distribution, "entry_points.txt"):
                 record = LoadedPlugin(
-                    distribution=name,
-                    version=distribution.version,
+                    distribution=name or "unknown",
+                    version=_metadata(distribution, "version") or "unknown",
                     origin=_origin(distribution),
                     state="broken",
                     error=f"its entry_points.txt cannot be read: {one_line(error)}",
@@ -115,9 +125,28 @@ def _entry_points_one_by_one(group: str) -> tuple[list[importlib.metadata.EntryP
     return entries, unreadable
 
 
+def _metadata(distribution: importlib.metadata.Distribution | None, key: Literal["name", "version"]) -> str:
+    """What the metadata say; ``""`` where they are missing, as of a distribution half removed, or not UTF-8."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return (getattr(distribution, key) if distribution else None) or ""
+    return ""
+
+
+def _text(distribution: importlib.metadata.Distribution, file: str) -> str:
+    try:
+        return distribution.read_text(file) or ""
+    except UnicodeDecodeError as error:
+        return error.object.decode(errors="replace")
+
+
 def _distribution(entry: importlib.metadata.EntryPoint) -> str:
-    # A distribution that was half removed has entry points and no metadata.
-    return (entry.dist.name if entry.dist else None) or entry.module
+    return _metadata(entry.dist, "name") or _module(entry)
+
+
+def _module(entry: importlib.metadata.EntryPoint) -> str:
+    """The module that it names, or the whole value where that is no reference."""
+    found = entry.pattern.match(entry.value)
+    return str(found["module"]) if found else entry.value
 
 
 def _origin(distribution: importlib.metadata.Distribution | None) -> str:
@@ -138,7 +167,7 @@ def _load(entries: list[importlib.metadata.EntryPoint], policy: PluginPolicy, ve
     entry = entries[0]
     record = LoadedPlugin(
         distribution=_distribution(entry),
-        version=(entry.dist.version if entry.dist else None) or "unknown",
+        version=_metadata(entry.dist, "version") or "unknown",
         entry_point=entry.name,
         module=entry.value,
         origin=_origin(entry.dist),
@@ -151,20 +180,22 @@ def _load(entries: list[importlib.metadata.EntryPoint], policy: PluginPolicy, ve
         if len(entries) > 1:
             listed = ", ".join(sorted(f"{one.name} = {one.value}" for one in entries))
             raise AVCoreError(f"it has {len(entries)} entry points in '{entry.group}' ({listed}); one is allowed.")
+        if not entry.pattern.match(entry.value):
+            raise AVCoreError(f"its entry point '{entry.name}' is '{entry.value}'; it must name a module.")
         if entry.dist is not None and version is not None:
-            _check_requirement(entry.dist.requires or [], version)
+            _check_requirement(_requires(entry.dist), version)
         # What a plugin prints must not end up in what a command prints, which may be JSON.
         with contextlib.redirect_stdout(sys.stderr):
             plugin = entry.load()
             specs = declarations(plugin)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Preempted):
         raise
     except BaseException as error:
-        _forget(entry.module, before)
+        _forget(_module(entry), before)
         record = dataclasses.replace(record, state="broken", error=one_line(error), traceback=traceback.format_exc())
     else:
         record = dataclasses.replace(record, specs=specs, plugin=plugin)
-    heavy = tuple(name for name in _HEAVY if name in sys.modules and name not in before)
+    heavy = tuple(name for name in FOUNDATIONS if name in sys.modules and name not in before)
     return dataclasses.replace(record, import_ms=(time.perf_counter() - start) * 1000, heavy=heavy)
 
 
@@ -174,6 +205,13 @@ def _forget(module: str, before: frozenset[str]) -> None:
     for name in set(sys.modules) - before:
         if name.partition(".")[0] == package:
             del sys.modules[name]
+
+
+def _requires(distribution: importlib.metadata.Distribution) -> list[str]:
+    try:
+        return distribution.requires or []
+    except UnicodeDecodeError as error:
+        raise AVCoreError(f"its METADATA cannot be read: {error}.") from error
 
 
 def _check_requirement(requires: Iterable[str], version: str) -> None:

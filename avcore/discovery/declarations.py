@@ -3,16 +3,16 @@
 import dataclasses
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import FunctionType, ModuleType
 from typing import Any
 
 import pluggy
 
 from avcore import hookspecs
-from avcore.discovery.records import KINDS
+from avcore.discovery.records import KINDS, one_line
 from avcore.errors import AVCoreError, did_you_mean
-from avcore.specs import ClipSettings, Spec
+from avcore.specs import STREAMS, BackboneSpec, ClipSettings, Need, PartSpec, Spec
 
 __all__ = ["declarations", "hook_manager"]
 
@@ -114,8 +114,10 @@ def _fits(kind: Any, value: Any) -> bool:
     if origin is Callable:
         return callable(value)
     if origin is Mapping:
-        return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-    return isinstance(value, kind)
+        return isinstance(value, Mapping) and all(
+            isinstance(key, str) and _fits(arguments[1], item) for key, item in value.items()
+        )
+    return kind is Any or isinstance(value, kind)
 
 
 def _in_words(kind: Any) -> str:
@@ -124,7 +126,9 @@ def _in_words(kind: Any) -> str:
         return f"a {origin.__name__} of texts"
     if origin is Callable:
         return "a function"
-    return "a mapping with texts as keys" if origin is Mapping else _WORDS[kind]
+    if origin is Mapping:
+        return f"a mapping with texts as keys{'' if typing.get_args(kind)[1] is Any else ' and mappings as values'}"
+    return _WORDS[kind]
 
 
 def _problem(kind: str, spec: Spec) -> str:
@@ -145,4 +149,28 @@ def _problem(kind: str, spec: Spec) -> str:
             return f"config {config.__name__} has no default for '{entry.name}'."
         if entry.name in _RESERVED.get(kind, ()):
             return f"config {config.__name__} may not have a field '{entry.name}': avcore keeps that key."
+    if isinstance(spec, BackboneSpec) and not (spec.streams and set(spec.streams) <= set(STREAMS)):
+        return f"streams is {spec.streams!r}; it must list {' or '.join(STREAMS)} or both."
+    return _unusable(spec)
+
+
+def _unusable(spec: Spec) -> str:
+    """What fails as soon as somebody uses the default settings of a record, or ``""``."""
+    name = spec.config.__name__
+    try:
+        typing.get_type_hints(spec.config)
+    except Exception as error:
+        return f"the types of config {name} cannot be read: {one_line(error)}."
+    try:
+        settings = spec.config()
+    except Exception as error:
+        return f"config {name} refuses its own defaults: {one_line(error)}."
+    if not isinstance(spec, PartSpec):
+        return ""
+    try:
+        needs = spec.requires(settings)
+    except Exception as error:
+        return f"requires fails for the default settings: {one_line(error)}."
+    if not isinstance(needs, Set) or not all(isinstance(need, Need) for need in needs):
+        return f"requires returned {needs!r}; it must return a set of Need."
     return ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from avcore.discovery.declarations import hook_manager
 from avcore.discovery.records import LoadedPlugin, PluginPolicy, one_line
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, Preempted
 
 __all__ = ["Lifecycle"]
 
@@ -42,7 +42,10 @@ class Lifecycle:
             wanted = {key: arguments[key] for key in impl.argnames}
             try:
                 impl.function(**wanted)
-            except (Exception, SystemExit) as error:
+            except (KeyboardInterrupt, Preempted):
+                # A signal came just then.
+                raise
+            except BaseException as error:
                 failure = f"Plugin {impl.plugin_name}: its hook {name} failed"
                 if self._strict:
                     raise AVCoreError(f"{failure}: {one_line(error)}") from error

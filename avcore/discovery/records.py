@@ -19,7 +19,12 @@ from avcore.specs import (
     TaskSpec,
 )
 
-__all__ = ["KINDS", "LoadedPlugin", "PluginPolicy", "one_line"]
+__all__ = ["FOUNDATIONS", "KINDS", "LoadedPlugin", "PluginPolicy", "one_line"]
+
+FOUNDATIONS = ("torch", "timm", "numpy", "av")
+"""What plugins build on, and may not import before it is needed."""
+LONGEST = 400
+"""Characters of a stranger's message that are shown in one line."""
 
 KINDS: Mapping[str, type[Spec]] = {
     "backbones": BackboneSpec,
@@ -126,9 +131,12 @@ class PluginPolicy:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in one line, with its type unless it is avcore's own."""
+    """An exception in one line, with its type unless it is avcore's own; a stranger's message may be cut."""
     try:
         text = " ".join(str(error).split())
     except Exception:
         text = "(its message cannot be printed)"
-    return text if isinstance(error, AVCoreError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, AVCoreError):
+        return text
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

@@ -1,5 +1,6 @@
 """TensorBoard events of a run: scalars, pictures of predictions, parameter tables."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class Board:
     def __init__(self, directory: Path, *, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._hush
         self._writer = SummaryWriter(log_dir=str(directory), purge_step=purge_step)
 
     def step(self, scalars: Mapping[str, float]) -> None:
@@ -41,8 +44,17 @@ class Board:
         self._writer.add_text(name, markdown)
 
     def close(self) -> None:
-        """Flush and close the file."""
-        self._writer.close()
+        """Flush and close the file; raises what the thread that writes it met."""
+        try:
+            self._writer.flush()
+        finally:
+            threading.excepthook = self._excepthook
+            self._writer.close()
+
+    def _hush(self, found: threading.ExceptHookArgs) -> None:
+        """No traceback of the thread that writes: the next event, or `close`, raises the same here."""
+        if not type(found.thread).__module__.startswith("tensorboard."):
+            self._excepthook(found)
 
     def _add(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(name, value, step)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
 
-from avcore.engine.files import ASIDE, clear_leftovers, read_json, sha256, sync_directory, write_atomic, write_json
+from avcore.engine.files import ASIDE, clear_leftovers, json_text, read_json, sha256, sync_directory, write_synced
 from avcore.errors import AVCoreError
 
 __all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Progress", "load_tensors", "restore_optimizer", "serialise"]
@@ -105,14 +105,14 @@ class CheckpointStore:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             tensors, settings = _optimizer_state(optimizer)
-            write_atomic(aside / "model.safetensors", serialise(model_state))
-            write_atomic(aside / "optimizer.safetensors", serialise(tensors))
-            write_json(aside / "optimizer.json", settings)
+            write_synced(aside / "model.safetensors", serialise(model_state))
+            write_synced(aside / "optimizer.safetensors", serialise(tensors))
+            write_synced(aside / "optimizer.json", json_text(settings).encode())
             files = {
                 path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(aside.iterdir())
             }
             state = {"format": FORMAT, **asdict(progress), "frozen_digest": frozen_digest, "versions": dict(versions)}
-            write_json(aside / "state.json", {**state, "files": files})
+            write_synced(aside / "state.json", json_text({**state, "files": files}).encode())
             sync_directory(aside)
             if final.exists():
                 # The same step, saved before it was evaluated; under its other name it still counts as complete.
@@ -185,8 +185,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         AVCoreError: a file is missing, cut short or altered; names it.
     """
     state = read_json(path / "state.json")
+    if not isinstance(state, dict):
+        raise AVCoreError(f"The checkpoint {path} is damaged: state.json holds no record of it.")
     if state.get("format") != FORMAT:
         raise AVCoreError(f"{path / 'state.json'} has format {state.get('format')}; this avcore reads {FORMAT}.")
+    try:
+        return _verified(path, state)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AVCoreError(f"The checkpoint {path} is damaged: state.json is not as it was written.") from error
+
+
+def _verified(path: Path, state: Mapping[str, Any]) -> Checkpoint:
     for name, expected in state["files"].items():
         file = path / name
         size = file.stat().st_size if file.is_file() else None

@@ -36,11 +36,11 @@ class Display:
         return not self.quiet and sys.stdout.isatty()
 
     def line(self, text: str = "") -> None:
-        """Show text and log it."""
-        self.record(text)
+        """Show text and log it: in this order, since a full disk may refuse the log."""
         if not self.quiet:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
+        self.record(text)
 
     def record(self, text: str) -> None:
         """Log text without showing it."""

@@ -12,7 +12,16 @@ from typing import Any
 
 from avcore.errors import AVCoreError
 
-__all__ = ["clear_leftovers", "json_text", "read_json", "sha256", "sync_directory", "write_atomic", "write_json"]
+__all__ = [
+    "clear_leftovers",
+    "json_text",
+    "read_json",
+    "sha256",
+    "sync_directory",
+    "write_atomic",
+    "write_json",
+    "write_synced",
+]
 
 ASIDE = ".tmp-"
 """How the names of unfinished files and directories begin."""
@@ -36,6 +45,14 @@ def clear_leftovers(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and flush it to disk; torn if that fails, so it is for places that do not count yet."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a machine that lost power, sees the old content or the new.
 
@@ -44,10 +61,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """
     aside = path.with_name(f"{ASIDE}{path.name}-{os.getpid()}")
     try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(aside, content)
         os.replace(aside, path)
         sync_directory(path.parent)
     except OSError as error:
@@ -77,7 +91,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AVCoreError(f"Cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AVCoreError(f"{path} is damaged: {error}.") from error
 
 

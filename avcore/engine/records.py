@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -65,12 +66,11 @@ def versions() -> dict[str, str]:
     """Installed versions of avcore, of every plugin distribution and of what they compute with."""
     found: dict[str, str] = {}
     for distribution in distributions():
-        name = str(distribution.metadata["Name"])
-        try:
+        name, offers = "", False
+        # What is damaged offers nothing; `avcore plugins doctor` tells of it.
+        with suppress(OSError, ValueError, configparser.Error):
+            name = str(distribution.metadata["Name"])
             offers = any(point.group == "avcore.plugins" for point in distribution.entry_points)
-        except (OSError, ValueError, configparser.Error):
-            # A damaged installation, of which `avcore plugins doctor` tells; it offers nothing.
-            offers = False
         if offers or name == "avcore" or name.lower() in FOUNDATIONS:
             found.setdefault(name, distribution.version)
     # The version that runs, build tag included, not the one that a wheel's name gives.
@@ -139,7 +139,8 @@ class RunRecord:
         except BlockingIOError as error:
             raise AVCoreError(f"Another process works in {directory}: wait for its end, or stop it first.") from error
         except OSError as error:
-            raise AVCoreError(f"Cannot make the run directory {directory}: {error.strerror}.") from error
+            path = error.filename or directory
+            raise AVCoreError(f"Cannot make the run directory {directory}: {path}: {error.strerror}.") from error
         clear_leftovers(directory)
 
     @property

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
+from avcore.errors import Preempted
+
 __all__ = ["Preempted", "Signals"]
 
 T = TypeVar("T")
@@ -22,13 +24,6 @@ T = TypeVar("T")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PATIENCE = 1.0
 """s after which another Ctrl-C stops without saving; a launcher may pass on the same Ctrl-C twice."""
-
-
-class Preempted(SystemExit):
-    """SIGTERM or SIGUSR1 came. Unless it is caught the process ends with code 143, without a traceback."""
-
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
 
 
 class Signals:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from avcore.config import RunConfig
 from avcore.config.leaves import flatten, nest
 from avcore.config.sections import to_tree
@@ -57,6 +59,18 @@ def check_folder(folder: Path) -> None:
         raise AVCoreError(f"{folder} holds something else than an adapter; name an empty or a new directory.")
 
 
+def _check_values(folder: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse what no training leaves: whole numbers for fractions, and values that are not finite."""
+    faults = []
+    for key, tensor in state.items():
+        if key in own and tensor.is_floating_point() != own[key].is_floating_point():
+            faults.append(f"{key} is {tensor.dtype} instead of {own[key].dtype}")
+        elif not tensor.isfinite().all():
+            faults.append(f"{key} is not finite")
+    if faults:
+        raise AVCoreError(f"The adapter {folder} is damaged: {'; '.join(faults)}. Get it anew, or save it again.")
+
+
 def write_adapter(model: AVModel, folder: Path, **remarks: Any) -> None:
     """Do what `save_adapter` does; ``remarks`` join the description."""
     description = {**_describe(model), **remarks}
@@ -89,6 +103,7 @@ def load_adapter(model: AVModel, path: str | Path) -> None:
             f"this model has {model.backbone_digest[:12]}. Make the model with the same backbones and weights."
         )
     state = load_tensors(folder / "adapter.safetensors")
+    _check_values(folder, state, model.trainable_state())
     try:
         model.load_trainable_state(state)
     except AVCoreError as error:

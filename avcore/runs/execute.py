@@ -1,9 +1,9 @@
 """One run, from the configuration to the results: assemble, read, train, evaluate, write down."""
 
-import errno
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.records import RunRecord, commit_of, peak_bytes, refuse_used, reset_peak, versions
 from avcore.engine.reporter import Reporter
 from avcore.engine.signals import Preempted, Signals
-from avcore.errors import AVCoreError
+from avcore.errors import DISK_FAULTS, AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
@@ -40,8 +40,6 @@ PICTURES = 8
 """Clips of the test split that are drawn at the end."""
 GLANCES = 2
 """Clips that TensorBoard shows at each evaluation while training."""
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""Reasons for which the system refuses to write."""
 
 
 def head_alone(resolved: Resolved) -> Resolved:
@@ -127,10 +125,17 @@ def execute(
         except OSError as error:
             if error.errno not in DISK_FAULTS:
                 raise
-            raise AVCoreError(f"Cannot write {error.filename or directory}: {error.strerror}.") from error
+            raise _disk_fault(error, directory) from error
         finally:
             execution.finish(status, banner=DEMO if demo and outer else "", outer=outer)
     return run
+
+
+def _disk_fault(error: OSError, directory: Path) -> AVCoreError:
+    # TensorBoard tells no name.
+    path = directory if error.filename is None else Path(error.filename)
+    what = "write" if path.is_relative_to(directory) else "use"
+    return AVCoreError(f"Cannot {what} {path}: {error.strerror}.")
 
 
 class _Execution:
@@ -229,18 +234,23 @@ class _Execution:
 
     def finish(self, status: str, *, banner: str, outer: bool) -> None:
         """Write the results as far as they go, and say how it ended."""
+        failure = traceback.format_exc() if status == "failed" else ""
         try:
-            self._close(status, banner=banner, outer=outer)
-        except (AVCoreError, OSError):
-            # Nothing can be written; what stopped the run says more and is on its way.
-            if status == "finished":
-                raise
+            with closing(self.record), closing(self.board):
+                self._close(status, failure, banner=banner, outer=outer)
+        except (AVCoreError, OSError) as error:
+            # Nothing can be written. If something stopped the run before, that says more and is on its way.
+            if status != "finished":
+                return
+            if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+                raise _disk_fault(error, self.run.directory) from error
+            raise
 
-    def _close(self, status: str, *, banner: str, outer: bool) -> None:
-        if status == "failed":
-            self.display.record(traceback.format_exc())
+    def _close(self, status: str, failure: str, *, banner: str, outer: bool) -> None:
         if status != "finished" and outer:
             self.display.line(self._farewell(status))
+        if failure:
+            self.display.record(failure)
         if banner:
             self.display.line(banner)
         self.run.results["status"] = status
@@ -248,11 +258,7 @@ class _Execution:
         if status != "finished":
             self._measure_effort()
         self.record.write_results(self.run.results, status)
-        try:
-            self.reporter.finished(status)
-        finally:
-            self.board.close()
-            self.record.close()
+        self.reporter.finished(status)
 
     def _farewell(self, status: str) -> str:
         by = f" by {self.signals.received.name}" if self.signals.received else ""

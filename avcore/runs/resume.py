@@ -25,9 +25,16 @@ def has_run(directory: Path) -> bool:
 
 
 def results_in(directory: Path) -> dict[str, Any]:
-    """The content of ``results.json``; empty where there is none."""
+    """The content of ``results.json``; empty where there is none.
+
+    Raises:
+        AVCoreError: it cannot be read, or is no record of results.
+    """
     file = directory / "results.json"
-    return dict(read_json(file)) if file.is_file() else {}
+    found = read_json(file) if file.is_file() else {}
+    if not isinstance(found, dict):
+        raise AVCoreError(f"{file} is damaged: it holds no record of results. Restore it, or start anew.")
+    return found
 
 
 def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> list[str]:

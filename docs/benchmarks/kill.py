@@ -102,8 +102,10 @@ def state_of(directory: Path) -> dict[str, str]:
     return {name: sha256(found.path / name) for name in ("model.safetensors", "optimizer.safetensors")}
 
 
-def harness(command: Command, arguments: Sequence[str], work: Path, *, moments: int, seed: int) -> dict[str, Any]:
-    """Kill so many times; how often what happened.
+def harness(
+    command: Command, arguments: Sequence[str], work: Path, *, moments: int, seed: int, preload: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Kill so many times; how often what happened. What runs import slowly is imported once: ``preload`` names more.
 
     Raises:
         AssertionError: something was lost, or left behind.
@@ -111,7 +113,7 @@ def harness(command: Command, arguments: Sequence[str], work: Path, *, moments: 
     from avcore.engine.checkpoint import CheckpointStore
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["avcore.runs", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(["avcore.runs", "torch.utils.tensorboard", *preload])
     process, heard = start(context, command, [*arguments, "--out", str(work / "straight")])
     drain(heard)
     process.join()
@@ -134,6 +136,7 @@ def harness(command: Command, arguments: Sequence[str], work: Path, *, moments: 
         left = {path.name.rpartition("-")[2] for path in directory.rglob(".tmp-*")}
         if was_killed:
             killed += 1
+            print(f"killed {killed} of {moments}", file=sys.stderr, flush=True)
             in_saves += saving
             torn += bool(left)
             assert len(left) <= 1, f"kill {killed}: the processes {left} left something, so one start cleaned nothing"
@@ -164,7 +167,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        found = harness(command_line, DEMO, Path(work), moments=given.moments, seed=given.seed)
+        found = harness(
+            command_line, DEMO, Path(work), moments=given.moments, seed=given.seed, preload=("torch._dynamo",)
+        )
     given.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 

@@ -1,11 +1,12 @@
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from avcore.config.describe import describe
 from avcore.config.leaves import Layer, Leaf, Leaves, flatten, plain
 from avcore.config.settings import build, require
 from avcore.errors import AVCoreError
@@ -137,3 +138,12 @@ def test_plain_and_back() -> None:
     assert tree["place"] == "/x"
     assert tree["deep"] == [[1, 2]]
     assert build(Everything, leaves(tree), "at") == original
+
+
+@pytest.mark.parametrize(("kind", "default"), [(int, "two"), (float, None), (complex, 1j)])
+def test_a_default_that_could_not_be_read_back_is_refused(kind: type, default: Any) -> None:
+    made = make_dataclass("Settings", [("length", kind, default)], frozen=True, kw_only=True)
+    with pytest.raises(AVCoreError, match=rf"The default of 'length' in .*Settings is {default!r}; it must be "):
+        build(made, {}, "parts.x")
+    with pytest.raises(AVCoreError, match="The default of 'length'"):
+        describe(made)

@@ -156,6 +156,13 @@ def test_a_failure_leaves_nothing_behind(clip: Clip, tmp_path: Path, monkeypatch
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".npy", ".tmp")]
 
 
+def test_a_place_that_cannot_be_used_is_named(clip: Clip, tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    with pytest.raises(AVCoreError, match=rf"{place} cannot be read: Not a directory\. .*AVCORE_CACHE"):
+        ClipCache(place, segments=3).frames(clip, 32)
+
+
 def test_the_default_place_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AVCORE_CACHE", raising=False)
     assert cache_home() == Path.home() / ".cache" / "avcore"

@@ -140,7 +140,26 @@ def damage_state(path):
     (path / "state.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_alter, damage_remove, damage_state])
+def damage_no_record(path):
+    (path / "state.json").write_text("[]")
+
+
+def damage_keys(path):
+    (path / "state.json").write_text('{"format": 2}')
+
+
+def damage_types(path):
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "files": {"model.safetensors": 3}}))
+
+
+DAMAGE = (
+    *(damage_truncate, damage_alter, damage_remove, damage_state),
+    *(damage_no_record, damage_keys, damage_types),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_not_the_latest_and_not_loaded_as_best(store, damage):
     store.put(10, best=10)
     older = store.open("latest")

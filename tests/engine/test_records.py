@@ -66,6 +66,14 @@ def git(path: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
+def test_a_damaged_distribution_stops_no_run(tmp_path, monkeypatch):
+    damaged = tmp_path / "toy_bad-1.0.dist-info"
+    damaged.mkdir()
+    (damaged / "METADATA").write_bytes(b"Name: toy-bad\nSummary: caf\xe9\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "torch" in versions()
+
+
 def test_commit_of_a_working_tree(tmp_path):
     package = tmp_path / "package"
     package.mkdir()

@@ -84,6 +84,11 @@ def test_other_frozen_weights_are_refused(make, saved):
         (lambda state: state.pop("head.map.bias"), r"missing head\.map\.bias"),
         (lambda state: state.update(extra=torch.zeros(1)), "unexpected extra"),
         (lambda state: state.update({"head.map.bias": torch.zeros(3)}), r"head\.map\.bias is \(3,\) instead of \(2,\)"),
+        (
+            lambda state: state.update({"head.map.bias": torch.tensor([0.0, torch.nan])}),
+            "damaged: head.map.bias is not f",
+        ),
+        (lambda state: state.update({"head.map.bias": torch.zeros(2, dtype=torch.int32)}), "int32 instead of torch.fl"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(make, saved, change, message):

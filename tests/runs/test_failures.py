@@ -1,6 +1,7 @@
 """Full disks, and losses that are not finite: one clear line, and what was reached stays."""
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -8,8 +9,10 @@ import resource
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import avcore
+from avcore.cli import main
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.loop import NonFiniteError
 from avcore.errors import AVCoreError
@@ -29,10 +32,12 @@ def latest(directory):
     return CheckpointStore(directory / "checkpoints").open("latest").progress.step
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("size", [0, 600])
-def test_a_full_disk_names_the_path_and_leaves_the_old_checkpoint(start, world, tmp_path, capsys, end_of, size):
+def test_a_full_disk_names_the_path_and_leaves_the_old_checkpoint(start, world, tmp_path, monkeypatch, end_of, size):
     """At 0 bytes the log fails first, at 600 the tensors of a checkpoint."""
+    # Young files are not remembered by the cache, so that it would write when they have come of age.
+    monkeypatch.setattr("avcore.data.cache.SETTLED_NS", 0)
     whole = start(epochs=3, out=tmp_path / "whole")
     with largest_file(size) as fill:
         world.MOMENTS["saved"] = fill
@@ -55,6 +60,87 @@ def test_whoever_writes_the_path_is_named(start, world, tmp_path, monkeypatch, n
     with pytest.raises(AVCoreError, match=rf"Cannot write .*test-1\.png: {os.strerror(number)}"):
         start(epochs=1)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "failed"
+
+
+class _Capabilities(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+@contextlib.contextmanager
+def permissions_that_count():
+    """Root may write everywhere; within it, it may not, as anybody else (Linux: CAP_DAC_OVERRIDE is put down)."""
+    libc, version = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held = (_Capabilities * 2)()
+    if os.geteuid() or libc.capget(version, held):
+        yield
+        return
+    before = held[0].effective
+    try:
+        held[0].effective = before & ~0b110
+        assert libc.capset(version, held) == 0
+        yield
+    finally:
+        held[0].effective = before
+        libc.capset(version, held)
+
+
+@pytest.fixture
+def forbid():
+    """Takes the permissions of paths away, and gives them back in the end."""
+    before = {}
+
+    def take(path, mode):
+        before.setdefault(path, path.stat().st_mode)
+        path.chmod(mode)
+
+    with permissions_that_count():
+        yield take
+    for path, mode in before.items():
+        path.chmod(mode)
+
+
+def test_a_folder_that_may_not_be_written_any_more_costs_no_work(start, world, tmp_path, end_of, forbid):
+    whole = start(epochs=2, out=tmp_path / "whole")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    world.MOMENTS["saved"] = lambda: forbid(checkpoints, 0o555)
+    with pytest.raises(AVCoreError, match=rf"^Cannot write the checkpoint {checkpoints}/step-\d+: Permission denied"):
+        start(epochs=2)
+    world.MOMENTS.clear()
+    assert latest(tmp_path / "run") == 3
+    checkpoints.chmod(0o755)
+    avcore.run(resume=tmp_path / "run", quiet=True)
+    assert end_of(tmp_path / "run") == end_of(whole.directory)
+
+
+FORBIDDEN = {
+    "out": (lambda run: run.parent, 0o555, ["run", "--plugin", "rowing", "--task", "listen", "--out", "{}-2"]),
+    "a folder that cannot be entered": (lambda run: run, 0o000, ["run", "--resume", "{}"]),
+    "a checkpoint": (lambda run: next(run.glob("checkpoints/step-*/model.*")), 0o000, ["eval", "{}"]),
+    "the results": (lambda run: run / "results.json", 0o000, ["run", "--resume", "{}", "--epochs", "9"]),
+    "the log": (lambda run: run / "log.txt", 0o444, ["run", "--resume", "{}", "--epochs", "9"]),
+    "a folder to list": (lambda run: run, 0o000, ["runs", "list", "{}"]),
+}
+
+
+@pytest.mark.parametrize(("which", "mode", "command"), FORBIDDEN.values(), ids=FORBIDDEN)
+def test_what_may_not_be_used_is_named_in_one_line(start, tmp_path, forbid, which, mode, command):
+    start(epochs=1, out=tmp_path / "runs" / "run")
+    path = which(tmp_path / "runs" / "run")
+    forbid(path, mode)
+    result = CliRunner().invoke(main, [word.format(tmp_path / "runs" / "run") for word in command])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("avcore: error: Cannot ")
+    assert result.stderr.endswith(": Permission denied.\n")
+    assert result.stderr.count("\n") == 1
+    assert str(path) in result.stderr
+
+
+def test_a_demo_that_cannot_be_made_names_the_folder(start, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AVCORE_CACHE", str(tmp_path / "file"))
+    message = rf"'toy-demo' cannot be made in {tmp_path / 'file'}: Not a directory\. .*AVCORE_CACHE"
+    with pytest.raises(AVCoreError, match=message):
+        start()
 
 
 def test_other_errors_of_the_system_keep_their_traceback(start, monkeypatch):

@@ -1,6 +1,7 @@
 """Runs in processes of their own: the codes with which they leave, and kills at random moments."""
 
 import importlib
+import json
 import multiprocessing
 import os
 import signal
@@ -50,6 +51,26 @@ def test_a_signalled_process_leaves_with_its_code_and_a_checkpoint(command, cont
     process.join(25)
     assert process.exitcode == code
     assert CheckpointStore(tmp_path / "run" / "checkpoints").open("latest").progress.step > 0
+
+
+def test_a_real_disk_that_refuses_costs_one_line_and_no_work(command, context, tmp_path):
+    disk, said = tmp_path / "disk", tmp_path / "said.json"
+    disk.mkdir()
+    target = importlib.import_module("separate").on_a_disk_of_its_own
+    process = context.Process(target=target, args=(command, str(disk), str(said)))
+    process.start()
+    process.join(300)
+    if not said.exists() and process.exitcode == 0:
+        pytest.skip("this machine lets this user mount nothing")
+    found = json.loads(said.read_text())
+    assert [code for code, _ in found.values()] == [0, 2, 2, 0]
+    assert (found["sound"][1], found["sound again"][1]) == ("", "")
+    for stage, reason in (("read-only", "Read-only file system"), ("full", "No space left on device")):
+        line = found[stage][1]
+        assert line.startswith("avcore: error: Cannot ")
+        assert line.count("\n") == 1
+        assert f"{disk}/run" in line
+        assert line.endswith(f": {reason}.\n")
 
 
 def test_nothing_is_lost_by_kills(command, tmp_path):

@@ -218,6 +218,14 @@ def test_time_adds_up(start, world, tmp_path):
     assert avcore.run(resume=tmp_path / "run", quiet=True).results["seconds"] > 1000
 
 
+@pytest.mark.parametrize("content", ["3", "null", "[" * 100_000])
+def test_damaged_results_are_one_clear_error(start, tmp_path, content):
+    start(epochs=0)
+    (tmp_path / "run" / "results.json").write_text(content)
+    with pytest.raises(AVCoreError, match=r"results\.json is damaged: "):
+        avcore.run(resume=tmp_path / "run", quiet=True)
+
+
 def test_a_damaged_checkpoint_is_spoken_of(start, world, tmp_path, capsys, end_of, straight):
     stop(start, world, 4, epochs=4)
     latest = CheckpointStore(tmp_path / "run" / "checkpoints").open("latest").path
