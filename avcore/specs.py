@@ -382,7 +382,7 @@ class TaskSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A reader of files; ``build(config, root, task)``, with the task's name, is a `Dataset`.
+    """A reader of files; ``build(config, root, task)``, with the `Task`, is a `Dataset`.
 
     Attributes:
         config: derives from `ClipSettings`.

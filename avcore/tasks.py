@@ -85,7 +85,7 @@ class Batch:
         targets: name -> (B, ...).
         names: B clip names.
         valid: (B,) bool; False marks clips that only pad the last batch and count nowhere.
-        extras: anything else that a task's collation adds.
+        extras: reserved; nothing is written there yet.
     """
 
     frames: Tensor | None

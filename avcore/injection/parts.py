@@ -36,7 +36,7 @@ class Edit:
     """What one site asks for in one stream.
 
     Attributes:
-        add: (M, N, D), added to the tokens.
+        add: (M, N, D) or what broadcasts to it, added to the tokens.
         rows: (R, D) or (M, R, D), prompt rows that the frozen attention sees as keys and values.
         carry: (R, D) or (M, R, D), rows that flow through attention and MLP beside the tokens; they come back to the
             part's next layer as ``at.carried``. They have the family's neutral bias.

@@ -70,7 +70,8 @@ def test_every_command_exists(target: str) -> None:
         ),
         (
             "plugins lst",
-            "Unknown command 'lst'. Did you mean 'list'? Commands: check, doctor, list, matrix, new, show. 'avcore plugins --help'",
+            "Unknown command 'lst'. Did you mean 'list'? Commands: check, doctor, list, matrix, new, show. "
+            "'avcore plugins --help'",
         ),
         ("plugins list --jsn", "Unknown option '--jsn'. Did you mean '--json'? 'avcore plugins list --help'"),
         ("run --sedes 2", "Unknown option '--sedes'. Did you mean '--seeds'? 'avcore run --help'"),

@@ -34,8 +34,8 @@ SWINV2_PRESETS = {
     **{f"swinv2_{size}_window12to24_192to384": _swin(size, 24, 384) for size in _BOTH},
 }
 
-# Small enough to be tested in a second: windows of 4 x 4 on grids of 16 and 8, the second block of a stage shifted; then
-# grids that one window covers.
+# Small enough to be tested in a second: windows of 4 x 4 on grids of 16 and 8, the second block of a stage shifted;
+# then grids that one window covers.
 _SMALL: Mapping[str, Any] = {
     "img_size": 64,
     "window_size": 4,
