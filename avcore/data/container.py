@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -26,6 +26,7 @@ __all__ = [
     "check_frame",
     "check_size",
     "existing",
+    "length",
     "on_one_thread",
     "opened",
     "origin",
@@ -37,6 +38,7 @@ StreamT = TypeVar("StreamT", AudioStream, VideoStream)
 
 MAX_SIDE = 8192  # px
 MAX_RATE = 768_000  # Hz; resampling from more takes seconds, and no recording has it
+MIN_RATE = 100  # Hz; less is a damaged header, and every second that it counts becomes hours of resampled sound
 MAX_SECONDS = 12 * 3600.0
 MAX_WORK = 600.0  # s of processor time that reading one file once may take
 SLACK = 1.0  # s that the packets of a file may fall short of the duration in its header
@@ -85,8 +87,8 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
     _check_riff(path)
     try:
         with av.open(str(path), metadata_errors="replace", options=ONLY_FILES) as container:
-            if (container.duration or 0) / av.time_base > MAX_SECONDS:
-                hours = (container.duration or 0) / av.time_base / 3600
+            if length(container) > MAX_SECONDS:
+                hours = length(container) / 3600
                 raise AVCoreError(f"{path} says it lasts {hours:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
             video, audio = video_stream(container), audio_stream(container)
             for stream, what in ((video, "pictures"), (audio, "sound")):
@@ -94,10 +96,8 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
                     raise AVCoreError(f"{path} cannot be decoded: the format of its {what} is not known.")
             if video is not None:
                 check_size(path, video.codec_context.width, video.codec_context.height)
-            if audio is not None and audio.codec_context.sample_rate > MAX_RATE:
-                raise AVCoreError(
-                    f"{path} says its sound has {audio.codec_context.sample_rate} Hz; at most {MAX_RATE} are read."
-                )
+            if audio is not None and audio.codec_context.sample_rate:
+                _check_rate(path, audio.codec_context.sample_rate)
             yield container
     except av.FFmpegError as error:
         raise AVCoreError(
@@ -105,16 +105,49 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
         ) from error
 
 
+def _check_rate(path: Path, rate: int) -> None:
+    if rate > MAX_RATE:
+        raise AVCoreError(f"{path} says its sound has {rate} Hz; at most {MAX_RATE} are read.")
+    if rate < MIN_RATE:
+        raise AVCoreError(f"{path} says its sound has {rate} Hz; at least {MIN_RATE} are read.")
+
+
 def _check_riff(path: Path) -> None:
-    """Refuse a wav or avi file shorter than its header says; FFmpeg reads one as if it were meant to be short."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    stated = int.from_bytes(head[4:], "little") + 8
+    """Refuse a wav or avi file of another length than its header says; FFmpeg reads what the header counts."""
     size = path.stat().st_size
-    if head[:4] == b"RIFF" and size + RIFF_SLACK < stated < UNKNOWN_LENGTH:
-        raise AVCoreError(
-            f"{path} is cut short: it should have {stated} bytes and has {size}. Copy or download it again."
-        )
+    with path.open("rb") as file:
+        head = file.read(12)
+        stated = int.from_bytes(head[4:8], "little") + 8
+        if head[:4] == b"RIFF" and size + RIFF_SLACK < stated < UNKNOWN_LENGTH:
+            raise AVCoreError(
+                f"{path} is cut short: it should have {stated} bytes and has {size}. Copy or download it again."
+            )
+        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+            _check_wav_data(path, file, min(size, stated))
+
+
+def _check_wav_data(path: Path, file: BinaryIO, end: int) -> None:
+    """Refuse sound that goes on after the bytes that its header counts: no further piece begins there."""
+    while len(head := file.read(8)) == 8:
+        name, stated = head[:4], int.from_bytes(head[4:], "little")
+        after = file.tell() + stated
+        if after + RIFF_SLACK >= end:
+            return
+        file.seek(after)
+        if name == b"data":
+            # A piece of odd length should be followed by a byte that fills it up, but not all writers add it.
+            following = file.read(5)
+            if not _names_piece(following[:4]) and not (stated % 2 and _names_piece(following[1:])):
+                raise AVCoreError(
+                    f"{path} is damaged: its header counts {stated} bytes of sound, and more follows. Copy or download "
+                    "it again."
+                )
+            return
+        file.seek(after + stated % 2)
+
+
+def _names_piece(four: bytes) -> bool:
+    return four.isascii() and four.decode().isprintable()
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
@@ -142,6 +175,17 @@ def on_one_thread(stream: StreamT) -> StreamT:
 def origin(container: InputContainer) -> float:
     """Where time 0 of the file lies on the clock of its streams, s."""
     return (container.start_time or 0) / av.time_base
+
+
+def length(container: InputContainer) -> float:
+    """How long the file is from its time 0 on, as it says, s; 0 where it does not say.
+
+    In Matroska FFmpeg, as a writer, states where the file ends on its clock, which need not begin with 0.
+    """
+    stated = (container.duration or 0) / av.time_base
+    if container.format.name.startswith("matroska") and stated > origin(container) > 0:
+        return stated - origin(container)
+    return stated
 
 
 def check_frame(frame: Frame, path: str) -> None:
@@ -183,7 +227,7 @@ def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[Strea
 
 
 def _check_complete(container: InputContainer, last: float) -> None:
-    stated = (container.duration or 0) / av.time_base
+    stated = length(container)
     if container.format.name.split(",")[0] in STATED_DURATION and last < stated - SLACK:
         raise AVCoreError(
             f"{container.name} is cut short: it should last {stated:.1f} s and ends after {last:.1f} s. "

@@ -28,6 +28,7 @@ from avcore.data.container import (
     check_frame,
     check_size,
     existing,
+    length,
     on_one_thread,
     opened,
     origin,
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 SEEK_COST = 2.0  # of a frame decoded after a seek, in units of one decoded in sequence
+LEAD = 1.0  # s at the beginning of a file that need not be decodable: recordings of broadcasts begin anywhere
 ROUNDING = 0.0005  # s: Matroska rounds timestamps to 1 ms, so that a frame may begin just after its due time
 
 
@@ -85,7 +87,7 @@ def probe(path: Path | str) -> MediaInfo:
         if video is None and audio is None:
             raise AVCoreError(f"{path} holds neither pictures nor sound.")
         return MediaInfo(
-            duration_s=(container.duration or 0) / av.time_base,
+            duration_s=length(container),
             fps=float(video.average_rate) if video is not None and video.average_rate else None,
             width=video.codec_context.width if video is not None else None,
             height=video.codec_context.height if video is not None else None,
@@ -166,12 +168,35 @@ def decode_frames(path: Path | str, times_s: Sequence[float], size: int) -> np.n
     raise AssertionError("decoding in sequence always finds a frame or raises")
 
 
-def _frames(container: InputContainer, video: VideoStream) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames with their timestamps, in order, from where the container stands."""
+def _frames(
+    container: InputContainer, video: VideoStream, *, from_start: bool = False
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames with their timestamps, in order, from where the container stands.
+
+    Raises:
+        AVCoreError: it stands at the beginning (``from_start``), and the pictures there cannot be decoded.
+    """
+    first: int | None = None  # when the earliest picture that is to be shown is due
     for packet in packets(container, video):
+        if from_start and packet.pts is not None and not packet.is_discard:
+            first = packet.pts if first is None else min(first, packet.pts)
         for frame in packet.decode():
-            if frame.pts is not None:
-                yield frame.pts, frame
+            if frame.pts is None:
+                continue
+            if from_start and first is not None:
+                _check_lead(container, first, frame.pts, video)
+            from_start = False
+            yield frame.pts, frame
+
+
+def _check_lead(container: InputContainer, first: int, decoded: int, video: VideoStream) -> None:
+    # A decoder leaves out, without a word, all that stands before the first key picture.
+    lead = float((decoded - first) * (video.time_base or 0))
+    if lead > LEAD:
+        raise AVCoreError(
+            f"{container.name} is damaged: its first {lead:.1f} s cannot be decoded, for the key picture that they "
+            "refer to is missing. Copy or download it again."
+        )
 
 
 def _picture(frame: VideoFrame, size: int, path: str) -> np.ndarray:
@@ -187,7 +212,7 @@ def _in_sequence(
     pending = sorted(set(wanted), reverse=True)
     found: dict[int, np.ndarray] = {}
     shown: VideoFrame | None = None
-    for timestamp, frame in _frames(container, video):
+    for timestamp, frame in _frames(container, video, from_start=True):
         check_frame(frame, container.name)
         if shown is not None and timestamp > pending[-1]:
             picture = _picture(shown, size, container.name)
@@ -268,7 +293,7 @@ def check_video(path: Path | str, *, start: float = 0.0, seconds: float) -> None
         if start > 0:
             with suppress(av.FFmpegError):  # a file that cannot be searched is read from its beginning
                 container.seek(first, stream=video)
-        for timestamp, frame in _frames(container, video):
+        for timestamp, frame in _frames(container, video, from_start=not start):
             check_size(Path(path), frame.width, frame.height)
             if timestamp >= first:
                 check_frame(frame, container.name)

@@ -8,6 +8,7 @@ of it.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,10 @@ T = TypeVar("T")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PATIENCE = 1.0
 """s after which another Ctrl-C stops without saving; a launcher may pass on the same Ctrl-C twice."""
+AGAIN = 0.05
+"""s after which a signal is given again whose exception was lost."""
+LEAVING = 2.0
+"""s that loader processes have to end; one that waits for a dead file server cannot."""
 
 
 class Signals:
@@ -45,8 +50,10 @@ class Signals:
     def __enter__(self) -> Self:
         self._pid = os.getpid()
         self._children = set(multiprocessing.active_children())
+        self._unraisable = sys.unraisablehook
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in STOPS}
+            sys.unraisablehook = self._repeat
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -54,6 +61,8 @@ class Signals:
             self._end_loaders()
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._before:
+            sys.unraisablehook = self._unraisable
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -101,11 +110,34 @@ class Signals:
         elif number == signal.SIGINT and time.monotonic() - self._since > PATIENCE:
             raise KeyboardInterrupt
 
+    def _repeat(self, lost: "sys.UnraisableHookArgs") -> None:
+        """Raise again, a little later, what was raised in a finaliser: Python prints and forgets exceptions there."""
+        if (
+            self.received is None
+            or os.getpid() != self._pid
+            or not issubclass(lost.exc_type, KeyboardInterrupt | Preempted)
+        ):
+            self._unraisable(lost)
+            return
+        number, self.received = self.received, None
+        again = threading.Timer(AGAIN, self._send, (number,))
+        again.daemon = True
+        again.start()
+
+    def _send(self, number: signal.Signals) -> None:
+        # After the run, that signal would be another's.
+        if signal.getsignal(number) == self._receive:
+            os.kill(self._pid, number)
+
     def _raise_received(self) -> None:
         if self.received is not None:
             raise KeyboardInterrupt if self.received == signal.SIGINT else Preempted
 
     def _end_loaders(self) -> None:
         """End what this run started: torch would wait 5 s for each loader process that is stuck in a file."""
-        for child in set(multiprocessing.active_children()) - self._children:
+        started = set(multiprocessing.active_children()) - self._children
+        for child in started:
             child.terminate()
+        deadline = time.monotonic() + LEAVING
+        for child in started:
+            child.join(max(0.0, deadline - time.monotonic()))

@@ -197,6 +197,60 @@ def test_an_absurd_rate_is_refused(make_wav: Callable[..., Path], tmp_path: Path
         decode_audio(path, rate=16000, seconds=1.0)
 
 
+def test_an_absurdly_low_rate_is_refused(make_wav: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_wav(tmp_path / "slow.wav", np.zeros(8000, np.int16), rate=8000)
+    overwritten(path, path.read_bytes().index(struct.pack("<I", 8000)), struct.pack("<I", 1))
+    with pytest.raises(AVCoreError, match=r"slow\.wav says its sound has 1 Hz; at least 100"):
+        decode_audio(path, rate=16000, seconds=1.0)
+
+
+def riff(*pieces: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(name + struct.pack("<I", len(content)) + content for name, content in pieces)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WAVE" + body
+
+
+@pytest.mark.parametrize("stated", [0, 1000])
+def test_sound_that_its_header_does_not_count_is_not_left_out_silently(tmp_path: Path, stated: int) -> None:
+    path = tmp_path / "short.wav"
+    samples = np.random.default_rng(0).integers(-9000, 9000, 8000, np.int16).tobytes()
+    form = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16)
+    path.write_bytes(riff((b"fmt ", form), (b"data", samples), (b"LIST", bytes(5000)), (b"note", bytes(3))))
+    assert decode_audio(path, rate=8000, seconds=1.0).any()
+    overwritten(path, path.read_bytes().index(b"data") + 4, struct.pack("<I", stated))
+    with pytest.raises(AVCoreError, match=rf"short\.wav is damaged: its header counts {stated} bytes of sound"):
+        decode_audio(path, rate=8000, seconds=1.0)
+
+
+def without_first_packet(path: Path, target: Path) -> Path:
+    with av.open(str(path)) as source, av.open(str(target), "w") as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[1:-1]:
+            packet.stream = stream
+            copy.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_pictures_before_the_first_key_picture_are_not_replaced_silently(tmp_path: Path, suffix: str) -> None:
+    times = range(0, 4000, 100)
+    whole = {gap: write_pictures(tmp_path / f"{gap}.mp4", noise(40), times, keyframes=gap) for gap in (5, 20)}
+    late = without_first_packet(whole[20], tmp_path / f"late.{suffix}")
+    for read in (lambda: decode_frames(late, [0.5, 3.5], 8), lambda: check_video(late, seconds=4.0)):
+        with pytest.raises(AVCoreError, match=rf"late\.{suffix} is damaged: its first 1\.\d s cannot be decoded"):
+            read()
+    soon = without_first_packet(whole[5], tmp_path / f"soon.{suffix}")
+    assert decode_frames(soon, [0.2], 8).any()
+
+
+def test_a_clock_that_does_not_begin_with_zero_makes_a_file_no_longer(tmp_path: Path) -> None:
+    path = write_pictures(
+        tmp_path / "v.mkv", greys([20, 80, 140]), [600_000, 601_000, 602_000], codec="ffv1", pix_fmt="bgr0"
+    )
+    assert probe(path).duration_s == pytest.approx(2.0, abs=0.1)
+    check_video(path, seconds=9.0)
+    assert [round(float(frame.mean()) / 60) for frame in decode_frames(path, [0.5, 2.5], 8)] == [0, 2]
+
+
 def test_a_format_that_nobody_knows_is_named(make_video: Callable[..., Path], tmp_path: Path) -> None:
     path = make_video(tmp_path / "alien.mp4", seconds=0.5)
     overwritten(path, path.read_bytes().index(b"avc1", path.read_bytes().index(b"stsd")), b"zzzz")

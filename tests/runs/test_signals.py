@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 
@@ -152,6 +153,26 @@ def test_a_signal_that_was_noted_raises_when_data_are_awaited_next():
     assert taken == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("number", "expected"), [(TERM, Preempted), (INT, KeyboardInterrupt)])
+def test_a_signal_in_a_finaliser_is_not_lost(number, expected, capsys):
+    class Loader:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+
+    def work():
+        loader = Loader()
+        del loader
+        time.sleep(5)
+
+    hook = sys.unraisablehook
+    with Signals() as signals, pytest.raises(expected):
+        work()
+    assert signals.received == number
+    assert sys.unraisablehook == hook
+    assert "ignored" not in capsys.readouterr().err
+
+
 def test_only_loaders_of_the_run_are_ended():
     context = multiprocessing.get_context("fork")
     mine = context.Process(target=time.sleep, args=(60,))
@@ -163,8 +184,7 @@ def test_only_loaders_of_the_run_are_ended():
             loader.start()
             assert ready.wait(10)
             raise Preempted
-        loader.join(10)
-        assert loader.exitcode == -TERM
+        assert loader.exitcode == -TERM  # it is waited for: nothing of a run outlives it
         assert mine.is_alive()
     finally:
         mine.kill()

@@ -1,6 +1,7 @@
 """Readers: a small set of the same format made here, and real files where they are at hand."""
 
 import csv
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -159,6 +160,19 @@ def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
         reader.clips("test")
     assert str(gone[0]) in str(raised.value)
     assert len(reader.clips("train")) == 2
+
+
+def test_what_is_there_but_is_no_file_is_a_matter_of_its_clip(tmp_path: Path) -> None:
+    folder = make_s4(tmp_path)
+    mask, sound = folder / "s4_data/gt_masks/test/cat/t1/t1_2.png", folder / "s4_data/audio_wav/test/cat/t1.wav"
+    for path in (mask, sound):
+        path.unlink()
+    os.mkfifo(mask)
+    sound.mkdir()
+    reader = AVSBenchS4(CONFIG, tmp_path)
+    clip = next(clip for clip in reader.clips("test") if clip.name == "t1")
+    with pytest.raises(AVCoreError, match=r"t1_2\.png' is not a regular file"):
+        reader.target(clip)
 
 
 def test_pickles_alone_are_refused(tmp_path: Path) -> None:

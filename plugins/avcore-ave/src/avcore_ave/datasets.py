@@ -1,5 +1,6 @@
 """Reader of AVE's official layout: annotations, splits, and media as video files or as extracted by LAVISH."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,14 +107,14 @@ class AVE:
 
     def _video(self, video: str) -> tuple[Path, None, list[Path]]:
         path = self.root / VIDEOS / f"{video}.mp4"
-        return path, None, [] if path.is_file() else [path]
+        return path, None, [] if os.path.lexists(path) else [path]
 
     def _extracted(self, video: str) -> tuple[tuple[Path, ...], Path, list[Path]]:
         folder, audio = self.root / FRAMES / video, self.root / SOUNDS / f"{video}.wav"
         pictures = sorted(folder.glob("*.jpg"))
         absent = [] if pictures else [folder / "0001.jpg"]
         chosen = tuple(pictures[index] for index in self._chosen(len(pictures))) if pictures else ()
-        return chosen, audio, absent if audio.is_file() else [*absent, audio]
+        return chosen, audio, absent if os.path.lexists(audio) else [*absent, audio]
 
     def _chosen(self, total: int) -> list[int]:
         """Which of ``total`` pictures, from 0, stand for the T segments."""

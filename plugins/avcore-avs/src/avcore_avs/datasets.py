@@ -5,6 +5,7 @@ original, made for VGGish, are not read.
 """
 
 import csv
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ def read_mask(path: Path, size: int, *, mode: str) -> Tensor:
     Raises:
         AVCoreError: the file is no picture.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise AVCoreError(f"The mask '{path}' is not a regular file.")
     try:
         with Image.open(path) as picture:
             wanted = picture if mode == "P" and picture.mode == "P" else picture.convert("1" if mode == "1" else "L")
@@ -93,7 +96,7 @@ class _AVSBench(ABC):
             if row["split"] != split:
                 continue
             frames, masks, audio = self._files(split, row)
-            missing += [path for path in (*frames, *masks, audio) if not path.is_file()]
+            missing += [path for path in (*frames, *masks, audio) if not os.path.lexists(path)]
             found.append(
                 Clip(
                     name=row["name"],
