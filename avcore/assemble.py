@@ -189,7 +189,8 @@ def _towers(
                 f"the {stream} stream with --{stream}."
             )
         if key not in backbones:
-            backbones[key] = spec.load()(holder.settings, name=holder.backbone, preset=preset)
+            bare = holder.backbone.rpartition(":")[2]  # without the distribution that was chosen
+            backbones[key] = spec.load()(holder.settings, name=bare, preset=preset)
         towers[stream] = backbones[key].tower(stream, own.settings, segments)
     return towers, [notice for backbone in backbones.values() for notice in backbone.notices]
 

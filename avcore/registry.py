@@ -264,6 +264,12 @@ class Registry:
             parts.extend(self._parts_named(name, kind))
         return tuple(dict.fromkeys(parts))
 
+    def own_part(self, method: str, part: str, kind: PartKind) -> str:
+        """How to ask for a part that a method lists: that of the method's own distribution, where it offers one."""
+        table: Table[Any] = self.prompts if kind == "prompts" else self.fusions
+        own = f"{self.methods.origin(method)}:{part}"
+        return table.key(own) if own in table else part
+
     def _parts_named(self, name: str, kind: PartKind) -> list[str]:
         table: Table[Any] = self.prompts if kind == "prompts" else self.fusions
         other: Table[Any] = self.fusions if kind == "prompts" else self.prompts
@@ -273,7 +279,7 @@ class Registry:
             if kind == "fusion":
                 own, others = others, own
             if own:
-                return [table.key(part) for part in own]
+                return [table.key(self.own_part(name, part, kind)) for part in own]
             if name not in table:
                 offered = ", ".join(others) or "no parts at all"
                 raise AVCoreError(

@@ -119,10 +119,11 @@ def test_a_name_of_two_distributions_is_listed_for_each_and_what_it_was_called_b
     assert "lone" not in sets
 
 
-def test_a_method_whose_part_is_ambiguous_says_so_in_its_rows() -> None:
-    found = registry(again=SimpleNamespace(avcore_prompts=Strangers().avcore_prompts))
-    reason = rows_of(found, "toy_plain", SHARED)["rower", "none"].reason
-    assert reason.startswith("The prompt 'rower.rows' is offered by again and by strangers: write ")
+def test_a_method_whose_part_is_not_there_says_so_in_its_rows() -> None:
+    lost = MethodSpec(name="lost", prompts=("nowhere.rows",))
+    rows = rows_of(registry(other=SimpleNamespace(avcore_methods=hookimpl(lambda: [lost]))), "toy_plain", SHARED)
+    assert rows["lost", "none"].reason.startswith("Unknown prompt 'nowhere.rows'")
+    assert rows["rower", "none"].ok
 
 
 def test_without_names_every_family_is_tried_with_those_that_serve_sound_alone() -> None:

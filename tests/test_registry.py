@@ -1,12 +1,14 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from avcore.config import resolve_config
 from avcore.discovery import LoadedPlugin
 from avcore.errors import AVCoreError
 from avcore.registry import NEAR, Registry, load_registry
-from avcore.specs import BackboneSpec, DatasetSpec, PromptSpec
+from avcore.specs import BackboneSpec, DatasetSpec, MethodSpec, PromptSpec
 
 MakePlugin = Callable[..., Any]
 
@@ -78,6 +80,24 @@ def test_a_name_of_two_distributions_fails_when_asked_for(
     assert registry.prompts.key("twin:m.rows") == "twin:m.rows"
     assert registry.prompts.key("toy-m:m.deep") == "m.deep"
     assert registry.parts_of("twin:m.rows", "prompts") == ("twin:m.rows",)
+
+
+def test_a_method_means_the_parts_of_its_own_distribution(
+    fake_modules: dict[str, Any], make_plugin: MakePlugin, tmp_path: Path
+) -> None:
+    twin = make_plugin(
+        prompts=[PromptSpec(name="m.rows", build="twin:Rows")],
+        methods=[MethodSpec(name="m", prompts=("m.rows", "m.deep"))],
+    )
+    registry = Registry.from_modules({**fake_modules, "twin": twin})
+    assert registry.parts_of("toy-m:m", "prompts") == ("toy-m:m.rows",)
+    assert registry.parts_of("twin:m", "prompts") == ("twin:m.rows", "m.deep")
+    # The recipe of toy-m:m sets parts.m.rows.length to 20.
+    files = resolve_config(registry, method="toy-m:m", task="seg", data=tmp_path, need_data=False)
+    assert files.config.prompts == ("toy-m:m.rows",)
+    assert files.config.parts["toy-m:m.rows"].length == 20
+    again = resolve_config(registry, file=files.tree(), need_data=False)
+    assert again.config == files.config
 
 
 def test_backbones_are_found_by_preset_family_and_pattern(fake_registry: Registry) -> None:

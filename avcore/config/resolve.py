@@ -134,7 +134,10 @@ def resolve_config(
     layers = [_task_layer(registry, task_key)]
     if method_key is not None:
         spec = registry.methods[method_key]
-        parts = {"prompts": list(spec.prompts), "fusion": list(spec.fusions)}
+        parts = {
+            "prompts": [registry.own_part(method_key, part, "prompts") for part in spec.prompts],
+            "fusion": [registry.own_part(method_key, part, "fusion") for part in spec.fusions],
+        }
         layers.append(_plugin_layer(f"method {method_key}", {**parts, **spec.defaults}))
     if used is not None:
         layers.append(_plugin_layer(f"recipe {used.name}", used.settings))

@@ -138,10 +138,12 @@ class Sections:
 
     def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, Streams]]:
         groups: dict[str, Leaves] = {name: {} for name in listed}
+        # A part that is listed with its distribution answers to its own name too, as recipes write it.
+        known_as = {name.rpartition(":")[2]: name for name in listed} | {name: name for name in listed}
         for key, leaf in section(self.leaves, "parts").items():
-            owner = max((name for name in listed if key.startswith(f"{name}.")), key=len, default=None)
+            owner = max((name for name in known_as if key.startswith(f"{name}.")), key=len, default=None)
             if owner is not None:
-                groups[owner][key[len(owner) + 1 :]] = leaf
+                groups[known_as[owner]][key[len(owner) + 1 :]] = leaf
             elif key in listed and leaf.value in (None, {}):
                 continue
             elif leaf.layer.user or self._is_mistaken(key):
