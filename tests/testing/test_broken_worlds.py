@@ -309,10 +309,10 @@ def test_a_sound_world_fails_nothing(failing: Failing) -> None:
     assert failing_of_all(failing, world()) == {}
 
 
-def test_settings_of_parts_that_are_not_installed_are_found(make_plugin: Callable[..., Any]) -> None:
-    defaults = {"data.segments": 2, "data.clip_seconds": 2.0, "parts.elsewhere.length": 3}
+def test_settings_that_no_run_has_are_found(make_plugin: Callable[..., Any]) -> None:
+    defaults = {"data.segments": 2, "data.clip_seconds": 2.0, "train.epocs": 3}
     subject = Subject.of_module(make_plugin(**world(defaults=defaults)), "broken", data={"files": write_once()})
-    with pytest.raises(AssertionError, match=r"parts\.elsewhere"):
+    with pytest.raises(AssertionError, match=r"train\.epocs"):
         tasks(DatasetCase(subject, subject.specs("datasets")[0]))
 
 

@@ -9,7 +9,7 @@ from avcore.model import AVModel
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_model
 from avcore_lavish.fusion import LavishLayer
-from avcore_lavish.settings import LavishSettings
+from avcore_lavish.settings import LavishSettings, lavish_needs
 
 SMALL = ("audio.frames=48", "audio.mel_bins=32")
 SEGMENTATION = ("batch_norm=false", "audio_gate=false", "latents=zeros", "order=avs")
@@ -22,7 +22,7 @@ def make(*settings: str, adapters: bool = True, aligned: bool = False) -> AVMode
         "test_vit",
         fusions={"lavish": LavishLayer} if adapters else {},
         listed=("align",) if aligned else (),
-        fields={"lavish": {"config": LavishSettings}},
+        fields={"lavish": {"config": LavishSettings, "requires": lavish_needs}},
         sets=(*SMALL, *own_sound, *(f"parts.lavish.{setting}" for setting in settings)),
     )
     draws = torch.Generator().manual_seed(1)
