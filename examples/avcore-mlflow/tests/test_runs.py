@@ -12,6 +12,7 @@ from mlflow.entities import Run as Entry
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import avcore
+from avcore.engine.checkpoint import CheckpointStore
 from avcore_avs.task import AVSTask
 
 Start = Callable[..., avcore.Run]
@@ -61,7 +62,8 @@ def test_a_run_is_written_down(start: Start, tmp_path: Path) -> None:
         for name, value in scores.items():
             assert metrics[f"best/{split}/{name}"] == value
     assert {key.split("/")[1] for key in metrics if key.startswith("best/")} == {"val", "test", "test_swapped"}
-    assert curve(store, whole, "test/M_J") == {4: results["metrics"]["test"]["M_J"]}
+    best = CheckpointStore(run.directory / "checkpoints").open("best").progress.step
+    assert curve(store, whole, "test/M_J") == {best: results["metrics"]["test"]["M_J"]}
     assert list(curve(store, whole, "val/M_J")) == [2, 4]
     assert results["metrics"]["val"]["M_J"] in curve(store, whole, "val/M_J").values()
 
