@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from avcore.discovery import LoadedPlugin, PluginPolicy, declarations, load_plugins
 from avcore.errors import AVCoreError
 from avcore.hookspecs import ENTRY_POINT_GROUP
+from avcore.registry import load_registry
 from avcore.specs import Spec
 
 __all__ = ["DataRoot", "Subject"]
@@ -79,6 +80,12 @@ class Subject:
     def modules(self) -> dict[str, Any]:
         """Distribution -> light module, of the plugin and of those that it requires."""
         return {one.distribution: one.plugin for one in (self.plugin, *self.required) if one.plugin is not None}
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Distribution -> light module, of all other sound plugins that are installed now."""
+        found = {one.distribution: one.plugin for one in load_registry().plugins if one.state == "ok" and one.module}
+        return {name: module for name, module in found.items() if name not in ("avcore", *self.modules)}
 
     def specs(self, kind: str) -> tuple[Any, ...]:
         """What the plugin declares of a kind, as in ``avcore_<kind>``."""

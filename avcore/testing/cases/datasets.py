@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from avcore.config import RunConfig, resolve_config
-from avcore.registry import Registry, load_registry
+from avcore.registry import Registry
 from avcore.specs import DatasetSpec, resolve
 from avcore.tasks import Clip, Dataset, Task
 from avcore.testing.backbones import ToyBackbones
@@ -36,9 +36,7 @@ class DatasetCase:
         """As `alone`, and whatever else is installed: it may serve tasks of other plugins, and settle their parts."""
         if not self.subject.installed:
             return self.alone
-        others = {one.distribution: one.plugin for one in load_registry().plugins if one.state == "ok" and one.module}
-        own = {name: module for name, module in others.items() if name != "avcore"}
-        return Registry.from_modules({**KIT, **own, **self.subject.modules})
+        return Registry.from_modules({**KIT, **self.subject.beside, **self.subject.modules})
 
     @cached_property
     def task_name(self) -> str:

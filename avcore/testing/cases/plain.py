@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from avcore.registry import Registry, load_registry
+from avcore.registry import Registry
 from avcore.specs import MethodSpec, Spec
 from avcore.testing.subject import Subject
 
@@ -37,6 +37,4 @@ class MethodCase:
         """Of all installed plugins; of those under test alone where they are not installed."""
         if not self.subject.installed:
             return Registry.from_modules(self.subject.modules)
-        others = {one.distribution: one.plugin for one in load_registry().plugins if one.state == "ok" and one.module}
-        others.pop("avcore", None)  # it is in every registry
-        return Registry.from_modules({**others, **self.subject.modules})
+        return Registry.from_modules({**self.subject.beside, **self.subject.modules})
