@@ -1,7 +1,8 @@
 """The records that plugins hand to avcore: what exists, what it is called, where its code lives.
 
 Nothing here imports torch. A spec names its implementation as ``"package.module:Name"``; it is imported when it is
-first used. Shape letters: B clips, T segments, M = B*T, N tokens, D width, H heads, Y and X image rows and columns.
+first used. Shape letters: B clips, T segments, M = B*T, N tokens, D width, H heads, Y and X image rows and columns,
+K sentences, L ids of each.
 """
 
 import importlib
@@ -15,6 +16,7 @@ from avcore.errors import AVCoreError
 
 __all__ = [
     "STREAMS",
+    "TEXT",
     "AudioGeometry",
     "BackboneSpec",
     "BlockLayout",
@@ -34,10 +36,14 @@ __all__ = [
     "StageLayout",
     "StreamLayout",
     "TaskSpec",
+    "TextGeometry",
     "resolve",
 ]
 
 STREAMS = ("visual", "audio")
+"""The streams that every clip has. They run side by side, and fusions join them."""
+TEXT = "text"
+"""The stream of sentences. It belongs to no clip: a head calls it on as many sentences as it likes."""
 
 
 def resolve(target: str) -> Any:
@@ -122,10 +128,35 @@ class MelGeometry(AudioGeometry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextGeometry:
+    """Sentences as a backbone takes them.
+
+    A learnt context stands at places of its own: whoever writes the sentences begins each with n times ``placeholder``
+    and a space, and a part adds to the embeddings there (`Prompt.after_embedding`). Any words will do (``a photo of
+    a``), if each is one id; the learnt vectors then start at them.
+
+    Attributes:
+        length: L, the ids of a sentence, with those that begin, end and fill it.
+        vocabulary: how many ids there are; they count from 0.
+        tokenizer: ``"package.module:Name"`` of what makes sentences to ids, imported when first needed; it is called
+            as ``tokenizer(list[str])`` and returns (K, L) int64, longer sentences cut.
+        placeholder: a word that is one id.
+        lead: how many ids come before the first word of a sentence: the place of the first placeholder.
+    """
+
+    length: int
+    vocabulary: int
+    tokenizer: str
+    placeholder: str = "X"
+    lead: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageLayout:
     """A run of blocks of one width on one token grid.
 
-    ``grid`` is (rows, columns) of patch tokens; ``prefix`` tokens (class, registers) come before them.
+    ``grid`` is (rows, columns) of patch tokens; ``prefix`` tokens (class, registers) come before them. Sentences are
+    one row: (1, L).
     ``window`` is the side lengths of an attention window in tokens, None where attention sees the whole grid.
     ``mlp`` is how many numbers ``fc1`` gives and ``fc2`` takes, None where the MLP has no such maps: what a part needs
     to know to make increments of them in ``projection``.
@@ -174,8 +205,10 @@ class StreamLayout:
     """A stream as parts and heads see it: its stages, T segments a clip, and which blocks run beside the other stream.
 
     ``taps`` are the blocks (counted from 0) after which `Features` keeps a map. ``pool`` says how the pooled vector
-    is made: from the ``class`` token, as the ``mean`` of all tokens, or by ``attention``. ``name`` is ``visual`` or
-    ``audio``; streams of equal ``trunk`` share frozen weights.
+    is made: from the ``class`` token, as the ``mean`` of all tokens, by ``attention``, or from the token at the ``end``
+    of a sentence. ``name`` is ``visual``, ``audio`` or ``text``; streams of equal ``trunk`` share frozen weights.
+    ``shared`` is the width of the space into which `Tower.project` brings pooled vectors, where those of other
+    modalities lie too; None where the tower has no such map.
     """
 
     stages: tuple[StageLayout, ...]
@@ -185,6 +218,7 @@ class StreamLayout:
     paired: frozenset[int] = frozenset()
     name: str = ""
     trunk: str = ""
+    shared: int | None = None
 
     @property
     def depth(self) -> int:
@@ -309,7 +343,7 @@ class BackboneSpec(Spec):
     Attributes:
         presets: the named members, each with what ``build`` and readers want to know of it.
         patterns: shell patterns of further names that ``build`` may know (``"vit_*"``).
-        streams: which streams it serves, ``visual`` or ``audio`` or both.
+        streams: which streams it serves: ``visual``, ``audio``, ``text``, or several of them.
         converter: ``"package.module:function"`` that renames published weights for ``avcore convert``; empty if they
             need no renaming. ``convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]`` returns them under the keys
             of `Tower.weights`; unknown keys it leaves as they are.

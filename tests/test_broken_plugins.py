@@ -90,7 +90,7 @@ BROKEN = {
     ),
     "a stream that there is not": (
         returning("avcore_backbones", "[BackboneSpec(name='x', build='a:b', streams=('video',))]"),
-        "streams is ('video',); it must list visual or audio or both",
+        "streams is ('video',); it must list visual, audio or text, or several of them",
     ),
     "raises half-way through its records": (
         f"{HEADER}{ROWS.format(name='bad.rows')}\n@hookimpl\ndef avcore_fusions():\n"

@@ -22,7 +22,7 @@ AUTHORS = (backbones, injection, modules, testing)
 CLASSES = [
     *(getattr(injection, name) for name in ("Edit", "Edits", "PairLayout", "Part", "Prompt", "PromptLayer")),
     *(getattr(injection, name) for name in ("Fusion", "FusionLayer", "StreamView", "BlockView", "PairView")),
-    *(getattr(backbones, name) for name in ("Backbone", "Tower", "Block")),
+    *(getattr(backbones, name) for name in ("Backbone", "Tower", "TextTower", "Block")),
     *(value for name in specs.__all__ if inspect.isclass(value := getattr(specs, name))),
     *(value for name in tasks.__all__ if inspect.isclass(value := getattr(tasks, name))),
 ]

@@ -48,7 +48,14 @@ IDLE = {
 }
 """What nobody has to use, and why."""
 SITE_CLASSES = (parts.PromptLayer, parts.FusionLayer, parts.Prompt, parts.Fusion, parts.Part)
-INTERFACES = (backbones.Block, backbones.Tower, backbones.Backbone, avcore.tasks.Task, avcore.tasks.Head)
+INTERFACES = (
+    backbones.Block,
+    backbones.Tower,
+    backbones.TextTower,
+    backbones.Backbone,
+    avcore.tasks.Task,
+    avcore.tasks.Head,
+)
 PROTOCOLS = (avcore.tasks.Dataset, avcore.tasks.Metrics)
 VIEWS = (views.StreamView, views.BlockView, views.PairView)
 RECORDS = (parts.Edit, parts.Edits, avcore.tasks.Batch, avcore.tasks.Clip, avcore.tasks.Windows)
@@ -143,7 +150,7 @@ def usage() -> Usage:
         for block in PYTHON.finditer(text) if path.suffix == ".md" else ():
             found.add("\n" * text.count("\n", 0, block.start(1)) + block[1], place)
     # The contract's own classes derive from each other in the core.
-    for module in (avcore.specs, parts):
+    for module in (avcore.specs, parts, backbones):
         for one in filter(inspect.isclass, map(partial(getattr, module), module.__all__)):
             found.bases.setdefault(one.__name__, set()).update(base.__name__ for base in one.__bases__)
     return found

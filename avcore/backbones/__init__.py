@@ -1,7 +1,17 @@
 """Frozen encoders behind one interface; the core knows no family of them."""
 
 from avcore.backbones.attention import attend, attend_in_windows, fused, row_columns, split_heads
-from avcore.backbones.base import Backbone, BackboneBuilder, Block, Frozen, Projection, Tower, digest, state_faults
+from avcore.backbones.base import (
+    Backbone,
+    BackboneBuilder,
+    Block,
+    Frozen,
+    Projection,
+    TextTower,
+    Tower,
+    digest,
+    state_faults,
+)
 from avcore.backbones.files import read_tensors
 from avcore.backbones.windows import AttentionWindows
 
@@ -12,6 +22,7 @@ __all__ = [
     "Block",
     "Frozen",
     "Projection",
+    "TextTower",
     "Tower",
     "attend",
     "attend_in_windows",

@@ -1,7 +1,7 @@
 """What a family of frozen encoders implements: a `Backbone` holds weights, a `Tower` is its use by one stream.
 
 Two towers may share one backbone. A block is ``x <- x + A(x)``, ``x <- x + M(x)``; where its norms sit is its own
-affair. Shape letters: M batch, N tokens, D width, R rows, Y and X image rows and columns.
+affair. Shape letters: M batch, N tokens, D width, R rows, Y and X image rows and columns, K sentences, L ids of each.
 """
 
 import hashlib
@@ -12,9 +12,19 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from avcore.specs import AudioGeometry, ImageGeometry, StageLayout, StreamLayout
+from avcore.specs import AudioGeometry, ImageGeometry, StageLayout, StreamLayout, TextGeometry
 
-__all__ = ["Backbone", "BackboneBuilder", "Block", "Frozen", "Projection", "Tower", "digest", "state_faults"]
+__all__ = [
+    "Backbone",
+    "BackboneBuilder",
+    "Block",
+    "Frozen",
+    "Projection",
+    "TextTower",
+    "Tower",
+    "digest",
+    "state_faults",
+]
 
 Projection = Callable[[str, Tensor], Tensor | None]
 """The increment of a frozen linear map: (``qkv``, ``proj``, ``fc1`` or ``fc2``; its input) to its increment."""
@@ -112,11 +122,11 @@ class Tower(Frozen, ABC):
 
     Attributes:
         layout: what parts and heads may know of it.
-        geometry: the pictures or log-mel pictures that `embed` takes.
+        geometry: the pictures, log-mel pictures or sentences that `embed` takes.
     """
 
     layout: StreamLayout
-    geometry: ImageGeometry | AudioGeometry
+    geometry: ImageGeometry | AudioGeometry | TextGeometry
 
     @property
     def trainable(self) -> Mapping[str, nn.Module]:
@@ -160,14 +170,64 @@ class Tower(Frozen, ABC):
     def pool(self, tokens_MND: Tensor) -> Tensor:
         """Normed tokens to one vector, (M, D)."""
 
+    def project(self, pooled_MD: Tensor) -> Tensor:
+        """What `pool` gives, brought into the space that this tower shares with those of other modalities.
+
+        The frozen map with which the weights were trained to be compared (CLIP, CLAP), without the division by the
+        length. It counts among the frozen weights.
+
+        Returns:
+            (M, ``layout.shared``).
+
+        Raises:
+            NotImplementedError: the tower has no such map; ``layout.shared`` is then None.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} shares no space with other modalities: its layout.shared is None. Projections come "
+            "with the weights of CLIP and its like."
+        )
+
     def map(self, x_MND: Tensor, stage: StageLayout) -> Tensor:
         """Patch tokens as a picture, (M, D, Y, X)."""
         patches_MND = x_MND[:, stage.prefix :]
         return patches_MND.reshape(len(x_MND), *stage.grid, -1).permute(0, 3, 1, 2)
 
 
+class TextTower(Tower):
+    """The way of sentences through a backbone: K sentences of L ids are (K, N, D) tokens at its blocks.
+
+    Its maps have one row of N columns. The vector of a sentence stands at another place in each, so that pooling needs
+    the ids once more: ``tower.pool(tower.norm(x), ids)``.
+
+    Attributes:
+        geometry: the sentences that `embed` takes.
+    """
+
+    geometry: TextGeometry
+
+    @abstractmethod
+    def embed(self, ids_KL: Tensor) -> Tensor:
+        """Ids to tokens (K, N, D), positions added. A learnt context is added to what this returns.
+
+        Args:
+            ids_KL: int64, as ``geometry.tokenizer`` makes them.
+        """
+
+    @abstractmethod
+    def pool(self, tokens_MND: Tensor, ids_KL: Tensor | None = None) -> Tensor:
+        """Normed tokens to one vector for each sentence, (K, D).
+
+        Args:
+            tokens_MND: (K, N, D).
+            ids_KL: what `embed` was given.
+
+        Raises:
+            ValueError: the place of the vector follows from the ids, and none are given.
+        """
+
+
 class Backbone(Frozen, ABC):
-    """Frozen weights that serve one or both streams.
+    """Frozen weights that serve one or several streams.
 
     Attributes:
         notices: what the user must be told (random weights).
@@ -177,7 +237,13 @@ class Backbone(Frozen, ABC):
 
     @abstractmethod
     def tower(self, stream: str, settings: Any, segments: int) -> Tower:
-        """The use of these weights by ``visual`` or ``audio`` with that stream's settings and T segments a clip."""
+        """The use of these weights by ``visual``, ``audio`` or ``text``, with that stream's settings.
+
+        Args:
+            stream: which of the three; for ``text`` a `TextTower` is returned.
+            settings: of that stream.
+            segments: T of a clip; 1 for ``text``.
+        """
 
 
 class BackboneBuilder(Protocol):

@@ -12,7 +12,7 @@ import pluggy
 from avcore import hookspecs
 from avcore.discovery.records import KINDS, one_line
 from avcore.errors import AVCoreError, did_you_mean
-from avcore.specs import STREAMS, BackboneSpec, ClipSettings, Need, PartSpec, Spec
+from avcore.specs import STREAMS, TEXT, BackboneSpec, ClipSettings, Need, PartSpec, Spec
 
 __all__ = ["declarations", "hook_manager"]
 
@@ -149,8 +149,8 @@ def _problem(kind: str, spec: Spec) -> str:
             return f"config {config.__name__} has no default for '{entry.name}'."
         if entry.name in _RESERVED.get(kind, ()):
             return f"config {config.__name__} may not have a field '{entry.name}': avcore keeps that key."
-    if isinstance(spec, BackboneSpec) and not (spec.streams and set(spec.streams) <= set(STREAMS)):
-        return f"streams is {spec.streams!r}; it must list {' or '.join(STREAMS)} or both."
+    if isinstance(spec, BackboneSpec) and not (spec.streams and set(spec.streams) <= {*STREAMS, TEXT}):
+        return f"streams is {spec.streams!r}; it must list {', '.join(STREAMS)} or {TEXT}, or several of them."
     return _unusable(spec)
 
 
