@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from avcore.assemble import create_model
     from avcore.data.frontends import SoundFrontEnd
-    from avcore.errors import AVCoreError
+    from avcore.errors import AssemblyError, AVCoreError, ConfigError, DataError, PluginError
     from avcore.hookspecs import hookimpl
     from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
     from avcore.model import AVModel
@@ -45,7 +45,7 @@ _HOMES = {
     "avcore.runs.adapter": ("load_adapter", "save_adapter"),
     "avcore.runs.convert": ("convert_checkpoint",),
     "avcore.data.frontends": ("SoundFrontEnd",),
-    "avcore.errors": ("AVCoreError",),
+    "avcore.errors": ("AVCoreError", "AssemblyError", "ConfigError", "DataError", "PluginError"),
     "avcore.hookspecs": ("hookimpl",),
     "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),
     "avcore.model": ("AVModel",),
@@ -76,12 +76,15 @@ _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AVCoreError",
     "AVModel",
+    "AssemblyError",
     "AudioGeometry",
     "BackboneSpec",
     "Batch",
     "BlockLayout",
     "Clip",
     "ClipSettings",
+    "ConfigError",
+    "DataError",
     "Dataset",
     "DatasetSpec",
     "Edit",
@@ -99,6 +102,7 @@ __all__ = [
     "Metrics",
     "Need",
     "NoConfig",
+    "PluginError",
     "Prompt",
     "PromptLayer",
     "PromptSpec",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avcore.backbones import Backbone, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 from avcore.injection import Part, make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
@@ -177,14 +177,14 @@ def _towers(
     for stream, own in chosen.items():
         holder = own if own.backbone is not None else shared
         if holder.backbone is None:
-            raise AVCoreError(
+            raise AssemblyError(
                 "No visual backbone is chosen: use --visual NAME ('avcore plugins list' names the families installed, "
                 "'avcore plugins show FAMILY' their members)."
             )
         key = stream if own.backbone is not None else "visual"
         spec, preset = registry.backbones.find(holder.backbone)
         if stream not in spec.streams:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"'{holder.backbone}' serves the {' and '.join(spec.streams)} stream only: choose another backbone for "
                 f"the {stream} stream with --{stream}."
             )
@@ -219,7 +219,7 @@ def _check_gradients(model: AVModel) -> None:
     if missed:
         finishing = [part.name for part in model.instances if type(part.module).finish is not Part.finish]
         blame = f" The features pass through 'finish' of {', '.join(finishing)}." if finishing else ""
-        raise AVCoreError(
+        raise AssemblyError(
             f"{len(missed)} trainable parameters would get no gradient: {', '.join(missed[:5])}"
             f"{', ...' if len(missed) > 5 else ''}.{blame} Leave that part out, or list what it would never use in "
             f"'unused_in_reference'."

@@ -5,7 +5,16 @@ import errno
 import signal
 from collections.abc import Iterable
 
-__all__ = ["DISK_FAULTS", "AVCoreError", "Preempted", "did_you_mean"]
+__all__ = [
+    "DISK_FAULTS",
+    "AVCoreError",
+    "AssemblyError",
+    "ConfigError",
+    "DataError",
+    "PluginError",
+    "Preempted",
+    "did_you_mean",
+]
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """Reasons for which the system refuses to read or write: nobody's defect, and the user can mend them."""
@@ -14,8 +23,26 @@ DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 class AVCoreError(Exception):
     """A mistake of the user or of a file: the message says what was wrong, where, and what to do.
 
-    The command line prints it as one line without a traceback and leaves with exit code 2.
+    The command line prints it as one line without a traceback and leaves with exit code 2. The classes below say of
+    which kind it is, for code that goes on differently; what is none of them, such as a damaged run, is an
+    `AVCoreError` itself.
     """
+
+
+class ConfigError(AVCoreError):
+    """A setting, an option or the name of something is unknown, missing, contradictory or out of range."""
+
+
+class DataError(AVCoreError):
+    """A data set, a clip or a media file is missing, unreadable, or not what the model takes."""
+
+
+class AssemblyError(AVCoreError):
+    """Parts, head and backbones do not go together, or tensors do not fit the model that was made of them."""
+
+
+class PluginError(AVCoreError):
+    """A plugin is missing, broken, made for another release, or did what its contract forbids."""
 
 
 class Preempted(SystemExit):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avcore.backbones import Tower, digest, state_faults
 from avcore.config import RunConfig
 from avcore.data.frontends import ImageFrontEnd
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError, DataError
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.specs import AudioGeometry, ImageGeometry, resolve
 from avcore.tasks import Batch, Features, Head, StreamFeatures, Task, Windows
@@ -175,7 +175,7 @@ class AVModel(nn.Module):
             if stream in self.towers:
                 if raw is None:
                     missing = "frames" if stream == "visual" else "waveform"
-                    raise AVCoreError(f"The batch has no {missing}, but the {stream} stream runs.")
+                    raise DataError(f"The batch has no {missing}, but the {stream} stream runs.")
                 assert front_end is not None
                 images[stream] = front_end(raw)
         return images
@@ -250,7 +250,7 @@ class AVModel(nn.Module):
         own = self.trainable_state()
         faults = state_faults(own, state)
         if faults:
-            raise AVCoreError(f"The trained parameters do not fit this model: {'; '.join(faults)}.")
+            raise AssemblyError(f"The trained parameters do not fit this model: {'; '.join(faults)}.")
         with torch.no_grad():
             for key, tensor in own.items():
                 tensor.copy_(state[key])

@@ -12,7 +12,7 @@ from torch import nn
 
 from avcore.backbones import Tower
 from avcore.data.randomness import torch_generator
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import AssemblyError, did_you_mean
 from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer
 from avcore.model import PartInstance
 from avcore.specs import STREAMS, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
@@ -143,7 +143,7 @@ def _mount(part: Part, key: str, layer: nn.Module | None, kind: type[Layer], spe
     if layer is None:
         return
     if not isinstance(layer, kind):
-        raise AVCoreError(f"Part '{spec.name}' makes a {type(layer).__name__} where a {kind.__name__} belongs.")
+        raise AssemblyError(f"Part '{spec.name}' makes a {type(layer).__name__} where a {kind.__name__} belongs.")
     part.layers[key] = layer
 
 
@@ -175,7 +175,7 @@ def _prompt(spec: PartSpec, settings: Any, layout: StreamLayout) -> Prompt:
         return _UniformPrompt(build, settings, layout)
     if isinstance(build, type) and issubclass(build, Prompt):
         return build(settings, layout)
-    raise AVCoreError(f"Prompt '{spec.name}': '{spec.build}' is neither a Prompt nor a PromptLayer.")
+    raise AssemblyError(f"Prompt '{spec.name}': '{spec.build}' is neither a Prompt nor a PromptLayer.")
 
 
 def _fusion(spec: PartSpec, settings: Any, visual: StreamLayout, audio: StreamLayout) -> Fusion:
@@ -184,7 +184,7 @@ def _fusion(spec: PartSpec, settings: Any, visual: StreamLayout, audio: StreamLa
         return _UniformFusion(build, settings, visual, audio)
     if isinstance(build, type) and issubclass(build, Fusion):
         return build(settings, visual, audio)
-    raise AVCoreError(f"Fusion '{spec.name}': '{spec.build}' is neither a Fusion nor a FusionLayer.")
+    raise AssemblyError(f"Fusion '{spec.name}': '{spec.build}' is neither a Fusion nor a FusionLayer.")
 
 
 def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, Tower]) -> None:
@@ -193,7 +193,7 @@ def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, 
     for part in instances:
         for stream, names in part.module.backbone_parts().items():
             if stream not in STREAMS:
-                raise AVCoreError(
+                raise AssemblyError(
                     f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: {', '.join(STREAMS)}."
                 )
             if stream not in part.streams:
@@ -203,7 +203,7 @@ def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, 
             for name in names:
                 if name not in offered:
                     near = did_you_mean(name, offered)
-                    raise AVCoreError(
+                    raise AssemblyError(
                         f"Part '{part.name}' wants to train '{name}' of the {stream} backbone.{near} "
                         f"This backbone offers: {', '.join(sorted(offered)) or 'nothing'}."
                     )
@@ -234,9 +234,9 @@ def check_together(listed: Sequence[ListedPart]) -> None:
     """
     aligning = [part.name for part in listed if _aligns(part.spec)]
     if len(aligning) > 1:
-        raise AVCoreError(f"Parts {' and '.join(sorted(aligning))} both align the streams: leave out all but one.")
+        raise AssemblyError(f"Parts {' and '.join(sorted(aligning))} both align the streams: leave out all but one.")
     if aligning and not any(reads_aligned(part.spec, part.settings) for part in listed):
-        raise AVCoreError(
+        raise AssemblyError(
             f"Part '{aligning[0]}' aligns the streams for other fusions, and no part that reads through it is listed: "
             f"list one (--fusion {aligning[0]}+...), or leave '{aligning[0]}' out."
         )
@@ -244,7 +244,7 @@ def check_together(listed: Sequence[ListedPart]) -> None:
     for part in listed:
         for field in sorted(part.spec.finishes):
             if field in taken:
-                raise AVCoreError(f"Parts '{taken[field]}' and '{part.name}' both replace '{field}' of the features.")
+                raise AssemblyError(f"Parts '{taken[field]}' and '{part.name}' both replace '{field}' of the features.")
             taken[field] = part.name
 
 
@@ -252,7 +252,7 @@ def _check_needs(part: ListedPart, layouts: Mapping[str, StreamLayout], *, align
     for need in sorted(part.spec.requires(part.settings)):
         if not _meets(need, layouts, aligned):
             found = ", ".join(f"{stream}: {_describe(layout)}" for stream, layout in layouts.items())
-            raise AVCoreError(
+            raise AssemblyError(
                 f"Part '{part.spec.name}' needs {need.value}, but this run has {found}: choose other backbones or "
                 f"streams, or leave the part out (--prompts none, --fusion none)."
             )

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from avcore import builtin
 from avcore.discovery import LoadedPlugin, PluginPolicy, avcore_version, declarations, load_plugins
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import AVCoreError, ConfigError, did_you_mean
 from avcore.specs import (
     BackboneSpec,
     DatasetSpec,
@@ -104,7 +104,7 @@ class Table(Generic[SpecT]):
     def _ambiguous(self, name: str, distributions: Iterable[str]) -> AVCoreError:
         listed = sorted(set(distributions))
         choice = " or ".join(f"'{distribution}:{name}'" for distribution in listed)
-        return AVCoreError(f"The {self.noun} '{name}' is offered by {' and by '.join(listed)}: write {choice}.")
+        return ConfigError(f"The {self.noun} '{name}' is offered by {' and by '.join(listed)}: write {choice}.")
 
     def _unknown(self, name: str, choices: Iterable[str]) -> AVCoreError:
         message = f"Unknown {self.noun} '{name}'.{did_you_mean(name, choices)} {self._available(name)}"
@@ -112,7 +112,7 @@ class Table(Generic[SpecT]):
             named = [f"{plugin.distribution} ({plugin.error})" for plugin in self._plugins if plugin.state == state]
             if named:
                 message += f" Plugins that are {state}: {'; '.join(named)}: see 'avcore plugins doctor'."
-        error = AVCoreError(message)
+        error = ConfigError(message)
         for plugin in self._plugins:
             if plugin.traceback:
                 error.add_note(f"Plugin {plugin.distribution} is broken:\n{plugin.traceback}")
@@ -239,7 +239,7 @@ class Registry:
         found = self._serving(task, "default_for")
         if len(found) > 1:
             listed = " and ".join(f"'{self.datasets.key(spec.name)}'" for spec in found)
-            raise AVCoreError(
+            raise ConfigError(
                 f"Task '{task}' has several default data sets, {listed}: choose by --set data.dataset=NAME."
             )
         return found[0] if found else None
@@ -282,11 +282,11 @@ class Registry:
                 return [table.key(self.own_part(name, part, kind)) for part in own]
             if name not in table:
                 offered = ", ".join(others) or "no parts at all"
-                raise AVCoreError(
+                raise ConfigError(
                     f"Method '{name}' has no {table.noun}s; it offers {offered} (as --{_option(other)} {name})."
                 )
         if name not in table and name in other:
-            raise AVCoreError(f"'{name}' is a {other.noun}, not a {table.noun}: list it with --{_option(other)}.")
+            raise ConfigError(f"'{name}' is a {other.noun}, not a {table.noun}: list it with --{_option(other)}.")
         return [table.key(name)]
 
 

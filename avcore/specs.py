@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, ClassVar
 
-from avcore.errors import AVCoreError
+from avcore.errors import PluginError
 
 __all__ = [
     "STREAMS",
@@ -54,15 +54,15 @@ def resolve(target: str) -> Any:
     """
     module, _, name = target.partition(":")
     if not module or not name:
-        raise AVCoreError(f"'{target}' is not a reference of the form 'package.module:Name'.")
+        raise PluginError(f"'{target}' is not a reference of the form 'package.module:Name'.")
     try:
         found = importlib.import_module(module)
     except ImportError as error:
-        raise AVCoreError(f"'{target}' cannot be imported: {error}.") from error
+        raise PluginError(f"'{target}' cannot be imported: {error}.") from error
     try:
         return getattr(found, name)
     except AttributeError:
-        raise AVCoreError(f"Module '{module}' has no '{name}' (asked for by '{target}').") from None
+        raise PluginError(f"Module '{module}' has no '{name}' (asked for by '{target}').") from None
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 
 __all__ = ["AttentionWindows"]
 
@@ -32,7 +32,7 @@ class AttentionWindows:
 
     def __post_init__(self) -> None:
         if any(side % window for side, window in zip(self.grid, self.size, strict=True)):
-            raise AVCoreError(
+            raise AssemblyError(
                 f"A grid of {self.grid[0]} x {self.grid[1]} tokens does not divide into windows of {self.size[0]} x "
                 f"{self.size[1]}: choose a picture size that is a multiple of the window in every stage."
             )
@@ -49,7 +49,7 @@ class AttentionWindows:
             AVCoreError: there are not as many tokens as the grid has.
         """
         if x_MND.shape[1] != self.grid[0] * self.grid[1]:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"{x_MND.shape[1]} tokens do not lie on this block's grid of {self.grid[0]} x {self.grid[1]}, so they "
                 f"have no windows: attend with windowed=False."
             )

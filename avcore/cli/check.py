@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from avcore.errors import AVCoreError
+from avcore.errors import ConfigError
 
 if TYPE_CHECKING:
     from avcore.testing import Report, Result
@@ -43,7 +43,7 @@ def check(distribution: str, data: tuple[str, ...], as_json: bool) -> None:
 def _named(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if not equals or not name or not folder:
-        raise AVCoreError(f"--data {text}: write NAME=FOLDER, with the name of a data set.")
+        raise ConfigError(f"--data {text}: write NAME=FOLDER, with the name of a data set.")
     return name, folder
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from avcore.cli.options import config_options, resolve_from_options
-from avcore.errors import AVCoreError
+from avcore.errors import ConfigError
 
 __all__ = ["params"]
 
@@ -47,8 +47,8 @@ def _config_file(directory: str | None, file: str | None) -> str | None:
     if directory is None:
         return file
     if file is not None:
-        raise AVCoreError(f"Give either the run {directory} or --config {file}, not both.")
+        raise ConfigError(f"Give either the run {directory} or --config {file}, not both.")
     found = Path(directory) / "config.yaml"
     if not found.is_file():
-        raise AVCoreError(f"{directory} is not the directory of a run: it has no config.yaml.")
+        raise ConfigError(f"{directory} is not the directory of a run: it has no config.yaml.")
     return str(found)

@@ -18,7 +18,7 @@ from avcore.cli.usage import UsageGroup
 from avcore.config import StreamConfig, describe, load_recipe, plain, recipes_of, resolve_config
 from avcore.config.leaves import flatten
 from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import AVCoreError, ConfigError, did_you_mean
 from avcore.registry import Registry, load_registry
 from avcore.specs import STREAMS, BackboneSpec, DatasetSpec, MethodSpec, PartSpec, Spec, TaskSpec
 
@@ -92,7 +92,7 @@ def show(name: str, audio: str | None, as_json: bool) -> None:
         known = {one.distribution for one in registry.plugins}
         known.update(name for table in registry.tables.values() for name in table.names())
         known.update(preset for spec in registry.backbones for preset in spec.presets)
-        raise AVCoreError(
+        raise ConfigError(
             f"Nothing installed is called '{name}'.{did_you_mean(name, known)} See 'avcore plugins list'."
         )
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from avcore.config.leaves import Layer, Leaf, Leaves
 from avcore.config.settings import blamed, coerce
-from avcore.errors import AVCoreError
+from avcore.errors import ConfigError
 from avcore.specs import DatasetSpec
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: 
         if found is not None:
             leaves["data.root"] = Leaf(str(found), Layer("$AVCORE_DATA"))
         elif not spec.provide and need_data:
-            raise AVCoreError(
+            raise ConfigError(
                 f"No files for data set '{spec.name}': name their folder with --data PATH, or set AVCORE_DATA to the "
                 f"folder that holds '{spec.name}'."
             )
@@ -71,7 +71,7 @@ def _given_root(given: Leaves, need_data: bool) -> Path | None:
     root: Path = coerce(Path, leaf, "data.root")
     if need_data and not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "does not exist"
-        raise AVCoreError(f"The data root '{leaf.value}' {kind} ({leaf.layer.name}).")
+        raise ConfigError(f"The data root '{leaf.value}' {kind} ({leaf.layer.name}).")
     return root
 
 
@@ -81,7 +81,7 @@ def _folder(spec: DatasetSpec) -> Path | None:
     if not parent:
         return None
     if not Path(parent).is_dir():
-        raise AVCoreError(f"AVCORE_DATA names '{parent}', which is no folder.")
+        raise ConfigError(f"AVCORE_DATA names '{parent}', which is no folder.")
     folder = Path(os.path.abspath(parent)) / spec.name
     return folder if folder.is_dir() else None
 
@@ -93,7 +93,7 @@ def _listed(registry: "Registry", specs: Iterable[DatasetSpec]) -> str:
 def _serving(registry: "Registry", task: str, name: str) -> DatasetSpec:
     spec, serving = registry.datasets[name], registry.datasets_for(task)
     if spec not in serving:
-        raise AVCoreError(
+        raise ConfigError(
             f"Data set '{name}' does not serve task '{task}'. Those that do: {_listed(registry, serving) or 'none'}."
         )
     return spec
@@ -101,9 +101,9 @@ def _serving(registry: "Registry", task: str, name: str) -> DatasetSpec:
 
 def _only(registry: "Registry", task: str, specs: list[DatasetSpec]) -> DatasetSpec:
     if not specs:
-        raise AVCoreError(f"No installed plugin reads files for task '{task}'; install one that does.")
+        raise ConfigError(f"No installed plugin reads files for task '{task}'; install one that does.")
     if len(specs) > 1:
-        raise AVCoreError(
+        raise ConfigError(
             f"Several data sets serve task '{task}': choose with --set data.dataset=NAME, one of "
             f"{_listed(registry, specs)}."
         )
@@ -122,7 +122,7 @@ def _installed(registry: "Registry", task: str, need_data: bool) -> DatasetSpec 
         return real[0] if len(real) == 1 else default
     if default is None:
         named = f" ({_listed(registry, serving)})" if serving else ""
-        raise AVCoreError(
+        raise ConfigError(
             f"No data for task '{task}': name a folder with --data PATH, or set AVCORE_DATA to the folder that holds "
             f"the data sets{named}, or install a plugin that brings a default."
         )

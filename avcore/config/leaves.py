@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avcore.errors import AVCoreError
+from avcore.errors import ConfigError
 
 __all__ = ["Layer", "Leaf", "Leaves", "flatten", "nest", "overlay", "plain", "section"]
 
@@ -82,7 +82,7 @@ def section(leaves: Leaves, name: str) -> Leaves:
     """
     whole = leaves.get(name)
     if whole is not None and whole.value not in (None, {}):
-        raise AVCoreError(
+        raise ConfigError(
             f"'{name}' is a section ({whole.layer.name} gives it {whole.value!r}); set a key in it, {name}.KEY: "
             "'avcore config show' lists them."
         )

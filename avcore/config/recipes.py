@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import ConfigError, PluginError, did_you_mean
 from avcore.specs import MethodSpec
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.create(text), resolve=True) if text.strip() else {}
     except YAMLError as error:
-        raise AVCoreError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from None
+        raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from None
     except OmegaConfBaseException as error:
-        raise AVCoreError(f"{source} cannot be read: {' '.join(str(error).split())}.") from None
+        raise ConfigError(f"{source} cannot be read: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
-        raise AVCoreError(f"{source} holds a {type(content).__name__}; it must hold keys and values.")
+        raise ConfigError(f"{source} holds a {type(content).__name__}; it must hold keys and values.")
     return {str(key): value for key, value in content.items()}
 
 
@@ -70,7 +70,7 @@ def _folder(spec: MethodSpec) -> Traversable | None:
     try:
         folder = importlib.resources.files(spec.recipes) / "recipes"
     except ModuleNotFoundError:
-        raise AVCoreError(f"Method '{spec.name}' keeps its recipes in '{spec.recipes}', which is no package.") from None
+        raise PluginError(f"Method '{spec.name}' keeps its recipes in '{spec.recipes}', which is no package.") from None
     return folder if folder.is_dir() else None
 
 
@@ -95,7 +95,7 @@ def load_recipe(registry: "Registry", method: str, task: str, variant: str | Non
         if variant is None:
             return None
         named = [known for known in variants if known is not None]
-        raise AVCoreError(
+        raise ConfigError(
             f"Method '{method}' has no recipe '{variant}' for task '{task}'.{did_you_mean(variant, named)} "
             f"Variants: {', '.join(named) or 'none'}."
         )
@@ -106,16 +106,16 @@ def load_recipe(registry: "Registry", method: str, task: str, variant: str | Non
     content = parse_yaml((folder / file).read_text(encoding="utf-8"), source)
     for key in content:
         if key not in _KEYS:
-            raise AVCoreError(f"{source}: unknown key '{key}'.{did_you_mean(key, _KEYS)} Keys: {', '.join(_KEYS)}.")
+            raise ConfigError(f"{source}: unknown key '{key}'.{did_you_mean(key, _KEYS)} Keys: {', '.join(_KEYS)}.")
     published = content.get("published") or []
     if not isinstance(published, list) or not all(isinstance(row, dict) for row in published):
-        raise AVCoreError(f"{source}: 'published' must be a list of mappings.")
+        raise ConfigError(f"{source}: 'published' must be a list of mappings.")
     for row in published:
         if missing := [key for key in ("metric", "value", "source") if key not in row]:
-            raise AVCoreError(f"{source}: an entry of 'published' lacks {', '.join(missing)}.")
+            raise ConfigError(f"{source}: an entry of 'published' lacks {', '.join(missing)}.")
     settings = content.get("settings") or {}
     if not isinstance(settings, dict):
-        raise AVCoreError(f"{source}: 'settings' must be a mapping.")
+        raise ConfigError(f"{source}: 'settings' must be a mapping.")
     return Recipe(
         method=spec.name,
         task=task,

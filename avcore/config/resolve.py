@@ -18,7 +18,7 @@ from avcore.config.recipes import Recipe, load_recipe, parse_yaml
 from avcore.config.records import RunConfig
 from avcore.config.sections import Sections, to_tree
 from avcore.config.settings import blamed, coerce
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, ConfigError
 from avcore.specs import BackboneSpec, resolve
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _file_layer(file: str | Path | Mapping[str, Any]) -> Leaves:
         text = Path(file).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise AVCoreError(f"The configuration file '{file}' cannot be read: {reason}.") from None
+        raise ConfigError(f"The configuration file '{file}' cannot be read: {reason}.") from None
     return _leaves(parse_yaml(text, f"The configuration file '{file}'"), Layer(f"file {file}", user=True))
 
 
@@ -184,7 +184,7 @@ def _option_layer(key: str, value: Any) -> Leaves:
 def _set_layer(text: str) -> Leaves:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise AVCoreError(f"--set {text}: write KEY=VALUE, such as --set optim.lr=1e-3.")
+        raise ConfigError(f"--set {text}: write KEY=VALUE, such as --set optim.lr=1e-3.")
     tree = parse_yaml(f"value: {value}", f"The value of --set {text}")
     return _leaves({key.strip(): tree["value"]}, Layer(f"--set {text}", user=True))
 
@@ -193,7 +193,7 @@ def _plugin_layer(name: str, tree: Mapping[str, Any]) -> Leaves:
     leaves = _leaves(tree, Layer(name))
     for key in _USER_ONLY:
         if key in leaves:
-            raise AVCoreError(f"The settings of {name} may not contain '{key}': only the user chooses it.")
+            raise ConfigError(f"The settings of {name} may not contain '{key}': only the user chooses it.")
     return leaves
 
 
@@ -292,7 +292,7 @@ def _released(leaves: Leaves, name: str) -> Leaves:
 
 def _task(registry: "Registry", user: Leaves) -> str:
     if "task" not in user:
-        raise AVCoreError(f"No task: give --task NAME. Available: {', '.join(registry.tasks.names()) or 'none'}.")
+        raise ConfigError(f"No task: give --task NAME. Available: {', '.join(registry.tasks.names()) or 'none'}.")
     name = coerce(str, user["task"], "task")
     with blamed("task", user["task"]):
         return registry.tasks.key(name)
@@ -302,7 +302,7 @@ def _method(registry: "Registry", user: Leaves) -> str | None:
     if "method" not in user:
         if "prompts" in user or "fusion" in user:
             return None
-        raise AVCoreError(
+        raise ConfigError(
             f"Nothing to train: give --plugin NAME, or --prompts and --fusion, or --plugin none for the head alone. "
             f"Methods: {', '.join(registry.methods.names()) or 'none installed'}."
         )
@@ -317,7 +317,7 @@ def _recipe(registry: "Registry", user: Leaves, method: str | None, task: str) -
     variant = coerce(str | None, user["recipe"], "recipe") if "recipe" in user else None
     if method is None:
         if variant is not None:
-            raise AVCoreError(f"Recipe '{variant}' needs a method: give --plugin NAME too.")
+            raise ConfigError(f"Recipe '{variant}' needs a method: give --plugin NAME too.")
         return None
     return load_recipe(registry, method, task, variant)
 

@@ -18,7 +18,7 @@ from avcore.config.records import (
     TrainConfig,
 )
 from avcore.config.settings import blamed, build, coerce, unknown_section
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import ConfigError, did_you_mean
 from avcore.specs import PromptSpec, Spec
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Sections:
         visual = self._stream("visual", None)
         if visual.backbone is None:
             known = sorted(preset for spec in self.registry.backbones for preset in spec.presets)
-            raise AVCoreError(f"No backbone: give --visual NAME. Available: {', '.join(known) or 'none installed'}.")
+            raise ConfigError(f"No backbone: give --visual NAME. Available: {', '.join(known) or 'none installed'}.")
         made: dict[str, Any] = {
             "prompts": self._part_names("prompts"),
             "fusion": self._part_names("fusion"),
@@ -81,7 +81,7 @@ class Sections:
             return RunConfig(**scalars, **made)
         except ValueError as error:
             key = str(error).split()[0]
-            raise AVCoreError(f"{error} ({self.leaves[key].layer.name}).") from None
+            raise ConfigError(f"{error} ({self.leaves[key].layer.name}).") from None
 
     def _part_names(self, kind: "PartKind") -> tuple[str, ...]:
         leaf = self.leaves.get(kind)
@@ -149,7 +149,7 @@ class Sections:
             elif leaf.layer.user or self._is_mistaken(key):
                 known = [f"{name}.{field}" for name in listed for field in _field_names(self.registry.part(name))]
                 near = did_you_mean(key, known).replace("'", "'parts.", 1)
-                raise AVCoreError(
+                raise ConfigError(
                     f"'parts.{key}' ({leaf.layer.name}) belongs to no part of this run.{near} "
                     f"Its parts: {', '.join(listed) or 'none'}."
                 )

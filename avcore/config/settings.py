@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from avcore.config.leaves import Layer, Leaf, Leaves, flatten, nest, plain
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import AVCoreError, ConfigError, did_you_mean
 
 __all__ = [
     "blamed",
@@ -162,7 +162,7 @@ def coerce(kind: Any, leaf: Leaf, key: str) -> Any:
         quoting = ""
         if str in _members(kind) and isinstance(leaf.value, bool | int | float):
             quoting = f" Quote it to make it text: {key}=\"'{leaf.value}'\"."
-        raise AVCoreError(
+        raise ConfigError(
             f"'{key}' is {leaf.value!r} ({leaf.layer.name}); it must be {expected(kind)}.{quoting}"
         ) from None
 
@@ -176,7 +176,7 @@ def field_types(cls: type) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(cls)
     except NameError as error:
-        raise AVCoreError(f"The types of {cls.__module__}.{cls.__qualname__} cannot be read: {error}.") from None
+        raise ConfigError(f"The types of {cls.__module__}.{cls.__qualname__} cannot be read: {error}.") from None
     return {entry.name: hints[entry.name] for entry in dataclasses.fields(cls) if entry.init}
 
 
@@ -192,7 +192,7 @@ def unknown_key(key: str, leaf: Leaf, allowed: Iterable[str], candidates: Iterab
         found = difflib.get_close_matches(last, elsewhere, n=1)
         near = f" Did you mean '{elsewhere[found[0]]}'?" if found else ""
     where = f"Keys of '{parent}'" if parent else "Keys"
-    return AVCoreError(f"Unknown key '{key}' ({leaf.layer.name}).{near} {where}: {', '.join(allowed) or 'none'}.")
+    return ConfigError(f"Unknown key '{key}' ({leaf.layer.name}).{near} {where}: {', '.join(allowed) or 'none'}.")
 
 
 def unknown_section(key: str, leaf: Leaf, sections: Sequence[str], known: Sequence[str]) -> AVCoreError:
@@ -202,7 +202,7 @@ def unknown_section(key: str, leaf: Leaf, sections: Sequence[str], known: Sequen
     near = did_you_mean(key, whole) if dot else ""
     if not near:
         return unknown_key(first, leaf, sections, known)
-    return AVCoreError(f"Unknown key '{key}' ({leaf.layer.name}).{near} Keys: {', '.join(sections)}.")
+    return ConfigError(f"Unknown key '{key}' ({leaf.layer.name}).{near} Keys: {', '.join(sections)}.")
 
 
 @contextlib.contextmanager
@@ -248,7 +248,7 @@ def check_default(cls: type, name: str, kind: Any, value: Any) -> None:
         _fit(kind, plain(value))
     except _MismatchError:
         where = f"{cls.__module__}.{cls.__qualname__}"
-        raise AVCoreError(
+        raise ConfigError(
             f"The default of '{name}' in {where} is {value!r}; it must be {expected(kind)}. Tell its author."
         ) from None
 
@@ -261,7 +261,7 @@ def _refused(error: Exception, at: str, given: Mapping[str, Layer]) -> AVCoreErr
         message = f"{at}.{message}" if first and first[0] in given else f"{at}: {message}"
     spoken_of = [name for name in given if re.search(rf"\b{re.escape(name)}\b", message)]
     layers = dict.fromkeys(given[name].name for name in spoken_of or given)
-    return AVCoreError(f"{message} ({', '.join(layers)}).")
+    return ConfigError(f"{message} ({', '.join(layers)}).")
 
 
 def _value(kind: Any, group: Leaves, key: str) -> Any:

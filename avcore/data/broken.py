@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 
 __all__ = ["BrokenClips", "BrokenPolicy"]
 
@@ -42,7 +42,7 @@ class BrokenClips:
         self.causes |= new
         if len(self.causes) > self.limit * self.total:
             count, (name, cause) = len(self.causes), list(self.causes.items())[-1]
-            raise AVCoreError(
+            raise DataError(
                 f"{count} of {self.total} clips of split '{self.split}' cannot be read: {count / self.total:.1%} "
                 f"where data.broken_limit allows {self.limit:.1%}. 'avcore data verify' lists all; mend them, take "
                 f"them off the list of clips, or raise the limit. The last: clip {name}: {cause}"

@@ -26,7 +26,7 @@ import numpy as np
 
 from avcore.data.container import existing
 from avcore.data.media import decode_audio, decode_frames, read_picture, segment_times
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 from avcore.tasks import Clip
 
 __all__ = ["CacheError", "ClipCache", "cache_home", "default_location", "read_frames", "read_sound"]
@@ -45,7 +45,7 @@ def default_location() -> Path:
     return cache_home() / "clips"
 
 
-class CacheError(AVCoreError):
+class CacheError(DataError):
     """The cache itself cannot be read or written; the clip is not to blame."""
 
 
@@ -54,7 +54,7 @@ def read_frames(clip: Clip, segments: int, size: int) -> np.ndarray:
     if isinstance(clip.frames, Path):
         return decode_frames(clip.frames, segment_times(segments, clip.start, clip.seconds), size)
     if len(clip.frames) != segments:
-        raise AVCoreError(f"Clip {clip.name} has {len(clip.frames)} pictures for {segments} segments.")
+        raise DataError(f"Clip {clip.name} has {len(clip.frames)} pictures for {segments} segments.")
     return np.stack([read_picture(path, size) for path in clip.frames])
 
 
@@ -66,7 +66,7 @@ def read_sound(clip: Clip, rate: int) -> np.ndarray:
 def _sound_file(clip: Clip) -> Path:
     source = clip.frames if clip.audio is None else clip.audio
     if not isinstance(source, Path):
-        raise AVCoreError(f"Clip {clip.name} has neither a sound file nor a video to take the sound from.")
+        raise DataError(f"Clip {clip.name} has neither a sound file nor a video to take the sound from.")
     return source
 
 
@@ -208,7 +208,7 @@ class _Sources:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise AVCoreError(f"{path} cannot be read: {error.strerror}.") from error
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
         if time.time_ns() - max(stamp[1:]) > SETTLED_NS:
             self._known[str(path)] = (stamp, digest)
             self._append(json.dumps([str(path), stamp, digest]) + "\n")

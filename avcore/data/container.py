@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 
 __all__ = [
     "MAX_SECONDS",
@@ -61,23 +61,23 @@ def existing(path: Path | str) -> Path:
     path = Path(path)
     try:
         if not path.exists():
-            raise AVCoreError(f"{path} does not exist.")
+            raise DataError(f"{path} does not exist.")
         if not path.is_file():
-            raise AVCoreError(f"{path} is not a regular file.")
+            raise DataError(f"{path} is not a regular file.")
         if path.stat().st_size == 0:
-            raise AVCoreError(f"{path} is empty (0 bytes).")
+            raise DataError(f"{path} is empty (0 bytes).")
         readable = os.access(path, os.R_OK)
     except OSError as error:
-        raise AVCoreError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if not readable:
-        raise AVCoreError(f"{path} may not be read by this user: its permissions forbid it.")
+        raise DataError(f"{path} may not be read by this user: its permissions forbid it.")
     return path.absolute()
 
 
 def check_size(path: Path, width: int, height: int) -> None:
     """Refuse pictures that would need gigabytes to decode."""
     if not 0 < width <= MAX_SIDE or not 0 < height <= MAX_SIDE:
-        raise AVCoreError(f"{path} says it is {width} x {height} px; at most {MAX_SIDE} x {MAX_SIDE} are read.")
+        raise DataError(f"{path} says it is {width} x {height} px; at most {MAX_SIDE} x {MAX_SIDE} are read.")
 
 
 @contextmanager
@@ -89,27 +89,27 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
         with av.open(str(path), metadata_errors="replace", options=ONLY_FILES) as container:
             if length(container) > MAX_SECONDS:
                 hours = length(container) / 3600
-                raise AVCoreError(f"{path} says it lasts {hours:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
+                raise DataError(f"{path} says it lasts {hours:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
             video, audio = video_stream(container), audio_stream(container)
             for stream, what in ((video, "pictures"), (audio, "sound")):
                 if stream is not None and stream.codec_context is None:
-                    raise AVCoreError(f"{path} cannot be decoded: the format of its {what} is not known.")
+                    raise DataError(f"{path} cannot be decoded: the format of its {what} is not known.")
             if video is not None:
                 check_size(path, video.codec_context.width, video.codec_context.height)
             if audio is not None and audio.codec_context.sample_rate:
                 _check_rate(path, audio.codec_context.sample_rate)
             yield container
     except av.FFmpegError as error:
-        raise AVCoreError(
+        raise DataError(
             f"{path} cannot be decoded: {error.strerror}. It is damaged, cut short, or of no known media format."
         ) from error
 
 
 def _check_rate(path: Path, rate: int) -> None:
     if rate > MAX_RATE:
-        raise AVCoreError(f"{path} says its sound has {rate} Hz; at most {MAX_RATE} are read.")
+        raise DataError(f"{path} says its sound has {rate} Hz; at most {MAX_RATE} are read.")
     if rate < MIN_RATE:
-        raise AVCoreError(f"{path} says its sound has {rate} Hz; at least {MIN_RATE} are read.")
+        raise DataError(f"{path} says its sound has {rate} Hz; at least {MIN_RATE} are read.")
 
 
 def _check_riff(path: Path) -> None:
@@ -119,7 +119,7 @@ def _check_riff(path: Path) -> None:
         head = file.read(12)
         stated = int.from_bytes(head[4:8], "little") + 8
         if head[:4] == b"RIFF" and size + RIFF_SLACK < stated < UNKNOWN_LENGTH:
-            raise AVCoreError(
+            raise DataError(
                 f"{path} is cut short: it should have {stated} bytes and has {size}. Copy or download it again."
             )
         if head[:4] == b"RIFF" and head[8:] == b"WAVE":
@@ -138,7 +138,7 @@ def _check_wav_data(path: Path, file: BinaryIO, end: int) -> None:
             # A piece of odd length should be followed by a byte that fills it up, but not all writers add it.
             following = file.read(5)
             if not _names_piece(following[:4]) and not (stated % 2 and _names_piece(following[1:])):
-                raise AVCoreError(
+                raise DataError(
                     f"{path} is damaged: its header counts {stated} bytes of sound, and more follows. Copy or download "
                     "it again."
                 )
@@ -192,7 +192,7 @@ def check_frame(frame: Frame, path: str) -> None:
     """Refuse a picture or a piece of sound that the decoder had to patch up."""
     if frame.is_corrupt:
         at = "" if frame.time is None else f" at {frame.time:.2f} s"
-        raise AVCoreError(f"{path} is damaged{at}: what is decoded there is guesswork. Copy or download it again.")
+        raise DataError(f"{path} is damaged{at}: what is decoded there is guesswork. Copy or download it again.")
 
 
 def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[StreamT]]:
@@ -208,7 +208,7 @@ def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[Strea
     with closing(cast("Generator[Packet[Stream], None, None]", container.demux())) as demuxed:
         for packet in demuxed:
             if time.thread_time() - started > MAX_WORK:
-                raise AVCoreError(
+                raise DataError(
                     f"{container.name} takes more than {MAX_WORK:.0f} s to decode: it is damaged, or too long to be "
                     "read from its beginning. Cut the clip out of it first."
                 )
@@ -218,7 +218,7 @@ def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[Strea
                 last = max(last, float(end * packet.time_base))
             if packet.stream is wanted:
                 if packet.is_corrupt:
-                    raise AVCoreError(
+                    raise DataError(
                         f"{container.name} is damaged or cut short: a part of it is missing. Copy or download it again."
                     )
                 if packet.size == 0:
@@ -229,7 +229,7 @@ def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[Strea
 def _check_complete(container: InputContainer, last: float) -> None:
     stated = length(container)
     if container.format.name.split(",")[0] in STATED_DURATION and last < stated - SLACK:
-        raise AVCoreError(
+        raise DataError(
             f"{container.name} is cut short: it should last {stated:.1f} s and ends after {last:.1f} s. "
             "Copy or download it again."
         )

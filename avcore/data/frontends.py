@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import compat
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 from avcore.specs import AudioGeometry, FilterBankGeometry, ImageGeometry, MelGeometry
 from avcore.tasks import Windows
 
@@ -203,7 +203,7 @@ class MelSpectrogram(SoundFrontEnd):
         samples = windows_MS.shape[1]
         wanted = max(samples, round((self.geometry.repeat_seconds or 0.0) * self.rate))
         if wanted <= self.geometry.fft // 2:
-            raise AVCoreError(
+            raise DataError(
                 f"A piece of sound of {samples} samples at {self.rate} Hz is too short for spectra of "
                 f"{self.geometry.fft} samples: raise data.window_seconds or audio.repeat_seconds."
             )

@@ -16,7 +16,7 @@ from avcore.data.broken import BrokenClips, BrokenPolicy
 from avcore.data.cache import ClipCache
 from avcore.data.randomness import generator
 from avcore.data.reader import Filler, Reader, Reading, Request, torch_loader
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import AVCoreError, DataError, did_you_mean
 from avcore.specs import ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
 
@@ -79,14 +79,14 @@ class ClipLoader:
     ) -> None:
         if split not in dataset.splits:
             known = ", ".join(dataset.splits)
-            raise AVCoreError(f"There is no split '{split}' here, only {known}.{did_you_mean(split, dataset.splits)}")
+            raise DataError(f"There is no split '{split}' here, only {known}.{did_you_mean(split, dataset.splits)}")
         self.clips = list(dataset.clips(split))
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
         if not self.clips:
-            raise AVCoreError(f"Split '{split}' has 0 clips.")
+            raise DataError(f"Split '{split}' has 0 clips.")
         if len({clip.seconds for clip in self.clips}) > 1:
             short, long = (pick(self.clips, key=lambda clip: clip.seconds) for pick in (min, max))
-            raise AVCoreError(
+            raise DataError(
                 f"Clips of split '{split}' must be of one length to be stacked, but {short.name} lasts "
                 f"{short.seconds} s and {long.name} {long.seconds} s. Let the reader give all the same `seconds`."
             )
@@ -182,7 +182,7 @@ def swap(total: int, groups: Sequence[str], seed: int) -> list[int]:
     """
     own = [group or index for index, group in enumerate(groups)]
     if len(set(own)) < 2:
-        raise AVCoreError(f"The sound of {total} clips cannot be swapped: it takes clips of two groups at least.")
+        raise DataError(f"The sound of {total} clips cannot be swapped: it takes clips of two groups at least.")
     draws = generator(seed, "swap")
     donors: list[int] = draws.permutation(total).tolist()
     for clip in range(total):
@@ -202,5 +202,5 @@ def _checked(made: T | AVCoreError) -> T:
     if isinstance(made, AVCoreError):
         # A new error: one that a local name still held would keep the workers alive in a cycle with its traceback, and
         # torch takes 5 s to end workers that are collected as garbage.
-        raise AVCoreError(str(made))
+        raise DataError(str(made))
     return made

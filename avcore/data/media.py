@@ -35,7 +35,7 @@ from avcore.data.container import (
     packets,
     video_stream,
 )
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 
 __all__ = [
     "MediaInfo",
@@ -85,7 +85,7 @@ def probe(path: Path | str) -> MediaInfo:
         video = video_stream(container)
         audio = audio_stream(container)
         if video is None and audio is None:
-            raise AVCoreError(f"{path} holds neither pictures nor sound.")
+            raise DataError(f"{path} holds neither pictures nor sound.")
         return MediaInfo(
             duration_s=length(container),
             fps=float(video.average_rate) if video is not None and video.average_rate else None,
@@ -135,7 +135,7 @@ def _picture_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise AVCoreError(f"{path} cannot be read as a picture: {error}.") from error
+        raise DataError(f"{path} cannot be read as a picture: {error}.") from error
 
 
 def decode_frames(path: Path | str, times_s: Sequence[float], size: int) -> np.ndarray:
@@ -159,7 +159,7 @@ def decode_frames(path: Path | str, times_s: Sequence[float], size: int) -> np.n
         with opened(path) as container:
             video = video_stream(container)
             if video is None or video.time_base is None:
-                raise AVCoreError(f"{path} has no pictures, only sound.")
+                raise DataError(f"{path} has no pictures, only sound.")
             on_one_thread(video)
             wanted = [int((time + origin(container) + ROUNDING) / video.time_base) for time in times_s]
             found = look(container, video, wanted, size)
@@ -193,7 +193,7 @@ def _check_lead(container: InputContainer, first: int, decoded: int, video: Vide
     # A decoder leaves out, without a word, all that stands before the first key picture.
     lead = float((decoded - first) * (video.time_base or 0))
     if lead > LEAD:
-        raise AVCoreError(
+        raise DataError(
             f"{container.name} is damaged: its first {lead:.1f} s cannot be decoded, for the key picture that they "
             "refer to is missing. Copy or download it again."
         )
@@ -222,7 +222,7 @@ def _in_sequence(
                 return found
         shown = frame
     if shown is None:
-        raise AVCoreError(f"{container.name} has a video stream without a single picture in it.")
+        raise DataError(f"{container.name} has a video stream without a single picture in it.")
     return found | dict.fromkeys(pending, _picture(shown, size, container.name))
 
 
@@ -287,7 +287,7 @@ def check_video(path: Path | str, *, start: float = 0.0, seconds: float) -> None
     with opened(path) as container:
         video = video_stream(container)
         if video is None or video.time_base is None:
-            raise AVCoreError(f"{path} has no pictures, only sound.")
+            raise DataError(f"{path} has no pictures, only sound.")
         on_one_thread(video)
         first, last = (int((origin(container) + time) / video.time_base) for time in (start, start + seconds))
         if start > 0:
@@ -317,13 +317,13 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
         AVCoreError: the file is missing, damaged, cut short, or without sound.
     """
     if start < 0 or not 0 < seconds <= MAX_SECONDS:
-        raise AVCoreError(f"{path}: {seconds} s of sound from {start} s on cannot be had; both must be positive.")
+        raise DataError(f"{path}: {seconds} s of sound from {start} s on cannot be had; both must be positive.")
     first, count = round(start * rate), round(seconds * rate)
     blocks: list[np.ndarray] = []
     with opened(path) as container:
         audio = audio_stream(container)
         if audio is None:
-            raise AVCoreError(f"{path} has no sound.")
+            raise DataError(f"{path} has no sound.")
         length = 0
         for block in _sound(container, audio, rate, first + count):
             blocks.append(block)
@@ -331,7 +331,7 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
             if length >= first + count:
                 break
         if not blocks:
-            raise AVCoreError(f"{container.name} has a sound stream without a single sample in it.")
+            raise DataError(f"{container.name} has a sound stream without a single sample in it.")
     samples = np.concatenate(blocks)[first : first + count]
     return np.pad(samples, (0, count - len(samples)))
 

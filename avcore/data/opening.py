@@ -8,7 +8,7 @@ from typing import Any
 
 from avcore.config import RunConfig
 from avcore.data.cache import cache_home
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 from avcore.registry import Registry
 from avcore.specs import resolve
 from avcore.tasks import Dataset, Task
@@ -32,7 +32,7 @@ def open_dataset(
     """
     chosen = config.data
     if chosen.dataset is None:
-        raise AVCoreError(f"No data set for task '{config.task}': name its folder with --data PATH.")
+        raise DataError(f"No data set for task '{config.task}': name its folder with --data PATH.")
     spec = registry.datasets[chosen.dataset]
     root = chosen.root
     if root is None and spec.provide:
@@ -41,11 +41,11 @@ def open_dataset(
         try:
             root = Path(provide(config.task, home, progress))
         except OSError as error:
-            raise AVCoreError(
+            raise DataError(
                 f"The files of data set '{chosen.dataset}' cannot be made in {home}: {error.strerror or error}. "
                 "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
             ) from error
     if root is None:
-        raise AVCoreError(f"Data set '{chosen.dataset}' needs a folder: name it with --data PATH.")
+        raise DataError(f"Data set '{chosen.dataset}' needs a folder: name it with --data PATH.")
     dataset: Dataset = spec.load()(chosen.settings, root, task)
     return dataset, root

@@ -19,7 +19,7 @@ from avcore.data.broken import BrokenClips, BrokenPolicy
 from avcore.data.cache import CacheError, ClipCache
 from avcore.data.randomness import generator
 from avcore.data.workers import start_worker
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, DataError
 from avcore.tasks import Batch, Clip, Dataset
 
 __all__ = ["Filled", "Filler", "Reader", "Reading", "Request", "torch_loader"]
@@ -149,7 +149,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             raise error
         name = self.clips[index].name
         if self.policy == "stop":
-            raise AVCoreError(
+            raise DataError(
                 f"{error} (Clip {name} of split '{self.broken.split}'. 'avcore data verify' lists all that cannot be "
                 "read; data.broken=skip goes on without them.)"
             ) from error
@@ -171,7 +171,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                 found |= self.judge(candidate, error)
                 continue
             return candidate, _Content(frames=frames, sound=sound, target=target)
-        raise AVCoreError(f"No clip of split '{self.broken.split}' can be read.")
+        raise DataError(f"No clip of split '{self.broken.split}' can be read.")
 
     def _candidates(self, index: int, epoch: int) -> Iterator[int]:
         yield index
@@ -188,7 +188,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             shapes = {name: tuple(tensor.shape) for name, tensor in target.items()}
             expected = {name: tuple(tensor.shape) for name, tensor in targets[0].items()}
             if shapes != expected:
-                raise AVCoreError(
+                raise DataError(
                     f"The targets of clip {self.clips[index].name} are {shapes}, those of clip "
                     f"{self.clips[chosen[0]].name} {expected}; the reader must give all clips of a split the same."
                 )

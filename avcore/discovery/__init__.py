@@ -23,7 +23,7 @@ from avcore.discovery.blame import culprit
 from avcore.discovery.declarations import declarations
 from avcore.discovery.lifecycle import Lifecycle
 from avcore.discovery.records import FOUNDATIONS, KINDS, LoadedPlugin, PluginPolicy, one_line
-from avcore.errors import AVCoreError, Preempted
+from avcore.errors import PluginError, Preempted
 
 __all__ = [
     "KINDS",
@@ -80,7 +80,7 @@ def _report(plugin: LoadedPlugin, policy: PluginPolicy) -> None:
         return
     named = f"{plugin.distribution} {plugin.version} {plugin.problem}"
     if policy.strict:
-        raise AVCoreError(f"Plugin {named} See 'avcore plugins doctor'.")
+        raise PluginError(f"Plugin {named} See 'avcore plugins doctor'.")
     left_out = "left out, " if plugin.state == "broken" else ""
     sys.stderr.write(f"avcore: warning: plugin {named} ({left_out}see 'avcore plugins doctor')\n")
 
@@ -179,9 +179,9 @@ def _load(entries: list[importlib.metadata.EntryPoint], policy: PluginPolicy, ve
     try:
         if len(entries) > 1:
             listed = ", ".join(sorted(f"{one.name} = {one.value}" for one in entries))
-            raise AVCoreError(f"it has {len(entries)} entry points in '{entry.group}' ({listed}); one is allowed.")
+            raise PluginError(f"it has {len(entries)} entry points in '{entry.group}' ({listed}); one is allowed.")
         if not entry.pattern.match(entry.value):
-            raise AVCoreError(f"its entry point '{entry.name}' is '{entry.value}'; it must name a module.")
+            raise PluginError(f"its entry point '{entry.name}' is '{entry.value}'; it must name a module.")
         if entry.dist is not None and version is not None:
             _check_requirement(_requires(entry.dist), version)
         # What a plugin prints must not end up in what a command prints, which may be JSON.
@@ -211,7 +211,7 @@ def _requires(distribution: importlib.metadata.Distribution) -> list[str]:
     try:
         return distribution.requires or []
     except UnicodeDecodeError as error:
-        raise AVCoreError(f"its METADATA cannot be read: {error}.") from error
+        raise PluginError(f"its METADATA cannot be read: {error}.") from error
 
 
 def _check_requirement(requires: Iterable[str], version: str) -> None:
@@ -220,4 +220,4 @@ def _check_requirement(requires: Iterable[str], version: str) -> None:
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         ours = canonicalize_name(requirement.name) == "avcore" and applies
         if ours and not requirement.specifier.contains(version, prereleases=True):
-            raise AVCoreError(f"it requires {requirement}, but avcore {version} is installed.")
+            raise PluginError(f"it requires {requirement}, but avcore {version} is installed.")

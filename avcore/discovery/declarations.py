@@ -11,7 +11,7 @@ import pluggy
 
 from avcore import hookspecs
 from avcore.discovery.records import KINDS, one_line
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import PluginError, did_you_mean
 from avcore.specs import STREAMS, TEXT, BackboneSpec, ClipSettings, Need, PartSpec, Spec
 
 __all__ = ["declarations", "hook_manager"]
@@ -46,7 +46,7 @@ def declarations(plugin: Any) -> dict[str, tuple[Spec, ...]]:
     try:
         manager.register(plugin, name="plugin")
     except pluggy.PluginValidationError as error:
-        raise AVCoreError(str(error)) from error
+        raise PluginError(str(error)) from error
     _check_hooks(manager, plugin)
     specs: dict[str, tuple[Spec, ...]] = {}
     for kind, record in KINDS.items():
@@ -55,7 +55,7 @@ def declarations(plugin: Any) -> dict[str, tuple[Spec, ...]]:
         if caller.get_hookimpls():
             results = caller()
             if not results:
-                raise AVCoreError(f"{hook} returned None; it must return a list of {record.__name__}.")
+                raise PluginError(f"{hook} returned None; it must return a list of {record.__name__}.")
             specs[kind] = _checked(hook, kind, results[0])
     return specs
 
@@ -67,31 +67,31 @@ def _check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
         if not isinstance(caller, pluggy.HookCaller):
             continue
         if not caller.has_spec():
-            raise AVCoreError(f"it implements the unknown hook '{name}'.{did_you_mean(name, known)}")
+            raise PluginError(f"it implements the unknown hook '{name}'.{did_you_mean(name, known)}")
         if any(impl.wrapper or impl.hookwrapper for impl in caller.get_hookimpls()):
-            raise AVCoreError(f"its hook '{name}' is a wrapper; avcore calls each plugin's hooks alone.")
+            raise PluginError(f"its hook '{name}' is a wrapper; avcore calls each plugin's hooks alone.")
         if callable(getattr(plugin, name, None)) and not caller.get_hookimpls():
-            raise AVCoreError(f"its function '{name}' lacks the decorator @hookimpl.")
+            raise PluginError(f"its function '{name}' lacks the decorator @hookimpl.")
     for name, value in vars(plugin).items() if isinstance(plugin, ModuleType) else ():
         own = isinstance(value, FunctionType) and value.__module__ == plugin.__name__
         if own and name.startswith("avcore_") and name not in callers and did_you_mean(name, known):
-            raise AVCoreError(f"its function '{name}' is no hook.{did_you_mean(name, known)}")
+            raise PluginError(f"its function '{name}' is no hook.{did_you_mean(name, known)}")
 
 
 def _checked(hook: str, kind: str, result: Any) -> tuple[Spec, ...]:
     expected = KINDS[kind].__name__
     if isinstance(result, Spec | str) or not isinstance(result, Iterable):
-        raise AVCoreError(f"{hook} returned a {type(result).__name__}; it must return a list of {expected}.")
+        raise PluginError(f"{hook} returned a {type(result).__name__}; it must return a list of {expected}.")
     specs: list[Spec] = []
     taken: set[str] = set()
     for spec in result:
         if not isinstance(spec, KINDS[kind]):
-            raise AVCoreError(f"{hook} returned a {type(spec).__name__} among its records; it must be a {expected}.")
+            raise PluginError(f"{hook} returned a {type(spec).__name__} among its records; it must be a {expected}.")
         if problem := _mistyped(KINDS[kind], spec) or _problem(kind, spec):
-            raise AVCoreError(f"{hook}: {expected} '{spec.name}': {problem}")
+            raise PluginError(f"{hook}: {expected} '{spec.name}': {problem}")
         for name in (spec.name, *getattr(spec, "aliases", ())):
             if name in taken:
-                raise AVCoreError(f"{hook} returned two records named '{name}'.")
+                raise PluginError(f"{hook} returned two records named '{name}'.")
             taken.add(name)
         specs.append(spec)
     return tuple(specs)

@@ -6,7 +6,7 @@ from typing import Any
 
 from avcore.discovery.declarations import hook_manager
 from avcore.discovery.records import LoadedPlugin, PluginPolicy, one_line
-from avcore.errors import AVCoreError, Preempted
+from avcore.errors import PluginError, Preempted
 
 __all__ = ["Lifecycle"]
 
@@ -48,7 +48,7 @@ class Lifecycle:
             except BaseException as error:
                 failure = f"Plugin {impl.plugin_name}: its hook {name} failed"
                 if self._strict:
-                    raise AVCoreError(f"{failure}: {one_line(error)}") from error
+                    raise PluginError(f"{failure}: {one_line(error)}") from error
                 self._off.add((impl.plugin_name, name))
                 warnings.warn(
                     f"{failure} and is off for the rest of the run: {one_line(error)}", RuntimeWarning, stacklevel=2

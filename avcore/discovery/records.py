@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from packaging.utils import canonicalize_name
 
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import AVCoreError, PluginError, did_you_mean
 from avcore.specs import (
     BackboneSpec,
     DatasetSpec,
@@ -124,7 +124,7 @@ class PluginPolicy:
         known = {str(canonicalize_name(name)) for name in installed}
         for source, names in (("AVCORE_PLUGINS", self.allow or ()), ("--block or AVCORE_BLOCK", self.block)):
             for name in sorted(set(names) - known):
-                raise AVCoreError(
+                raise PluginError(
                     f"{source} names '{name}', but no such plugin is installed.{did_you_mean(name, known)} "
                     f"Installed: {', '.join(sorted(known)) or 'none'}."
                 )

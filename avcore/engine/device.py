@@ -2,7 +2,7 @@
 
 import torch
 
-from avcore.errors import AVCoreError
+from avcore.errors import ConfigError
 
 __all__ = ["choose_device"]
 
@@ -19,12 +19,12 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise AVCoreError(f"device={name} is not a device: write auto, cpu, cuda or cuda:0.")
+        raise ConfigError(f"device={name} is not a device: write auto, cpu, cuda or cuda:0.")
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise AVCoreError(f"device={name}: PyTorch {torch.__version__} sees no CUDA device here; use device=cpu.")
+        raise ConfigError(f"device={name}: PyTorch {torch.__version__} sees no CUDA device here; use device=cpu.")
     number = int(index or 0)
     if number >= torch.cuda.device_count():
-        raise AVCoreError(f"device={name}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}.")
+        raise ConfigError(f"device={name}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}.")
     return torch.device("cuda", number)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from avcore.data.loader import Sound
 from avcore.engine.loop import BatchLoader
 from avcore.engine.precision import autocast
-from avcore.errors import AVCoreError, did_you_mean
+from avcore.errors import DataError, did_you_mean
 from avcore.tasks import Task
 
 __all__ = ["SOUNDS", "Evaluation", "Example", "evaluate", "split_and_sound"]
@@ -57,7 +57,7 @@ def split_and_sound(name: str, splits: tuple[str, ...]) -> tuple[str, Sound]:
         if name.removesuffix(ending) in splits:
             return name.removesuffix(ending), sound
     known = [split + ending for split in splits for ending in ("", *SOUNDS)]
-    raise AVCoreError(f"There is no split '{name}': this data set has {', '.join(splits)}.{did_you_mean(name, known)}")
+    raise DataError(f"There is no split '{name}': this data set has {', '.join(splits)}.{did_you_mean(name, known)}")
 
 
 def _on_host(value: Tensor) -> Tensor:
@@ -119,5 +119,5 @@ def evaluate(
     finally:
         model.train(training)
     if not clips:
-        raise AVCoreError("There is nothing to evaluate: the split has no clips.")
+        raise DataError("There is nothing to evaluate: the split has no clips.")
     return Evaluation(scores=metrics.compute(), clips=clips, examples=kept)

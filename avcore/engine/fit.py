@@ -13,7 +13,7 @@ from avcore.engine.loop import BatchLoader, NonFiniteError, Step, Trainer, group
 from avcore.engine.optim import Schedule, build_optimizer
 from avcore.engine.reporter import Reporter
 from avcore.engine.signals import Signals
-from avcore.errors import AVCoreError
+from avcore.errors import DataError, PluginError
 from avcore.model import AVModel
 from avcore.tasks import Batch
 
@@ -58,7 +58,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         if not len(self.loader):
-            raise AVCoreError("There is nothing to train on: the split train has no clips.")
+            raise DataError("There is nothing to train on: the split train has no clips.")
         train, optim = self.config.train, self.config.optim
         self._train = train
         self._epoch_steps = math.ceil(len(self.loader) / optim.accumulate)
@@ -103,7 +103,7 @@ class Fit:
     def _restore(self, start: Checkpoint) -> None:
         progress, steps = start.progress, self._epoch_steps
         if progress.step != progress.epoch * steps + progress.position:
-            raise AVCoreError(
+            raise DataError(
                 f"{start.path} was saved at step {progress.step}, in epoch {progress.epoch + 1}, which does not fit "
                 f"{steps} steps in an epoch: the split train has other clips than before. Start a new run on them."
             )
@@ -186,7 +186,7 @@ class Fit:
 def _judge(done: Progress, scores: Mapping[str, float], name: str) -> Progress:
     """The progress with these scores, which may be the best so far."""
     if name not in scores:
-        raise AVCoreError(f"The task selects on '{name}', but its metrics give {', '.join(scores)}.")
+        raise PluginError(f"The task selects on '{name}', but its metrics give {', '.join(scores)}.")
     value = scores[name]
     done = replace(done, score=value, scores=dict(scores))
     # A score that is not finite is read from a checkpoint as None.

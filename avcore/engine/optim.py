@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from avcore.config import OptimConfig
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 
 __all__ = ["Schedule", "build_optimizer", "gradients", "learning_rates", "set_learning_rates"]
 
@@ -87,7 +87,7 @@ def build_optimizer(groups: Mapping[str, Sequence[tuple[str, nn.Parameter]]], co
         if named
     ]
     if not made:
-        raise AVCoreError("There is nothing to train: no part and no head of this run has a trainable parameter.")
+        raise AssemblyError("There is nothing to train: no part and no head of this run has a trainable parameter.")
     for group in made:
         group["lr"] = group["base_lr"]
     devices = {parameter.device.type for named in groups.values() for _, parameter in named}

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 
 __all__ = ["autocast", "check_trainable_dtype"]
 
@@ -24,4 +24,4 @@ def check_trainable_dtype(parameters: Iterable[tuple[str, nn.Parameter]]) -> Non
     """
     for name, parameter in parameters:
         if torch.finfo(parameter.dtype).bits < 32:
-            raise AVCoreError(f"The trainable parameter '{name}' is stored as {parameter.dtype}; keep it in float32.")
+            raise AssemblyError(f"The trainable parameter '{name}' is stored as {parameter.dtype}; keep it in float32.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError, AVCoreError
 from avcore.injection.parts import Edit
 
 __all__ = ["MergedEdit", "Owner", "merge_edits", "wrong_shape"]
@@ -81,7 +81,7 @@ def wrong_shape(owner: Owner, what: str, tensor: Tensor, x_MND: Tensor, wanted: 
     """The refusal of a tensor that does not fit the tokens of its stream."""
     part, stream = owner
     found, tokens = tuple(tensor.shape), tuple(x_MND.shape)
-    return AVCoreError(
+    return AssemblyError(
         f"Part '{part}' gives '{what}' of {found} for {stream} tokens of {tokens}, (M, N, D), which take {wanted}. If "
         f"the part was made for streams of equal widths or grids, its spec has to say so in 'requires' "
         f"(Need.EQUAL_WIDTHS, ...): tell its author, and choose other backbones or leave it out."

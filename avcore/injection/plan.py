@@ -9,7 +9,7 @@ each were one stage. Where one stream rests, the other runs alone.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 from avcore.specs import StreamLayout
 
 __all__ = ["PlanEntry", "make_plan"]
@@ -37,7 +37,7 @@ def make_plan(visual: StreamLayout | None, audio: StreamLayout | None) -> tuple[
     if visual is None or audio is None:
         one = visual or audio
         if one is None:
-            raise AVCoreError("Both streams are off: use --streams visual, audio or both.")
+            raise AssemblyError("Both streams are off: use --streams visual, audio or both.")
         return tuple(
             PlanEntry(visual=index if visual else None, audio=index if audio else None) for index in range(one.depth)
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avcore.backbones.base import Block, Projection
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 from avcore.injection.merge import MergedEdit, Owner, merge_edits, wrong_shape
 from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, Prompt, PromptLayer
 from avcore.injection.views import BlockView, PairView
@@ -91,7 +91,7 @@ class Step:
                 self.at_site.setdefault(site, []).append(place)
         if self.atomic and any(place.is_fusion for place in self.at_site.get("mlp_output", ())):
             names = ", ".join(place.name for place in self.at_site["mlp_output"] if place.is_fusion)
-            raise AVCoreError(
+            raise AssemblyError(
                 f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan."
             )
         self._aligner = self._only_aligner()
@@ -197,7 +197,7 @@ class Step:
             made: Edit | Edits = self._call(place, site, x, carried)
             wanted = Edits if place.is_fusion else Edit
             if not isinstance(made, wanted):
-                raise AVCoreError(
+                raise AssemblyError(
                     f"Part '{place.name}' returns a {type(made).__name__} at '{site}', where {wanted.__name__} belongs."
                 )
             sides = {place.streams[0]: made} if isinstance(made, Edit) else {s: getattr(made, s) for s in STREAMS}
@@ -205,7 +205,7 @@ class Step:
                 if edit is None:
                     continue
                 if site != "attention" and (edit.rows is not None or edit.carry is not None or edit.kv is not None):
-                    raise AVCoreError(
+                    raise AssemblyError(
                         f"Part '{place.name}' returns rows, carry or kv at '{site}': only 'attention' takes them."
                     )
                 found[stream].append(((place.name, stream), edit))
@@ -254,7 +254,7 @@ class Step:
     def _only_aligner(self) -> FusionLayer | None:
         found = {place.name: place.layer for site in ALIGNING for place in self.at_site.get(site, ())}
         if len(found) > 1:
-            raise AVCoreError(f"Parts {' and '.join(sorted(found))} both align the streams: leave out all but one.")
+            raise AssemblyError(f"Parts {' and '.join(sorted(found))} both align the streams: leave out all but one.")
         layer = next(iter(found.values()), None)
         assert layer is None or isinstance(layer, FusionLayer)
         return layer

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, segment_times
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, DataError
 from avcore.report.cuts import Cuts
 from avcore.report.overlay import Pixels, column_width, resize, save_png, side_by_side, strip, waveform
 from avcore.report.video import frame_count, read_frames, write_video
@@ -141,12 +141,12 @@ def predict_video(
 def _usable(path: Path, model: AVModel) -> MediaInfo:
     info = probe(path)
     if info.width is None:
-        raise AVCoreError(f"{path} has no pictures, only sound; predict takes a video (mp4, webm, mkv, ...).")
+        raise DataError(f"{path} has no pictures, only sound; predict takes a video (mp4, webm, mkv, ...).")
     if info.audio_rate is None and model.sound is not None:
-        raise AVCoreError(f"{path} has no sound, and this model listens. Give it a video with sound.")
+        raise DataError(f"{path} has no sound, and this model listens. Give it a video with sound.")
     shortest = model.clip_seconds / model.segments / 2
     if info.duration_s < shortest:
-        raise AVCoreError(f"{path} lasts {info.duration_s:.2f} s; this model needs at least {shortest:g} s.")
+        raise DataError(f"{path} lasts {info.duration_s:.2f} s; this model needs at least {shortest:g} s.")
     return info
 
 

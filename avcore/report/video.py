@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from avcore.data.container import opened, origin, video_stream
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, DataError
 from avcore.report.overlay import Pixels, resize
 
 __all__ = ["Sound", "frame_count", "read_frames", "write_video"]
@@ -58,7 +58,7 @@ def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | N
     with opened(path) as container:
         stream = video_stream(container)
         if stream is None:
-            raise AVCoreError(f"'{path}' has no pictures, only sound.")
+            raise DataError(f"'{path}' has no pictures, only sound.")
         stream.codec_context.thread_count = 1
         aspect = stream.sample_aspect_ratio or Fraction(1)
         shape: tuple[int, ...] | None = None
@@ -83,7 +83,7 @@ def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | N
             if done >= total:
                 return
         if held is None:
-            raise AVCoreError(f"No picture of '{path}' could be decoded; the file may be damaged.")
+            raise DataError(f"No picture of '{path}' could be decoded; the file may be damaged.")
         for _ in range(done, total):
             yield shown()
 

@@ -19,7 +19,7 @@ from avcore.config.sections import to_tree
 from avcore.engine.checkpoint import load_tensors, serialise
 from avcore.engine.files import read_json, write_atomic, write_json
 from avcore.engine.records import versions
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError, AVCoreError, PluginError
 from avcore.model import AVModel
 from avcore.registry import Table, load_registry
 
@@ -98,7 +98,7 @@ def load_adapter(model: AVModel, path: str | Path) -> None:
     differ = list(_other_plugins(folder, description["plugins"], _plugins(model.config)))
     saved = description["frozen_digest"]
     if saved != model.backbone_digest:
-        raise AVCoreError(
+        raise AssemblyError(
             f"The adapter {folder} belongs to {_backbones(description['config'])} with frozen weights {saved[:12]}; "
             f"this model has {model.backbone_digest[:12]}. Make the model with the same backbones and weights."
         )
@@ -108,7 +108,7 @@ def load_adapter(model: AVModel, path: str | Path) -> None:
         model.load_trainable_state(state)
     except AVCoreError as error:
         of = " and ".join(f"{key} {description['config'].get(key)}" for key in ("prompts", "fusion"))
-        raise AVCoreError(f"The adapter {folder}, of {of}, does not fit. {error}") from error
+        raise AssemblyError(f"The adapter {folder}, of {of}, does not fit. {error}") from error
     differ += _other_settings(description["config"], _portable(model.config))
     now = versions()
     differ += [
@@ -171,7 +171,7 @@ def _other_plugins(folder: Path, saved: Mapping[str, Any], here: Mapping[str, An
         if before.get("distribution") != plugin["distribution"]:
             yield f"'{name}' of {old} (here of {new})"
         elif _major(str(before.get("version"))) != _major(plugin["version"]):
-            raise AVCoreError(
+            raise PluginError(
                 f"The adapter {folder} was saved with {old}, which offers '{name}'; here is {new}. Another major "
                 f"version may compute something else with the same tensors: install {plugin['distribution']} "
                 f"{_major(str(before.get('version')))}.*, or train again."

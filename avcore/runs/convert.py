@@ -19,7 +19,7 @@ from avcore.backbones import read_tensors, state_faults
 from avcore.config import Resolved, resolve_config
 from avcore.engine.checkpoint import serialise
 from avcore.engine.files import sha256, write_atomic
-from avcore.errors import AVCoreError
+from avcore.errors import ConfigError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.adapter import check_folder, write_adapter
@@ -95,12 +95,12 @@ def convert_checkpoint(
     methods = sorted(one.name for one in registry.methods if one.converter)
     spec = registry.methods[source]
     if not spec.converter:
-        raise AVCoreError(
+        raise ConfigError(
             f"Method '{spec.name}' has no converter. Methods that have one: {', '.join(methods) or 'none'}; backbones: "
             f"{', '.join(sorted(backbones)) or 'none'}."
         )
     if task is None:
-        raise AVCoreError(f"No task: a checkpoint of '{spec.name}' was trained for one; name it with --task NAME.")
+        raise ConfigError(f"No task: a checkpoint of '{spec.name}' was trained for one; name it with --task NAME.")
     tensors = read_tensors(path)
     options: dict[str, Any] = {"method": source, "task": task, "recipe": recipe, "visual": visual, "need_data": False}
     resolved = resolve_config(registry, **options, sets=tuple(set))

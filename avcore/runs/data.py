@@ -10,7 +10,7 @@ from avcore.data.loader import ClipLoader, Sound
 from avcore.data.opening import open_dataset
 from avcore.engine.display import Display
 from avcore.engine.evaluate import split_and_sound
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.tasks import Dataset
@@ -76,7 +76,7 @@ class RunData:
         """
         split, sound = split_and_sound(name, self.dataset.splits)
         if sound != "own" and self.model.sound is None:
-            raise AVCoreError(f"Split '{name}' changes the sound, but this run has no audio stream (streams=visual).")
+            raise DataError(f"Split '{name}' changes the sound, but this run has no audio stream (streams=visual).")
         return split, sound
 
     def loader(self, name: str, *, train: bool = False) -> ClipLoader:

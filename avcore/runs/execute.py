@@ -23,7 +23,7 @@ from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.records import RunRecord, commit_of, peak_bytes, refuse_used, reset_peak, versions
 from avcore.engine.reporter import Reporter
 from avcore.engine.signals import Preempted, Signals
-from avcore.errors import DISK_FAULTS, AVCoreError
+from avcore.errors import DISK_FAULTS, AVCoreError, PluginError
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
@@ -206,7 +206,7 @@ class _Execution:
             start=self.checkpoint,
         ).run()
         if model.digest() != before:
-            raise AVCoreError(
+            raise PluginError(
                 "The frozen weights are not what they were before training: a part or a plugin changes them."
             )
         self.run.results["skipped_steps"] = reached.skipped

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from avcore.backbones import Tower
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 from avcore.model import AVModel
 from avcore.specs import MethodSpec, resolve
 
@@ -17,7 +17,7 @@ UNKNOWN = "unknown."
 """What converters put before a name that they do not know."""
 
 
-class ConversionError(AVCoreError):
+class ConversionError(AssemblyError):
     """A checkpoint that does not fit: ``faults`` has one line for each key."""
 
     def __init__(self, summary: str, faults: Sequence[str]) -> None:

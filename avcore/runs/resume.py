@@ -10,7 +10,7 @@ from avcore.config import Resolved, resolve_config
 from avcore.config.leaves import flatten
 from avcore.engine.files import read_json
 from avcore.engine.records import commit_of, versions
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, ConfigError
 from avcore.registry import Registry
 
 __all__ = ["describe_versions", "has_run", "is_finished", "refuse_changes", "results_in"]
@@ -54,7 +54,7 @@ def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> l
     refused = [f"{key} is {now.get(key)!r}, was {before.get(key)!r}" for key in changed if key not in free]
     if refused:
         hint = "train.epochs may grow, unless optim.schedule=cosine; " if "train.epochs" in changed else ""
-        raise AVCoreError(
+        raise ConfigError(
             f"The run in {directory} can only go on with the settings that it began with: {'; '.join(refused)}. "
             f"Leave them as they were ({hint}avcore run --resume {directory} needs no others), or name another --out."
         )

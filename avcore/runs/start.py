@@ -10,7 +10,7 @@ from avcore.engine.display import Display
 from avcore.engine.files import write_json
 from avcore.engine.records import default_directory, refuse_used
 from avcore.engine.signals import Signals
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, ConfigError
 from avcore.registry import Registry, load_registry
 from avcore.runs.base import Run, missing_run
 from avcore.runs.execute import execute
@@ -81,7 +81,7 @@ def run(
         {'M_J': 61.2, 'M_F': 70.9}
     """
     if seeds < 1:
-        raise AVCoreError(f"seeds={seeds} must be at least 1.")
+        raise ConfigError(f"seeds={seeds} must be at least 1.")
     target, going_on = _target(out, resume)
     if target is not None and going_on and task is None and config is None and has_run(target):
         config = target / "config.yaml"
@@ -120,10 +120,10 @@ def _target(out: str | Path | None, resume: bool | str | Path | None) -> tuple[P
         return None if out is None else Path(out), False
     if resume is True:
         if out is None:
-            raise AVCoreError("Which run is to go on? Write --resume DIR, or --resume with --out DIR.")
+            raise ConfigError("Which run is to go on? Write --resume DIR, or --resume with --out DIR.")
         return Path(out), True
     if out is not None:
-        raise AVCoreError(f"--resume {resume} names the run, so leave out --out; or write --resume --out {out}.")
+        raise ConfigError(f"--resume {resume} names the run, so leave out --out; or write --resume --out {out}.")
     if not has_run(Path(resume)):
         raise AVCoreError(missing_run(Path(resume)))
     return Path(resume), True

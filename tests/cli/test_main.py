@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from avcore.cli import COMMANDS, main
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError, AVCoreError, ConfigError, DataError, PluginError
 
 HEAVY = ("torch", "numpy", "timm", "av")
 
@@ -105,8 +105,9 @@ def command_that_raises(error: BaseException) -> Callable[..., click.Command]:
     return lambda *_: failing
 
 
-def test_errors_of_the_user_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(main), "get_command", command_that_raises(AVCoreError("No such\nfile.")))
+@pytest.mark.parametrize("kind", [AVCoreError, ConfigError, DataError, AssemblyError, PluginError])
+def test_errors_of_the_user_are_one_line(kind: type[AVCoreError], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(main), "get_command", command_that_raises(kind("No such\nfile.")))
     result = invoke("run")
     assert (result.exit_code, result.stderr, result.stdout) == (2, "avcore: error: No such file.\n", "")
 
