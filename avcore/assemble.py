@@ -252,4 +252,11 @@ def _tiny_batch(model: AVModel) -> Batch:
         frames = torch.zeros(1, model.segments, 3, side, side, dtype=torch.uint8)
     if model.sound is not None:
         waveform = torch.zeros(1, round(model.clip_seconds * model.sound.rate), dtype=torch.int16)
-    return Batch(frames=frames, waveform=waveform, targets={}, names=["shapes"], valid=torch.ones(1, dtype=torch.bool))
+    return Batch(
+        frames=frames,
+        waveform=waveform,
+        targets={},
+        names=["shapes"],
+        samples=torch.zeros(1, dtype=torch.long),
+        valid=torch.ones(1, dtype=torch.bool),
+    )

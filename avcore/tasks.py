@@ -84,6 +84,7 @@ class Batch:
         waveform: (B, S) int16 at the audio backbone's rate, whole clips, or None when that stream is off.
         targets: name -> (B, ...).
         names: B clip names.
+        samples: (B,) int64, each clip's place in its split, counted from 0 in file order.
         valid: (B,) bool; False marks clips that only pad the last batch and count nowhere.
         extras: reserved; nothing is written there yet.
     """
@@ -92,6 +93,7 @@ class Batch:
     waveform: Tensor | None
     targets: dict[str, Tensor]
     names: list[str]
+    samples: Tensor
     valid: Tensor
     extras: dict[str, Any] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ class Batch:
             frames=move(self.frames),
             waveform=move(self.waveform),
             targets={key: value.to(device, non_blocking=non_blocking) for key, value in self.targets.items()},
+            samples=self.samples.to(device, non_blocking=non_blocking),
             valid=self.valid.to(device, non_blocking=non_blocking),
         )
 

@@ -131,7 +131,12 @@ def swapped(batch: Batch) -> Batch:
     assert batch.frames is not None
     assert batch.waveform is not None
     return Batch(
-        frames=batch.frames.flip(0), waveform=batch.waveform.flip(0), targets={}, names=batch.names, valid=batch.valid
+        frames=batch.frames.flip(0),
+        waveform=batch.waveform.flip(0),
+        targets={},
+        names=batch.names,
+        samples=batch.samples.flip(0),
+        valid=batch.valid,
     )
 
 

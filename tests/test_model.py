@@ -114,6 +114,7 @@ def batch(model: AVModel, clips: int = 2) -> Batch:
         waveform=torch.randint(-9999, 9999, (clips, 32000), dtype=torch.int16),
         targets={},
         names=[str(index) for index in range(clips)],
+        samples=torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool),
     )
 
@@ -163,7 +164,12 @@ def test_the_batch_order_does_not_matter(registry: Registry) -> None:
     model = make(registry, "rows", "meet")
     data = batch(model)
     flipped = Batch(
-        frames=data.frames.flip(0), waveform=data.waveform.flip(0), targets={}, names=data.names, valid=data.valid
+        frames=data.frames.flip(0),
+        waveform=data.waveform.flip(0),
+        targets={},
+        names=data.names,
+        samples=data.samples.flip(0),
+        valid=data.valid,
     )  # type: ignore[union-attr]
     torch.testing.assert_close(model(flipped)["logits"].flip(0), model(data)["logits"], rtol=1e-4, atol=1e-5)
 

@@ -121,6 +121,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                 waveform=self._waveform(contents),
                 targets=self._targets(chosen, contents),
                 names=[self.clips[index].name for index in chosen],
+                samples=torch.tensor(chosen),
                 valid=valid,
             )
         except AVCoreError as error:

@@ -183,8 +183,14 @@ def _predict(
             frames = None if frames_N3YX is None else torch.from_numpy(frames_N3YX[None, clip])
             heard = cuts.samples(start, cuts.per_clip, rate)
             sound = None if heard_S is None else torch.from_numpy(heard_S[None, heard])
-            valid = torch.ones(1, dtype=torch.bool)
-            batch = Batch(frames=frames, waveform=sound, targets={}, names=[path.stem], valid=valid)
+            batch = Batch(
+                frames=frames,
+                waveform=sound,
+                targets={},
+                names=[path.stem],
+                samples=torch.zeros(1, dtype=torch.long),
+                valid=torch.ones(1, dtype=torch.bool),
+            )
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bf16"):
                 output = model(batch.to(device))
             whole = {key: _on_host(value[0]) for key, value in model.predict(output).items()}

@@ -190,5 +190,6 @@ def make_batch(model: AVModel, clips: int = 2, *, seed: int = 1) -> Batch:
         waveform=waveform,
         targets={},
         names=[f"clip {index}" for index in range(clips)],
+        samples=torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool),
     )

@@ -91,6 +91,7 @@ def test_what_belongs_together_stays_together(load: Any) -> None:
         assert batch.targets["mask"].shape == (4, 2, 4)
         for place, number in enumerate(batch.targets["number"].tolist()):
             assert batch.names[place] == f"clip {number}"
+            assert batch.samples[place] == number
             assert batch.frames[place, :, 0].eq(number).all()
             assert batch.waveform[place].eq(number + 1).all()
 
@@ -255,6 +256,7 @@ def test_a_broken_clip_is_replaced_by_another_of_the_split(load: Any, holed: Lev
         for batch in batches:  # the clip that takes the place comes with its own name, sound and target
             for place, number in enumerate(batch.targets["number"].tolist()):
                 assert batch.names[place] == f"clip {number}"
+                assert batch.samples[place] == number
                 assert batch.waveform[place].eq(number + 1).all()
                 assert batch.frames[place].shape == (2, 3, 8, 8)
         epochs.append([batch.targets["number"].tolist() for batch in batches])

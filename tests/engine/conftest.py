@@ -98,6 +98,7 @@ class ToyLoader:
                 waveform=None,
                 targets={"y": self.y[index]},
                 names=[f"clip{i}" for i in index.tolist()],
+                samples=index,
                 valid=valid,
             )
 

@@ -170,5 +170,6 @@ def padded(batch: Batch) -> Batch:
         waveform=None if batch.waveform is None else more(batch.waveform),
         targets={name: more(tensor) for name, tensor in batch.targets.items()},
         names=[*batch.names, "padding"],
+        samples=more(batch.samples),
         valid=torch.cat([batch.valid, batch.valid.new_zeros(1)]),
     )

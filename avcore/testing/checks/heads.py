@@ -104,6 +104,7 @@ def _only(batch: Batch, number: int) -> Batch:
         waveform=None if batch.waveform is None else batch.waveform[chosen],
         targets={name: tensor[chosen] for name, tensor in batch.targets.items()},
         names=batch.names[chosen],
+        samples=batch.samples[chosen],
         valid=batch.valid[chosen],
     )
 

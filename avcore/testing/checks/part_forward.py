@@ -186,6 +186,7 @@ def _chosen(batch: Batch, order: Tensor) -> Batch:
         waveform=None if batch.waveform is None else batch.waveform[order],
         targets={},
         names=[batch.names[index] for index in order.tolist()],
+        samples=batch.samples[order],
         valid=batch.valid[order],
     )
 

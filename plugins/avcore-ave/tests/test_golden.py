@@ -88,7 +88,7 @@ def test_metric(case: str) -> None:
     def scores(predicted_BT: Tensor) -> dict[str, float]:
         metrics = AVEMetrics("paper", background=background, paper_batch=size)
         for at in range(0, len(truth_BT), 5):  # the loader's batches are not those of the metric
-            metrics.update({"labels": predicted_BT[at : at + 5]}, batch_of(truth_BT[at : at + 5]))
+            metrics.update({"labels": predicted_BT[at : at + 5]}, batch_of(truth_BT[at : at + 5], first=at))
         paper = metrics.compute()
         clean = AVEMetrics("clean", background=background)
         clean.update({"labels": predicted_BT}, batch_of(truth_BT))
@@ -109,12 +109,13 @@ def test_metric(case: str) -> None:
     assert_close(each_B, tensors["out/cmbs_accuracy_percent_per_clip"], 1e-6)
 
 
-def batch_of(labels_BT: Tensor) -> Batch:
+def batch_of(labels_BT: Tensor, *, first: int = 0) -> Batch:
     clips = len(labels_BT)
     return Batch(
         frames=None,
         waveform=None,
         targets={"labels": labels_BT},
         names=[str(number) for number in range(clips)],
+        samples=first + torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool),
     )

@@ -44,7 +44,14 @@ def make(visual: int | None = 6, audio: int | None = 8, **settings: object) -> t
 def batch(valid: tuple[bool, ...] = (True,) * B) -> Batch:
     labels = torch.tensor([[0, 1, 2, 3], [3, 3, 3, 3], [1, 1, 0, 0]])
     names = [str(number) for number in range(B)]
-    return Batch(frames=None, waveform=None, targets={"labels": labels}, names=names, valid=torch.tensor(valid))
+    return Batch(
+        frames=None,
+        waveform=None,
+        targets={"labels": labels},
+        names=names,
+        samples=torch.arange(len(names)),
+        valid=torch.tensor(valid),
+    )
 
 
 @pytest.mark.parametrize("first", ["visual", "audio"])

@@ -11,17 +11,24 @@ from avcore_ave.metrics import AVEMetrics, clip_rule, segment_rule
 BACKGROUND = 3
 
 
-def batch(labels_BT: Tensor, valid: list[bool] | None = None) -> Batch:
+def batch(labels_BT: Tensor, valid: list[bool] | None = None, *, first: int = 0) -> Batch:
     clips = len(labels_BT)
     flags = torch.ones(clips, dtype=torch.bool) if valid is None else torch.tensor(valid)
     names = [str(number) for number in range(clips)]
-    return Batch(frames=None, waveform=None, targets={"labels": labels_BT}, names=names, valid=flags)
+    return Batch(
+        frames=None,
+        waveform=None,
+        targets={"labels": labels_BT},
+        names=names,
+        samples=first + torch.arange(clips),
+        valid=flags,
+    )
 
 
 def score(protocol: str, predicted_BT: Tensor, truth_BT: Tensor, *, loader: int = 2, paper_batch: int = 2):
     metrics = AVEMetrics(protocol, background=BACKGROUND, paper_batch=paper_batch)
     for at in range(0, len(truth_BT), loader):
-        metrics.update({"labels": predicted_BT[at : at + loader]}, batch(truth_BT[at : at + loader]))
+        metrics.update({"labels": predicted_BT[at : at + loader]}, batch(truth_BT[at : at + loader], first=at))
     return metrics.compute()
 
 

@@ -181,19 +181,20 @@ def test_metric(case: str) -> None:
 
         metrics = AVSMetrics("paper", paper_batch=size)
         for at in range(0, clips, 3):  # the loader's batches are not those of the metric
-            metrics.update({"masks": probability_BTYX[at : at + 3]}, batch_of(masks_BTYX[at : at + 3]))
+            metrics.update({"masks": probability_BTYX[at : at + 3]}, batch_of(masks_BTYX[at : at + 3], first=at))
         scores = metrics.compute()
         assert scores.keys() == {"M_J", "M_F"}
         for metric, value in scores.items():
             assert abs(value / 100 - wanted[metric]) < 1e-6
 
 
-def batch_of(masks_BTYX: Tensor) -> Batch:
+def batch_of(masks_BTYX: Tensor, *, first: int = 0) -> Batch:
     clips, segments = masks_BTYX.shape[:2]
     return Batch(
         frames=None,
         waveform=None,
         targets={"masks": masks_BTYX, "labelled": torch.ones(clips, segments, dtype=torch.bool)},
         names=[str(number) for number in range(clips)],
+        samples=first + torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool),
     )

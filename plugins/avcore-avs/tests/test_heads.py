@@ -61,6 +61,7 @@ def batch(size: int = 32, valid: tuple[bool, ...] = (True,) * B) -> Batch:
             "labelled": torch.ones(B, T, dtype=torch.bool),
         },
         names=["a", "b", "c"],
+        samples=torch.arange(B),
         valid=torch.tensor(valid),
     )
 
@@ -176,6 +177,7 @@ def batch_on_meta() -> Batch:
         waveform=None,
         targets={"masks": torch.zeros(B, T, 32, 32), "labelled": torch.ones(B, T, dtype=torch.bool)},
         names=["a", "b", "c"],
+        samples=torch.arange(B),
         valid=torch.ones(B, dtype=torch.bool),
     )
 

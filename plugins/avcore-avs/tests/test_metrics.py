@@ -9,7 +9,9 @@ from avcore.tasks import Batch, Metrics
 from avcore_avs.metrics import AVSMetrics, f_curves, frame_iou, m_f, m_j
 
 
-def batch(masks_BTYX: Tensor, labelled_BT: Tensor | None = None, valid_B: Tensor | None = None) -> Batch:
+def batch(
+    masks_BTYX: Tensor, labelled_BT: Tensor | None = None, valid_B: Tensor | None = None, *, first: int = 0
+) -> Batch:
     clips, segments = masks_BTYX.shape[:2]
     return Batch(
         frames=None,
@@ -19,6 +21,7 @@ def batch(masks_BTYX: Tensor, labelled_BT: Tensor | None = None, valid_B: Tensor
             "labelled": torch.ones(clips, segments, dtype=torch.bool) if labelled_BT is None else labelled_BT,
         },
         names=[str(number) for number in range(clips)],
+        samples=first + torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool) if valid_B is None else valid_B,
     )
 
@@ -80,7 +83,7 @@ def test_paper_means_over_batches_of_four_clips_whatever_the_loader_does() -> No
     for size in (1, 3, 6):
         metrics = AVSMetrics("paper")
         for at in range(0, 6, size):
-            metrics.update({"masks": probability_BTYX[at : at + size]}, batch(masks_BTYX[at : at + size]))
+            metrics.update({"masks": probability_BTYX[at : at + size]}, batch(masks_BTYX[at : at + size], first=at))
         assert metrics.compute() == pytest.approx(wanted, abs=1e-9)
 
 
@@ -98,7 +101,7 @@ def test_clean_scores_do_not_depend_on_batches() -> None:
     metrics = AVSMetrics("clean")
     assert isinstance(metrics, Metrics)
     for at in range(0, 5, 2):
-        metrics.update({"masks": probability_BTYX[at : at + 2]}, batch(masks_BTYX[at : at + 2]))
+        metrics.update({"masks": probability_BTYX[at : at + 2]}, batch(masks_BTYX[at : at + 2], first=at))
     assert metrics.compute() == pytest.approx(
         {
             "M_J": 100 * m_j(probability_BTYX.flatten(0, 1), masks_BTYX.flatten(0, 1)),

@@ -289,6 +289,7 @@ def test_the_whole_model_trains_every_parameter_of_copl(registry: Registry, data
         waveform=torch.randint(-9999, 9999, (2, 80000), dtype=torch.int16),
         targets={"masks": torch.rand(2, 5, 32, 32).round(), "labelled": torch.ones(2, 5, dtype=torch.bool)},
         names=["a", "b"],
+        samples=torch.arange(2),
         valid=torch.ones(2, dtype=torch.bool),
     )
     before = model.digest()

@@ -140,5 +140,6 @@ def batch() -> Batch:
             "labelled": torch.ones(2, 4, dtype=torch.bool),
         },
         names=["a", "b"],
+        samples=torch.arange(2),
         valid=torch.ones(2, dtype=torch.bool),
     )

@@ -48,7 +48,9 @@ def features() -> Features:
 
 def batch(**targets: torch.Tensor) -> Batch:
     valid = torch.tensor([True, True, False])
-    return Batch(frames=None, waveform=None, targets=targets, names=["a", "b", "c"], valid=valid)
+    return Batch(
+        frames=None, waveform=None, targets=targets, names=["a", "b", "c"], samples=torch.arange(3), valid=valid
+    )
 
 
 # ------------------------------------------------------------------------------------------------ event localisation

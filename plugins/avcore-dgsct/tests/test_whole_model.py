@@ -138,7 +138,9 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "audio": model.audio_front_end(waves.flatten(1)),
     }
     monkeypatch.setattr(model, "front_ends", lambda batch: images)
-    empty = Batch(frames=None, waveform=None, targets={}, names=[], valid=torch.ones(0, dtype=torch.bool))
+    empty = Batch(
+        frames=None, waveform=None, targets={}, names=[], samples=torch.arange(0), valid=torch.ones(0, dtype=torch.bool)
+    )
     output = model(empty)
     visual, audio = output.features.stream("visual"), output.features.stream("audio")
     interacted = model.head.temporal(visual.pooled, audio.pooled)

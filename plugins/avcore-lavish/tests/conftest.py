@@ -111,5 +111,6 @@ def batch() -> Batch:
         waveform=torch.randint(-9999, 9999, (2, 32000), dtype=torch.int16, generator=draws),
         targets={"labels": torch.randint(0, 29, (2, 2), generator=draws)},
         names=["a", "b"],
+        samples=torch.arange(2),
         valid=torch.ones(2, dtype=torch.bool),
     )

@@ -170,7 +170,9 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "audio": tensors["in/audio"].double().flatten(0, 1),
     }
     monkeypatch.setattr(model, "front_ends", lambda batch: images)
-    empty = Batch(frames=None, waveform=None, targets={}, names=[], valid=torch.ones(0, dtype=torch.bool))
+    empty = Batch(
+        frames=None, waveform=None, targets={}, names=[], samples=torch.arange(0), valid=torch.ones(0, dtype=torch.bool)
+    )
     output = model(empty)
     visual, audio = output.features.stream("visual"), output.features.stream("audio")
     logits = output["logits"].flatten(0, 1)

@@ -90,7 +90,14 @@ def test_the_whole_model_equals_the_reference(
         "audio": tensors["in/audio"].double().flatten(0, 1),
     }
     monkeypatch.setattr(model, "front_ends", lambda batch: images)
-    nothing = Batch(frames=None, waveform=None, targets={}, names=[], valid=torch.ones(config["B"], dtype=torch.bool))
+    nothing = Batch(
+        frames=None,
+        waveform=None,
+        targets={},
+        names=[],
+        samples=torch.arange(config["B"]),
+        valid=torch.ones(config["B"], dtype=torch.bool),
+    )
     output = model(nothing)
 
     features = output.features

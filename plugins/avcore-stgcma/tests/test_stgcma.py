@@ -242,6 +242,7 @@ def batch_for(model: AVModel, clips: int = 2) -> Batch:
         waveform=torch.randint(-9999, 9999, (clips, 32000), dtype=torch.int16),
         targets={"labels": torch.randint(0, 29, (clips, 2))},
         names=[str(index) for index in range(clips)],
+        samples=torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool),
     )
 
