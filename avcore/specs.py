@@ -446,7 +446,8 @@ class MethodSpec(Spec):
 
     Attributes:
         prompts, fusions: names of parts.
-        recipes: the package that holds ``recipes/<task>[.<variant>].yaml``.
+        recipes: the package that holds ``recipes/<task>[.<variant>].yaml``, and ``recipes/<task>.demo.yaml`` for what
+            its parts need on a demo.
         defaults: settings common to its recipes.
         converter: ``"package.module:function"`` that renames the checkpoints of the reference code; empty if there is
             none. ``convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]`` gets the official

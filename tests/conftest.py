@@ -93,7 +93,7 @@ def make_plugin() -> Callable[..., SimpleNamespace]:
 
 @pytest.fixture(scope="session")
 def recipe_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a package with recipes ``seg.yaml`` and ``seg.large.yaml``."""
+    """The name of a package with recipes ``seg.yaml``, ``seg.large.yaml`` and ``seg.demo.yaml``."""
     root = tmp_path_factory.mktemp("recipes")
     folder = root / "toy_recipe_package" / "recipes"
     folder.mkdir(parents=True)
@@ -112,6 +112,7 @@ def recipe_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         """)
     )
     (folder / "seg.large.yaml").write_text("settings: {train: {epochs: 99}}\n")
+    (folder / "seg.demo.yaml").write_text("summary: of a few pixels\nsettings: {parts: {m: {mix: {reduction: 2}}}}\n")
     sys.path.insert(0, str(root))
     yield "toy_recipe_package"
     sys.path.remove(str(root))

@@ -15,7 +15,16 @@ from avcore.cli.check import check
 from avcore.cli.matrix import matrix
 from avcore.cli.new import new
 from avcore.cli.usage import UsageGroup
-from avcore.config import StreamConfig, describe, load_recipe, plain, recipes_of, resolve_config
+from avcore.config import (
+    StreamConfig,
+    demo_tasks_of,
+    describe,
+    load_demo_recipe,
+    load_recipe,
+    plain,
+    recipes_of,
+    resolve_config,
+)
 from avcore.config.leaves import flatten
 from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
 from avcore.errors import AVCoreError, ConfigError, did_you_mean
@@ -194,6 +203,10 @@ def _recipes(registry: Registry, spec: MethodSpec) -> list[dict[str, Any]]:
             row["plan"] = _recipe_plan(registry, spec.name, task, variant)
             row |= {"summary": recipe.summary, "settings": plain(recipe.settings), "published": plain(recipe.published)}
         rows.append(row)
+    for task in demo_tasks_of(spec):
+        on_demo = load_demo_recipe(registry, registry.methods.key(spec.name), task) if task in registry.tasks else None
+        content = {} if on_demo is None else {"summary": on_demo.summary, "settings": plain(on_demo.settings)}
+        rows.append({"task": task, "variant": "demo", **content})
     return rows
 
 
@@ -219,6 +232,7 @@ def _print_card(card: Mapping[str, Any]) -> None:
                 click.echo(f"        {setting['help']}")
     for recipe in card.get("recipes", ()):
         variant = f" --recipe {recipe['variant']}" if recipe["variant"] else ""
+        variant = " on a demo" if recipe["variant"] == "demo" else variant
         click.echo(f"  recipe       --task {recipe['task']}{variant}: {recipe.get('summary', 'task not installed')}")
         for line in _plan_lines(recipe):
             click.echo(f"    plan       {line}")

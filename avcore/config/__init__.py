@@ -2,7 +2,7 @@
 
 from avcore.config.describe import Setting, describe
 from avcore.config.leaves import plain
-from avcore.config.recipes import Recipe, load_recipe, recipes_of
+from avcore.config.recipes import Recipe, demo_tasks_of, load_demo_recipe, load_recipe, recipes_of
 from avcore.config.records import Chosen, DataConfig, OptimConfig, RunConfig, StreamConfig, TrainConfig
 from avcore.config.resolve import Resolved, resolve_config
 from avcore.config.schema import core_schema, run_schema
@@ -19,7 +19,9 @@ __all__ = [
     "StreamConfig",
     "TrainConfig",
     "core_schema",
+    "demo_tasks_of",
     "describe",
+    "load_demo_recipe",
     "load_recipe",
     "plain",
     "recipes_of",

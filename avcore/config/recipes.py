@@ -5,6 +5,9 @@
     summary: one line
     settings: {optim: {lr: 3.0e-4}, parts: {copl.rows: {length: 10}}}
     published: [{metric: M_J, value: 84.7, source: "Table 3"}]
+
+``recipes/<task>.demo.yaml`` is nobody's choice: it holds what the method's parts need on a demo of the task, lies above
+the settings of any data set that is a demo, and publishes nothing.
 """
 
 import importlib.resources
@@ -23,8 +26,9 @@ from avcore.specs import MethodSpec
 if TYPE_CHECKING:
     from avcore.registry import Registry
 
-__all__ = ["Recipe", "load_recipe", "parse_yaml", "recipes_of"]
+__all__ = ["Recipe", "demo_tasks_of", "load_demo_recipe", "load_recipe", "parse_yaml", "recipes_of"]
 
+_DEMO = "demo"
 _KEYS = ("summary", "settings", "published")
 
 
@@ -75,7 +79,16 @@ def _folder(spec: MethodSpec) -> Traversable | None:
 
 
 def recipes_of(spec: MethodSpec) -> list[tuple[str, str | None]]:
-    """(task, variant) of every recipe that a method ships; the variant of a plain recipe is None."""
+    """(task, variant) of every recipe that a user may choose; the variant of a plain recipe is None."""
+    return [(task, variant) for task, variant in _files(spec) if variant != _DEMO]
+
+
+def demo_tasks_of(spec: MethodSpec) -> list[str]:
+    """The tasks for whose demos a method ships a recipe."""
+    return [task for task, variant in _files(spec) if variant == _DEMO]
+
+
+def _files(spec: MethodSpec) -> list[tuple[str, str | None]]:
     folder = _folder(spec)
     if folder is None:
         return []
@@ -87,18 +100,39 @@ def load_recipe(registry: "Registry", method: str, task: str, variant: str | Non
     """Read the recipe of a method on a task; None when the plain one is asked for and there is none.
 
     Raises:
-        AVCoreError: the variant does not exist, or the file is malformed.
+        ConfigError: the variant does not exist, or the file is malformed.
     """
     spec, task = registry.methods[method], registry.tasks[task].name
     variants = [known for served, known in recipes_of(spec) if served == task]
-    if variant not in variants:
-        if variant is None:
-            return None
-        named = [known for known in variants if known is not None]
-        raise ConfigError(
-            f"Method '{method}' has no recipe '{variant}' for task '{task}'.{did_you_mean(variant, named)} "
-            f"Variants: {', '.join(named) or 'none'}."
-        )
+    if variant in variants:
+        return _read(spec, task, variant)
+    if variant is None:
+        return None
+    if variant == _DEMO:
+        raise ConfigError(f"Recipe '{_DEMO}' is used by itself on data sets that are a demo: leave out --recipe.")
+    named = [known for known in variants if known is not None]
+    raise ConfigError(
+        f"Method '{method}' has no recipe '{variant}' for task '{task}'.{did_you_mean(variant, named)} "
+        f"Variants: {', '.join(named) or 'none'}."
+    )
+
+
+def load_demo_recipe(registry: "Registry", method: str, task: str) -> Recipe | None:
+    """Read what a method sets on the demos of a task; None when it sets nothing.
+
+    Raises:
+        ConfigError: the file is malformed, or publishes numbers.
+    """
+    spec, task = registry.methods[method], registry.tasks[task].name
+    if task not in demo_tasks_of(spec):
+        return None
+    recipe = _read(spec, task, _DEMO)
+    if recipe.published:
+        raise ConfigError(f"Recipe {recipe.name}: nothing is published on a demo; leave out 'published'.")
+    return recipe
+
+
+def _read(spec: MethodSpec, task: str, variant: str | None) -> Recipe:
     folder = _folder(spec)
     assert folder is not None
     file = f"{task}.{variant}.yaml" if variant else f"{task}.yaml"

@@ -1,8 +1,8 @@
 """One configuration from many layers, each value remembering the layer it comes from.
 
-Later wins: dataclass defaults, task, method, recipe, data set, ``--config FILE``, dedicated options,
-``--set key=value``. Which task, method, recipe and data set are meant is known from the user's layers alone, so it is
-found first; their own layers cannot change it.
+Later wins: dataclass defaults, task, method, recipe, data set, the method's recipe for demos where the data set is one,
+what the files say, ``--config FILE``, dedicated options, ``--set key=value``. Which task, method, recipe and data set
+are meant is known from the user's layers alone, so it is found first; their own layers cannot change it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from avcore.config.datasource import Source, choose_source
 from avcore.config.leaves import Layer, Leaf, Leaves, flatten, overlay
-from avcore.config.recipes import Recipe, load_recipe, parse_yaml
+from avcore.config.recipes import Recipe, load_demo_recipe, load_recipe, parse_yaml
 from avcore.config.records import RunConfig
 from avcore.config.sections import Sections, to_tree
 from avcore.config.settings import blamed, coerce
@@ -143,6 +143,8 @@ def resolve_config(
         layers.append(_plugin_layer(f"recipe {used.name}", used.settings))
     if source.spec is not None:
         layers.append(_plugin_layer(f"dataset {source.leaves['data.dataset'].value}", source.spec.defaults))
+        if method_key is not None and source.spec.demo:
+            layers.append(_demo_layer(registry, method_key, task_key))
         layers.append(_files_layer(source, user))
     merged: Leaves = dict(source.leaves)
     for leaves in _without_other_sound(registry, _without_replaced([*layers, *user_layers])):
@@ -195,6 +197,11 @@ def _plugin_layer(name: str, tree: Mapping[str, Any]) -> Leaves:
         if key in leaves:
             raise ConfigError(f"The settings of {name} may not contain '{key}': only the user chooses it.")
     return leaves
+
+
+def _demo_layer(registry: "Registry", method: str, task: str) -> Leaves:
+    recipe = load_demo_recipe(registry, method, task)
+    return {} if recipe is None else _plugin_layer(f"recipe {recipe.name}", recipe.settings)
 
 
 def _files_layer(source: Source, user: Leaves) -> Leaves:

@@ -120,6 +120,7 @@ def test_show_prints_recipes_with_published_numbers() -> None:
     assert "--task seg: the plain one" in text
     assert "--task seg --recipe large" in text
     assert "published  score 80.7  (table 3)" in text
+    assert "--task seg on a demo: of a few pixels" in text
 
 
 @pytest.mark.usefixtures("fake")
@@ -157,7 +158,8 @@ def test_show_of_a_backbone_lists_its_stages_and_pairs() -> None:
 
 def test_show_of_a_method_has_the_plan_of_each_recipe() -> None:
     (card,) = json.loads(invoke("show", "copl", "--json").stdout)
-    assert all(recipe["plan"]["pairs"] for recipe in card["recipes"])
+    assert all(recipe["plan"]["pairs"] for recipe in card["recipes"] if recipe["variant"] != "demo")
+    assert [recipe["task"] for recipe in card["recipes"] if recipe["variant"] == "demo"] == ["avs-ms3", "avs"]
 
 
 @pytest.mark.usefixtures("fake")

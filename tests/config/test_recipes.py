@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from avcore.config import load_recipe, recipes_of
+from avcore.config import demo_tasks_of, load_demo_recipe, load_recipe, recipes_of
 from avcore.config.recipes import parse_yaml
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, ConfigError
 from avcore.registry import Registry
 
 
@@ -25,6 +25,25 @@ def test_variants(fake_registry: Registry) -> None:
     assert recipe.name == "m/seg.large"
     with pytest.raises(AVCoreError, match=r"no recipe 'lage' for task 'seg'. Did you mean 'large'\? Variants: large."):
         load_recipe(fake_registry, "m", "seg", "lage")
+
+
+def test_what_a_method_sets_on_demos_is_no_variant(fake_registry: Registry) -> None:
+    assert demo_tasks_of(fake_registry.methods["m"]) == ["seg"]
+    recipe = load_demo_recipe(fake_registry, "m", "segment")
+    assert recipe is not None
+    assert (recipe.name, recipe.settings) == ("m/seg.demo", {"parts": {"m": {"mix": {"reduction": 2}}}})
+    assert load_demo_recipe(fake_registry, "solo", "seg") is None
+    with pytest.raises(ConfigError, match="is used by itself on data sets that are a demo: leave out --recipe"):
+        load_recipe(fake_registry, "m", "seg", "demo")
+
+
+def test_nothing_is_published_on_a_demo(
+    fake_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avcore.config.recipes._folder", lambda spec: tmp_path)
+    (tmp_path / "seg.demo.yaml").write_text("published: [{metric: a, value: 1, source: b}]")
+    with pytest.raises(ConfigError, match=r"m/seg\.demo: nothing is published on a demo"):
+        load_demo_recipe(fake_registry, "m", "seg")
 
 
 def test_no_recipe(fake_registry: Registry) -> None:

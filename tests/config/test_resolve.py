@@ -116,6 +116,21 @@ def test_without_a_method_there_is_no_recipe(fake_registry: Registry) -> None:
         resolved(fake_registry, method="none", recipe="large")
 
 
+def test_on_a_demo_the_method_says_what_its_parts_need(fake_registry: Registry, files: Path, tmp_path: Path) -> None:
+    def reduction(**given: Any) -> tuple[int, str]:
+        found = resolved(fake_registry, **given)
+        return found.config.parts["m.mix"].reduction, found.origins["parts.m.mix.reduction"]
+
+    assert reduction() == (2, "recipe m/seg.demo")
+    assert reduction(data=files) == (8, "recipe m/seg")
+    assert reduction(recipe="large") == (2, "recipe m/seg.demo")
+    assert reduction(sets=["parts.m.mix.reduction=3"]) == (3, "--set parts.m.mix.reduction=3")
+    assert reduction(method=None, fusion="m") == (4, "default")
+    found = resolved(fake_registry)
+    assert found.recipe is not None
+    assert found.recipe.name == "m/seg"
+
+
 def test_a_prompt_can_be_put_into_one_stream(fake_registry: Registry) -> None:
     config = resolved(fake_registry, sets=["parts.m.rows.streams=audio"]).config
     assert config.part_streams == {"m.rows": "audio"}

@@ -343,6 +343,25 @@ def converts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
+def test_a_broken_recipe_for_demos_fails_one_check(
+    failing: Failing, recipes: Callable[[str], str], tmp_path: Path
+) -> None:
+    package = recipes(SOUND)
+    (tmp_path / "packages" / package / "recipes" / "naming.demo.yaml").write_text("settings: {optim.rate: 0.1}\n")
+    method = MethodSpec(name="all", prompts=("mine",), summary="one line", paper="arXiv:0", recipes=package)
+    made = world()
+    found = failing(
+        "method",
+        **{**made, "datasets": [replace(one, demo=True) for one in made["datasets"]]},
+        backbones=list(ToyBackbones().avcore_backbones()),
+        prompts=[at_hand(PromptSpec, name="mine", thing=None)],
+        methods=[method],
+    )
+    # What does not resolve on its data set is no plain recipe either.
+    assert {*found} >= {"recipes on demos"}
+    assert "optim.rate" in found["recipes on demos"]
+
+
 @pytest.mark.parametrize(
     ("text", "fields", "check", "says"),
     [

@@ -42,7 +42,7 @@ def test_a_report_counts_and_keeps_the_reasons(make: Make) -> None:
     assert "add the empty file" in reasons[TYPED]
     assert reasons["method mine: recipes"] == "It has no recipes."
     total = len(report.results)
-    assert report.counts == {"run": total - 3, "passed": total - 4, "failed": 1, "skipped": 3, "expected_failures": 0}
+    assert report.counts == {"run": total - 4, "passed": total - 5, "failed": 1, "skipped": 4, "expected_failures": 0}
     assert (report.distribution, report.version, report.ok) == ("avcore-mine", "1.2", False)
     record = json.loads(report.to_json())
     assert record["counts"] == report.counts
@@ -111,7 +111,7 @@ def test_pytest_sees_passes_skips_and_strict_expected_failures(make: Make, tmp_p
     assert "[XPASS(strict)] never" in done.stdout
     assert "XFAIL test_mine.py::test_conforms[package: typed] - not yet" in done.stdout
     assert "It has no recipes." in done.stdout
-    assert re.search(r"1 failed, 1\d passed, 3 skipped, 1 xfailed", done.stdout), done.stdout
+    assert re.search(r"1 failed, 1\d passed, 4 skipped, 1 xfailed", done.stdout), done.stdout
 
 
 def test_the_command_line_prints_reasons_and_leaves_with_1(make: Make) -> None:
@@ -120,7 +120,7 @@ def test_the_command_line_prints_reasons_and_leaves_with_1(make: Make) -> None:
     assert done.exit_code == 1
     assert "FAIL     package: typed\n         avcore_mine has no py.typed" in done.output
     assert "skip     method mine: recipes\n         It has no recipes." in done.output
-    assert done.output.rstrip().endswith("1 failed, 3 skipped, 0 expected failures")
+    assert done.output.rstrip().endswith("1 failed, 4 skipped, 0 expected failures")
 
 
 def test_the_command_line_prints_json_and_leaves_with_0(make: Make) -> None:

@@ -3,7 +3,7 @@
 import inspect
 import math
 
-from avcore.config import Recipe, load_recipe, recipes_of, resolve_config
+from avcore.config import Recipe, demo_tasks_of, load_recipe, recipes_of, resolve_config
 from avcore.errors import AVCoreError
 from avcore.specs import resolve
 from avcore.testing.cases import MethodCase
@@ -44,6 +44,22 @@ def recipes(case: MethodCase) -> None:
             )
         except AVCoreError as error:
             raise AssertionError(f"Recipe {recipe.name}: {error}") from error
+
+
+@check("method", "recipes on demos")
+def recipes_on_demos(case: MethodCase) -> None:
+    """What the method sets on the demos of a task is read and makes a configuration, without an unknown key."""
+    tasks = [task for task in demo_tasks_of(case.spec) if task in case.registry.tasks]
+    tried = [(task, demo.name) for task in tasks for demo in case.registry.datasets_for(task) if demo.demo]
+    for task, demo in tried:
+        try:
+            resolve_config(
+                case.registry, method=case.spec.name, task=task, sets=[f"data.dataset={demo}"], need_data=False
+            )
+        except AVCoreError as error:
+            raise AssertionError(f"Recipe {case.spec.name}/{task}.demo on {demo}: {error}") from error
+    if not tried:
+        raise Skipped("It has no recipe for the demo of a task that is installed.")
 
 
 @check("method", "published numbers")

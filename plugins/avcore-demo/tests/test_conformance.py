@@ -4,12 +4,22 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from avcore.config.leaves import flatten
+from avcore.specs import DatasetSpec
 from avcore.testing import parametrize_with_checks
+from avcore_demo import avcore_datasets
 from avcore_demo.render import ensure
 
 
 def render(folder: Path, style: str) -> Path:
     return ensure(folder, style=style, size=32, counts={"train": 2, "val": 1, "test": 3})
+
+
+@pytest.mark.parametrize("spec", avcore_datasets(), ids=lambda spec: spec.name)
+def test_a_demo_names_no_method(spec: DatasetSpec) -> None:
+    assert not [key for key in flatten(spec.defaults) if key.split(".")[0] in ("parts", "prompts", "fusion", "method")]
 
 
 @parametrize_with_checks("avcore-demo", data={f"demo-{style}": partial(render, style=style) for style in ("s4", "ms3")})

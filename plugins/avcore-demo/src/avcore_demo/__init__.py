@@ -53,12 +53,6 @@ _DEFAULTS = {
         "data.window_margin": 1.0,
         # A decoder that does not listen: what listens is the method.
         "head.tpavi_stages": [],
-        "parts.copl.rows.length": 8,
-        "parts.copl.coupling.length": 16,
-        "parts.copl.coupling.last": 6,
-        "parts.copl.coupling.reduction": 1,
-        # At 0.02 the biases of F drown what an entry of the bank says of the sound.
-        "parts.copl.coupling.std": 1.0,
         "optim.lr": 2e-3,
         "train.epochs": 18,
         "train.eval_every": 6,
@@ -67,9 +61,6 @@ _DEFAULTS = {
         **_COMMON,
         "data.window_seconds": 1.0,
         "data.window_margin": 1.1,
-        # A tenth of the papers' tokens: prompts of a length to match.
-        "parts.copl.rows.length": 8,
-        "parts.copl.coupling.length": 8,
         "optim.lr": 1e-3,
         "train.epochs": 4,
         "train.eval_every": 2,
