@@ -18,7 +18,12 @@ __all__ = ["filter_bank_geometry", "image_geometry", "make_model", "random_notic
 
 
 def make_model(
-    settings: PictureSettings, *, name: str, preset: Mapping[str, Any], patterns: Sequence[str]
+    settings: PictureSettings,
+    *,
+    name: str,
+    preset: Mapping[str, Any],
+    patterns: Sequence[str],
+    projection: bool = False,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Make a timm model without classifier, weights loaded as ``settings.weights`` says; none on the meta device.
 
@@ -26,14 +31,15 @@ def make_model(
         settings: of the stream that asks for it.
         name: what the user wrote.
         preset: ``model`` (the timm name, if it is not ``name``), ``arguments`` of ``timm.create_model``, ``weights``
-            (a file that stands for ``hub``); all optional.
+            (a file that stands for ``hub``), ``shared`` (width of the projection); all optional.
         patterns: of the family's timm names, from which a near miss is suggested.
+        projection: keep the weights' head, where it maps into the space that a CLIP shares with text.
 
     Returns:
         The model, and what the user must be told.
 
     Raises:
-        AVCoreError: timm has no such model, or the weights cannot be had.
+        AVCoreError: timm has no such model, the weights cannot be had, or their head is no projection.
     """
     compat.install()
     import timm
@@ -45,6 +51,7 @@ def make_model(
     if not timm.is_model(model_name.split(".")[0]):
         near = did_you_mean(model_name, timm.list_models(list(patterns)))
         raise AVCoreError(f"timm has no model '{model_name}'.{near}")
+    shared = _shared(name, model_name, preset) if projection else 0
     on_meta = torch.empty(0).device.type == "meta"
     weights = settings.weights
     if weights == "hub" and "weights" in preset:
@@ -52,7 +59,7 @@ def make_model(
     from_hub = weights == "hub" and not on_meta
     try:
         with Unfilled():
-            model: nn.Module = timm.create_model(model_name, pretrained=from_hub, num_classes=0, **arguments)
+            model: nn.Module = timm.create_model(model_name, pretrained=from_hub, num_classes=shared, **arguments)
     except Exception as error:
         if not from_hub:
             raise AVCoreError(f"timm cannot make '{model_name}': {error}") from error
@@ -63,6 +70,23 @@ def make_model(
     if not on_meta and weights not in ("hub", "random"):
         load_file(model, Path(weights), setting=f"weights of '{name}'")
     return model, random_notices(name, weights == "random" and not on_meta)
+
+
+def _shared(name: str, model_name: str, preset: Mapping[str, Any]) -> int:
+    """The width of the space that the weights of a CLIP share with text; timm keeps the map as their classifier."""
+    import timm
+
+    if "shared" in preset:
+        return int(preset["shared"])
+    config = timm.get_pretrained_cfg(model_name)
+    # Weights that were tuned to classes have a head of that many outputs.
+    tuned = "_ft_" in (getattr(config, "tag", None) or "")
+    if "_clip_" not in model_name or config is None or tuned or not config.num_classes:
+        raise AVCoreError(
+            f"'{name}' has no map into a space shared with text (projection=true): name a ViT of CLIP with "
+            f"the tag of its weights, such as vit_base_patch16_clip_quickgelu_224.openai, or leave projection out."
+        )
+    return int(config.num_classes)
 
 
 def random_notices(name: str, random: bool) -> tuple[str, ...]:

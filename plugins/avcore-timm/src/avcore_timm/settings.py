@@ -54,6 +54,10 @@ class ViTSettings(PictureSettings):
             "frequency first lays that out across the tokens, as STG-CMA's code does"
         },
     )
+    projection: bool = field(
+        default=False,
+        metadata={"help": "load a CLIP's map into the space that it shares with text; it counts as frozen weights"},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

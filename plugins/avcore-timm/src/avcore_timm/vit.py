@@ -30,10 +30,11 @@ def build(settings: ViTSettings, *, name: str, preset: Mapping[str, Any] | None)
         preset: as in `make_model`; further ``image`` and ``audio``, fields of the geometries.
 
     Raises:
-        AVCoreError: timm has no such model, it is no plain ViT, or the weights cannot be had.
+        AVCoreError: timm has no such model, it is no plain ViT, the weights cannot be had, or they have no projection.
     """
     preset = preset or {}
-    model, notices = make_model(settings, name=name, preset=preset, patterns=("vit_*", "deit*", "test_vit*"))
+    patterns = ("vit_*", "deit*", "test_vit*")
+    model, notices = make_model(settings, name=name, preset=preset, patterns=patterns, projection=settings.projection)
     _refuse_unknown(model, name)
     return ViT(model, preset=preset, notices=notices)
 
@@ -133,7 +134,7 @@ class ViT(Backbone):
         )
         # Fewer than four blocks have fewer than four places to tap.
         taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
-        return StreamLayout(stages=(stage,), segments=segments, taps=taps, pool=self.pooling)
+        return StreamLayout(stages=(stage,), segments=segments, taps=taps, pool=self.pooling, shared=self.shared)
 
     @property
     def pooling(self) -> str:
@@ -141,6 +142,12 @@ class ViT(Backbone):
         if self.model.attn_pool is not None:
             return "attention"
         return "class" if self.model.global_pool == "token" else "mean"
+
+    @property
+    def shared(self) -> int | None:
+        """Width of the space that CLIP's projection maps into; None where it was not asked for."""
+        head = self.model.head
+        return head.out_features if isinstance(head, nn.Linear) else None
 
 
 class ViTTower(Tower):
@@ -179,6 +186,13 @@ class ViTTower(Tower):
     def pool(self, tokens_MND: Tensor) -> Tensor:
         """See `Tower.pool`; as timm does it, with the norm that it may put behind the pooling."""
         out: Tensor = self.trunk.model.forward_head(tokens_MND, pre_logits=True)
+        return out
+
+    def project(self, pooled_MD: Tensor) -> Tensor:
+        """CLIP's map of pictures into the space shared with text, which timm keeps as its head."""
+        if self.layout.shared is None:
+            return super().project(pooled_MD)
+        out: Tensor = self.trunk.model.head(pooled_MD)
         return out
 
 

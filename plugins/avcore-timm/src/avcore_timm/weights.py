@@ -18,10 +18,10 @@ _SWIN_BUFFERS = ("attn_mask", "relative_position_index", "relative_coords_table"
 
 
 def load_file(model: nn.Module, path: Path, *, setting: str) -> None:
-    """Load a file strictly into a timm model without classifier.
+    """Load a file strictly into a timm model.
 
-    The file's classifier is left out, since avcore's heads take its place; timm's own filter of the model's family
-    resizes position vectors and renames the keys of the checkpoints it knows.
+    The file's classifier is left out, since avcore's heads take its place, unless the model has one: a projection.
+    timm's own filter of the model's family resizes position vectors and renames the keys of the checkpoints it knows.
 
     Raises:
         AVCoreError: keys are missing, unexpected or misshapen; they are named.
@@ -31,11 +31,15 @@ def load_file(model: nn.Module, path: Path, *, setting: str) -> None:
     classifier = config.get("classifier") or "head"
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     heads = tuple(f"{name.partition('.')[0]}." for name in names)
-    kept = {key: value for key, value in tensors.items() if not key.startswith(heads)}
     own = model.state_dict()
+    if any(key.startswith(heads) for key in own):
+        heads = ()
+    kept = {key: value for key, value in tensors.items() if not key.startswith(heads)}
     checkpoint_filter: Any = importlib.import_module(type(model).__module__).checkpoint_filter_fn
     try:
-        filtered = {key: value.float() for key, value in checkpoint_filter(kept, model).items()}
+        renamed = checkpoint_filter(kept, model)
+        # The filter makes a head of CLIP's projection.
+        filtered = {key: value.float() for key, value in renamed.items() if not key.startswith(heads)}
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise AVCoreError(f"'{path}' does not fit this backbone ({setting}): {error}") from error
     faults = state_faults(own, filtered)
