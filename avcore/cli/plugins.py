@@ -138,6 +138,10 @@ def _model_cards(registry: Registry, name: str, audio: str | None) -> Iterator[d
         return
     spec, preset = registry.backbones.find(name)
     card = _card(registry, "backbone", registry.backbones.origin(spec.name), spec)
+    if not set(spec.streams) & set(STREAMS):
+        # Text is paired with nothing.
+        yield {**card, "name": name, "family": spec.name, "preset": plain(preset or {})}
+        return
     listens, _ = (spec, None) if audio is None else registry.backbones.find(audio)
     visual = StreamConfig(backbone=name, settings=spec.config())
     plan = _plan(registry, visual, StreamConfig(backbone=audio, settings=listens.config()), "both")
