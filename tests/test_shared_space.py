@@ -1,4 +1,4 @@
-"""Pictures of avcore-timm and sentences of avcore-clip meet in one space, as in open_clip's model of the same weights."""
+"""Pictures of avcore-timm and sentences of avcore-clip meet in one space, as in open_clip's own model."""
 
 from pathlib import Path
 from typing import Any
