@@ -1,6 +1,6 @@
+import re
 import sys
 import types
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,23 +58,22 @@ def test_a_real_distribution_is_loaded(install_plugin: Callable[..., str]) -> No
     ],
 )
 def test_a_broken_plugin_is_left_out_alone(
-    install_plugin: Callable[..., str], capsys: pytest.CaptureFixture[str], source: str, message: str | None
+    install_plugin: Callable[..., str], caplog: pytest.LogCaptureFixture, source: str, message: str | None
 ) -> None:
     install_plugin("toy-bad", source)
     install_plugin("toy-good", GOOD.format(name="good"))
     bad, good = load_plugins()
     assert good.state == "ok"
-    stderr = capsys.readouterr().err
     if message is None:  # the line after `return` is never reached
-        assert (bad.state, stderr) == ("ok", "")
+        assert (bad.state, caplog.messages) == ("ok", [])
         return
     assert bad.state == "broken"
     assert (bad.specs, bad.plugin) == ({}, None)
     assert message in bad.error
     assert "\n" not in bad.error
     assert "Traceback" in bad.traceback
-    assert stderr.count("\n") == 1
-    assert "toy-bad 1.2 is broken" in stderr
+    (said,) = caplog.messages
+    assert "toy-bad 1.2 is broken" in said
 
 
 def test_strict_makes_a_broken_plugin_an_error(
@@ -194,7 +193,7 @@ def test_declarations_may_be_generators() -> None:
     assert [spec.name for spec in made["prompts"]] == ["x", "y"]
 
 
-def test_a_failing_lifecycle_hook_is_switched_off_alone() -> None:
+def test_a_failing_lifecycle_hook_is_switched_off_alone(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 
     def failing(run: Any) -> None:
@@ -212,11 +211,10 @@ def test_a_failing_lifecycle_hook_is_switched_off_alone() -> None:
             LoadedPlugin(distribution="toy-broken", version="1", state="broken"),
         ]
     )
-    with pytest.warns(RuntimeWarning, match=r"toy-bad: its hook avcore_run_started failed.*no disk"):
-        lifecycle.call("avcore_run_started", run="r")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        lifecycle.call("avcore_run_started", run="r")
+    lifecycle.call("avcore_run_started", run="r")
+    lifecycle.call("avcore_run_started", run="r")
+    (said,) = caplog.messages
+    assert re.search(r"toy-bad: its hook avcore_run_started failed.*no disk", said)
     assert sorted(calls) == ["failing", "good r", "good r"]
     lifecycle.call("avcore_run_finished", run="r", status="finished")
     assert calls[-1] == "bad finished"

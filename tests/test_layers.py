@@ -101,3 +101,41 @@ def test_no_file_knows_the_paths_of_a_machine() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=identify)
 def test_files_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 500
+
+
+def said_past_the_log(tree: ast.Module) -> Iterator[int]:
+    """The lines that print, write to a standard stream, or warn of anything but what is deprecated."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        if called in ("print", "click.echo") or re.fullmatch(r"sys\.std(out|err)\.write", called):
+            yield node.lineno
+        if called in ("warn", "warnings.warn") and not re.search("FutureWarning|DeprecationWarning", ast.unparse(node)):
+            yield node.lineno
+
+
+SPEAKING = ("cli", "engine/display.py")
+"""What talks to people: all else logs to a logger below ``avcore``, so that whoever uses it as a library decides."""
+
+
+@pytest.mark.parametrize("path", CORE, ids=identify)
+def test_only_the_command_line_and_the_display_speak(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    place = path.relative_to(ROOT / "avcore")
+    if not any(place.is_relative_to(one) for one in SPEAKING):
+        assert list(said_past_the_log(tree)) == [], "use logging.getLogger(__name__)"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.getLogger":
+            assert ast.unparse(node) in ("logging.getLogger(__name__)", "logging.getLogger('avcore')")
+
+
+def test_what_speaks_is_found() -> None:
+    lines = [
+        "print(1)",
+        "sys.stderr.write('x')",
+        "warnings.warn('it went wrong', UserWarning)",
+        "warnings.warn('write b for a', FutureWarning)",
+        "logging.getLogger(__name__).warning('x')",
+    ]
+    assert list(said_past_the_log(ast.parse("\n".join(lines)))) == [1, 2, 3]

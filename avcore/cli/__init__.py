@@ -5,6 +5,7 @@
 """
 
 import importlib
+import logging
 import os
 import traceback
 import warnings
@@ -91,6 +92,20 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
+class _Lines(logging.Handler):
+    """What avcore and its plugins log, as lines on stderr like those of errors and warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        click.echo(f"avcore: {record.levelname.lower()}: {text}", err=True)
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("avcore")
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
+
+
 def _warning_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
@@ -125,6 +140,7 @@ Examples:
 def main(block: tuple[str, ...], strict_plugins: bool) -> None:
     """Parameter-efficient audio-visual learning: frozen backbones, small trainable prompts and fusions."""
     warnings.formatwarning = _warning_line
+    _log_to_stderr()
     # The environment reaches loader processes too.
     if block:
         os.environ["AVCORE_BLOCK"] = ",".join([*filter(None, [os.environ.get("AVCORE_BLOCK")]), *block])

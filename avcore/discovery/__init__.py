@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import sys
 import time
 import traceback
@@ -35,6 +36,8 @@ __all__ = [
     "declarations",
     "load_plugins",
 ]
+
+_logger = logging.getLogger(__name__)
 
 
 def avcore_version() -> str | None:
@@ -82,7 +85,7 @@ def _report(plugin: LoadedPlugin, policy: PluginPolicy) -> None:
     if policy.strict:
         raise PluginError(f"Plugin {named} See 'avcore plugins doctor'.")
     left_out = "left out, " if plugin.state == "broken" else ""
-    sys.stderr.write(f"avcore: warning: plugin {named} ({left_out}see 'avcore plugins doctor')\n")
+    _logger.warning("plugin %s (%ssee 'avcore plugins doctor')", named, left_out)
 
 
 # --------------------------------------------------------------------------------------------------------------------

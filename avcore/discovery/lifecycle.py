@@ -1,6 +1,6 @@
 """The lifecycle hooks of all sound plugins, called while a run goes on."""
 
-import warnings
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,12 +10,14 @@ from avcore.errors import PluginError, Preempted
 
 __all__ = ["Lifecycle"]
 
+_logger = logging.getLogger(__name__)
+
 
 class Lifecycle:
     """Calls the lifecycle hooks of all sound plugins during one run.
 
-    A hook that raises is switched off for that plugin until the end of the run, with one RuntimeWarning; the run and
-    the other plugins go on.
+    A hook that raises is switched off for that plugin until the end of the run, with one warning in the log; the run
+    and the other plugins go on.
 
     Args:
         plugins: all of them.
@@ -50,6 +52,4 @@ class Lifecycle:
                 if self._strict:
                     raise PluginError(f"{failure}: {one_line(error)}") from error
                 self._off.add((impl.plugin_name, name))
-                warnings.warn(
-                    f"{failure} and is off for the rest of the run: {one_line(error)}", RuntimeWarning, stacklevel=2
-                )
+                _logger.warning("%s and is off for the rest of the run: %s", failure, one_line(error))

@@ -5,8 +5,8 @@ which plugins those come from, and on which frozen weights. Neither holds code, 
 model has not imported already.
 """
 
+import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from avcore.model import AVModel
 from avcore.registry import Table, load_registry
 
 __all__ = ["check_folder", "load_adapter", "save_adapter", "write_adapter"]
+
+_logger = logging.getLogger(__name__)
 
 FORMAT = 1
 ENTRIES = {"config": dict, "plugins": dict, "frozen_digest": str, "versions": dict}
@@ -115,7 +117,7 @@ def load_adapter(model: AVModel, path: str | Path) -> None:
         f"{name} {old} (here {now.get(name)})" for name, old in description["versions"].items() if now.get(name) != old
     ]
     if differ:
-        warnings.warn(f"The adapter {folder} was saved with {', '.join(differ)}.", stacklevel=2)
+        _logger.warning("The adapter %s was saved with %s.", folder, ", ".join(differ))
 
 
 def _describe(model: AVModel) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The data set of a run and the loaders of its splits."""
 
-import warnings
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from avcore.registry import Registry, load_registry
 from avcore.tasks import Dataset
 
 __all__ = ["RunData", "open_data", "open_files"]
+
+_logger = logging.getLogger(__name__)
 
 
 def open_files(
@@ -42,7 +44,7 @@ class _Skipped:
 
     def __init__(self) -> None:
         self.clips: dict[str, dict[str, str]] = {}
-        self.say: Callable[[str], None] = lambda text: warnings.warn(text, stacklevel=2)
+        self.say: Callable[[str], None] = _logger.warning
 
     def add(self, split: str, clip: str, cause: str) -> None:
         """Take in a clip of a split, and tell of it if it is new."""
@@ -113,7 +115,7 @@ class RunData:
     def prepare(self, names: Iterable[str], display: Display) -> None:
         """Decode every clip of the splits behind these names that the clip cache does not hold yet.
 
-        From here on the display tells of clips that are skipped; without one they are warnings.
+        From here on the display tells of clips that are skipped; without one they are logged.
         """
         self._skipped.say = display.line
         for split in dict.fromkeys(self.split(name)[0] for name in names):

@@ -1,4 +1,5 @@
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -110,6 +111,29 @@ def test_errors_of_the_user_are_one_line(kind: type[AVCoreError], monkeypatch: p
     monkeypatch.setattr(type(main), "get_command", command_that_raises(kind("No such\nfile.")))
     result = invoke("run")
     assert (result.exit_code, result.stderr, result.stdout) == (2, "avcore: error: No such file.\n", "")
+
+
+def test_what_is_logged_is_one_line_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def failing() -> None:
+        logging.getLogger("avcore.somewhere").warning("The clip %s is\nodd.", "a")
+        logging.getLogger("avcore.somewhere").info("Nobody asked.")
+
+    monkeypatch.setattr(type(main), "get_command", lambda *_: failing)
+    for _ in range(2):
+        assert invoke("run").stderr == "avcore: warning: The clip a is odd.\n"
+
+
+def test_it_runs_as_a_module() -> None:
+    def python_m(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "avcore", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    shown = python_m("--help")
+    assert (shown.returncode, shown.stdout.split("\n")[0]) == (0, invoke("--help").stdout.split("\n")[0])
+    wrong = python_m("rnu")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("avcore: error: ")
 
 
 def test_an_interrupt_leaves_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
