@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avcore.assemble import create_model
+    from avcore.data.features import read_features
     from avcore.data.frontends import SoundFrontEnd
     from avcore.errors import AssemblyError, AVCoreError, ConfigError, DataError, PluginError
     from avcore.hookspecs import hookimpl
@@ -36,7 +37,19 @@ if TYPE_CHECKING:
         StreamLayout,
         TaskSpec,
     )
-    from avcore.tasks import Batch, Clip, Dataset, Features, Head, Metrics, StreamFeatures, Task, Windows
+    from avcore.tasks import (
+        Batch,
+        Clip,
+        Dataset,
+        Features,
+        Head,
+        Input,
+        Metrics,
+        Progress,
+        StreamFeatures,
+        Task,
+        Windows,
+    )
 
     __version__: str
 
@@ -44,6 +57,7 @@ _HOMES = {
     "avcore.assemble": ("create_model",),
     "avcore.runs.adapter": ("load_adapter", "save_adapter"),
     "avcore.runs.convert": ("convert_checkpoint",),
+    "avcore.data.features": ("read_features",),
     "avcore.data.frontends": ("SoundFrontEnd",),
     "avcore.errors": ("AVCoreError", "AssemblyError", "ConfigError", "DataError", "PluginError"),
     "avcore.hookspecs": ("hookimpl",),
@@ -69,7 +83,19 @@ _HOMES = {
         "StreamLayout",
         "TaskSpec",
     ),
-    "avcore.tasks": ("Batch", "Clip", "Dataset", "Features", "Head", "Metrics", "StreamFeatures", "Task", "Windows"),
+    "avcore.tasks": (
+        "Batch",
+        "Clip",
+        "Dataset",
+        "Features",
+        "Head",
+        "Input",
+        "Metrics",
+        "Progress",
+        "StreamFeatures",
+        "Task",
+        "Windows",
+    ),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -97,12 +123,14 @@ __all__ = [
     "Head",
     "HeadSpec",
     "ImageGeometry",
+    "Input",
     "MelGeometry",
     "MethodSpec",
     "Metrics",
     "Need",
     "NoConfig",
     "PluginError",
+    "Progress",
     "Prompt",
     "PromptLayer",
     "PromptSpec",
@@ -120,6 +148,7 @@ __all__ = [
     "hookimpl",
     "load_adapter",
     "load_run",
+    "read_features",
     "run",
     "save_adapter",
 ]

@@ -5,16 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avcore.backbones import Backbone, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
+from avcore.data.frontends import ImageFrontEnd
 from avcore.errors import AssemblyError
 from avcore.injection import Part, make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, ClipSettings
+from avcore.specs import STREAMS, ClipSettings, ImageGeometry, TextGeometry, resolve
+from avcore.streams import Stream
 from avcore.tasks import Batch, Windows
 
 __all__ = ["assemble", "create_model", "streams_of"]
@@ -103,23 +105,46 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     layouts = streams.layouts
     task = registry.tasks[config.task].load()(config.task_options)
     instances = mount_parts(_listed(config, registry), streams, config.seed)
+    _check_serves(config, registry)
     with seeded(config.seed, "head"):
-        head = registry.heads[config.head.name].load()(
-            config.head.settings, layouts.get("visual"), layouts.get("audio"), task
-        )
+        head = registry.heads[config.head.name].load()(config.head.settings, layouts, task)
+    windows = Windows(length=clip.window_seconds, margin=clip.window_margin)
     return AVModel(
         config=config,
         task=task,
         head=head,
-        towers=streams.towers,
+        streams={
+            name: Stream(name, tower, _front_end(tower, windows, clip.segments), clip.segments)
+            for name, tower in streams.towers.items()
+        },
         instances=instances,
         plan=streams.plan,
         segments=clip.segments,
         clip_seconds=clip.clip_seconds,
-        windows=Windows(length=clip.window_seconds, margin=clip.window_margin),
+        windows=windows,
         atomic_audio=config.plan.atomic_audio,
         notices=notices,
     )
+
+
+def _front_end(tower: Tower, windows: Windows, segments: int) -> nn.Module:
+    geometry = tower.geometry
+    if isinstance(geometry, ImageGeometry):
+        return ImageFrontEnd(geometry)
+    if isinstance(geometry, TextGeometry):  # ids are embedded as they are
+        return nn.Identity()
+    made: nn.Module = resolve(geometry.front_end)(geometry, windows, segments)
+    return made
+
+
+def _check_serves(config: RunConfig, registry: Registry) -> None:
+    head, task = registry.heads[config.head.name], registry.tasks[config.task]
+    if not head.takes(task):
+        others = ", ".join(sorted(other.name for other in registry.heads if other.takes(task)))
+        raise AssemblyError(
+            f"Head '{head.name}' serves {', '.join(head.serves)}; task '{task.name}' predicts "
+            f"{task.kind or 'what its author has not named'}. Heads for it: {others or 'none'} (--set head.name=NAME)."
+        )
 
 
 def _listed(config: RunConfig, registry: Registry) -> list[ListedPart]:
@@ -205,10 +230,7 @@ def _check_gradients(model: AVModel) -> None:
         return
     features = model.eval().features(_tiny_batch(model))
     reached = [
-        tensor
-        for stream in (features.visual, features.audio)
-        if stream is not None
-        for tensor in (stream.pooled, stream.tokens, *stream.maps)
+        tensor for stream in features.streams.values() for tensor in (stream.pooled, stream.tokens, *stream.maps)
     ]
     reached += [tensor for offered in features.offers.values() for tensor in offered]
     for part in model.instances:

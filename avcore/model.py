@@ -6,21 +6,24 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from avcore.backbones import Tower, digest, state_faults
+from avcore.backbones import digest, state_faults
 from avcore.config import RunConfig
-from avcore.data.frontends import ImageFrontEnd
 from avcore.errors import AssemblyError, DataError
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
-from avcore.specs import AudioGeometry, ImageGeometry, resolve
-from avcore.tasks import Batch, Features, Head, StreamFeatures, Task, Windows
+from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.streams import Stream
+from avcore.tasks import Batch, Features, Head, Progress, StreamFeatures, Task, Windows
 
 __all__ = ["AVModel", "Output", "PartInstance"]
+
+RAW = {"visual": "frames", "audio": "waveform"}
+"""The field of a batch that each stream takes."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ class AVModel(nn.Module):
 
     Attributes:
         config: what it was assembled from.
-        towers: the streams that run, by name.
+        streams: the streams that run, by name.
         instances: the parts, in the order in which they are listed.
         plan: which blocks run together.
+        steps: the entries of the plan, as modules.
         segments, clip_seconds, windows: how a clip is cut; None for what no data set has said.
         backbone_digest: of the frozen weights as loaded, before any cast.
         notices: what the user must be told (random weights).
@@ -67,7 +71,7 @@ class AVModel(nn.Module):
         config: RunConfig,
         task: Task,
         head: Head,
-        towers: Mapping[str, Tower],
+        streams: Mapping[str, Stream],
         instances: Sequence[PartInstance],
         plan: Sequence[PlanEntry],
         segments: int,
@@ -80,7 +84,7 @@ class AVModel(nn.Module):
         self.config = config
         self.task = task
         self.head = head
-        self.towers = nn.ModuleDict(towers)
+        self.streams = nn.ModuleDict(streams)
         self.instances = tuple(instances)
         # Module names hold no dot; the names users see do.
         self.part_modules = nn.ModuleDict({part.key.replace(".", "/"): part.module for part in instances})
@@ -90,14 +94,9 @@ class AVModel(nn.Module):
         self.windows = windows
         self.notices = tuple(notices)
         self.backbone_digest = ""
-        self.image: ImageGeometry | None = None
-        self.sound: AudioGeometry | None = None
-        if "visual" in towers and isinstance(geometry := towers["visual"].geometry, ImageGeometry):
-            self.image = geometry
-            self.image_front_end = ImageFrontEnd(geometry)
-        if "audio" in towers and isinstance(geometry := towers["audio"].geometry, AudioGeometry):
-            self.sound = geometry
-            self.audio_front_end = resolve(geometry.front_end)(geometry, windows, segments)
+        for part in instances:
+            for stream, copies in part.module.backbone.items():
+                self.stream(stream).copies.update(cast(nn.ModuleDict, copies).items())
         self.steps = tuple(self._step(entry, atomic_audio) for entry in self.plan)
 
     # ---------------------------------------------------------------------------------------------- the forward
@@ -108,97 +107,127 @@ class AVModel(nn.Module):
         return Output({name: _at_least_single(tensor) for name, tensor in self.head(features).items()}, features)
 
     def features(self, batch: Batch) -> Features:
-        """Walk both streams through the plan.
+        """Walk the streams through the plan, and companions as the head wants them.
 
         Args:
             batch: ``frames`` (B, T, 3, Y, X) uint8 and ``waveform`` (B, S), as far as the streams run.
         """
-        x = {stream: self._tower(stream).embed(image) for stream, image in self.front_ends(batch).items()}
+        companions = {}
+        for name, way in self.head.companions.items():
+            if name in batch.companions:
+                seen = {"plain": self.frozen_features, "parts": self._walk}[way]
+                companions[name] = seen(batch.companions[name])
+        return replace(self._walk(batch), companions=companions)
+
+    def _walk(self, batch: Batch) -> Features:
+        x = {stream: self.stream(stream).tower.embed(image) for stream, image in self.front_ends(batch).items()}
         embedded = dict(x)
         for part in [*self._overriding(Prompt, "after_embedding"), *self._overriding(Fusion, "after_embedding")]:
             view = StreamView(B=x[part.streams[0]].shape[0] // self.segments, T=self.segments)
             made = part.module.after_embedding(*(embedded[stream] for stream in part.streams), view)  # type: ignore[operator]
             adds = made if isinstance(part.module, Fusion) else (made,)
             x |= {s: x[s] + add.to(x[s].dtype) for s, add in zip(part.streams, adds, strict=True)}
-        x = {stream: self._through(stream, "enter", tokens) for stream, tokens in x.items()}
+        x = {stream: self.stream(stream).enter(tokens) for stream, tokens in x.items()}
 
         offers: dict[str, list[Tensor]] = {}
         tapped: dict[str, list[Tensor]] = {stream: [] for stream in x}
         carried: dict[tuple[str, str], Tensor] = {}
         for entry, step in zip(self.plan, self.steps, strict=True):
-            for stream, index in _running(entry):
-                x[stream] = self._into_stage(stream, index, x[stream])
+            for stream, index in entry.running:
+                x[stream] = self.stream(stream).into_stage(index, x[stream])
             x, carried, offered = step(x, carried)
             for name, tensor in offered:
                 offers.setdefault(name, []).append(tensor)
-            for stream, index in _running(entry):
-                if index in self._tower(stream).layout.taps:
+            for stream, index in entry.running:
+                if index in self.stream(stream).layout.taps:
                     tapped[stream].append(x[stream])
 
-        left = {
-            stream: self._leave(stream, tokens, self._through(stream, "norm", tokens), tapped[stream])
-            for stream, tokens in x.items()
-        }
-        features = Features(
-            visual=left.get("visual"),
-            audio=left.get("audio"),
-            offers=offers,
-            clips=next(iter(x.values())).shape[0] // self.segments,
-            segments=self.segments,
-        )
+        left = {stream: self.stream(stream).leave(tokens, tapped[stream]) for stream, tokens in x.items()}
+        features = self._collect(batch, left, next(iter(x.values())).shape[0] // self.segments, offers)
         for part in self._overriding(Part, "finish"):
             features = part.module.finish(features)
         return features
 
+    def frozen_features(self, batch: Batch) -> Features:
+        """The features of the frozen streams alone, without any part, nor what parts train of them."""
+        with torch.no_grad():
+            streams = {name: self.plain(name, batch) for name in self.streams}
+        return self._collect(batch, streams, next(iter(streams.values())).pooled.shape[0], {})
+
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
         """One frozen stream without any part, nor what parts train of it."""
-        tower = self._tower(stream)
-        image = self.front_ends(batch)[stream]
-        x = tower.enter(tower.embed(image))
-        tapped = []
-        for index in range(tower.layout.depth):
-            x = self._into_stage(stream, index, x)
-            block = tower.block(index)
-            x = x + block.attention(x)[0]
-            x = x + block.mlp(x)
-            if index in tower.layout.taps:
-                tapped.append(x)
-        return self._leave(stream, x, tower.norm(x), tapped)
+        features: StreamFeatures = self.stream(stream)(self._raw(stream, batch))
+        return features
+
+    def _collect(
+        self, batch: Batch, streams: Mapping[str, StreamFeatures], clips: int, offers: Mapping[str, list[Tensor]]
+    ) -> Features:
+        return Features(
+            streams=streams,
+            clips=clips,
+            segments=self.segments,
+            valid=batch.valid,
+            offers=offers,
+            inputs=batch.inputs,
+        )
 
     def front_ends(self, batch: Batch) -> dict[str, Tensor]:
         """What the towers embed: (M, 3, Y, X) pictures and (M, frames, mel) log-mel pictures, on the model's device."""
-        images = {}
-        for stream, raw, front_end in (
-            ("visual", batch.frames, getattr(self, "image_front_end", None)),
-            ("audio", batch.waveform, getattr(self, "audio_front_end", None)),
-        ):
-            if stream in self.towers:
-                if raw is None:
-                    missing = "frames" if stream == "visual" else "waveform"
-                    raise DataError(f"The batch has no {missing}, but the {stream} stream runs.")
-                assert front_end is not None
-                images[stream] = front_end(raw)
-        return images
+        return {name: self.stream(name).front_end(self._raw(name, batch)) for name in self.streams}
+
+    def _raw(self, stream: str, batch: Batch) -> Tensor:
+        field = RAW[stream]
+        raw: Tensor | None = getattr(batch, field)
+        if raw is None:
+            raise DataError(f"The batch has no {field}, but the {stream} stream runs.")
+        return raw
 
     # ------------------------------------------------------------------------------------- losses and predictions
 
-    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Named, weighted loss terms: those of the head, then ``part.term`` of each part."""
-        terms = self.head.loss(out.values, batch)
+    def losses(self, out: Output, batch: Batch, progress: Progress | None = None) -> dict[str, Tensor]:
+        """Named, weighted loss terms: those of the head, then ``part.term`` of each part.
+
+        Args:
+            out: of this batch.
+            batch: with its targets.
+            progress: how far the training is, for losses that change with it; its beginning when None.
+        """
+        terms = self.head.loss(out.values, batch, progress or Progress())
         for part in self._overriding(Part, "losses"):
             found = part.module.losses(out.features)
             terms |= {f"{part.key}.{name}": _at_least_single(term) for name, term in found.items()}
         return terms
 
-    def loss(self, out: Output, batch: Batch) -> Tensor:
+    def loss(self, out: Output, batch: Batch, progress: Progress | None = None) -> Tensor:
         """The sum of `losses`."""
-        return torch.stack(list(self.losses(out, batch).values())).sum()
+        return torch.stack(list(self.losses(out, batch, progress).values())).sum()
 
     def predict(self, out: Output) -> dict[str, Tensor]:
         """Named predictions (B, ...) as the task's metrics and drawing take them."""
-        return self.head.predict(out.values)
+        return self.head.predict(out.values, out.features)
 
     # --------------------------------------------------------------------------------------------- what it is made of
+
+    def stream(self, name: str) -> Stream:
+        """One of the streams that run."""
+        return cast(Stream, self.streams[name])
+
+    @property
+    def towers(self) -> nn.ModuleDict:
+        """The frozen backbones, as the streams use them, by stream."""
+        return nn.ModuleDict({name: self.stream(name).tower for name in self.streams})
+
+    @property
+    def image(self) -> ImageGeometry | None:
+        """What the visual tower takes; None where it is off."""
+        geometry = self.stream("visual").tower.geometry if "visual" in self.streams else None
+        return geometry if isinstance(geometry, ImageGeometry) else None
+
+    @property
+    def sound(self) -> AudioGeometry | None:
+        """What the audio tower takes; None where it is off."""
+        geometry = self.stream("audio").tower.geometry if "audio" in self.streams else None
+        return geometry if isinstance(geometry, AudioGeometry) else None
 
     @property
     def parts(self) -> Mapping[str, Part]:
@@ -208,8 +237,8 @@ class AVModel(nn.Module):
     def components(self) -> dict[str, list[nn.Module]]:
         """What parameters belong to: each stream, each part by name, the head. A shared trunk belongs to ``visual``."""
         found: dict[str, list[nn.Module]] = {
-            "visual": [self.towers["visual"]] if "visual" in self.towers else [],
-            "audio": [self.towers["audio"]] if "audio" in self.towers else [],
+            "visual": [self.stream("visual").tower] if "visual" in self.streams else [],
+            "audio": [self.stream("audio").tower] if "audio" in self.streams else [],
         }
         for part in self.instances:
             found.setdefault(part.name, []).append(part.module)
@@ -265,14 +294,9 @@ class AVModel(nn.Module):
 
     # ------------------------------------------------------------------------------------------------------- inside
 
-    def _tower(self, stream: str) -> Tower:
-        tower = self.towers[stream]
-        assert isinstance(tower, Tower)
-        return tower
-
     def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
-        running = dict(_running(entry))
-        blocks = {stream: self._tower(stream).block(index) for stream, index in running.items()}
+        running = dict(entry.running)
+        blocks = {stream: self.stream(stream).tower.block(index) for stream, index in running.items()}
         mounted = []
         for part in self.instances:
             if not all(stream in running for stream in part.streams):
@@ -289,34 +313,6 @@ class AVModel(nn.Module):
             if isinstance(part.module, base) and getattr(type(part.module), name) is not getattr(base, name):
                 yield part
 
-    def _into_stage(self, stream: str, index: int, x_MND: Tensor) -> Tensor:
-        tower = self._tower(stream)
-        blocks = tower.layout.blocks
-        if index and blocks[index].stage != blocks[index - 1].stage:
-            return tower.merge(x_MND, blocks[index].stage)
-        return x_MND
-
-    def _through(self, stream: str, name: str, x_MND: Tensor) -> Tensor:
-        """A function of the tower, or the copy that a part trains in its place."""
-        for part in self.instances:
-            owned = part.module.backbone
-            if stream in owned and name in (copies := cast(nn.ModuleDict, owned[stream])):
-                dtype = next(copies[name].parameters()).dtype
-                trained: Tensor = copies[name](x_MND.to(dtype))
-                return trained.to(x_MND.dtype)
-        out: Tensor = getattr(self._tower(stream), name)(x_MND)
-        return out
-
-    def _leave(self, stream: str, x_MND: Tensor, tokens: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
-        tower = self._tower(stream)
-        at_taps = [*tapped[:-1], tokens] if tower.layout.taps[-1] == tower.layout.depth - 1 else tapped
-        return StreamFeatures(
-            pooled=tower.pool(tokens).reshape(-1, self.segments, tower.layout.width),
-            tokens=tokens,
-            raw_tokens=x_MND,
-            maps=tuple(tower.map(at, stage) for at, stage in zip(at_taps, tower.layout.tapped, strict=True)),
-        )
-
     def _trained_modules(self) -> Iterator[tuple[str, nn.Module]]:
         for part in self.instances:
             yield part.key, part.module
@@ -329,12 +325,6 @@ class AVModel(nn.Module):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield f"{prefix}.{name}", parameter
-
-
-def _running(entry: PlanEntry) -> list[tuple[str, int]]:
-    return [
-        (stream, index) for stream, index in (("visual", entry.visual), ("audio", entry.audio)) if index is not None
-    ]
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:

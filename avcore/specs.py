@@ -396,7 +396,17 @@ class FusionSpec(PartSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec(Spec):
-    """Features to output, loss and prediction; ``build(config, visual, audio, task)`` is a `Head`."""
+    """Features to output, loss and prediction; ``build(config, layouts, task)`` is a `Head`.
+
+    Attributes:
+        serves: the kinds of task (`TaskSpec.kind`), or the tasks by name, that it is made for; empty for any.
+    """
+
+    serves: tuple[str, ...] = ()
+
+    def takes(self, task: "TaskSpec") -> bool:
+        """Whether it is made for a task."""
+        return not self.serves or bool({task.name, task.kind} & set(self.serves))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,11 +415,14 @@ class TaskSpec(Spec):
 
     Attributes:
         head: the name of its default head.
+        kind: what is predicted: ``segments`` (a class for each), ``clip`` (a class for each clip), ``masks``,
+            ``answer``, ``parsing``, or a word of the author's own; heads name the kinds that they serve.
         aliases: other names (``avs-s4`` for ``avs``).
         defaults: settings of the run that this task brings, below those of method and recipe.
     """
 
     head: str
+    kind: str = ""
     aliases: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 

@@ -5,9 +5,10 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +17,19 @@ from torch import Tensor, nn
 
 from avcore.specs import StreamLayout
 
-__all__ = ["Batch", "Clip", "Dataset", "Features", "Head", "Metrics", "StreamFeatures", "Task", "Windows"]
+__all__ = [
+    "Batch",
+    "Clip",
+    "Dataset",
+    "Features",
+    "Head",
+    "Input",
+    "Metrics",
+    "Progress",
+    "StreamFeatures",
+    "Task",
+    "Windows",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +55,9 @@ class Clip:
         seconds: how much of it is used, s; sound is trimmed or zero-padded to it.
         start: where the clip begins in its files, s.
         group: clips of one group count as sounding alike; swapped-sound evaluation pairs different groups.
-        info: whatever `Dataset.target` needs.
+        info: whatever `Dataset.target` and `Dataset.inputs` need.
+        companions: other clips that are read beside this one, by what they are to it (``negative``, ``partner``);
+            usually drawn by `Dataset.draw`. Theirs are not followed.
     """
 
     name: str
@@ -52,13 +67,21 @@ class Clip:
     start: float = 0.0
     group: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    companions: Mapping[str, Clip] = field(default_factory=dict)
 
 
-class Dataset(Protocol):
-    """A reader: files under a root become clips and targets. Made as ``build(config, root, task)``."""
+class Dataset:
+    """A reader: files under a root become clips, targets and inputs. Subclass it.
+
+    Made as ``build(config, root, task)``, with the `Task`.
+
+    Attributes:
+        segments: T, segments of every clip.
+        windows: the pieces of sound that go with them.
+        splits: names of the splits.
+    """
 
     segments: int
-    """T, segments of every clip."""
     windows: Windows
     splits: tuple[str, ...]
 
@@ -68,11 +91,32 @@ class Dataset(Protocol):
         Raises:
             AVCoreError: files are missing or malformed; names the file and what to do.
         """
-        ...
+        raise NotImplementedError
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
         """Load the truth of a clip: equal shapes for every clip of a split, so that clips stack to a batch."""
-        ...
+        raise NotImplementedError
+
+    def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
+        """Load what the model sees of a clip beside pictures and sound: a question's ids, features from a file, tags.
+
+        Equal shapes for every clip of a split. `Batch.inputs` and `Features.inputs` carry them.
+
+        Args:
+            clip: one of the split.
+            epoch: counts from 0; 0 in evaluation.
+        """
+        return {}
+
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        """The clip as this epoch sees it, with the companions that it asks for: ``replace(clip, companions={...})``.
+
+        Args:
+            clip: one of the split.
+            random: derives from (seed, epoch, clip), whatever the number of workers or processes; always that of epoch
+                0 in evaluation.
+        """
+        return clip
 
 
 @dataclass(kw_only=True)
@@ -83,10 +127,12 @@ class Batch:
         frames: (B, T, 3, Y, X) uint8 at the visual backbone's size, or None when that stream is off.
         waveform: (B, S) int16 at the audio backbone's rate, whole clips, or None when that stream is off.
         targets: name -> (B, ...).
+        inputs: name -> (B, ...), what the model sees beside pictures and sound; see `Dataset.inputs`.
+        companions: name -> the companions of these clips, a batch of B clips in the same order; see `Clip.companions`.
         names: B clip names.
-        samples: (B,) int64, each clip's place in its split, counted from 0 in file order.
+        samples: (B,) int64, each clip's place in its split, counted from 0 in file order; of companions, the place of
+            the clip that asked for them.
         valid: (B,) bool; False marks clips that only pad the last batch and count nowhere.
-        extras: reserved; nothing is written there yet.
     """
 
     frames: Tensor | None
@@ -95,25 +141,32 @@ class Batch:
     names: list[str]
     samples: Tensor
     valid: Tensor
-    extras: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    companions: dict[str, Batch] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch with every tensor on ``device``."""
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with ``function`` of every tensor, those of companions too; names stay."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+        def of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: function(tensor) for name, tensor in tensors.items()}
 
         return replace(
             self,
-            frames=move(self.frames),
-            waveform=move(self.waveform),
-            targets={key: value.to(device, non_blocking=non_blocking) for key, value in self.targets.items()},
-            samples=self.samples.to(device, non_blocking=non_blocking),
-            valid=self.valid.to(device, non_blocking=non_blocking),
+            frames=None if self.frames is None else function(self.frames),
+            waveform=None if self.waveform is None else function(self.waveform),
+            targets=of(self.targets),
+            inputs=of(self.inputs),
+            companions={name: batch.map(function) for name, batch in self.companions.items()},
+            samples=function(self.samples),
+            valid=function(self.valid),
         )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch with every tensor on ``device``."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,52 +188,93 @@ class StreamFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What leaves the two streams and their parts, handed to ``finish``, part losses and the head.
+    """What leaves the streams and their parts, handed to ``finish``, part losses and the head.
 
     Attributes:
-        visual, audio: one of them None in a run with ``streams=visual`` or ``audio``.
+        streams: those that run, by name.
         offers: what parts offered, in the order of the blocks: ``"part.name"`` for a fusion,
             ``"part.stream.name"`` for a prompt.
+        inputs: those of the batch.
+        companions: the features of the companions that the head asks for (`Head.companions`), by name; none where the
+            batch has none, as when a person's own video is predicted.
+        valid: (B,) bool; False marks clips that count nowhere, for losses of parts as for heads.
         clips, segments: B and T.
     """
 
-    visual: StreamFeatures | None
-    audio: StreamFeatures | None
-    offers: Mapping[str, list[Tensor]]
+    streams: Mapping[str, StreamFeatures]
     clips: int
     segments: int
+    valid: Tensor
+    offers: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    companions: Mapping[str, Features] = field(default_factory=dict)
+
+    @property
+    def visual(self) -> StreamFeatures | None:
+        """The features of the pictures; None in a run with ``streams=audio``."""
+        return self.streams.get("visual")
+
+    @property
+    def audio(self) -> StreamFeatures | None:
+        """The features of the sound; None in a run with ``streams=visual``."""
+        return self.streams.get("audio")
 
     def stream(self, name: str) -> StreamFeatures:
         """The features of stream ``visual`` or ``audio``; raises ValueError when that stream is off."""
-        found: StreamFeatures | None = getattr(self, name)
-        if found is None:
+        if name not in self.streams:
             raise ValueError(f"The {name} stream is switched off in this model.")
-        return found
+        return self.streams[name]
+
+    def with_streams(self, **changed: StreamFeatures) -> Features:
+        """The same features with other streams in place of those named: ``features.with_streams(visual=...)``."""
+        return replace(self, streams={**self.streams, **changed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a training is, for losses that change with it.
+
+    Attributes:
+        epoch: of this step, from 0.
+        epochs: in all.
+        step: optimiser steps done.
+        steps: in all.
+    """
+
+    epoch: int = 0
+    epochs: int = 1
+    step: int = 0
+    steps: int = 1
 
 
 class Head(nn.Module):
     """Features to output, loss and prediction. Subclass it, and name the class in a `HeadSpec`.
 
-    Made as ``build(config, visual, audio, task)`` with the layouts of the streams (None for a stream that is off) and
-    the `Task`. Parameters that a reference implementation creates and never uses are not allocated but counted in
-    ``unused_in_reference``, so that published counts still add up.
+    Made as ``build(config, layouts, task)`` with the layouts of the streams that run, by name, and the `Task`.
+
+    Attributes:
+        companions: the companions whose features it wants: name -> ``plain``, from the frozen streams alone, or
+            ``parts``, through the parts as its own clip.
+        unused_in_reference: parameters that a reference implementation creates and never uses: not allocated, but
+            counted, so that published counts still add up.
     """
 
+    companions: Mapping[str, str] = MappingProxyType({})
     unused_in_reference: int = 0
 
-    def __init__(self, config: Any, visual: StreamLayout | None, audio: StreamLayout | None, task: Task) -> None:
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__()
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Named outputs; `loss` and `predict` take them."""
         raise NotImplementedError
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Named scalar loss terms, already weighted; their sum is what is minimised."""
         raise NotImplementedError
 
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Named predictions (B, ...) as the task's metrics and drawing take them."""
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
+        """Named predictions (B, ...) as the task's metrics and drawing take them; the task declares their axes."""
         raise NotImplementedError
 
 
@@ -197,14 +291,56 @@ class Metrics(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What a task's heads see of one clip beside pictures and sound.
+
+    Attributes:
+        shape: of one clip, without the axis B.
+        dtype: ``int64`` for ids, ``float32`` for features.
+        help: what a person writes for it, such as ``a question in English``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    help: str = ""
+
+
 class Task:
-    """Targets, metrics and drawing. Subclass it, and name the class in a `TaskSpec`."""
+    """Targets, metrics, inputs and drawing. Subclass it, and name the class in a `TaskSpec`."""
 
     score: ClassVar[str]
     """Name of the metric that selects the best checkpoint; larger is better."""
 
+    prediction: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """The axes of every prediction of its heads behind B: ``clip`` (any axes, none over time), ``segment`` (T, ...) or
+    ``pixel`` (T, Y, X). A prediction that is not named here is refused when a video is predicted."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of what a class index stands for, that of background included; empty where there are no classes."""
+        return ()
+
+    @property
+    def background(self) -> int | None:
+        """The index of background among `classes`; None where there is none."""
+        return None
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """What its heads see beside pictures and sound, by name in `Batch.inputs`."""
+        return {}
+
+    def read_input(self, name: str, text: str) -> Tensor:
+        """What a person gave for one clip as ``avcore predict --input NAME=TEXT``, without the axis B.
+
+        Raises:
+            AVCoreError: the text is no such input; says what it must be.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how '{name}' is read.")
 
     def metrics(self, protocol: str) -> Metrics:
         """Fresh metrics for ``protocol`` ``clean`` or ``paper``."""

@@ -42,7 +42,8 @@ PLACES = (
 )
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 IDLE = {
-    "Batch.extras": "no reader fills it in, and no task reads it",
+    "Batch.companions": "the loader fills it in; `tests/runs/test_inputs.py` reads what heads and losses get",
+    "Clip.companions": "readers fill it in by `dataclasses.replace`, as `Negatives` of `tests/runs/toy_inputs.py` does",
     "PairView.aligner": "`to_visual` and `to_audio` read it for the layer",
     "Tower.map": "no tower has another; what it gives is compared as the maps of features",
 }
@@ -54,9 +55,10 @@ INTERFACES = (
     backbones.TextTower,
     backbones.Backbone,
     avcore.tasks.Task,
+    avcore.tasks.Dataset,
     avcore.tasks.Head,
 )
-PROTOCOLS = (avcore.tasks.Dataset, avcore.tasks.Metrics)
+PROTOCOLS = (avcore.tasks.Metrics,)
 VIEWS = (views.StreamView, views.BlockView, views.PairView)
 RECORDS = (parts.Edit, parts.Edits, avcore.tasks.Batch, avcore.tasks.Clip, avcore.tasks.Windows)
 READ = (

@@ -17,10 +17,11 @@ from avcore.cli import COMMANDS
 NAMES = [
     "AVCoreError", "AVModel", "AssemblyError", "AudioGeometry", "BackboneSpec", "Batch", "BlockLayout", "Clip",
     "ClipSettings", "ConfigError", "DataError", "Dataset", "DatasetSpec", "Edit", "Edits", "Features",
-    "FilterBankGeometry", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "MelGeometry",
-    "MethodSpec", "Metrics", "Need", "NoConfig", "PluginError", "Prompt", "PromptLayer", "PromptSpec", "Run",
-    "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task", "TaskSpec", "Windows", "__version__",
-    "convert_checkpoint", "create_model", "hookimpl", "load_adapter", "load_run", "run", "save_adapter",
+    "FilterBankGeometry", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "Input",
+    "MelGeometry", "MethodSpec", "Metrics", "Need", "NoConfig", "PluginError", "Progress", "Prompt",
+    "PromptLayer", "PromptSpec", "Run", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",
+    "TaskSpec", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter",
+    "load_run", "read_features", "run", "save_adapter",
 ]  # fmt: skip
 
 

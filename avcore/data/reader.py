@@ -62,9 +62,12 @@ class Filled:
 class _Content:
     """What a batch takes of one clip; None for a stream that is off and for silence."""
 
+    name: str
     frames: np.ndarray | None
     sound: np.ndarray | None
     target: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+    companions: dict[str, _Content]
 
 
 class Reader(TorchDataset[Reading | AVCoreError]):
@@ -112,18 +115,10 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         try:
             read = [self._readable(index, request.epoch, found) for index in request.clips]
             chosen = [index for index, _ in read]
-            contents = [content for _, content in read]
             valid = torch.arange(len(chosen)) < request.valid
             if self.policy == "leave_out":
                 valid &= torch.tensor(chosen) == torch.tensor(request.clips)
-            batch = Batch(
-                frames=_stacked([content.frames for content in contents]),
-                waveform=self._waveform(contents),
-                targets=self._targets(chosen, contents),
-                names=[self.clips[index].name for index in chosen],
-                samples=torch.tensor(chosen),
-                valid=valid,
-            )
+            batch = self._batch([content for _, content in read], torch.tensor(chosen), valid)
         except AVCoreError as error:
             return error
         return Reading(batch=batch, broken=found)
@@ -136,8 +131,10 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             AVCoreError: the clip is broken.
         """
         frames = None if self.size is None else self.cache.frames(self.clips[index], self.size)
-        heard = self.rate is not None and self.sounds is not None
-        return frames, self.cache.audio(self.sounds[index], self.rate) if heard else None  # type: ignore[index, arg-type]
+        return frames, None if self.sounds is None else self._sound(self.sounds[index])
+
+    def _sound(self, clip: Clip) -> np.ndarray | None:
+        return None if self.rate is None else self.cache.audio(clip, self.rate)
 
     def judge(self, index: int, error: AVCoreError) -> dict[str, str]:
         """The broken clip's name and cause, for a policy that goes on without it.
@@ -166,13 +163,34 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                 found[name] = self.broken.causes[name]
                 continue
             try:
-                frames, sound = self.media(candidate)
-                target = self.dataset.target(self.clips[candidate])
+                content = self._content(candidate, epoch)
             except AVCoreError as error:
                 found |= self.judge(candidate, error)
                 continue
-            return candidate, _Content(frames=frames, sound=sound, target=target)
+            return candidate, content
         raise DataError(f"No clip of split '{self.broken.split}' can be read.")
+
+    def _content(self, index: int, epoch: int) -> _Content:
+        clip = self.dataset.draw(self.clips[index], generator(self.seed, "draw", epoch, index))
+        frames, sound = self.media(index)
+        return _Content(
+            name=clip.name,
+            frames=frames,
+            sound=sound,
+            target=self.dataset.target(clip),
+            inputs=self.dataset.inputs(clip, epoch),
+            companions={name: self._companion(other, epoch) for name, other in clip.companions.items()},
+        )
+
+    def _companion(self, clip: Clip, epoch: int) -> _Content:
+        return _Content(
+            name=clip.name,
+            frames=None if self.size is None else self.cache.frames(clip, self.size),
+            sound=None if self.sounds is None else self._sound(clip),
+            target=self.dataset.target(clip),
+            inputs=self.dataset.inputs(clip, epoch),
+            companions={},
+        )
 
     def _candidates(self, index: int, epoch: int) -> Iterator[int]:
         yield index
@@ -183,17 +201,38 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             return torch.zeros(len(contents), round(self.clips[0].seconds * self.rate), dtype=torch.int16)
         return _stacked([content.sound for content in contents])
 
-    def _targets(self, chosen: Sequence[int], contents: Sequence[_Content]) -> dict[str, Tensor]:
-        targets = [content.target for content in contents]
-        for index, target in zip(chosen, targets, strict=True):
-            shapes = {name: tuple(tensor.shape) for name, tensor in target.items()}
-            expected = {name: tuple(tensor.shape) for name, tensor in targets[0].items()}
-            if shapes != expected:
+    def _batch(self, contents: Sequence[_Content], samples: Tensor, valid: Tensor) -> Batch:
+        names = [content.name for content in contents]
+        asked = [content.companions for content in contents]
+        for name, others in zip(names, asked, strict=True):
+            if others.keys() != asked[0].keys():
                 raise DataError(
-                    f"The targets of clip {self.clips[index].name} are {shapes}, those of clip "
-                    f"{self.clips[chosen[0]].name} {expected}; the reader must give all clips of a split the same."
+                    f"Clip {name} asks for the companions {sorted(others)}, clip {names[0]} for {sorted(asked[0])}; "
+                    "the reader must give all clips of a split the same."
                 )
-        return {name: torch.stack([target[name] for target in targets]) for name in targets[0]}
+        return Batch(
+            frames=_stacked([content.frames for content in contents]),
+            waveform=self._waveform(contents),
+            targets=_alike("targets", names, [content.target for content in contents]),
+            names=names,
+            samples=samples,
+            valid=valid,
+            inputs=_alike("inputs", names, [content.inputs for content in contents]),
+            companions={key: self._batch([others[key] for others in asked], samples, valid) for key in asked[0]},
+        )
+
+
+def _alike(what: str, names: Sequence[str], given: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of several clips, stacked."""
+    expected = {key: tuple(tensor.shape) for key, tensor in given[0].items()}
+    for name, tensors in zip(names, given, strict=True):
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        if shapes != expected:
+            raise DataError(
+                f"The {what} of clip {name} are {shapes}, those of clip {names[0]} {expected}; the reader must give "
+                "all clips of a split the same."
+            )
+    return {key: torch.stack([tensors[key] for tensors in given]) for key in expected}
 
 
 def _stacked(arrays: Sequence[np.ndarray | None]) -> Tensor | None:

@@ -13,7 +13,7 @@ from avcore.engine.optim import Schedule, gradients, learning_rates, set_learnin
 from avcore.engine.precision import autocast, check_trainable_dtype
 from avcore.engine.randomness import seed_generators
 from avcore.errors import AVCoreError
-from avcore.tasks import Batch
+from avcore.tasks import Batch, Progress
 
 __all__ = ["BatchLoader", "NonFiniteError", "Step", "Trainer", "groups_of"]
 
@@ -92,7 +92,7 @@ class Trainer:
     """Makes optimiser steps on a model; whoever calls it decides when to evaluate, save and report.
 
     Args:
-        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch)``, ``model.parameter_groups()``.
+        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.parameter_groups()``.
         optimizer, schedule: from `avcore.engine.optim`.
         seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
         accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
@@ -133,6 +133,8 @@ class Trainer:
         Raises:
             NonFiniteError: loss or gradient is not finite; nothing was changed.
         """
+        epochs = self.schedule.epochs
+        progress = Progress(epoch=epoch, epochs=epochs, step=step, steps=epochs * self.schedule.steps_per_epoch)
         counts = [int(batch.valid.sum()) for batch in batches]
         total = sum(counts)
         if not total:
@@ -145,7 +147,7 @@ class Trainer:
             if not count:
                 continue
             seed_generators(self.seed, "dropout", step, place)
-            losses = self._losses(batch.to(self.device, non_blocking=True))
+            losses = self._losses(batch.to(self.device, non_blocking=True), progress)
             loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
             (loss * (count / total)).backward()
             micro_losses.append(loss.detach())
@@ -175,11 +177,11 @@ class Trainer:
             clips=total,
         )
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         with autocast(self.precision, self.device):
             output = self.model(batch)
         # Outside autocast: some losses refuse half precision, none gains from it.
-        losses: dict[str, Tensor] = self.model.losses(output, batch)  # type: ignore[operator]
+        losses: dict[str, Tensor] = self.model.losses(output, batch, progress)  # type: ignore[operator]
         return losses
 
     @staticmethod

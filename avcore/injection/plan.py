@@ -23,6 +23,12 @@ class PlanEntry:
     audio: int | None
 
     @property
+    def running(self) -> tuple[tuple[str, int], ...]:
+        """The streams that run, each with the number of its block."""
+        both = (("visual", self.visual), ("audio", self.audio))
+        return tuple((stream, index) for stream, index in both if index is not None)
+
+    @property
     def paired(self) -> bool:
         """Both streams run."""
         return self.visual is not None and self.audio is not None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, segment_times
-from avcore.errors import AVCoreError, DataError
+from avcore.errors import AVCoreError, ConfigError, DataError, PluginError, did_you_mean
 from avcore.report.cuts import Cuts
 from avcore.report.overlay import Pixels, column_width, resize, save_png, side_by_side, strip, waveform
 from avcore.report.video import frame_count, read_frames, write_video
@@ -81,6 +81,7 @@ def predict_video(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    inputs: Mapping[str, str] | None = None,
 ) -> Prediction:
     """Run a model over a video of any format, size, rate and length, and draw what it predicts.
 
@@ -94,6 +95,7 @@ def predict_video(
         out: the folder for the results, ``predictions`` in the working directory by default.
         name: beginning of the results' file names; the stem of ``path`` by default.
         overwrite: replace results that are there already.
+        inputs: what a person gives beside the video, by the names that the task asks for (a question).
 
     Returns:
         The overlay video ``<name>.overlay.mp4`` in the size of the source (1280 px at most on the long side), with its
@@ -102,9 +104,10 @@ def predict_video(
 
     Raises:
         AVCoreError: the video is missing, unreadable, has no pictures or no sound for a model that listens, is
-            shorter than half a segment, or the results exist.
+            shorter than half a segment, or the results exist; the task asks for an input that is not given.
     """
     path = Path(path)
+    given = _given(model.task, config.task, inputs or {})
     info = _usable(path, model)
     folder = Path(out) if out is not None else Path("predictions")
     stem = name or path.stem
@@ -115,7 +118,7 @@ def predict_video(
 
     cuts = Cuts.of(info.duration_s, model.clip_seconds, model.segments)
     sound_S, rate = _sound(path, info, model, cuts)
-    predictions = _predict(model, config, path, cuts, sound_S, rate)
+    predictions = _predict(model, config, path, cuts, sound_S, rate, given)
     fps = _frame_rate(info)
     painter = _Painter(model.task, predictions, cuts, fps, frame_count(info.duration_s, fps))
     frames = read_frames(path, fps=fps, seconds=info.duration_s, long_side=LONG_SIDE)
@@ -136,6 +139,28 @@ def predict_video(
 
 # --------------------------------------------------------------------------------------------------------------------
 # From the file to predictions
+
+
+def _given(task: Task, name: str, texts: Mapping[str, str]) -> dict[str, Tensor]:
+    """What a person gave, as the task reads it, with the axis B."""
+    wanted = task.inputs
+    for key in texts:
+        if key not in wanted:
+            raise ConfigError(
+                f"Task '{name}' takes no input '{key}'.{did_you_mean(key, wanted)} It takes: "
+                f"{', '.join(wanted) or 'none'}."
+            )
+    lacking = [f'--input {key}="..." ({spec.help})' for key, spec in wanted.items() if key not in texts]
+    if lacking:
+        raise ConfigError(f"Task '{name}' answers about what it is given beside the video: add {', '.join(lacking)}.")
+    read = {key: task.read_input(key, texts[key]) for key in wanted}
+    for key, tensor in read.items():
+        if tuple(tensor.shape) != wanted[key].shape:
+            raise PluginError(
+                f"--input {key}: task '{name}' reads {tuple(tensor.shape)} where it declares {wanted[key].shape}: tell "
+                "its author."
+            )
+    return {key: tensor[None] for key, tensor in read.items()}
 
 
 def _usable(path: Path, model: AVModel) -> MediaInfo:
@@ -165,7 +190,13 @@ def _sound(path: Path, info: MediaInfo, model: AVModel, cuts: Cuts) -> tuple[np.
 
 @torch.no_grad()
 def _predict(
-    model: AVModel, config: RunConfig, path: Path, cuts: Cuts, sound_S: np.ndarray | None, rate: int
+    model: AVModel,
+    config: RunConfig,
+    path: Path,
+    cuts: Cuts,
+    sound_S: np.ndarray | None,
+    rate: int,
+    inputs: dict[str, Tensor],
 ) -> list[dict[str, Tensor]]:
     """The prediction of each segment in the form of a clip with T = 1, on the CPU."""
     device = next(model.parameters()).device
@@ -183,19 +214,22 @@ def _predict(
             frames = None if frames_N3YX is None else torch.from_numpy(frames_N3YX[None, clip])
             heard = cuts.samples(start, cuts.per_clip, rate)
             sound = None if heard_S is None else torch.from_numpy(heard_S[None, heard])
+            valid = torch.ones(1, dtype=torch.bool)
             batch = Batch(
                 frames=frames,
                 waveform=sound,
                 targets={},
                 names=[path.stem],
                 samples=torch.zeros(1, dtype=torch.long),
-                valid=torch.ones(1, dtype=torch.bool),
+                valid=valid,
+                inputs=inputs,
             )
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bf16"):
                 output = model(batch.to(device))
             whole = {key: _on_host(value[0]) for key, value in model.predict(output).items()}
+            axes = _axes(model, whole)
             shown = range(len(found) - start, min(cuts.per_clip, cuts.count - start))
-            found += [_segment(whole, index, cuts.per_clip) for index in shown]
+            found += [_segment(whole, index, axes) for index in shown]
     finally:
         model.train(training)
     return found
@@ -205,12 +239,23 @@ def _on_host(value: Tensor) -> Tensor:
     return (value.float() if value.is_floating_point() else value).cpu()
 
 
-def _segment(clip: Mapping[str, Tensor], index: int, segments: int) -> dict[str, Tensor]:
-    """One segment of a prediction as a clip of its own: what has an entry for each segment has T as its first axis."""
-    return {
-        key: value[index : index + 1] if value.ndim and value.shape[0] == segments else value
-        for key, value in clip.items()
-    }
+def _axes(model: AVModel, prediction: Mapping[str, Tensor]) -> Mapping[str, str]:
+    """The axes of each prediction, as the task declares them."""
+    declared = model.task.prediction
+    for key in prediction:
+        if declared.get(key) not in ("clip", "segment", "pixel"):
+            task = type(model.task).__name__
+            raise PluginError(
+                f"{type(model.head).__name__} predicts '{key}', and {task}.prediction does not say whether that is one "
+                f"for each clip, segment or pixel (it names {', '.join(declared) or 'nothing'}): tell the author of "
+                f"{task}."
+            )
+    return declared
+
+
+def _segment(clip: Mapping[str, Tensor], index: int, axes: Mapping[str, str]) -> dict[str, Tensor]:
+    """One segment of a prediction as a clip of its own; what is of the whole clip stays whole."""
+    return {key: value if axes[key] == "clip" else value[index : index + 1] for key, value in clip.items()}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -122,7 +122,13 @@ class Run:
             )
 
     def predict(
-        self, path: str | Path, out: str | Path | None = None, *, name: str | None = None, overwrite: bool = False
+        self,
+        path: str | Path,
+        out: str | Path | None = None,
+        *,
+        name: str | None = None,
+        overwrite: bool = False,
+        inputs: Mapping[str, str] | None = None,
     ) -> Prediction:
         """Predict on a video: an overlay video with its sound, and a picture strip.
 
@@ -131,14 +137,15 @@ class Run:
             out: the folder for the results; by default ``predictions`` in the run's directory.
             name: beginning of the results' file names; by default that of the video.
             overwrite: replace results that are there already.
+            inputs: what the task asks for beside the video, by name, such as a question.
 
         Raises:
-            AVCoreError: the video cannot be used, or the results exist.
+            AVCoreError: the video cannot be used, the results exist, or an input is missing.
         """
         from avcore.report.predict import predict_video
 
         folder = self.directory / "predictions" if out is None else out
-        return predict_video(self.model, self.config, path, folder, name=name, overwrite=overwrite)
+        return predict_video(self.model, self.config, path, folder, name=name, overwrite=overwrite, inputs=inputs)
 
     def load(self) -> AVModel:
         """Read the model from the chosen checkpoint; `model` does it when it is first used."""

@@ -7,7 +7,7 @@ directly instead of by the strings of a spec.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from avcore.injection import Fusion, FusionLayer, Prompt, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import DatasetSpec, FusionSpec, HeadSpec, PromptSpec, StreamLayout, TaskSpec
-from avcore.tasks import Batch, Features, Head, Task
+from avcore.tasks import Batch, Features, Head, Progress, Task
 
 __all__ = ["LinearHead", "ToyPlugin", "ToyTask", "at_hand", "make_batch", "make_model"]
 
@@ -30,20 +30,20 @@ FusionClass = type[Fusion] | type[FusionLayer]
 class LinearHead(Head):
     """A linear map of the pooled vectors of the streams that run, to three numbers for each segment."""
 
-    def __init__(self, config: Any, visual: StreamLayout | None, audio: StreamLayout | None, task: Task) -> None:
-        super().__init__(config, visual, audio, task)
-        self.map = nn.Linear(sum(stream.width for stream in (visual, audio) if stream is not None), 3)
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.map = nn.Linear(sum(layout.width for layout in layouts.values()), 3)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """``logits`` (B, T, 3)."""
-        pooled = [stream.pooled for stream in (features.visual, features.audio) if stream is not None]
+        pooled = [stream.pooled for stream in features.streams.values()]
         return {"logits": self.map(torch.cat(pooled, -1).to(self.map.weight.dtype))}
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """The mean square of the logits."""
         return {"square": output["logits"].square().mean()}
 
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """The largest of the three."""
         return {"classes": output["logits"].argmax(-1)}
 
@@ -52,6 +52,7 @@ class ToyTask(Task):
     """A task without metrics."""
 
     score = "nothing"
+    prediction: ClassVar[Mapping[str, str]] = {"classes": "segment"}
 
 
 def at_hand(kind: Any, *, name: str, thing: Any, **fields: Any) -> Any:
@@ -192,4 +193,8 @@ def make_batch(model: AVModel, clips: int = 2, *, seed: int = 1) -> Batch:
         names=[f"clip {index}" for index in range(clips)],
         samples=torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool),
+        inputs={
+            name: torch.zeros(clips, *given.shape, dtype=getattr(torch, given.dtype))
+            for name, given in model.task.inputs.items()
+        },
     )

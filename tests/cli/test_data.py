@@ -18,7 +18,7 @@ from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
 from avcore.registry import Registry
 from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec, HeadSpec, TaskSpec
-from avcore.tasks import Clip, Task, Windows
+from avcore.tasks import Clip, Dataset, Task, Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class FolderConfig(ClipSettings):
     segments: int = 2
 
 
-class Folder:
+class Folder(Dataset):
     """Every picture of ``<root>/<split>`` is a clip of two segments."""
 
     segments = 2

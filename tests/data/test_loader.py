@@ -12,10 +12,10 @@ from torch import Tensor
 from avcore.data.loader import ClipLoader, swap
 from avcore.errors import AVCoreError
 from avcore.specs import ImageGeometry
-from avcore.tasks import Batch, Clip, Windows
+from avcore.tasks import Batch, Clip, Dataset, Windows
 
 
-class Levels:
+class Levels(Dataset):
     """Eleven clips of two pictures and one second of sound, all of them the number of the clip."""
 
     segments = 2

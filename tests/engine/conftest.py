@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from avcore.config import OptimConfig
 from avcore.engine.loop import Step, Trainer, groups_of
 from avcore.engine.optim import Schedule, build_optimizer
-from avcore.tasks import Batch, Task
+from avcore.tasks import Batch, Progress, Task
 
 
 class ToyModel(nn.Module):
@@ -31,7 +31,7 @@ class ToyModel(nn.Module):
         assert batch.frames is not None
         return self.head(self.dropout(torch.tanh(self.part(self.frozen(batch.frames)))))
 
-    def losses(self, out: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, out: Tensor, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         fit = (out.squeeze(1) - batch.targets["y"]) ** 2
         return {"fit": fit[batch.valid].mean(), "size": 0.1 * out.squeeze(1)[batch.valid].abs().mean()}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -27,6 +27,7 @@ class ToyTask(Task):
     """The prediction tints what sounds: a mask (T, Y, X) at the model's size, and a title of the whole clip."""
 
     score = "none"
+    prediction: ClassVar[dict[str, str]] = {"masks": "pixel", "title": "clip"}
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
         masks = nn.functional.interpolate(prediction["masks"][:, None], frames_TYX3.shape[1:3])[:, 0].numpy()

@@ -76,7 +76,7 @@ def test_predict_hands_on_to_the_report(finished, monkeypatch):
     )
     assert finished.run.predict("cat.mp4", name="cat") == "done"
     assert seen["args"] == (finished.run.model, finished.run.config, "cat.mp4", finished.directory / "predictions")
-    assert seen["rest"] == {"name": "cat", "overwrite": False}
+    assert seen["rest"] == {"name": "cat", "overwrite": False, "inputs": None}
     finished.run.predict("cat.mp4", Path("elsewhere"), overwrite=True)
     assert seen["args"][3] == Path("elsewhere")
 

@@ -7,7 +7,7 @@ import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from avcore.specs import (
     StreamLayout,
     TaskSpec,
 )
-from avcore.tasks import Batch, Clip, Features, Head, Task, Windows
+from avcore.tasks import Batch, Clip, Dataset, Features, Head, Progress, Task, Windows
 
 WIDTH, RATE, SECONDS, SEGMENTS = 8, 8000, 2, 2
 
@@ -154,20 +154,20 @@ class Exploder(Rows):
 
 
 class ClassHead(Head):
-    def __init__(self, config: Any, visual: Any, audio: Any, task: Task) -> None:
-        super().__init__(config, visual, audio, task)
-        self.streams = [name for name, layout in (("visual", visual), ("audio", audio)) if layout is not None]
+    def __init__(self, config: Any, layouts: Any, task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.streams = list(layouts)
         self.map = nn.Linear(WIDTH * len(self.streams), 2)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         pooled = [features.stream(name).pooled.mean(1) for name in self.streams]
         return {"logits": self.map(torch.cat(pooled, -1).float())}
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         losses = F.cross_entropy(output["logits"].float(), batch.targets["class"], reduction="none")
         return {"entropy": losses[batch.valid].mean()}
 
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         return {"class": output["logits"].argmax(-1)}
 
 
@@ -185,6 +185,7 @@ class Accuracy:
 
 class Listen(Task):
     score = "accuracy"
+    prediction: ClassVar[dict[str, str]] = {"class": "clip"}
 
     def metrics(self, protocol: str) -> Accuracy:
         return Accuracy()
@@ -216,7 +217,7 @@ def render(task: str, cache: Path, progress: Callable[[int, int], None] | None =
     return root
 
 
-class Files:
+class Files(Dataset):
     splits = ("train", "val", "test")
 
     def __init__(self, config: ClipSettings, root: Path, task: Task) -> None:

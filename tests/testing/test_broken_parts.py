@@ -196,14 +196,14 @@ class ChangesTheType(Adapters):
     def finish(self, features: Features) -> Features:
         if features.visual is None:
             return features
-        return replace(features, visual=replace(features.visual, pooled=features.visual.pooled.double()))
+        return features.with_streams(visual=replace(features.visual, pooled=features.visual.pooled.double()))
 
 
 class FinishesMore(Adapters):
     def finish(self, features: Features) -> Features:
         if features.visual is None:
             return features
-        return replace(features, visual=replace(features.visual, tokens=features.visual.tokens * 1.0))
+        return features.with_streams(visual=replace(features.visual, tokens=features.visual.tokens * 1.0))
 
 
 class AddsTheOther(FusionLayer):

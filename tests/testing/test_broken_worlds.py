@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,12 +17,14 @@ from avcore import (
     Batch,
     Clip,
     ClipSettings,
+    Dataset,
     DatasetSpec,
     Features,
     Head,
     HeadSpec,
     MethodSpec,
     NoConfig,
+    Progress,
     PromptSpec,
     StreamLayout,
     Task,
@@ -54,6 +56,7 @@ class Scores:
 
 class Naming(Task):
     score = "accuracy"
+    prediction: ClassVar[dict[str, str]] = {"label": "clip"}
     scores: type[Scores] = Scores
 
     def metrics(self, protocol: str) -> Scores:
@@ -70,23 +73,22 @@ class Naming(Task):
 
 
 class Linear(Head):
-    def __init__(self, config: Any, visual: StreamLayout | None, audio: StreamLayout | None, task: Task) -> None:
-        super().__init__(config, visual, audio, task)
-        assert visual is not None
-        self.map = nn.Linear(visual.width, 2)
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.map = nn.Linear(layouts["visual"].width, 2)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         return {"logits": self.map(features.stream("visual").pooled.mean(1))}
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         each_B = F.cross_entropy(output["logits"].float(), batch.targets["label"], reduction="none")
         return {"entropy": each_B[batch.valid].mean()}
 
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         return {"label": output["logits"].argmax(-1)}
 
 
-class Files:
+class Files(Dataset):
     splits: tuple[str, ...] = ("train", "test")
 
     def __init__(self, config: ClipSettings, root: Path, task: Task) -> None:
@@ -155,18 +157,18 @@ def write_once() -> Path:
 
 
 class PredictsOne(Linear):
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {**super().predict(output), "surest": output["logits"].amax()[None]}
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
+        return {**super().predict(output, features), "surest": output["logits"].amax()[None]}
 
 
 class UnusedMap(Linear):
-    def __init__(self, config: Any, visual: StreamLayout | None, audio: StreamLayout | None, task: Task) -> None:
-        super().__init__(config, visual, audio, task)
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
         self.other = nn.Linear(2, 2)
 
 
 class CountsPadding(Linear):
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         return {"entropy": F.cross_entropy(output["logits"].float(), batch.targets["label"])}
 
 

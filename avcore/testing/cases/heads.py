@@ -165,10 +165,7 @@ def padded(batch: Batch) -> Batch:
         return torch.cat([x, x[:1].flip(tuple(range(1, x.dim())))])
 
     return replace(
-        batch,
-        frames=None if batch.frames is None else more(batch.frames),
-        waveform=None if batch.waveform is None else more(batch.waveform),
-        targets={name: more(tensor) for name, tensor in batch.targets.items()},
+        batch.map(more),
         names=[*batch.names, "padding"],
         samples=more(batch.samples),
         valid=torch.cat([batch.valid, batch.valid.new_zeros(1)]),

@@ -1,11 +1,12 @@
 """Checks of heads. Shape letters: B clips."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from avcore.tasks import Batch
+from avcore.tasks import Batch, Progress
 from avcore.testing.cases import HeadCase
 from avcore.testing.cases.heads import padded
 from avcore.testing.checks import check
@@ -40,7 +41,7 @@ def losses(case: HeadCase) -> None:
     world, name = case.world, case.spec.name
     batch = world.batch()
     out = world.forward(batch, training=True)
-    terms = world.model.head.loss(out.values, batch)
+    terms = world.model.head.loss(out.values, batch, Progress())
     assert terms, f"Head '{name}' returns no loss."
     _check_terms(name, terms)
     head = world.model.head
@@ -65,9 +66,9 @@ def _check_terms(name: str, terms: Mapping[str, Tensor]) -> None:
 def padded_clips(case: HeadCase) -> None:
     """A clip that only fills a batch up (``valid`` False) changes no loss."""
     world, batch = case.world, case.world.batch()
-    one = world.model.head.loss(world.forward(batch).values, batch)
+    one = world.model.head.loss(world.forward(batch).values, batch, Progress())
     more = padded(batch)
-    other = world.model.head.loss(world.forward(more).values, more)
+    other = world.model.head.loss(world.forward(more).values, more, Progress())
     for key, term in one.items():
         assert gap(other[key], term) <= TOLERANCE, (
             f"Head '{case.spec.name}': the loss '{key}' is {term.item():.6g}, and {other[key].item():.6g} when a clip "
@@ -99,14 +100,7 @@ def batch_equivariance(case: HeadCase) -> None:
 
 def _only(batch: Batch, number: int) -> Batch:
     chosen = slice(number, number + 1)
-    return Batch(
-        frames=None if batch.frames is None else batch.frames[chosen],
-        waveform=None if batch.waveform is None else batch.waveform[chosen],
-        targets={name: tensor[chosen] for name, tensor in batch.targets.items()},
-        names=batch.names[chosen],
-        samples=batch.samples[chosen],
-        valid=batch.valid[chosen],
-    )
+    return replace(batch.map(lambda tensor: tensor[chosen]), names=batch.names[chosen])
 
 
 @check("head", "autocast")

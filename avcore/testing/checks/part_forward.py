@@ -181,14 +181,7 @@ def batch_equivariance(case: PartCase) -> None:
 
 
 def _chosen(batch: Batch, order: Tensor) -> Batch:
-    return Batch(
-        frames=None if batch.frames is None else batch.frames[order],
-        waveform=None if batch.waveform is None else batch.waveform[order],
-        targets={},
-        names=[batch.names[index] for index in order.tolist()],
-        samples=batch.samples[order],
-        valid=batch.valid[order],
-    )
+    return replace(batch.map(lambda tensor: tensor[order]), names=[batch.names[index] for index in order.tolist()])
 
 
 def _by_clip(features: Features) -> dict[str, Tensor]:

@@ -55,11 +55,17 @@ def test_head(case: str) -> None:
     stage = StageLayout(width=width, heads=1, depth=1, grid=(1, 1))
     layout = StreamLayout(stages=(stage,), segments=segments, taps=(0,))
     # Dropout must not matter in eval mode.
-    head = LinearHead(LinearHeadConfig(hidden=hidden, first=first, dropout=0.5), layout, layout, task).double().eval()
+    head = (
+        LinearHead(LinearHeadConfig(hidden=hidden, first=first, dropout=0.5), {"visual": layout, "audio": layout}, task)
+        .double()
+        .eval()
+    )
     head.load_state_dict(weights)
     halves = dict(zip((first, "audio" if first == "visual" else "visual"), input_MD.split(width, -1), strict=True))
     streams = {name: _stream(half.unflatten(0, (clips, segments))) for name, half in halves.items()}
-    logits = head(Features(**streams, offers={}, clips=clips, segments=segments))["logits"].flatten(0, 1)
+    logits = head(Features(streams=streams, clips=clips, segments=segments, valid=torch.ones(clips, dtype=torch.bool)))[
+        "logits"
+    ].flatten(0, 1)
     # Both ends of the stored float32 run.
     tolerance = max(5e-5, 2 * meta["float32_vs_float64"]["out/logits"]["rel_to_max"])
     assert_close(logits, tensors["out/logits"], tolerance, floor=0)

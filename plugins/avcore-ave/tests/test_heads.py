@@ -9,10 +9,9 @@ import avcore_ave
 import avcore_timm
 from avcore.assemble import assemble
 from avcore.config import resolve_config
-from avcore.errors import AVCoreError
 from avcore.registry import Registry
 from avcore.specs import StageLayout, StreamLayout
-from avcore.tasks import Batch, Features, Head, StreamFeatures, Task
+from avcore.tasks import Batch, Features, Head, Progress, StreamFeatures
 from avcore_ave.config import AVETaskConfig, LinearHeadConfig
 from avcore_ave.heads import LinearHead
 from avcore_ave.losses import bce_softmax, cross_entropy
@@ -35,10 +34,10 @@ def stream(width: int) -> StreamFeatures:
 def make(visual: int | None = 6, audio: int | None = 8, **settings: object) -> tuple[LinearHead, Features]:
     torch.manual_seed(0)
     config = LinearHeadConfig(**{"hidden": 5, **settings})
-    head = LinearHead(config, visual and layout(visual), audio and layout(audio), TASK)
-    return head, Features(
-        visual=visual and stream(visual), audio=audio and stream(audio), offers={}, clips=B, segments=T
-    )
+    widths = {name: width for name, width in (("visual", visual), ("audio", audio)) if width is not None}
+    head = LinearHead(config, {name: layout(width) for name, width in widths.items()}, TASK)
+    streams = {name: stream(width) for name, width in widths.items()}
+    return head, Features(streams=streams, clips=B, segments=T, valid=torch.ones(B, dtype=torch.bool))
 
 
 def batch(valid: tuple[bool, ...] = (True,) * B) -> Batch:
@@ -104,12 +103,12 @@ def test_the_loss_is_a_setting_and_padding_clips_change_nothing(loss: str) -> No
     output = head(features)
     expected = {"bce_softmax": bce_softmax, "cross_entropy": cross_entropy}[loss]
     labels, every = batch().targets["labels"], torch.ones(B, dtype=torch.bool)
-    terms = head.loss(output, batch())
+    terms = head.loss(output, batch(), Progress())
     assert terms.keys() == {"event"}
     torch.testing.assert_close(terms["event"], expected(output["logits"], labels, every))
-    padded = head.loss(output, batch(valid=(True, True, False)))["event"]
+    padded = head.loss(output, batch(valid=(True, True, False)), Progress())["event"]
     torch.testing.assert_close(padded, expected(output["logits"][:2], labels[:2], every[:2]))
-    assert head.loss(output, batch(valid=(False,) * B))["event"] == 0
+    assert head.loss(output, batch(valid=(False,) * B), Progress())["event"] == 0
     terms["event"].backward()
     assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
 
@@ -130,15 +129,10 @@ def test_half_precision_and_saturated_logits_stay_finite(loss: object) -> None:
 def test_prediction_is_the_arg_max_and_its_probability() -> None:
     head, features = make()
     output = head(features)
-    prediction = head.predict(output)
+    prediction = head.predict(output, features)
     probability: Tensor = output["logits"].softmax(-1)
     assert torch.equal(prediction["labels"], probability.argmax(-1))
     torch.testing.assert_close(prediction["probability"], probability.max(-1).values)
-
-
-def test_another_task_is_refused() -> None:
-    with pytest.raises(AVCoreError, match=r"ave\.linear"):
-        LinearHead(LinearHeadConfig(), layout(4), None, Task(None))
 
 
 def registry() -> Registry:
@@ -166,7 +160,7 @@ def test_published_counts(visual: str, streams: str, count: int) -> None:
 def test_published_count_at_the_width_of_swin_large() -> None:
     task = AVETask(AVETaskConfig())
     with torch.device("meta"):
-        head = LinearHead(LinearHeadConfig(), layout(1536), layout(1536), task)
+        head = LinearHead(LinearHeadConfig(), {"visual": layout(1536), "audio": layout(1536)}, task)
     assert sum(parameter.numel() for parameter in head.parameters()) == 1_588_253
 
 

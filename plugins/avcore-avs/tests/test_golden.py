@@ -95,8 +95,10 @@ def test_head(case: str) -> None:
     )
     head = AVSHead(
         settings,
-        StreamLayout(stages=stages, segments=segments, taps=(0, 1, 2, 3)),
-        StreamLayout(stages=(audio_stage,), segments=segments, taps=(0,)),
+        {
+            "visual": StreamLayout(stages=stages, segments=segments, taps=(0, 1, 2, 3)),
+            "audio": StreamLayout(stages=(audio_stage,), segments=segments, taps=(0,)),
+        },
         AVSTask(AVSTaskConfig()),
     )
     head.double().eval().load_state_dict(from_reference(under(tensors, "weights/"), head=True))
@@ -121,7 +123,8 @@ def features(maps: list[Tensor], audio_MND: Tensor, clips: int, segments: int) -
         return StreamFeatures(pooled=pooled, tokens=tokens_MND, raw_tokens=tokens_MND, maps=kept)
 
     visual = stream(maps[-1].flatten(2).transpose(1, 2), tuple(maps))
-    return Features(visual=visual, audio=stream(audio_MND, ()), offers={}, clips=clips, segments=segments)
+    streams = {"visual": visual, "audio": stream(audio_MND, ())}
+    return Features(streams=streams, clips=clips, segments=segments, valid=torch.ones(clips, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("case", ["c8_loss_avs_s4"])

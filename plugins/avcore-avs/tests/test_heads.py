@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avcore.errors import AVCoreError
 from avcore.specs import StageLayout, StreamLayout
-from avcore.tasks import Batch, Features, StreamFeatures, Task
+from avcore.tasks import Batch, Features, Progress, StreamFeatures
 from avcore_avs.config import AVSHeadConfig, AVSTaskConfig, MS3TaskConfig
 from avcore_avs.heads import AVSHead
 from avcore_avs.task import AVSTask
@@ -43,12 +43,12 @@ def make(
     task: AVSTaskConfig | None = None,
 ) -> tuple[AVSHead, Features]:
     torch.manual_seed(0)
-    head = AVSHead(config, visual, audio, AVSTask(task or AVSTaskConfig()))
+    layouts = {"visual": visual, **({} if audio is None else {"audio": audio})}
+    head = AVSHead(config, layouts, AVSTask(task or AVSTaskConfig()))
     for tpavi in head.decoder.tpavi.values():
         torch.nn.init.normal_(tpavi.out_norm.weight)
-    features = Features(
-        visual=stream(visual), audio=None if audio is None else stream(audio), offers={}, clips=B, segments=T
-    )
+    streams = {name: stream(found) for name, found in layouts.items()}
+    features = Features(streams=streams, clips=B, segments=T, valid=torch.ones(B, dtype=torch.bool))
     return head, features
 
 
@@ -76,11 +76,11 @@ def test_masks_have_the_asked_size_and_all_parameters_learn(visual: StreamLayout
     head, features = make(replace(SMALL, size=size), visual, task=MS3TaskConfig())
     output = head(features)
     assert output["logits"].shape == (B, T, 1, size, size)
-    masks = head.predict(output)["masks"]
+    masks = head.predict(output, features)["masks"]
     assert masks.shape == (B, T, size, size)
     assert masks.dtype == torch.float32
     torch.testing.assert_close(masks, output["logits"].squeeze(2).sigmoid())
-    total(head.loss(output, batch(size))).backward()
+    total(head.loss(output, batch(size), Progress())).backward()
     assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
 
 
@@ -88,7 +88,7 @@ def test_s4_learns_from_first_frames_alone() -> None:
     head, features = make()
     output = head(features)
     clips = batch()
-    terms = head.loss(output, clips)
+    terms = head.loss(output, clips, Progress())
     assert terms.keys() == {"mask"}
     first = output["logits"][:, 0, 0]
     torch.testing.assert_close(terms["mask"], F.binary_cross_entropy_with_logits(first, clips.targets["masks"][:, 0]))
@@ -98,7 +98,7 @@ def test_ms3_adds_half_of_the_matching_loss() -> None:
     head, features = make(task=MS3TaskConfig())
     whole, _ = make(task=MS3TaskConfig(avm_weight=1.0))
     output = head(features)
-    terms, doubled = head.loss(output, batch()), whole.loss(output, batch())
+    terms, doubled = head.loss(output, batch(), Progress()), whole.loss(output, batch(), Progress())
     assert terms.keys() == {"mask", "matching"}
     torch.testing.assert_close(2 * terms["matching"], doubled["matching"])
     logits, masks = output["logits"].squeeze(2), batch().targets["masks"]
@@ -109,12 +109,12 @@ def test_ms3_adds_half_of_the_matching_loss() -> None:
 def test_padding_clips_change_no_loss(task: AVSTaskConfig) -> None:
     head, features = make(task=task)
     output = head.eval()(features)
-    padded = total(head.loss(output, batch(valid=(True, True, False))))
+    padded = total(head.loss(output, batch(valid=(True, True, False)), Progress()))
     kept = {key: value[:2] if len(value) == B else value[: 2 * T] for key, value in output.items()}
     clips = batch()
     clips.targets = {key: value[:2] for key, value in clips.targets.items()}
     clips.valid = clips.valid[:2]
-    torch.testing.assert_close(padded, total(head.loss(kept, clips)))
+    torch.testing.assert_close(padded, total(head.loss(kept, clips, Progress())))
 
 
 def test_skipping_unsupervised_frames_keeps_loss_and_gradients() -> None:
@@ -126,7 +126,7 @@ def test_skipping_unsupervised_frames_keeps_loss_and_gradients() -> None:
     for head, frames in ((plain, T), (lean, 1)):
         output = head(features)
         assert output["logits"].shape[1] == frames
-        losses.append(total(head.loss(output, clips)))
+        losses.append(total(head.loss(output, clips, Progress())))
         losses[-1].backward()
     torch.testing.assert_close(losses[0], losses[1])
     for (name, parameter), other in zip(plain.named_parameters(), lean.parameters(), strict=True):
@@ -139,13 +139,13 @@ def test_skipping_unsupervised_frames_keeps_loss_and_gradients() -> None:
 def test_sound_matters_and_its_absence_is_the_visual_ablation() -> None:
     head, features = make()
     head.eval()
-    other = replace(features, audio=stream(SOUND))
+    other = features.with_streams(audio=stream(SOUND))
     assert not torch.equal(head(features)["logits"], head(other)["logits"])
 
     silent, features = make(audio=None, task=MS3TaskConfig())
     output = silent(features)
     assert output.keys() == {"logits", "map_0", "map_1", "map_2", "map_3"}
-    terms = silent.loss(output, batch())
+    terms = silent.loss(output, batch(), Progress())
     assert terms.keys() == {"mask"}
     terms["mask"].backward()
     assert [name for name, parameter in silent.named_parameters() if parameter.grad is None] == []
@@ -157,8 +157,8 @@ def test_counts_of_lavish_and_dg_sct() -> None:
     """LAVISH adds 1,291,392 to the decoder, DG-SCT's maps are 738,304 and its ASPP is unused."""
     swin, sound = layout((192, 384, 768, 1536), (48, 24, 12, 6)), layout((1536,), (6,))
     with torch.device("meta"):
-        lavish = AVSHead(AVSHeadConfig(), swin, sound, AVSTask(AVSTaskConfig()))
-        direct = AVSHead(AVSHeadConfig(projected=()), swin, sound, AVSTask(AVSTaskConfig()))
+        lavish = AVSHead(AVSHeadConfig(), {"visual": swin, "audio": sound}, AVSTask(AVSTaskConfig()))
+        direct = AVSHead(AVSHeadConfig(projected=()), {"visual": swin, "audio": sound}, AVSTask(AVSTaskConfig()))
     allocated = sum(parameter.numel() for parameter in lavish.parameters())
     assert allocated + lavish.unused_in_reference == 19_877_569 + 1_291_392
     assert sum(parameter.numel() for parameter in direct.projections.parameters()) == 738_304
@@ -168,7 +168,7 @@ def test_counts_of_lavish_and_dg_sct() -> None:
 def test_runs_on_the_meta_device() -> None:
     with torch.device("meta"):
         head, features = make(task=MS3TaskConfig())
-        assert total(head.loss(head(features), batch_on_meta())).shape == ()
+        assert total(head.loss(head(features), batch_on_meta(), Progress())).shape == ()
 
 
 def batch_on_meta() -> Batch:
@@ -185,14 +185,12 @@ def batch_on_meta() -> Batch:
 def test_refusals() -> None:
     task = AVSTask(AVSTaskConfig())
     with pytest.raises(AVCoreError, match="needs the visual stream"):
-        AVSHead(SMALL, None, SOUND, task)
+        AVSHead(SMALL, {"audio": SOUND}, task)
     with pytest.raises(AVCoreError, match="4 depths"):
-        AVSHead(SMALL, layout((5, 5), (3, 3)), SOUND, task)
-    with pytest.raises(AVCoreError, match="no segmentation"):
-        AVSHead(SMALL, VIT, SOUND, Task(None))
+        AVSHead(SMALL, {"visual": layout((5, 5), (3, 3)), "audio": SOUND}, task)
     head, features = make()
     with pytest.raises(AVCoreError, match=r"data\.size and head\.size"):
-        head.loss(head(features), batch(size=64))
+        head.loss(head(features), batch(size=64), Progress())
 
 
 @pytest.mark.parametrize(
@@ -215,5 +213,5 @@ def test_a_decoder_that_does_not_listen_allocates_nothing_for_sound() -> None:
     head, features = make(replace(SMALL, tpavi_stages=()))
     assert head.audio_projection is None
     assert not any("tpavi" in name or "audio" in name for name, _ in head.named_parameters())
-    total(head.loss(head(features), batch())).backward()
+    total(head.loss(head(features), batch(), Progress())).backward()
     assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []

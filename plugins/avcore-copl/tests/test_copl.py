@@ -236,7 +236,8 @@ def features(tokens_v: int, tokens_a: int, width_a: int = 8) -> Features:
         x = torch.randn(4, tokens, width)
         return StreamFeatures(pooled=x[:, 0].unflatten(0, (2, 2)), tokens=x, raw_tokens=x, maps=())
 
-    return Features(visual=one(tokens_v, 8), audio=one(tokens_a, width_a), offers={}, clips=2, segments=2)
+    streams = {"visual": one(tokens_v, 8), "audio": one(tokens_a, width_a)}
+    return Features(streams=streams, clips=2, segments=2, valid=torch.ones(2, dtype=torch.bool))
 
 
 def test_consistency_compares_tokens_or_pooled_vectors() -> None:

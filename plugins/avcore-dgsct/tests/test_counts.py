@@ -100,7 +100,7 @@ def test_the_model_of_event_localisation(make: Make) -> None:
 def test_the_head_of_segmentation() -> None:
     """The temporal module has 42.9 M, of which 17.6 M are decoders and 6.3 M layers to copy from: never used."""
     with torch.device("meta"):
-        head = AVSHead(AVSHeadSettings(), SWIN_LARGE, HTSAT, AVSTask(AVSTaskConfig()))
+        head = AVSHead(AVSHeadSettings(), {"visual": SWIN_LARGE, "audio": HTSAT}, AVSTask(AVSTaskConfig()))
     temporal = head.temporal
     unused = temporal.unused_in_reference
     assert count(temporal) + unused == 42_910_728

@@ -127,8 +127,8 @@ def test_event_head(case: str) -> None:
         input_dropout=0.3,
     )
     clips, segments = config["B"], config["T"]
-    streams = (layout(config["visual_in"], 1, segments), layout(config["audio_in"], 1, segments))
-    head = AVEHead(settings, *streams, AVETask(AVETaskConfig())).double().eval()
+    layouts = {stream: layout(config[f"{stream}_in"], 1, segments) for stream in ("visual", "audio")}
+    head = AVEHead(settings, layouts, AVETask(AVETaskConfig())).double().eval()
     weights = under(tensors, "weights/")
     head.load_state_dict(ave_head_keys(weights))
     assert sum(value.numel() for value in weights.values()) == head.unused_in_reference + sum(
@@ -137,7 +137,12 @@ def test_event_head(case: str) -> None:
 
     given = inputs(tensors)
     visual, audio = (_stream(given[name]) for name in ("visual", "audio"))
-    features = Features(visual=visual, audio=audio, offers={}, clips=clips, segments=segments)
+    features = Features(
+        streams={"visual": visual, "audio": audio},
+        clips=clips,
+        segments=segments,
+        valid=torch.ones(clips, dtype=torch.bool),
+    )
     output = head(features)
     interacted = head.temporal(given["visual"], given["audio"])
     # The published code has segments first.
@@ -210,8 +215,10 @@ def test_segmentation_head(case: str) -> None:
     )
     head = AVSHead(
         settings,
-        StreamLayout(stages=stages, segments=segments, taps=(0, 1, 2, 3)),
-        layout(given["audio_tokens"].shape[-1], 8, segments),
+        {
+            "visual": StreamLayout(stages=stages, segments=segments, taps=(0, 1, 2, 3)),
+            "audio": layout(given["audio_tokens"].shape[-1], 8, segments),
+        },
         AVSTask(AVSTaskConfig()),
     )
     head.double().eval().load_state_dict(avs_head_keys(under(tensors, "weights/")))
@@ -221,7 +228,8 @@ def test_segmentation_head(case: str) -> None:
     )
     pooled_BTD = (given["audio_map"] @ given["audio_tokens"]).squeeze(1).unflatten(0, (clips, segments))
     visual = StreamFeatures(pooled=pooled_BTD, tokens=given["tokens4"], raw_tokens=given["tokens4"], maps=maps)
-    features = Features(visual=visual, audio=_stream(pooled_BTD), offers={}, clips=clips, segments=segments)
+    streams = {"visual": visual, "audio": _stream(pooled_BTD)}
+    features = Features(streams=streams, clips=clips, segments=segments, valid=torch.ones(clips, dtype=torch.bool))
     output = head(features)
     logits_M1YX = output["logits"].flatten(0, 1)
     # Only every third row and column is stored.

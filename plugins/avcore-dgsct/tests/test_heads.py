@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from avcore import AVCoreError
 from avcore.model import AVModel
 from avcore.specs import StageLayout, StreamLayout
-from avcore.tasks import Batch, Features, StreamFeatures, Task
+from avcore.tasks import Batch, Features, Progress, StreamFeatures, Task
 from avcore_ave.config import AVETaskConfig
 from avcore_ave.task import AVETask
 from avcore_avs.config import AVSTaskConfig, MS3TaskConfig
@@ -43,7 +43,8 @@ def features() -> Features:
         pooled = tokens.mean(1).unflatten(0, (B, T))
         return StreamFeatures(pooled=pooled, tokens=tokens, raw_tokens=tokens, maps=maps)
 
-    return Features(visual=stream(PICTURES), audio=stream(SOUND), offers={}, clips=B, segments=T)
+    streams = {"visual": stream(PICTURES), "audio": stream(SOUND)}
+    return Features(streams=streams, clips=B, segments=T, valid=torch.ones(B, dtype=torch.bool))
 
 
 def batch(**targets: torch.Tensor) -> Batch:
@@ -59,7 +60,7 @@ def batch(**targets: torch.Tensor) -> Batch:
 def event_head(**settings: Any) -> AVEHead:
     torch.manual_seed(0)
     config = AVEHeadSettings(visual_width=7, audio_width=6, temporal=SMALL, **settings)
-    return AVEHead(config, PICTURES, SOUND, AVETask(AVETaskConfig(classes=("a", "b", "c", "d"))))
+    return AVEHead(config, {"visual": PICTURES, "audio": SOUND}, AVETask(AVETaskConfig(classes=("a", "b", "c", "d"))))
 
 
 def test_segments_are_events_of_the_clip_or_background() -> None:
@@ -68,7 +69,7 @@ def test_segments_are_events_of_the_clip_or_background() -> None:
         "is_event": torch.tensor([[1.0, -1.0, 0.0]]),
         "event": torch.tensor([[0.0, 2.0, 1.0, 0.0]]),
     }
-    made = head.predict(output)
+    made = head.predict(output, features())
     assert made["labels"].tolist() == [[1, 4, 4]]
     event = output["event"].softmax(-1)[0, 1]
     here = output["is_event"].sigmoid()[0]
@@ -105,7 +106,7 @@ def test_the_loss_counts_valid_clips_alone() -> None:
     head = event_head()
     output = head(features())
     labels = torch.tensor([[4, 2, 2, 4, 4], [4, 4, 4, 4, 4], [1, 1, 1, 1, 1]])
-    terms = head.loss(output, batch(labels=labels))
+    terms = head.loss(output, batch(labels=labels), Progress())
     here = (labels != 4).float()[:2]
     expected = {
         "is_event": F.binary_cross_entropy_with_logits(output["is_event"][:2], here),
@@ -133,13 +134,13 @@ def test_dropout_is_off_in_evaluation() -> None:
 
 def test_what_event_localisation_refuses() -> None:
     task, config = AVETask(AVETaskConfig()), AVEHeadSettings(temporal=SMALL)
-    with pytest.raises(AVCoreError, match="task Task has none"):
-        AVEHead(config, PICTURES, SOUND, Task(None))
-    for streams in ((None, SOUND), (PICTURES, None)):
+    with pytest.raises(AVCoreError, match="Task has no background"):
+        AVEHead(config, {"visual": PICTURES, "audio": SOUND}, Task(None))
+    for layouts in ({"audio": SOUND}, {"visual": PICTURES}):
         with pytest.raises(AVCoreError, match="needs both streams"):
-            AVEHead(config, *streams, task)
+            AVEHead(config, layouts, task)
     with pytest.raises(AVCoreError, match=r"head\.top=4 segments speak for a clip, but it has 3"):
-        AVEHead(config, layout((8,), (2,), segments=3), layout((9,), (2,), segments=3), task)
+        AVEHead(config, {"visual": layout((8,), (2,), segments=3), "audio": layout((9,), (2,), segments=3)}, task)
 
 
 # ------------------------------------------------------------------------------------------------------ segmentation
@@ -150,7 +151,7 @@ def mask_head(task: AVSTaskConfig | None = None, **settings: Any) -> AVSHead:
     config = AVSHeadSettings(
         size=32, width=8, audio_width=7, output_widths=(6, 4), temporal=SMALL, input_dropout=0.0, **settings
     )
-    head = AVSHead(config, PICTURES, SOUND, AVSTask(task or AVSTaskConfig()))
+    head = AVSHead(config, {"visual": PICTURES, "audio": SOUND}, AVSTask(task or AVSTaskConfig()))
     for tpavi in head.decoder.tpavi.values():
         torch.nn.init.normal_(tpavi.out_norm.weight)
     return head
@@ -180,7 +181,7 @@ def test_masks_come_from_gated_maps_and_gated_sound() -> None:
 @pytest.mark.parametrize("task", [AVSTaskConfig(), MS3TaskConfig()], ids=["s4", "ms3"])
 def test_every_parameter_of_segmentation_learns(task: AVSTaskConfig) -> None:
     head = mask_head(task, tpavi_stages=(1, 2))
-    terms = head.loss(head(features()), masks())
+    terms = head.loss(head(features()), masks(), Progress())
     torch.stack(list(terms.values())).sum().backward()
     assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
 
@@ -189,15 +190,15 @@ def test_frames_without_a_mask_may_be_left_out_in_training() -> None:
     whole, lean = mask_head(), mask_head(skip_unsupervised=True)
     found = [head(features()) for head in (whole, lean)]
     assert [output["logits"].shape[1] for output in found] == [T, 1]
-    losses = [head.loss(output, masks())["mask"] for head, output in zip((whole, lean), found, strict=True)]
+    losses = [head.loss(output, masks(), Progress())["mask"] for head, output in zip((whole, lean), found, strict=True)]
     torch.testing.assert_close(*losses)
 
 
 def test_what_segmentation_refuses() -> None:
     task = AVSTask(AVSTaskConfig())
-    for streams in ((None, SOUND), (PICTURES, None)):
+    for layouts in ({"audio": SOUND}, {"visual": PICTURES}):
         with pytest.raises(AVCoreError, match="needs"):
-            AVSHead(AVSHeadSettings(temporal=SMALL), *streams, task)
+            AVSHead(AVSHeadSettings(temporal=SMALL), layouts, task)
     with pytest.raises(ValueError, match="tpavi_stages must be at least one"):
         AVSHeadSettings(tpavi_stages=())
 

@@ -21,7 +21,7 @@ from avcore.data.frontends import MelSpectrogram
 from avcore.errors import AVCoreError
 from avcore.runs.data import RunData
 from avcore.specs import MelGeometry
-from avcore.tasks import Clip, Windows
+from avcore.tasks import Clip, Dataset, Windows
 from avcore.testing.golden import assert_close, load_case
 from avcore.testing.toys import make_batch, make_model
 from avcore_timm import HTSAT_PRESETS
@@ -306,7 +306,7 @@ def test_it_runs_beside_a_vit() -> None:
     assert model.notices == ("'test_vit' runs on random weights.", "'test_htsat' runs on random weights.")
 
 
-class OneSound:
+class OneSound(Dataset):
     """A data set of one clip of 2 s, a tone at 8 kHz."""
 
     segments = 2

@@ -52,7 +52,7 @@ class SideNetwork(Fusion):
             side = rung.climb({name: next(offered) for name, offered in read.items()}, side, below)
             below = rung
         made = {name: self._added(name, features, side[name]) for name in STREAMS}
-        return replace(features, visual=made["visual"], audio=made["audio"])
+        return features.with_streams(**made)
 
     def _added(self, name: str, features: Features, side_MNk: Tensor) -> StreamFeatures:
         stream, stage = features.stream(name), self.streams[name].stages[-1]

@@ -20,6 +20,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
     return [
         HeadSpec(
             name="ave.linear",
+            serves=("segments",),
             build="avcore_ave.heads:LinearHead",
             config=LinearHeadConfig,
             paper="arXiv:2212.07983",
@@ -37,6 +38,7 @@ def avcore_tasks() -> Iterable[TaskSpec]:
             build="avcore_ave.task:AVETask",
             config=AVETaskConfig,
             head="ave.linear",
+            kind="segments",
             paper=PAPER,
             summary="name the event that is seen and heard in each second, or background (AVE)",
         )

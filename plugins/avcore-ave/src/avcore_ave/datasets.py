@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from avcore.errors import AVCoreError
-from avcore.tasks import Clip, Task, Windows
+from avcore.tasks import Clip, Dataset, Task, Windows
 from avcore_ave.annotations import ANNOTATIONS, ClipEvent, classes_in, find_root, read_classes, read_events
 from avcore_ave.config import AVEDataConfig
 from avcore_ave.task import AVETask
@@ -21,7 +21,7 @@ CATEGORIES = "categories.txt"
 VIDEOS, FRAMES, SOUNDS = "AVE", "video_frames", "raw_audio"
 
 
-class AVE:
+class AVE(Dataset):
     """Clips of 10 s with one event each. ``root`` is the folder with ``Annotations.txt``, or the one that contains it.
 
     Class indices are the order of first appearance in ``Annotations.txt``; background is the last index. A clip is

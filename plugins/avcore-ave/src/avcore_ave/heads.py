@@ -8,13 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from avcore.errors import AVCoreError
 from avcore.specs import STREAMS, StreamLayout
-from avcore.tasks import Batch, Features, Head
+from avcore.tasks import Batch, Features, Head, Progress, Task
 from avcore_ave.config import LinearHeadConfig
 from avcore_ave.losses import bce_softmax, cross_entropy
 from avcore_ave.metrics import segment_rule
-from avcore_ave.task import AVETask
 
 __all__ = ["LinearHead"]
 
@@ -30,17 +28,13 @@ class LinearHead(Head):
         ``logits`` (B, T, C).
     """
 
-    def __init__(
-        self, config: LinearHeadConfig, visual: StreamLayout | None, audio: StreamLayout | None, task: AVETask
-    ) -> None:
-        super().__init__(config, visual, audio, task)
-        if not isinstance(task, AVETask):
-            raise AVCoreError(f"Head ave.linear names events in segments; task {type(task).__name__} has none.")
+    def __init__(self, config: LinearHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
         self.config = config
-        widths = {stream: layout.width for stream, layout in (("visual", visual), ("audio", audio)) if layout}
+        widths = {stream: layout.width for stream, layout in layouts.items()}
         order = STREAMS if config.first == "visual" else STREAMS[::-1]
         self.streams = tuple(stream for stream in order if stream in widths)
-        both, total, classes = len(widths) > 1, sum(widths.values()), len(task.config.names)
+        both, total, classes = len(widths) > 1, sum(widths.values()), len(task.classes)
         self.hidden = nn.Linear(total, config.hidden) if both else None
         self.norm = None if both else nn.LayerNorm(total)
         self.dropout = nn.Dropout(config.dropout)
@@ -55,11 +49,11 @@ class LinearHead(Head):
             x_BTD = self.norm(x_BTD)
         return {"logits": self.output(x_BTD)}
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """``event``: the loss of the settings, over the segments of valid clips; needs the target ``labels`` (B, T)."""
         return {"event": LOSSES[self.config.loss](output["logits"], batch.targets["labels"], batch.valid)}
 
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``labels`` (B, T), the arg-max, and ``probability`` (B, T) of that class."""
         logits_BTC = output["logits"]
         labels_BT = segment_rule(logits_BTC)

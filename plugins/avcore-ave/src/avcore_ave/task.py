@@ -19,10 +19,21 @@ class AVETask(Task):
     """One class for each segment of a clip: an event that is both seen and heard, or background."""
 
     score: ClassVar[str] = "accuracy"
+    prediction: ClassVar[Mapping[str, str]] = {"labels": "segment", "probability": "segment"}
     config: AVETaskConfig
 
     def __init__(self, config: AVETaskConfig) -> None:
         super().__init__(config)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The events, then background."""
+        return self.config.names
+
+    @property
+    def background(self) -> int:
+        """The last index."""
+        return self.config.background
 
     def metrics(self, protocol: str) -> Metrics:
         """`AVEMetrics` for ``clean`` or ``paper``."""

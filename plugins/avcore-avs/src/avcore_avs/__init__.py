@@ -20,6 +20,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
     return [
         HeadSpec(
             name="avs.decoder",
+            serves=("masks",),
             build="avcore_avs.heads:AVSHead",
             config=AVSHeadConfig,
             paper=PAPER,
@@ -38,6 +39,7 @@ def avcore_tasks() -> Iterable[TaskSpec]:
             build="avcore_avs.task:AVSTask",
             config=AVSTaskConfig,
             head="avs.decoder",
+            kind="masks",
             paper=PAPER,
             summary="segment what sounds, one source (AVSBench S4)",
         ),
@@ -47,6 +49,7 @@ def avcore_tasks() -> Iterable[TaskSpec]:
             build="avcore_avs.task:AVSTask",
             config=MS3TaskConfig,
             head="avs.decoder",
+            kind="masks",
             paper=PAPER,
             summary="segment what sounds, several sources (AVSBench MS3)",
         ),

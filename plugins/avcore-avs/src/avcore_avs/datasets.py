@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from avcore.errors import AVCoreError
-from avcore.tasks import Clip, Task, Windows
+from avcore.tasks import Clip, Dataset, Task, Windows
 from avcore_avs.config import AVSDataConfig
 
 __all__ = ["AVSBenchMS3", "AVSBenchS4", "read_mask"]
@@ -49,7 +49,7 @@ def read_mask(path: Path, size: int, *, mode: str) -> Tensor:
     return torch.from_numpy(values.astype(np.float32) / (1.0 if mode == "1" else 255.0))
 
 
-class _AVSBench(ABC):
+class _AVSBench(Dataset, ABC):
     """What S4 and MS3 share. ``root`` is the folder of the set, or the folder that contains it."""
 
     splits: tuple[str, ...] = SPLITS

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from avcore.errors import AVCoreError
 from avcore.specs import StreamLayout
-from avcore.tasks import Batch, Features, Head
+from avcore.tasks import Batch, Features, Head, Progress, Task
 from avcore_avs.config import DECODER_STAGES, AVSHeadConfig
 from avcore_avs.decoder import DILATIONS, AVSDecoder
 from avcore_avs.losses import frame_weights, mask_bce, matching
-from avcore_avs.task import AVSTask
 
 __all__ = ["AVSHead"]
 
@@ -37,12 +36,9 @@ class AVSHead(Head):
         AVCoreError: there is no visual stream, or it does not have four taps.
     """
 
-    def __init__(
-        self, config: AVSHeadConfig, visual: StreamLayout | None, audio: StreamLayout | None, task: AVSTask
-    ) -> None:
-        super().__init__(config, visual, audio, task)
-        if not isinstance(task, AVSTask):
-            raise AVCoreError(f"Head avs.decoder predicts masks; task {type(task).__name__} is no segmentation.")
+    def __init__(self, config: AVSHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        visual, audio = layouts.get("visual"), layouts.get("audio")
         if visual is None:
             raise AVCoreError("Segmentation needs the visual stream; use --streams visual or both.")
         if len(visual.taps) != DECODER_STAGES:
@@ -103,7 +99,7 @@ class AVSHead(Head):
         mapped = self.projections[stage](x_MDYX.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return F.interpolate(mapped, size=(side, side), mode="bicubic", align_corners=False)
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """``mask``: cross-entropy on the supervised frames; ``matching``: weighted AVM where the task asks for it.
 
         Needs ``batch.targets`` ``masks`` (B, T, Y, X) and ``labelled`` (B, T).
@@ -131,7 +127,7 @@ class AVSHead(Head):
             terms["matching"] = settings.avm_weight * term
         return terms
 
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``masks`` (B, T, Y, X): the probability of each pixel, at fp32 at least."""
         logits_BTYX = output["logits"].squeeze(2)
         return {"masks": logits_BTYX.to(torch.promote_types(logits_BTYX.dtype, torch.float32)).sigmoid()}

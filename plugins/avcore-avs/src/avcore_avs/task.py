@@ -18,6 +18,7 @@ class AVSTask(Task):
     """Masks of what sounds, one for each second: S4 and MS3, which differ in their settings alone."""
 
     score: ClassVar[str] = "M_J"
+    prediction: ClassVar[Mapping[str, str]] = {"masks": "pixel"}
     config: AVSTaskConfig
 
     def __init__(self, config: AVSTaskConfig) -> None:

@@ -31,6 +31,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
     return [
         HeadSpec(
             name="dgsct.ave",
+            serves=("segments",),
             build="avcore_dgsct.ave:AVEHead",
             config=AVEHeadSettings,
             paper=PAPER,
@@ -38,6 +39,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
         ),
         HeadSpec(
             name="dgsct.avs",
+            serves=("masks",),
             build="avcore_dgsct.avs:AVSHead",
             config=AVSHeadSettings,
             paper=PAPER,

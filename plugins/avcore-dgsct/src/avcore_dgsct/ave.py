@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Batch, Features, Head, StreamLayout
+from avcore import AVCoreError, Batch, Features, Head, Progress, StreamLayout, Task
 from avcore_ave.metrics import clip_rule
-from avcore_ave.task import AVETask
 from avcore_dgsct.losses import event_losses
 from avcore_dgsct.settings import AVEHeadSettings
 from avcore_dgsct.temporal import CrossDecoder, SegmentEncoder
@@ -96,21 +95,20 @@ class AVEHead(Head):
         AVCoreError: the task names no events in segments, a stream is off, or a clip has too few segments.
     """
 
-    def __init__(
-        self, config: AVEHeadSettings, visual: StreamLayout | None, audio: StreamLayout | None, task: AVETask
-    ) -> None:
-        super().__init__(config, visual, audio, task)
-        if not isinstance(task, AVETask):
-            raise AVCoreError(f"Head dgsct.ave names events in segments; task {type(task).__name__} has none.")
+    def __init__(self, config: AVEHeadSettings, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        visual, audio = layouts.get("visual"), layouts.get("audio")
         if visual is None or audio is None:
             raise AVCoreError("Head dgsct.ave needs both streams: use --streams both, or --set head.name=ave.linear.")
         if visual.segments < config.top:
             raise AVCoreError(
                 f"head.top={config.top} segments speak for a clip, but it has {visual.segments}: lower head.top."
             )
-        self.background = task.config.background
+        if task.background is None:
+            raise AVCoreError(f"Head dgsct.ave tells events from background; {type(task).__name__} has no background.")
+        self.background = task.background
         self.temporal = TemporalInteraction(config, visual.width, audio.width)
-        self.localisation = Localisation(config, len(task.config.classes))
+        self.localisation = Localisation(config, len(task.classes) - 1)
         self.unused_in_reference = self.temporal.unused_in_reference + self.localisation.unused_in_reference
 
     def forward(self, features: Features) -> dict[str, Tensor]:
@@ -118,11 +116,11 @@ class AVEHead(Head):
         made = self.temporal(features.stream("visual").pooled, features.stream("audio").pooled)
         return {**self.localisation(made.visual, made.audio), "gate": made.gate.squeeze(-1)}
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """`event_losses` of the target ``labels`` (B, T)."""
         return event_losses(output, batch.targets["labels"], batch.valid, self.background)
 
-    def predict(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``labels`` (B, T), the clip's event or background, and ``probability`` (B, T) of that class."""
         dtype = torch.promote_types(output["event"].dtype, torch.float32)
         labels_BT = clip_rule(output["is_event"], output["event"])

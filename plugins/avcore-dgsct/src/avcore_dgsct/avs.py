@@ -4,16 +4,15 @@ Shape letters: B clips, T frames, M = B*T, C channels of the decoder, D width of
 columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Features, StreamLayout
+from avcore import AVCoreError, Features, StreamLayout, Task
 from avcore_avs.config import DECODER_STAGES, AVSHeadConfig
 from avcore_avs.heads import AVSHead as DecoderHead
-from avcore_avs.task import AVSTask
 from avcore_dgsct.settings import AVSHeadSettings
 from avcore_dgsct.temporal import CrossDecoder, SegmentEncoder, count
 
@@ -76,10 +75,9 @@ class AVSHead(DecoderHead):
         AVCoreError: a stream is off, the task is no segmentation, or the visual stream does not have four taps.
     """
 
-    def __init__(
-        self, config: AVSHeadSettings, visual: StreamLayout | None, audio: StreamLayout | None, task: AVSTask
-    ) -> None:
-        super().__init__(config, visual, audio, task)
+    def __init__(self, config: AVSHeadSettings, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        visual, audio = layouts.get("visual"), layouts.get("audio")
         if visual is None or audio is None:
             raise AVCoreError("Head dgsct.avs needs both streams: use --streams both, or --set head.name=avs.decoder.")
         self.temporal = TemporalGates(config)

@@ -31,11 +31,11 @@ class DGSCT(Fusion):
         if self.config.pool == "none":
             return features
         audio = features.stream("audio")
-        features = replace(features, audio=_pooled(audio, audio.raw_tokens, features, "audio_map"))
+        features = features.with_streams(audio=_pooled(audio, audio.raw_tokens, features, "audio_map"))
         if self.config.pool == "audio":
             return features
         visual = features.stream("visual")
-        return replace(features, visual=_pooled(visual, visual.tokens, features, "visual_map"))
+        return features.with_streams(visual=_pooled(visual, visual.tokens, features, "visual_map"))
 
 
 def _pooled(stream: StreamFeatures, tokens_MND: Tensor, features: Features, name: str) -> StreamFeatures:

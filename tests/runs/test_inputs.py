@@ -1,0 +1,169 @@
+"""What a model sees beside pictures and sound: inputs, companions, and how a person gives them."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import avcore
+from avcore.cli import main
+from avcore.errors import AVCoreError
+from avcore.registry import Registry
+from avcore.runs import Run
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def toys(world: ModuleType) -> Iterator[ModuleType]:
+    """`toy_inputs.py` beside the toy world, whose backbone and clips it uses."""
+    spec = importlib.util.spec_from_file_location("avcore_toy_inputs", Path(__file__).with_name("toy_inputs.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["avcore_toy_inputs"] = module
+    spec.loader.exec_module(module)
+    registry = Registry.from_modules({"toy-world": world.Plugin(), "toy-inputs": module.Plugin()})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("runs.start", "runs.base", "runs.adapter", "assemble", "cli.options"):
+            patch.setattr(importlib.import_module(f"avcore.{name}"), "load_registry", lambda: registry)
+        yield module
+    del sys.modules["avcore_toy_inputs"]
+
+
+@pytest.fixture(scope="module")
+def files(world: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clips, each with a vector of three numbers that tells its class."""
+    root: Path = world.render("listen", tmp_path_factory.mktemp("inputs"))
+    for sound in sorted(root.glob("*/*.wav")):
+        np.save(sound.with_suffix(".npy"), np.full(3, float(int(sound.stem) % 2), np.float32))
+    return root
+
+
+@pytest.fixture
+def run(toys: ModuleType, files: Path, tmp_path: Path) -> Callable[..., Run]:
+    def start(task: str, **options: Any) -> Run:
+        out = options.pop("out", tmp_path / "run")
+        sets = ["optim.head_lr=0.3", "train.epochs=6", *options.pop("set", ())]
+        return avcore.run(task=task, data=files, out=out, quiet=True, prompts="rows", set=sets, **options)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of grey with a tone."""
+    time = np.arange(2 * RATE) / RATE
+    tone = (9000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
+    path = tmp_path_factory.mktemp("videos") / "two.mkv"
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("mpeg4", rate=10)
+        pictures.height, pictures.width, pictures.pix_fmt = 32, 32, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for number in range(20):
+            grey = np.full((32, 32, 3), 10 * number, np.uint8)
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(pictures.encode(None))
+        piece = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+        piece.sample_rate = RATE
+        container.mux(sound.encode(piece))
+        container.mux(sound.encode(None))
+    return path
+
+
+def command(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_a_question_reaches_the_head(run: Callable[..., Run], video: Path, tmp_path: Path) -> None:
+    done = run("asked")
+    # The sound alone cannot tell: half of the questions are negated.
+    assert done.model.head.words.weight.shape == (5, 4)
+    given = done.predict(video, tmp_path / "out", inputs={"question": "is it humming?"})
+    # As many numbers as the clip has segments, and yet not one for each.
+    assert {segment.text.split()[-1] for segment in given.segments} == {"2"}
+    with pytest.raises(AVCoreError, match=r"add --input question=.*'is it humming'"):
+        done.predict(video, tmp_path / "none")
+    with pytest.raises(AVCoreError, match=r"takes no input 'qestion'\. Did you mean 'question'"):
+        done.predict(video, tmp_path / "none", inputs={"qestion": "is it humming?"})
+    with pytest.raises(AVCoreError, match="the word 'loud'"):
+        done.predict(video, tmp_path / "none", inputs={"question": "is it loud"})
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_missing_question_ends_the_command_with_code_2(run: Callable[..., Run], video: Path) -> None:
+    done = run("asked", set=["train.epochs=1"])
+    refused = command("predict", done.directory, video)
+    assert refused.exit_code == 2
+    assert 'add --input question="..."' in refused.output
+    assert command("predict", done.directory, video, "--input", "question").exit_code == 2
+    answered = command("predict", done.directory, video, "--input", "question=is it humming?")
+    assert answered.exit_code == 0, answered.output
+    assert "of 2" in answered.output
+
+
+def test_a_companion_is_drawn_anew_in_each_epoch_and_seen_by_the_frozen_stream(
+    run: Callable[..., Run], toys: ModuleType, tmp_path: Path
+) -> None:
+    pairs = []
+    for workers in (0, 2):
+        toys.CompareHead.SEEN.clear()
+        run("compared", out=tmp_path / str(workers), set=["train.epochs=2", f"data.workers={workers}"])
+        epochs: dict[int, dict[str, str]] = {}
+        for progress, found in toys.CompareHead.SEEN:
+            assert (progress.epochs, progress.steps) == (2, 6)
+            epochs.setdefault(progress.epoch, {}).update(found)
+        assert set(epochs) == {0, 1}
+        assert epochs[0] != epochs[1]
+        for clip, negative in epochs[0].items():
+            assert int(clip.removeprefix("train")) % 2 != int(negative.removeprefix("train")) % 2
+        pairs.append(epochs)
+    assert pairs[0] == pairs[1]
+    assert [progress.step for progress, _ in toys.CompareHead.SEEN] == list(range(6))
+
+
+def test_companions_are_equal_to_the_plain_stream(run: Callable[..., Run]) -> None:
+    done = run("compared", set=["train.epochs=1"])
+    batch = next(iter(done.data.loader("val")))
+    features = done.model.features(batch)
+    negative = features.companions["negative"]
+    assert negative.valid.all()
+    for stream in ("visual", "audio"):
+        expected = done.model.plain(stream, batch.companions["negative"])
+        assert torch.equal(negative.stream(stream).tokens, expected.tokens)
+    done.model.head.companions = {"negative": "parts"}
+    through = done.model.features(batch).companions["negative"]
+    assert torch.equal(through.stream("audio").tokens, done.model.features(batch.companions["negative"]).audio.tokens)
+    assert not torch.equal(through.stream("audio").tokens, negative.stream("audio").tokens)
+
+
+def test_features_come_from_files_beside_the_clips(run: Callable[..., Run], files: Path) -> None:
+    done = run("precomputed")
+    assert done.results["metrics"]["test"]["accuracy"] == 100.0
+
+
+def test_a_file_of_the_wrong_shape_is_refused_by_its_path(run: Callable[..., Run], files: Path) -> None:
+    wrong = files / "train" / "3.npy"
+    kept = np.load(wrong)
+    np.save(wrong, np.zeros((2, 5), np.float32))
+    try:
+        with pytest.raises(AVCoreError, match=r"train/3\.npy' are \(2, 5\), and \(3,\) is wanted"):
+            run("precomputed")
+    finally:
+        np.save(wrong, kept)
+
+
+def test_a_head_serves_some_kinds_of_task_only(toys: ModuleType) -> None:
+    with pytest.raises(
+        AVCoreError, match=r"Head 'answer' serves answer; task 'compared' predicts clip\. Heads for it: c"
+    ):
+        avcore.create_model(task="compared", prompts="none", set=["head.name=answer"])
