@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from avcore import AVCoreError, BackboneSpec, FilterBankGeometry, StreamLayout
-from avcore.backbones import Projection
+from avcore.backbones import Projection, TextTower, Tower
 from avcore.data.frontends import FilterBank
 from avcore.testing.backbones import ToyBackbone, ToyBackbones, ToyBlock, ToySettings, ToyTower
+from avcore.testing.texts import ToyText, ToyTextSettings, ToyTextTower
 from avcore.testing.toys import at_hand
 
 Failing = Callable[..., dict[str, str]]
@@ -239,3 +240,88 @@ def test_the_member_is_named_by_a_setting_or_is_one_for_tests(failing: Failing) 
     spec = family(WrongPool, presets=presets)
     assert "'test_small'" in failing("backbone", backbones=[spec])["layout"]
     assert "'large'" in failing("backbone", backbones=[spec], sets={"mine": ["visual.backbone=large"]})["layout"]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def reader(tower: type[ToyTextTower] = ToyTextTower) -> BackboneSpec:
+    """A family of one toy that reads sentences."""
+
+    class Backbone(ToyText):
+        def tower(self, stream: str, settings: ToyTextSettings, segments: int) -> Tower:
+            return tower(self, settings, segments).freeze()
+
+    def build(settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> ToyText:
+        if preset is None:
+            raise AVCoreError(f"There is no '{name}'.")
+        return Backbone(name)
+
+    spec: BackboneSpec = at_hand(
+        BackboneSpec, name="mine", thing=build, config=ToyTextSettings, presets={"mine_small": {}}, streams=("text",)
+    )
+    return spec
+
+
+class PoolsAtTheLongest(ToyTextTower):
+    """Pools every sentence where the longest ends."""
+
+    def pool(self, tokens_MND: Tensor, ids_KL: Tensor | None = None) -> Tensor:
+        assert ids_KL is not None
+        return tokens_MND[:, int(ids_KL.argmax(1).max())]
+
+
+class SmallVocabulary(ToyTextTower):
+    def __init__(self, trunk: ToyText, settings: ToyTextSettings, segments: int) -> None:
+        super().__init__(trunk, settings, segments)
+        self.geometry = replace(self.geometry, vocabulary=10)
+
+
+class SharesNothing(ToyTextTower):
+    project = TextTower.project
+
+
+class CountsSentences(ToyTextTower):
+    def embed(self, ids_KL: Tensor) -> Tensor:
+        self.trunk.words.weight.data *= 1.1
+        return super().embed(ids_KL)
+
+
+class SaysSingleOfText(ToyTextTower):
+    def block(self, index: int) -> ToyBlock:
+        made = super().block(index)
+        return SaysSingle(made.inner, made.attention_windows, made.mergings)
+
+
+class DropsKV(ToyTextTower):
+    def block(self, index: int) -> ToyBlock:
+        made = super().block(index)
+        return NoKV(made.inner, made.attention_windows, made.mergings)
+
+
+@pytest.mark.parametrize(
+    ("tower", "check", "says"),
+    [
+        (PoolsAtTheLongest, "sentences", "a sentence alone gives another vector"),
+        (SharesNothing, "shared space", "layout.shared is 12, and 'project' is not implemented"),
+        (CountsSentences, "frozen sentences", "a forward changes the weights"),
+        (SaysSingleOfText, "types of sentences", "Block.dtype says torch.float32"),
+        (DropsKV, "keys and values", "kv changes nothing"),
+    ],
+)
+def test_a_broken_text_tower_fails_one_check(
+    failing: Failing, tower: type[ToyTextTower], check: str, says: str
+) -> None:
+    found = failing("backbone", slow=[check], backbones=[reader(tower)])
+    assert says in found.pop(check)
+    # What changes its weights gives a sentence another vector the next time.
+    assert list(found) == (["sentences"] if tower is CountsSentences else [])
+
+
+def test_ids_beyond_the_vocabulary_are_found(failing: Failing) -> None:
+    assert "of a vocabulary of 10" in failing("backbone", backbones=[reader(SmallVocabulary)])["sentences"]
+
+
+def test_the_toy_that_reads_fails_nothing(failing: Failing) -> None:
+    assert failing("backbone", slow=["compile", "layout without weights"], backbones=[reader()]) == {}

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from avcore.assemble import _build, assemble
-from avcore.backbones import Backbone, Tower
+from avcore.backbones import Backbone, TextTower, Tower
 from avcore.config import RunConfig, resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry
-from avcore.specs import STREAMS, BackboneSpec
+from avcore.specs import STREAMS, TEXT, BackboneSpec
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.checks import Skipped
 from avcore.testing.subject import Subject
@@ -33,6 +33,7 @@ class BackboneCase:
     subject: Subject
     spec: BackboneSpec
     _models: dict[Any, AVModel] = field(default_factory=dict, repr=False)
+    _texts: dict[str, TextTower] = field(default_factory=dict, repr=False)
 
     @cached_property
     def member(self) -> str:
@@ -56,7 +57,7 @@ class BackboneCase:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The streams that it serves, in which it is looked at."""
+        """The streams of a clip that it serves, in which a model is looked at."""
         return tuple(stream for stream in STREAMS if stream in self.spec.streams)
 
     def registry(self, segments: int = 2) -> Registry:
@@ -67,11 +68,15 @@ class BackboneCase:
         return Registry.from_modules({**kit, **self.subject.modules})
 
     def config(self, *, segments: int = 2, sets: Sequence[str] = ()) -> RunConfig:
-        """The configuration of a model with the member in each stream that it serves, a toy in the other."""
+        """The configuration of a model with the member in each stream that it serves, a toy in the other.
+
+        Raises:
+            Skipped: it serves no stream of a clip.
+        """
+        if not self.streams:
+            raise Skipped(f"'{self.spec.name}' serves no stream of a clip.")
         given = [text for text in self.subject.sets_of(self.spec.name) if KEY not in text]
-        has_weights = any(entry.name == "weights" for entry in dataclasses.fields(self.spec.config))
-        if has_weights:
-            given += [f"{stream}.weights=random" for stream in self.streams]
+        given += [f"{stream}.{key}={value}" for stream in self.streams for key, value in self.random.items()]
         own = dict.fromkeys(self.streams, self.member)
         resolved = resolve_config(
             self.registry(segments),
@@ -113,6 +118,35 @@ class BackboneCase:
             assert isinstance(tower, Tower)
             found.append((stream, tower))
         return found
+
+    def every_tower(self) -> list[tuple[str, Tower]]:
+        """The towers of the family in a model, and the one that reads sentences, by stream."""
+        found = self.towers(self.model()) if self.streams else []
+        return [*found, (TEXT, self.text())] if TEXT in self.spec.streams else found
+
+    @property
+    def random(self) -> dict[str, str]:
+        """The setting that asks for random weights, where the family has it."""
+        named = {entry.name for entry in dataclasses.fields(self.spec.config)}
+        return {"weights": "random"} if "weights" in named else {}
+
+    def text(self) -> TextTower:
+        """The tower that reads sentences, on random weights; the same one every time.
+
+        Raises:
+            Skipped: it reads none.
+        """
+        if TEXT not in self._texts:
+            self._texts[TEXT] = self.fresh_text()
+        return self._texts[TEXT]
+
+    def fresh_text(self) -> TextTower:
+        """Another one, to be changed."""
+        if TEXT not in self.spec.streams:
+            raise Skipped(f"'{self.spec.name}' reads no text.")
+        tower = self.built(self.member, **self.random).tower(TEXT, self.spec.config(**self.random), 1)
+        assert isinstance(tower, TextTower), f"{self.where(TEXT)}: its tower is a {type(tower).__name__}, no TextTower."
+        return tower
 
     def built(self, name: str, **settings: Any) -> Backbone:
         """What ``build`` of the spec makes of a name.

@@ -79,6 +79,7 @@ def load_checks() -> list[CheckDefinition]:
         part_state,
         part_training,
         tasks,
+        texts,
     )
 
     return CHECKS

@@ -103,7 +103,7 @@ def free_sequences(case: BackboneCase) -> None:
 @check("backbone", "windows")
 def windows(case: BackboneCase) -> None:
     """`unwindows` undoes `windows`, which cuts tokens into windows of the layout's size."""
-    for stream, tower in case.towers(case.model()):
+    for stream, tower in case.every_tower():
         for number, declared in enumerate(tower.layout.blocks):
             block, where = tower.block(number), f"{case.where(stream)}, block {number}"
             x = torch.randn(2, declared.tokens, declared.width, generator=_draws())
@@ -117,7 +117,7 @@ def windows(case: BackboneCase) -> None:
 @check("backbone", "lifted rows")
 def lifted_rows(case: BackboneCase) -> None:
     """Rows of the first stage's width are lifted to every later stage's; rows of a block's own width stay as is."""
-    for stream, tower in case.towers(case.model()):
+    for stream, tower in case.every_tower():
         first = tower.layout.stages[0].width
         for number, declared in enumerate(tower.layout.blocks):
             where = f"{case.where(stream)}, block {number}"
@@ -178,7 +178,7 @@ def gradients_pass(case: BackboneCase) -> None:
 
 def _every_stage(case: BackboneCase) -> Iterator[tuple[str, Block, Tensor, Tensor]]:
     """The first and the last block of each stage with random tokens (M, N, D) and rows (R, D)."""
-    for stream, tower in case.towers(case.model()):
+    for stream, tower in case.every_tower():
         blocks = tower.layout.blocks
         for number, declared in enumerate(blocks):
             if _at_an_end(blocks, number):

@@ -51,9 +51,9 @@ def build(settings: TextSettings, *, name: str, preset: Mapping[str, Any] | None
 class ClipTextBlock(Block):
     """A block of open_clip: A(x) = LS(MHSA(LN x)), M(x) = LS(MLP(LN x)), each token seeing itself and those before it.
 
-    Rows and ``kv`` are seen by all queries. Carried rows stand behind the first token, as deep prompts of text do
-    (MaPLe, arXiv:2210.03117): the tokens that follow see all of them, the first token none, and each of them sees the
-    first token, those before it and itself. Without a causal mask all see all.
+    Rows, ``kv`` and carried rows are seen by all tokens. A carried row sees the first token, the carried rows before it
+    and itself, as deep prompts of text do that are written behind the first token (MaPLe, arXiv:2210.03117): nothing of
+    a sentence reaches an earlier place through it. Without a causal mask all see all.
     """
 
     def __init__(self, inner: nn.Module, *, causal: bool) -> None:
@@ -237,14 +237,16 @@ def causal_bias(tokens: int, carried: int = 0, *, like: Tensor) -> Tensor:
 
     Args:
         tokens: N.
-        carried: C rows, which stand between the first token and the second.
+        carried: C rows, which stand between the first token and the second, and which the first sees too.
         like: has the device and type of the bias.
     """
     places = torch.arange(tokens, device=like.device)
+    reach = places
     if carried:
         rows = torch.arange(1, carried + 1, device=like.device)
         places = torch.cat([places[:1], places[1:] + carried, rows])
-    later = places[None, :] > places[:, None]
+        reach = torch.cat([places[:1] + carried, places[1:]])
+    later = places[None, :] > reach[:, None]
     return torch.zeros(later.shape, dtype=like.dtype, device=like.device).masked_fill(later, float("-inf"))
 
 
