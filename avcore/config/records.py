@@ -1,5 +1,6 @@
 """The configuration of a run, typed and frozen. Settings of plugins sit in it as the dataclasses of their specs."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -27,10 +28,13 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.999)  # decay of the running means of gradient and squared gradient
     eps: float = 1e-8  # added to the root of the squared gradient's mean
     weight_decay: float = 0.0  # L2 term of adam and sgd, decoupled decay of adamw
-    schedule: Literal["constant", "step", "cosine"] = "constant"  # course of both learning rates after the warm-up
+    # course of the learning rates after the warm-up
+    schedule: Literal["constant", "step", "multistep", "cosine", "polynomial"] = "constant"
     warmup_epochs: float = 0.0  # epochs of linear rise from zero, fractions allowed
     step_epochs: int = 3  # schedule=step: epochs between two drops
-    step_factor: float = 0.35  # schedule=step: factor of each drop
+    milestones: tuple[int, ...] = ()  # schedule=multistep: epochs after which the rates drop
+    step_factor: float = 0.35  # schedule=step and multistep: factor of each drop
+    power: float = 1.0  # schedule=polynomial: the rates fall as (1 - done) ** power, to zero
     min_lr: float = 0.0  # schedule=cosine: where the learning rates end
     clip_norm: float | None = None  # largest norm of the whole gradient; null does not clip
     accumulate: int = 1  # batches whose gradients make one step
@@ -42,6 +46,13 @@ class OptimConfig:
         require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
         require(self.eps > 0, "eps", self.eps, "above 0")
         require(self.step_epochs >= 1, "step_epochs", self.step_epochs, "1 or more")
+        rising = all(low < high for low, high in itertools.pairwise((0, *self.milestones)))
+        require(
+            rising, "milestones", list(self.milestones), "whole numbers of epochs from 1, each above the one before"
+        )
+        if self.schedule == "multistep":
+            require(bool(self.milestones), "milestones", [], "given with schedule=multistep, such as [10, 15]")
+        require(0 < self.power < math.inf, "power", self.power, "above 0 and finite")
         require(0 < self.step_factor <= 1, "step_factor", self.step_factor, "above 0 and at most 1")
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0 or null")
         require(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more")
@@ -117,6 +128,7 @@ class RunConfig:
         prompts, fusion: names of parts, in the order in which their edits concatenate.
         parts: full name of a part -> the config dataclass of its spec.
         part_streams: name of a prompt -> the streams it is put into (``parts.<name>.streams``).
+        part_scales: name of a part -> the factor of its learning rate (``parts.<name>.lr_scale``).
         task_options: the config dataclass of the task.
     """
 
@@ -136,6 +148,7 @@ class RunConfig:
     plan: PlanConfig = field(default_factory=PlanConfig)
     parts: Mapping[str, Any] = field(default_factory=dict)
     part_streams: Mapping[str, Streams] = field(default_factory=dict)
+    part_scales: Mapping[str, float] = field(default_factory=dict)
     head: Chosen
     task_options: Any = field(default_factory=NoConfig)
     data: DataConfig = field(default_factory=DataConfig)

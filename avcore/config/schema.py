@@ -25,6 +25,7 @@ __all__ = ["core_schema", "run_schema"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", type(None): "null"}
+_SCALE = {"type": "number", "default": 1.0, "description": "factor of its learning rate, optim.lr"}
 _STREAMS = {"enum": ["visual", "audio", "both"], "default": "both", "description": "streams that it is put into"}
 # Sections whose keys belong to what a run chooses; the others are dataclasses of the core.
 _CHOSEN = {"visual": StreamConfig, "audio": StreamConfig, "head": Chosen, "data": DataConfig}
@@ -53,9 +54,8 @@ def run_schema(config: RunConfig, registry: "Registry") -> dict[str, Any]:
 
 def _whole(sections: Mapping[str, Any], title: str) -> dict[str, Any]:
     core = {name: _section(own) for name, own in _CORE.items()}
-    scalars = {
-        name: entry for name, entry in _properties(RunConfig).items() if name not in ("part_streams", *core, *sections)
-    }
+    elsewhere = {"part_streams", "part_scales", *core, *sections}
+    scalars = {name: entry for name, entry in _properties(RunConfig).items() if name not in elsewhere}
     # On the command line and in a file, a text may stand for a list of parts.
     for name in ("prompts", "fusion"):
         scalars[name] = {**scalars[name], "type": ["array", "string", "null"]}
@@ -66,7 +66,7 @@ def _parts(config: RunConfig, registry: "Registry") -> dict[str, Any]:
     """One section for each part; the dots in its name are levels."""
     flat: dict[str, _Leaf] = {}
     for name, settings in config.parts.items():
-        properties = _properties(type(settings))
+        properties = {"lr_scale": _SCALE, **_properties(type(settings))}
         if isinstance(registry.part(name), PromptSpec):
             properties = {"streams": _STREAMS, **properties}
         flat |= {f"{name}.{key}": _Leaf(entry) for key, entry in properties.items()}

@@ -1,6 +1,7 @@
 """Between merged leaves and a `RunConfig`, section by section, in both directions."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ class Sections:
             "optim": build(OptimConfig, section(self.leaves, "optim"), "optim"),
             "train": build(TrainConfig, section(self.leaves, "train"), "train"),
         }
-        made["parts"], made["part_streams"] = self._parts((*made["prompts"], *made["fusion"]))
+        made["parts"], made["part_streams"], made["part_scales"] = self._parts((*made["prompts"], *made["fusion"]))
         scalars = {
             entry.name: coerce(entry.type, self.leaves[entry.name], entry.name)
             for entry in dataclasses.fields(RunConfig)
@@ -136,7 +137,7 @@ class Sections:
         leaves = {key: leaf for key, leaf in leaves.items() if leaf.layer.user or key.partition(".")[0] not in others}
         return build(spec.config, leaves, at, beside=beside)
 
-    def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, Streams]]:
+    def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, Streams], dict[str, float]]:
         groups: dict[str, Leaves] = {name: {} for name in listed}
         # A part that is listed with its distribution answers to its own name too, as recipes write it.
         known_as = {name.rpartition(":")[2]: name for name in listed} | {name: name for name in listed}
@@ -155,15 +156,22 @@ class Sections:
                 )
         parts: dict[str, Any] = {}
         streams: dict[str, Streams] = {}
+        scales: dict[str, float] = {}
         for name, leaves in groups.items():
             spec = self.registry.part(name)
-            beside: tuple[str, ...] = ()
+            beside: tuple[str, ...] = ("lr_scale",)
+            leaf = leaves.pop("lr_scale", Leaf(1.0, Layer("default")))
+            scales[name] = coerce(float, leaf, f"parts.{name}.lr_scale")
+            if not 0 <= scales[name] < math.inf:
+                raise ConfigError(
+                    f"parts.{name}.lr_scale must be 0 or more and finite, not {leaf.value!r} ({leaf.layer.name})."
+                )
             if isinstance(spec, PromptSpec):
-                beside = ("streams",)
+                beside = ("streams", *beside)
                 leaf = leaves.pop("streams", Leaf("both", Layer("default")))
                 streams[name] = coerce(Streams, leaf, f"parts.{name}.streams")
             parts[name] = build(spec.config, leaves, f"parts.{name}", beside=beside)
-        return parts, streams
+        return parts, streams, scales
 
     def _is_mistaken(self, key: str) -> bool:
         """Whether a plugin's setting is for no installed part, although parts of that plugin or method are installed.
@@ -188,7 +196,11 @@ def to_tree(config: RunConfig) -> dict[str, Any]:
         tree[stream] = {"backbone": chosen.backbone, **plain(chosen.settings)}
     tree["parts"] = nest(
         {
-            name: {**({"streams": config.part_streams[name]} if name in config.part_streams else {}), **plain(settings)}
+            name: {
+                **({"streams": config.part_streams[name]} if name in config.part_streams else {}),
+                "lr_scale": config.part_scales.get(name, 1.0),
+                **plain(settings),
+            }
             for name, settings in config.parts.items()
         }
     )

@@ -19,7 +19,8 @@ __all__ = ["declarations", "hook_manager"]
 # Keys that a run's configuration keeps beside the settings of a spec of this kind.
 _RESERVED: Mapping[str, frozenset[str]] = {
     "backbones": frozenset({"backbone"}),
-    "prompts": frozenset({"streams"}),
+    "prompts": frozenset({"streams", "lr_scale"}),
+    "fusions": frozenset({"lr_scale"}),
     "heads": frozenset({"name"}),
     "datasets": frozenset({"dataset", "root", "workers", "cache", "broken", "broken_limit"}),
 }

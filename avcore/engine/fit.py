@@ -10,7 +10,7 @@ import torch
 from avcore.config import RunConfig
 from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Progress, restore_optimizer
 from avcore.engine.loop import BatchLoader, NonFiniteError, Step, Trainer, groups_of
-from avcore.engine.optim import Schedule, build_optimizer
+from avcore.engine.optim import Rates, build_optimizer
 from avcore.engine.reporter import Reporter
 from avcore.engine.signals import Signals
 from avcore.errors import DataError, PluginError
@@ -62,10 +62,12 @@ class Fit:
         train, optim = self.config.train, self.config.optim
         self._train = train
         self._epoch_steps = math.ceil(len(self.loader) / optim.accumulate)
+        scales = {name: self.config.part_scales.get(name, 1.0) for name in self.config.parts}
+        optimizer = build_optimizer(self.model.parameter_groups(), optim, scales)
         self._trainer = Trainer(
             self.model,
-            build_optimizer(self.model.parameter_groups(), optim),
-            Schedule.from_config(optim, steps_per_epoch=self._epoch_steps, epochs=train.epochs),
+            optimizer,
+            Rates(optimizer, optim, steps_per_epoch=self._epoch_steps, epochs=train.epochs),
             seed=self.config.seed,
             accumulate=optim.accumulate,
             clip_norm=optim.clip_norm,

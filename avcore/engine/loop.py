@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from avcore.engine.optim import Schedule, gradients, learning_rates, set_learning_rates
+from avcore.engine.optim import Rates, gradients
 from avcore.engine.precision import autocast, check_trainable_dtype
 from avcore.engine.randomness import seed_generators
 from avcore.errors import AVCoreError
@@ -51,7 +51,7 @@ class Step:
         step, epoch: counted from 0.
         loss: the sum of ``losses``, a mean over the valid clips.
         losses: each named term.
-        rates: the learning rate of each kind of parameter.
+        rates: the learning rate of each part and of the head.
         norm: the global norm of the gradient before clipping.
         clips: valid clips that took part.
     """
@@ -65,7 +65,7 @@ class Step:
     clips: int
 
     def scalars(self) -> dict[str, float]:
-        """One flat mapping: ``step``, ``epoch``, ``loss``, ``loss/<term>``, ``lr/<kind>``, ``gradient_norm``."""
+        """``step``, ``epoch``, ``loss``, ``loss/<term>``, ``lr/<part>``, ``lr/head``, ``gradient_norm``."""
         return {
             "step": self.step,
             "epoch": self.epoch,
@@ -93,7 +93,7 @@ class Trainer:
 
     Args:
         model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.parameter_groups()``.
-        optimizer, schedule: from `avcore.engine.optim`.
+        optimizer, rates: from `avcore.engine.optim`.
         seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
         accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
         clip_norm: largest global norm of the gradient, None for any.
@@ -104,7 +104,7 @@ class Trainer:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        schedule: Schedule,
+        rates: Rates,
         *,
         seed: int = 0,
         accumulate: int = 1,
@@ -116,7 +116,7 @@ class Trainer:
             check_trainable_dtype(zip(group["names"], group["params"], strict=True))
         self.model = model
         self.optimizer = optimizer
-        self.schedule = schedule
+        self.rates = rates
         self.seed = seed
         self.accumulate = accumulate
         self.clip_norm = clip_norm
@@ -133,8 +133,8 @@ class Trainer:
         Raises:
             NonFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        epochs = self.schedule.epochs
-        progress = Progress(epoch=epoch, epochs=epochs, step=step, steps=epochs * self.schedule.steps_per_epoch)
+        epochs = self.rates.epochs
+        progress = Progress(epoch=epoch, epochs=epochs, step=step, steps=epochs * self.rates.steps_per_epoch)
         counts = [int(batch.valid.sum()) for batch in batches]
         total = sum(counts)
         if not total:
@@ -165,14 +165,14 @@ class Trainer:
         if self.clip_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        set_learning_rates(self.optimizer, self.schedule, step)
+        self.rates.advance(step)
         self.optimizer.step()
         return Step(
             step=step,
             epoch=epoch,
             loss=sum(named.values()),
             losses=named,
-            rates=learning_rates(self.optimizer),
+            rates=self.rates.current(),
             norm=values[-1],
             clips=total,
         )

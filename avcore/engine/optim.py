@@ -1,112 +1,132 @@
-"""The optimiser, with one parameter group for each kind of parameter, and learning rates that follow from the step."""
+"""The optimiser, with one parameter group for each part and one for the head, and the course of their learning rates.
 
-import math
+The courses are those of `torch.optim.lr_scheduler`, counted in optimiser steps.
+"""
+
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 
 from avcore.config import OptimConfig
-from avcore.errors import AssemblyError
+from avcore.errors import AssemblyError, ConfigError
 
-__all__ = ["Schedule", "build_optimizer", "gradients", "learning_rates", "set_learning_rates"]
+__all__ = ["WHOLE_COURSES", "Rates", "build_optimizer", "gradients"]
+
+WHOLE_COURSES = ("cosine", "polynomial")
+"""Schedules every rate of which depends on the length of the training."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Learning rates as a pure function of the optimiser step, counted from 0.
+class Rates:
+    """Sets the learning rates of an optimiser's groups as a function of the step alone.
 
-    Attributes:
-        kind: ``constant``; ``step``: times ``step_factor`` after every ``step_epochs`` epochs; ``cosine``: half a
-            cosine from the end of the warm-up to the last step.
+    A linear warm-up (1/n, 2/n, ..., 1 over its n steps) leads to a course: ``constant``, ``step`` and ``multistep``
+    count epochs from the beginning, ``cosine`` and ``polynomial`` fall from the end of the warm-up to the last step.
+
+    Args:
+        optimizer: its groups' rates are their base rates.
+        config: names the schedule and its settings.
         steps_per_epoch, epochs: length of the training.
-        warmup_epochs: the rate rises linearly over so many epochs, in any kind.
-        min_lr: where ``cosine`` ends.
+
+    Raises:
+        ConfigError: ``optim.min_lr`` lies above the base rate of a group.
     """
 
-    kind: str
-    steps_per_epoch: int
-    epochs: int
-    warmup_epochs: float = 0.0
-    step_epochs: int = 3
-    step_factor: float = 0.35
-    min_lr: float = 0.0
+    def __init__(self, optimizer: Optimizer, config: OptimConfig, *, steps_per_epoch: int, epochs: int) -> None:
+        self.optimizer = optimizer
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+        self._step = 0
+        if config.schedule == "cosine":
+            for kind, rate in self.current().items():
+                if config.min_lr > rate:
+                    raise ConfigError(
+                        f"optim.min_lr is {config.min_lr:g}, above the learning rate {rate:g} of '{kind}', which would "
+                        "rise instead of fall. Choose a smaller optim.min_lr, or larger rates and factors."
+                    )
+        first = round(config.warmup_epochs * steps_per_epoch)
+        length = max(1, epochs * steps_per_epoch - first)
+        made: list[lr_scheduler.LRScheduler] = []
+        if first > 1:
+            made.append(lr_scheduler.LinearLR(optimizer, start_factor=1 / first, total_iters=first - 1))
+        made.append(_course(optimizer, config, steps_per_epoch, length))
+        self._scheduler: lr_scheduler.LRScheduler
+        if config.schedule in WHOLE_COURSES:
+            self._scheduler = lr_scheduler.SequentialLR(optimizer, made, [first] if len(made) > 1 else [])
+        else:
+            self._scheduler = lr_scheduler.ChainedScheduler(made, optimizer)
 
-    @classmethod
-    def from_config(cls, config: OptimConfig, *, steps_per_epoch: int, epochs: int) -> "Schedule":
-        """The schedule of a run."""
-        return cls(
-            kind=config.schedule,
-            steps_per_epoch=steps_per_epoch,
-            epochs=epochs,
-            warmup_epochs=config.warmup_epochs,
-            step_epochs=config.step_epochs,
-            step_factor=config.step_factor,
-            min_lr=config.min_lr,
-        )
+    def advance(self, step: int) -> None:
+        """Give every group the rate of a step, counted from 0; steps may be passed over, but only forwards."""
+        with warnings.catch_warnings():
+            # A run that goes on passes over the steps that it has made, without an update for each.
+            warnings.filterwarnings("ignore", r"Detected call of|Seems like", UserWarning)
+            while self._step < step:
+                self._scheduler.step()
+                self._step += 1
 
-    def warmup(self, step: int) -> float:
-        """1/n, 2/n, ..., 1 over the n steps of the warm-up, then 1."""
-        steps = round(self.warmup_epochs * self.steps_per_epoch)
-        return min(1.0, (step + 1) / steps) if steps else 1.0
-
-    def decay(self, step: int) -> float:
-        """What the schedule leaves of the base rate after the warm-up, from 1 towards 0."""
-        if self.kind == "step":
-            return float(self.step_factor ** (step // self.steps_per_epoch // self.step_epochs))
-        if self.kind == "cosine":
-            first = round(self.warmup_epochs * self.steps_per_epoch)
-            length = max(1, self.epochs * self.steps_per_epoch - first)
-            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0, step - first) / length)))
-        return 1.0
-
-    def rate(self, base: float, step: int) -> float:
-        """The learning rate at a step of a group whose base rate is ``base``."""
-        floor = min(self.min_lr, base) if self.kind == "cosine" else 0.0
-        return self.warmup(step) * (floor + (base - floor) * self.decay(step))
+    def current(self) -> dict[str, float]:
+        """The rate of each group, by the name of its part or ``head``."""
+        return {group["kind"]: float(group["lr"]) for group in self.optimizer.param_groups}
 
 
-def build_optimizer(groups: Mapping[str, Sequence[tuple[str, nn.Parameter]]], config: OptimConfig) -> Optimizer:
-    """One parameter group for each kind: ``head`` at ``optim.head_lr``, everything else at ``optim.lr``.
+def _course(optimizer: Optimizer, config: OptimConfig, per_epoch: int, length: int) -> lr_scheduler.LRScheduler:
+    """What follows the warm-up, ``length`` steps before the end."""
+    match config.schedule:
+        case "step":
+            return lr_scheduler.StepLR(optimizer, config.step_epochs * per_epoch, config.step_factor)
+        case "multistep":
+            return lr_scheduler.MultiStepLR(optimizer, [n * per_epoch for n in config.milestones], config.step_factor)
+        case "cosine":
+            return lr_scheduler.CosineAnnealingLR(optimizer, length, config.min_lr)
+        case "polynomial":
+            return lr_scheduler.PolynomialLR(optimizer, length, config.power)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
-    A group keeps its kind (``"kind"``), its base rate (``"base_lr"``) and its parameters' names (``"names"``).
+
+def build_optimizer(
+    groups: Mapping[str, Sequence[tuple[str, nn.Parameter]]],
+    config: OptimConfig,
+    scales: Mapping[str, float] | None = None,
+) -> Optimizer:
+    """One parameter group for each part, at ``optim.lr`` times its factor, and one for the head, at ``optim.head_lr``.
+
+    A group keeps its part's name or ``head`` (``"kind"``) and its parameters' names (``"names"``).
+
+    Args:
+        groups: ``parts`` and ``head``, from `AVModel.parameter_groups`.
+        config: the update rule and the rates.
+        scales: name of each part -> its factor (``parts.<name>.lr_scale``); what belongs to none of them is ``parts``.
 
     Raises:
         AVCoreError: there is nothing to train.
     """
+    scales = scales or {}
+    kinds: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in groups["parts"]:
+        owners = [part for part in scales if name.startswith(f"{part}.")]
+        kinds.setdefault(max(owners, key=len, default="parts"), []).append((name, parameter))
+    if groups["head"]:
+        kinds["head"] = list(groups["head"])
+    if not kinds:
+        raise AssemblyError("There is nothing to train: no part and no head of this run has a trainable parameter.")
     made = [
         {
             "kind": kind,
             "names": [name for name, _ in named],
             "params": [parameter for _, parameter in named],
-            "base_lr": config.head_lr if kind == "head" else config.lr,
+            "lr": config.head_lr if kind == "head" else config.lr * scales.get(kind, 1.0),
         }
-        for kind, named in groups.items()
-        if named
+        for kind, named in kinds.items()
     ]
-    if not made:
-        raise AssemblyError("There is nothing to train: no part and no head of this run has a trainable parameter.")
-    for group in made:
-        group["lr"] = group["base_lr"]
-    devices = {parameter.device.type for named in groups.values() for _, parameter in named}
+    devices = {parameter.device.type for named in kinds.values() for _, parameter in named}
     fused = devices <= {"cpu", "cuda"}
     if config.optimizer == "sgd":
         return SGD(made, momentum=config.betas[0], weight_decay=config.weight_decay, fused=fused)
-    kind: type[Adam] = {"adam": Adam, "adamw": AdamW}[config.optimizer]
-    return kind(made, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused)
-
-
-def set_learning_rates(optimizer: Optimizer, schedule: Schedule, step: int) -> None:
-    """Give every group the rate of this step."""
-    for group in optimizer.param_groups:
-        group["lr"] = schedule.rate(group["base_lr"], step)
-
-
-def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """The current rate of each kind."""
-    return {group["kind"]: float(group["lr"]) for group in optimizer.param_groups}
+    rule: type[Adam] = {"adam": Adam, "adamw": AdamW}[config.optimizer]
+    return rule(made, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused)
 
 
 def gradients(optimizer: Optimizer) -> list[torch.Tensor]:

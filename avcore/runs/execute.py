@@ -44,7 +44,7 @@ GLANCES = 2
 
 def head_alone(resolved: Resolved) -> Resolved:
     """The same run without its parts: what the head reaches by itself."""
-    config = replace(resolved.config, prompts=(), fusion=(), parts={}, part_streams={}, baseline=False)
+    config = replace(resolved.config, prompts=(), fusion=(), parts={}, part_streams={}, part_scales={}, baseline=False)
     return Resolved(config=config, origins={})
 
 

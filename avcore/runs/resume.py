@@ -9,6 +9,7 @@ import torch
 from avcore.config import Resolved, resolve_config
 from avcore.config.leaves import flatten
 from avcore.engine.files import read_json
+from avcore.engine.optim import WHOLE_COURSES
 from avcore.engine.records import commit_of, versions
 from avcore.errors import AVCoreError, ConfigError
 from avcore.registry import Registry
@@ -40,7 +41,7 @@ def results_in(directory: Path) -> dict[str, Any]:
 def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> list[str]:
     """The keys whose change the run in ``directory`` takes: `FREE` ones, and a ``train.epochs`` that has grown.
 
-    With ``optim.schedule=cosine`` it may not grow: every learning rate so far depended on it.
+    With an ``optim.schedule`` of `WHOLE_COURSES` it may not grow: every learning rate so far depended on it.
 
     Raises:
         AVCoreError: other keys changed; names them with both values.
@@ -49,11 +50,12 @@ def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> l
     before, now = flatten(saved.tree()), flatten(resolved.tree())
     changed = [key for key in dict.fromkeys((*before, *now)) if before.get(key) != now.get(key)]
     free = list(FREE)
-    if resolved.config.train.epochs > saved.config.train.epochs and resolved.config.optim.schedule != "cosine":
+    if resolved.config.train.epochs > saved.config.train.epochs and resolved.config.optim.schedule not in WHOLE_COURSES:
         free.append("train.epochs")
     refused = [f"{key} is {now.get(key)!r}, was {before.get(key)!r}" for key in changed if key not in free]
     if refused:
-        hint = "train.epochs may grow, unless optim.schedule=cosine; " if "train.epochs" in changed else ""
+        unless = f"unless optim.schedule is {' or '.join(WHOLE_COURSES)}"
+        hint = f"train.epochs may grow, {unless}; " if "train.epochs" in changed else ""
         raise ConfigError(
             f"The run in {directory} can only go on with the settings that it began with: {'; '.join(refused)}. "
             f"Leave them as they were ({hint}avcore run --resume {directory} needs no others), or name another --out."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avcore.config import OptimConfig
 from avcore.engine.loop import Step, Trainer, groups_of
-from avcore.engine.optim import Schedule, build_optimizer
+from avcore.engine.optim import Rates, build_optimizer
 from avcore.tasks import Batch, Progress, Task
 
 
@@ -106,8 +106,8 @@ class ToyLoader:
 def make_trainer(model: nn.Module, *, epochs: int = 2, steps: int = 3, **settings: Any) -> Trainer:
     optim = OptimConfig(lr=0.01, head_lr=0.1)
     optimizer = build_optimizer(model.parameter_groups(), optim)
-    schedule = Schedule.from_config(optim, steps_per_epoch=steps, epochs=epochs)
-    return Trainer(model, optimizer, schedule, **settings)
+    rates = Rates(optimizer, optim, steps_per_epoch=steps, epochs=epochs)
+    return Trainer(model, optimizer, rates, **settings)
 
 
 def make_steps(trainer: Trainer, loader: ToyLoader, *, epoch: int, first_step: int) -> Iterator[Step]:

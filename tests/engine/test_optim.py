@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import pytest
@@ -6,47 +5,85 @@ import torch
 from torch import nn
 
 from avcore.config import OptimConfig
-from avcore.engine.optim import Schedule, build_optimizer, learning_rates, set_learning_rates
+from avcore.engine.optim import Rates, build_optimizer
 from avcore.errors import AVCoreError
 
 
-def schedule(**settings):
-    return Schedule.from_config(OptimConfig(**settings), steps_per_epoch=10, epochs=6)
+def course(base=1.0, steps=61, **settings):
+    """The rates of a group at each step of 6 epochs of 10 steps."""
+    optimizer = torch.optim.SGD([{"kind": "w", "params": [nn.Parameter(torch.zeros(1))]}], lr=base)
+    rates = Rates(optimizer, OptimConfig(**settings), steps_per_epoch=10, epochs=6)
+    found = []
+    for step in range(steps):
+        rates.advance(step)
+        found.append(rates.current()["w"])
+        optimizer.step()
+    return found
 
 
-def test_constant_rate_is_the_base_rate():
-    assert {schedule().rate(0.3, step) for step in range(60)} == {0.3}
+WARM = [0.2, 0.4, 0.6, 0.8, 1.0]
+EXPECTED = {
+    "constant": ({}, lambda step: 1.0),
+    "step": ({"step_epochs": 2, "step_factor": 0.5}, lambda step: 0.5 ** (step // 20)),
+    "multistep": ({"milestones": (1, 4), "step_factor": 0.1}, lambda step: 0.1 ** ((step >= 10) + (step >= 40))),
+    "cosine": ({"min_lr": 0.2}, lambda step: 0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * step / 60))),
+    "polynomial": ({"power": 0.9}, lambda step: (1 - step / 60) ** 0.9),
+}
 
 
-def test_step_schedule_drops_after_whole_epochs():
-    rates = [schedule(schedule="step", step_epochs=2, step_factor=0.5).rate(1.0, step) for step in range(60)]
-    assert rates[:20] == [1.0] * 20
-    assert rates[20:40] == [0.5] * 20
-    assert rates[40:] == [0.25] * 20
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_each_schedule_follows_its_formula(kind):
+    settings, formula = EXPECTED[kind]
+    expected = [formula(step) for step in range(61)]
+    assert course(schedule=kind, **settings) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-def test_cosine_goes_from_the_base_rate_to_min_lr():
-    course = schedule(schedule="cosine", min_lr=0.2)
-    rates = [course.rate(1.0, step) for step in range(61)]
-    assert rates[0] == 1.0
-    assert rates[30] == pytest.approx(0.6)
-    assert rates[60] == pytest.approx(0.2)
-    assert all(later <= earlier for earlier, later in itertools.pairwise(rates))
+@pytest.mark.parametrize("kind", ["constant", "step", "multistep"])
+def test_schedules_that_count_epochs_are_scaled_by_the_warmup(kind):
+    settings, formula = EXPECTED[kind]
+    found = course(schedule=kind, warmup_epochs=0.5, **settings)
+    assert found == pytest.approx([*WARM, *(formula(step) for step in range(5, 61))], rel=1e-12)
 
 
-def test_cosine_never_raises_a_rate_that_is_below_min_lr():
-    assert schedule(schedule="cosine", min_lr=0.2).rate(0.1, 59) == pytest.approx(0.1)
+@pytest.mark.parametrize("kind", ["cosine", "polynomial"])
+def test_schedules_of_the_whole_length_begin_after_the_warmup(kind):
+    settings, formula = EXPECTED[kind]
+    found = course(schedule=kind, warmup_epochs=0.5, **settings)
+    expected = [*WARM, *(formula((step - 5) * 60 / 55) for step in range(5, 61))]
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
-def test_warmup_rises_linearly_and_reaches_the_base_rate(kind):
-    course = schedule(schedule=kind, warmup_epochs=0.5, step_epochs=3)
-    assert [course.rate(1.0, step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.5])
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_rates_depend_on_the_step_alone_bit_by_bit(kind, warmup, recwarn):
+    settings = {"schedule": kind, "warmup_epochs": warmup, **EXPECTED[kind][0]}
+    whole = course(0.3, **settings)
+    for first in (1, 15, 42):
+        optimizer = torch.optim.SGD([{"kind": "w", "params": [nn.Parameter(torch.zeros(1))]}], lr=0.3)
+        rates = Rates(optimizer, OptimConfig(**settings), steps_per_epoch=10, epochs=6)
+        for step in range(first, 60):
+            rates.advance(step)
+            assert rates.current()["w"] == whole[step]
+    assert not recwarn.list
 
 
-def test_cosine_begins_after_the_warmup():
-    course = schedule(schedule="cosine", warmup_epochs=2.0)
-    assert course.rate(1.0, 40) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
+def test_a_cosine_that_would_rise_is_refused():
+    with pytest.raises(AVCoreError, match=r"optim.min_lr is 0.2, above the learning rate 0.1 of 'w'"):
+        course(0.1, schedule="cosine", min_lr=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "multistep"}, r"milestones must be given with schedule=multistep, such as \[10, 15\]"),
+        ({"milestones": (3, 3)}, r"milestones must be whole numbers of epochs from 1, each above.*\[3, 3\]"),
+        ({"milestones": (0, 2)}, "milestones must be whole numbers of epochs from 1"),
+        ({"power": 0.0}, "power must be above 0 and finite, not 0.0"),
+    ],
+)
+def test_settings_of_schedules_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        OptimConfig(**settings)
 
 
 def groups():
@@ -59,22 +96,24 @@ def test_one_group_for_each_kind_with_its_own_rate(name, kind):
     optimizer = build_optimizer(groups(), OptimConfig(optimizer=name, lr=0.01, head_lr=0.002, weight_decay=0.1))
     assert type(optimizer) is kind
     assert [group["kind"] for group in optimizer.param_groups] == ["parts", "head"]
-    assert learning_rates(optimizer) == {"parts": 0.01, "head": 0.002}
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.002]
     assert [group["names"] for group in optimizer.param_groups] == [["p.weight"], ["h.weight", "h.bias"]]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
 
 
-def test_rates_follow_the_step_and_not_the_history():
-    optimizer = build_optimizer(groups(), OptimConfig(lr=0.01, head_lr=0.002))
-    course = schedule(schedule="step", step_epochs=1, step_factor=0.5)
-    for step in (50, 10):
-        set_learning_rates(optimizer, course, step)
-    assert learning_rates(optimizer) == {"parts": 0.005, "head": 0.001}
+def test_each_part_has_a_group_whose_rate_is_scaled():
+    weights = {name: nn.Parameter(torch.zeros(1)) for name in ("m.rows.visual.x", "m.rows.more.x", "q.x", "head.x")}
+    named = list(weights.items())
+    scales = {"m.rows": 0.5, "m.rows.more": 10.0, "q": 0.0}
+    optimizer = build_optimizer({"parts": named[:3], "head": named[3:]}, OptimConfig(lr=0.01, head_lr=0.002), scales)
+    rates = {group["kind"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == {"m.rows": 0.005, "m.rows.more": 0.1, "q": 0.0, "head": 0.002}
+    assert [group["names"] for group in optimizer.param_groups] == [[name] for name in weights]
 
 
 def test_a_model_without_parts_has_no_group_for_them():
     optimizer = build_optimizer({**groups(), "parts": []}, OptimConfig())
-    assert list(learning_rates(optimizer)) == ["head"]
+    assert [group["kind"] for group in optimizer.param_groups] == ["head"]
 
 
 def test_nothing_to_train_is_said():

@@ -59,7 +59,7 @@ def test_an_adapter_says_what_it_belongs_to(saved):
     config = description["config"]
     assert description["frozen_digest"] == model.backbone_digest
     assert (config["task"], config["method"], config["visual"]) == ("listen", "rowing", {"backbone": "toy", "seed": 7})
-    assert config["parts"] == {"rows": {"streams": "both", "length": 2}}
+    assert config["parts"] == {"rows": {"streams": "both", "lr_scale": 1.0, "length": 2}}
     assert config["head"] == {"name": "class"}
     assert description["plugins"]["rows"] == {"distribution": "toy-world", "version": "0"}
     assert description["plugins"]["class"] == {"distribution": "toy-world", "version": "0"}

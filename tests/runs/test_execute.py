@@ -145,7 +145,7 @@ def test_tensorboard_has_losses_scores_pictures_and_parameters(finished):
     assert {
         "train/loss",
         "train/loss/entropy",
-        "train/lr/parts",
+        "train/lr/rows",
         "train/lr/head",
         "val/accuracy",
         "test/accuracy",
@@ -272,7 +272,7 @@ def test_the_callers_random_numbers_are_left_alone(start):
 
 def test_defaults_are_written_resolved(finished):
     tree = yaml.safe_load((finished.directory / "config.yaml").read_text())
-    assert tree["parts"] == {"rows": {"streams": "both", "length": 2}}
+    assert tree["parts"] == {"rows": {"streams": "both", "lr_scale": 1.0, "length": 2}}
     assert tree["train"]["epochs"] == 2
     assert tree["data"]["dataset"] == "toy-demo"
 

@@ -14,6 +14,7 @@ from avcore.errors import AVCoreError
 
 VARIANTS = {
     "plain": [],
+    "scaled": ["optim.schedule=multistep", "optim.milestones=[1]", "optim.warmup_epochs=0.7", "parts.rows.lr_scale=3"],
     "accumulated": ["optim.accumulate=2", "train.eval_every=2", "optim.optimizer=adamw", "optim.schedule=cosine"],
 }
 
@@ -76,7 +77,7 @@ def test_a_finished_run_takes_more_epochs(start, end_of, straight):
 
 def test_a_course_that_depends_on_the_length_takes_no_more_epochs(start):
     start(epochs=1, set=["optim.schedule=cosine"])
-    with pytest.raises(AVCoreError, match=r"train\.epochs is 2, was 1.*unless optim\.schedule=cosine"):
+    with pytest.raises(AVCoreError, match=r"train\.epochs is 2, was 1.*unless optim\.schedule is cosine or polynomial"):
         start(epochs=2, resume=True, set=["optim.schedule=cosine"])
 
 
