@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
-__all__ = ["assert_close", "load_case", "real_data"]
+__all__ = ["as_stored", "assert_close", "load_case", "real_data"]
 
 
 def load_case(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -31,6 +32,27 @@ def load_case(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if os.environ.get("AVCORE_REQUIRE_GOLDEN") == "1":
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+def as_stored(tensor: Tensor, reference: Tensor, description: str = "") -> Tensor:
+    """What a case keeps of a large output: the first of the batch, and of each further dimension every n-th entry.
+
+    Every n comes from the two sizes. Where several n leave as many entries, the largest that the case's own description
+    names ("every 50th frame") is taken.
+
+    Raises:
+        AssertionError: the numbers of dimensions differ, or no n is known.
+    """
+    assert tensor.ndim == reference.ndim, f"{tensor.ndim} dimensions instead of {reference.ndim}"
+    named = {int(number) for number in re.findall(r"every (\d+)(?:st|nd|rd|th)", description)}
+    kept = [slice(len(reference))]
+    for whole, left in zip(tensor.shape[1:], reference.shape[1:], strict=True):
+        fitting = [step for step in range(1, max(whole, 1) + 1) if -(-whole // step) == left]
+        if len(fitting) > 1 and fitting[0] != 1:
+            fitting = [step for step in fitting if step in named][-1:]
+        assert fitting, f"which {left} of {whole} entries are kept? The case names every n-th for n in {sorted(named)}."
+        kept.append(slice(None, None, fitting[0]))
+    return tensor[tuple(kept)]
 
 
 def assert_close(actual: Tensor, reference: Tensor, tolerance: float, *, floor: float = 1.0) -> None:

@@ -17,7 +17,7 @@ from avcore.config import resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.tasks import Batch
-from avcore.testing.golden import assert_close, load_case
+from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore_dgsct.convert import convert
 from avcore_timm.settings import HTSATSettings, SwinSettings
 
@@ -147,8 +147,8 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (visual_map,), (audio_map,) = (output.features.offers[f"dgsct.{stream}_map"] for stream in ("visual", "audio"))
     tower = model.towers["audio"]
     found = {
-        "audio_image": tower.fold(tower.trunk.bn0(images["audio"]))[:3],
-        "audio_embed": tower.embed(images["audio"])[:3],
+        "audio_image": tower.fold(tower.trunk.bn0(images["audio"])),
+        "audio_embed": tower.embed(images["audio"]),
         "visual_tokens_normed": visual.tokens,
         "visual_pooled": visual.pooled,
         "audio_pooled": audio.pooled,
@@ -163,12 +163,12 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
     for stream, features in (("visual", visual), ("audio", audio)):
         for stage, x_MDYX in enumerate(features.maps[:-1]):
-            found[f"{stream}_stage{stage}_end"] = x_MDYX[:3].flatten(2).mT
+            found[f"{stream}_stage{stage}_end"] = x_MDYX.flatten(2).mT
     # What the last adapters add is within the tokens that are compared.
     expected = {key: value for key, value in under(tensors, "out/").items() if not key.endswith("_last_increment")}
     for key, reference in expected.items():
         tolerance = max(5e-5, 2 * meta["float32_vs_float64"][f"out/{key}"]["rel_to_max"])
-        assert_close(found[key], reference, tolerance, floor=0)
+        assert_close(as_stored(found[key], reference, meta["outputs"]), reference, tolerance, floor=0)
 
     cotangents = under(tensors, "in/cotangent_")
     torch.stack([(found[name] * cotangent.double()).sum() for name, cotangent in cotangents.items()]).sum().backward()

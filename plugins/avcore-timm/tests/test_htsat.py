@@ -1,8 +1,10 @@
 """HTS-AT is timm's Swin Transformer behind a normalisation and a fold; published names load; it hears at 32 kHz."""
 
+import json
 import re
 import wave
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from avcore.errors import AVCoreError
 from avcore.runs.data import RunData
 from avcore.specs import MelGeometry
 from avcore.tasks import Clip, Dataset, Windows
-from avcore.testing.golden import assert_close, load_case
+from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore.testing.toys import make_batch, make_model
 from avcore_timm import HTSAT_PRESETS
 from avcore_timm.htsat import HTSAT, HTSATTower, build, htsat_keys
@@ -230,27 +232,32 @@ def test_pictures_are_refused() -> None:
 @pytest.mark.parametrize("sound", ["clip", "segment"], ids=lambda sound: f"c1_htsat_mel-{sound}")
 def test_golden_front_end(sound: str) -> None:
     tensors, meta = load_case("c1_htsat_mel")
-    with torch.device("meta"):
-        geometry = tower_of(build(HTSATSettings(), name="htsat", preset=HTSAT_PRESETS["htsat"])).geometry
-    assert isinstance(geometry, MelGeometry)
-    front = MelSpectrogram(geometry, Windows(length=10.0, margin=10.0), segments=1)
-    backbone = make(HTSAT_PRESETS["htsat"])
     prefix = "weights/bn0."
+    frames, bins = tensors["out/segment_logmel"].shape
+    seconds = (frames - 1) * MelGeometry.hop / MelGeometry.rate
+    narrow = {"width": 8, "depths": (1, 1, 1, 1), "heads": (1, 1, 1, 1)}
+    preset = {**HTSAT_PRESETS["htsat"], **narrow, "mel_bins": bins, "side": len(tensors["out/segment_img"])}
+    backbone = make({**preset, "seconds": seconds})
+    geometry = tower_of(backbone).geometry
+    assert geometry == MelGeometry(mel_bins=bins, repeat_seconds=seconds)
+    length = max(seconds, len(tensors["in/clip"]) / geometry.rate)
+    front = MelSpectrogram(geometry, Windows(length=length, margin=length), segments=1)
     backbone.bn0.load_state_dict(
         {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}, strict=False
     )
     if sound == "clip":
-        front = MelSpectrogram(MelGeometry(repeat_seconds=None), front.windows, segments=1)
+        front = MelSpectrogram(replace(geometry, repeat_seconds=None), front.windows, segments=1)
         logs_MRF = front(tensors["in/clip"][None].double())
     else:
         logs_MRF = front(tensors["in/segment_1s"][None].double())
     bands_MRF = backbone.bn0(logs_MRF)
     picture_MYX = tower_of(backbone).fold(bands_MRF)
-    found = {"bn0": bands_MRF[0, ::50], "img": picture_MYX[0]}
+    found = {"bn0": bands_MRF, "img": picture_MYX}
     for name, tensor in found.items():
         key = f"out/{sound}_{name}"
         tolerance = max(5e-5, 2 * meta["float32_vs_float64"][key]["rel_to_max"])
-        assert_close(tensor, tensors[key], tolerance, floor=0)
+        reference = tensors[key][None]
+        assert_close(as_stored(tensor, reference, meta["outputs"]), reference, tolerance, floor=0)
 
 
 @pytest.mark.golden
@@ -279,14 +286,48 @@ def test_golden_body(case: str) -> None:
     tower = tower_of(backbone)
     embedded = backbone.model.patch_embed(tensors["in/img"].double()).flatten(1, 2)
     kept = walk(tower, embedded)
-    found = {"embed": embedded[:, ::7], "stage0_end": kept["stage0_end"][:, ::3], "norm": kept["norm"]}
-    found |= {f"stage{stage}_end": kept[f"stage{stage}_end"] for stage in (1, 2, 3)}
-    found |= {f"stage2_block{index}": kept[f"block{index + 4}"] for index in range(6)}
+    found = {"embed": embedded, **kept}
+    for stage, depth in enumerate(size["depths"]):
+        first = sum(size["depths"][:stage])
+        found |= {f"stage{stage}_block{index}": kept[f"block{first + index}"] for index in range(depth)}
     left_out = {"clipwise_output", "framewise_output", "latent_output"}
-    assert found.keys() == {key.removeprefix("out/") for key in tensors if key.startswith("out/")} - left_out
-    for name, tensor in found.items():
+    compared = {key.removeprefix("out/") for key in tensors if key.startswith("out/")} - left_out
+    assert {"embed", "norm", *(f"stage{stage}_end" for stage in range(len(size["depths"])))} <= compared
+    for name in compared:
+        reference = tensors[f"out/{name}"]
         tolerance = max(5e-5, 2 * meta["float32_vs_float64"][f"out/{name}"]["rel_to_max"])
-        assert_close(tensor, tensors[f"out/{name}"], tolerance, floor=0)
+        assert_close(as_stored(found[name], reference, meta["outputs"]), reference, tolerance, floor=0)
+
+
+def test_a_golden_body_of_other_sizes_is_compared_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case is written by the backbone itself: what is tested here is that its sizes are read."""
+    size = {"spec": 64, "mel": 32, "embed": 8, "depths": [1, 2, 3, 1], "heads": [1, 2, 2, 4], "win": 4}
+    preset = {"mel_bins": 32, "side": 64, "width": 8, "depths": size["depths"], "heads": size["heads"], "window": 4}
+    backbone = make(preset)
+    tensors = {f"weights/{key}": tensor for key, tensor in published(backbone, "").items()}
+    tensors["in/img"] = torch.randn(2, 1, 64, 64)
+    tower = tower_of(backbone)
+    embedded = backbone.model.patch_embed(tensors["in/img"]).flatten(1, 2)
+    kept = walk(tower, embedded)
+    out = {"embed": embedded[:1, ::5], "norm": kept["norm"], "stage2_block2": kept["block5"][:1]}
+    out |= {f"stage{stage}_end": kept[f"stage{stage}_end"][:, :: 4 - stage] for stage in range(4)}
+    tensors |= {f"out/{name}": tensor for name, tensor in out.items()}
+    (tmp_path / "c2_other.json").write_text(
+        json.dumps(
+            {
+                "config": size,
+                "outputs": "embed: every 5th token",
+                "float32_vs_float64": {f"out/{name}": {"rel_to_max": 1e-5} for name in out},
+            }
+        )
+    )
+    save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, tmp_path / "c2_other.safetensors")
+    monkeypatch.setenv("AVCORE_GOLDEN", str(tmp_path))
+    test_golden_body("c2_other")
+    tensors["out/norm"] = tensors["out/norm"] * 1.001
+    save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, tmp_path / "c2_other.safetensors")
+    with pytest.raises(AssertionError, match="differs by"):
+        test_golden_body("c2_other")
 
 
 # --------------------------------------------------------------------------------------- beside another backbone

@@ -1,5 +1,6 @@
 """Swin Transformers of both versions equal timm's; rows stand in every window; tables follow the weights."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from avcore.backbones import Tower, digest
 from avcore.errors import AVCoreError
-from avcore.testing.golden import assert_close, load_case
+from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore_timm.settings import SwinSettings
 from avcore_timm.swin import Swin, build_v2
 
@@ -94,8 +95,9 @@ def test_both_orders_of_operations_agree_with_everything_beside(
 
 
 @pytest.mark.golden
-def test_golden_c3_swinv2(tmp_path: Path) -> None:
-    case, about = load_case("c3_swinv2")
+@pytest.mark.parametrize("golden", ["c3_swinv2"])
+def test_golden(golden: str, tmp_path: Path) -> None:
+    case, about = load_case(golden)
     old = {key.removeprefix("weights/"): value for key, value in case.items() if key.startswith("weights/")}
     config = about["config"]
     keys = ("img_size", "window_size", "embed_dim", "depths", "num_heads")
@@ -108,8 +110,6 @@ def test_golden_c3_swinv2(tmp_path: Path) -> None:
     )
     tower = swin.tower("visual", SwinSettings(), segments=1).double()
     blocks = tower.layout.blocks
-    # Of large tensors every seventh, sixteenth or ninth token is kept.
-    thinned = {"embed": 7, "stage0_end": 9}
     x = tower.embed(case["in/img"].double())
     made = {"embed": x}
     for index, block in enumerate(blocks):
@@ -122,12 +122,45 @@ def test_golden_c3_swinv2(tmp_path: Path) -> None:
     made["norm"] = tower.norm(x)
     made["logits"] = tower.pool(made["norm"]) @ old["head.weight"].double().T + old["head.bias"].double()
     compared = [key.removeprefix("out/") for key in case if key.startswith("out/")]
-    assert len(compared) == 18
+    assert {"embed", "norm", "logits", *(f"stage{stage}_end" for stage in range(len(config["depths"])))} <= set(
+        compared
+    )
     for name in compared:
-        step = 16 if name.endswith("_increment") else thinned.get(name, 1)
-        own = made[name][:, ::step] if step > 1 else made[name]
+        reference = case[f"out/{name}"]
+        own = as_stored(made[name], reference, about["outputs"])
         moves = about["float32_vs_float64"][f"out/{name}"]["rel_to_max"]
-        assert_close(own, case[f"out/{name}"], max(5e-5, 2 * moves), floor=0)
+        assert_close(own, reference, max(5e-5, 2 * moves), floor=0)
+
+
+def test_a_golden_case_of_other_sizes_is_compared_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case is written by timm itself: what is tested here is that its sizes are read."""
+    config = {"img_size": 64, "window_size": 4, "embed_dim": 8, "depths": [1, 3], "num_heads": [1, 2]}
+    preset = {"model": "swinv2_large_window12_192", "arguments": config}
+    swin = build_v2(SwinSettings(weights="random"), name="other", preset=preset)
+    model, image = swin.model, torch.randn(2, 3, 64, 64)
+    head = torch.nn.Linear(16, 5)
+    embedded = model.patch_embed(image)
+    first = model.layers[0](embedded)
+    second = model.layers[1](first)
+    out = {
+        "embed": embedded.flatten(1, 2)[:, ::11],
+        "stage0_end": first.flatten(1, 2)[:1, ::3],
+        "stage1_end": second.flatten(1, 2),
+        "norm": model.norm(second).flatten(1, 2),
+        "logits": head(model.norm(second).mean((1, 2))),
+    }
+    tensors = {f"weights/{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"weights/head.{key}": value for key, value in head.state_dict().items()}
+    tensors |= {"in/img": image, **{f"out/{key}": value for key, value in out.items()}}
+    about = {
+        "config": config,
+        "outputs": "embed: every 11th token; stage0_end: every 3rd",
+        "float32_vs_float64": {f"out/{key}": {"rel_to_max": 1e-5} for key in out},
+    }
+    (tmp_path / "c3_other.json").write_text(json.dumps(about))
+    save_file({key: value.detach().clone() for key, value in tensors.items()}, tmp_path / "c3_other.safetensors")
+    monkeypatch.setenv("AVCORE_GOLDEN", str(tmp_path))
+    test_golden("c3_other", tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------- rows and windows
