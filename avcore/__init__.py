@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from avcore.hookspecs import hookimpl
     from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
     from avcore.model import AVModel
-    from avcore.runs import Run, load_run, run
+    from avcore.runs import Run, load_run, open_data, run
     from avcore.runs.adapter import load_adapter, save_adapter
     from avcore.runs.convert import convert_checkpoint
     from avcore.specs import (
@@ -63,7 +63,7 @@ _HOMES = {
     "avcore.hookspecs": ("hookimpl",),
     "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),
     "avcore.model": ("AVModel",),
-    "avcore.runs": ("Run", "load_run", "run"),
+    "avcore.runs": ("Run", "load_run", "open_data", "run"),
     "avcore.specs": (
         "AudioGeometry",
         "BackboneSpec",
@@ -148,6 +148,7 @@ __all__ = [
     "hookimpl",
     "load_adapter",
     "load_run",
+    "open_data",
     "read_features",
     "run",
     "save_adapter",

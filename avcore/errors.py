@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterable
 
 __all__ = [
-    "DISK_FAULTS",
     "AVCoreError",
     "AssemblyError",
     "ConfigError",

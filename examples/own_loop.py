@@ -3,7 +3,7 @@
 import torch
 
 import avcore
-from avcore.runs import open_data
+from avcore import open_data
 
 model = avcore.create_model("copl", task="avs", set=["data.dataset=demo-s4", "train.batch_size=4"])
 loader = open_data(model).loader("train", train=True)

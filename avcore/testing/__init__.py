@@ -7,18 +7,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from avcore.testing.backbones import ToyBackbones
     from avcore.testing.conformance import check_plugin, checks_for, parametrize_with_checks
+    from avcore.testing.golden import assert_close
+    from avcore.testing.graphs import capture, tokens_for
     from avcore.testing.report import Report, Result
+    from avcore.testing.toys import ToyPlugin, create_model, make_batch, make_model
 
-_WHERE = {
-    "Report": "avcore.testing.report",
-    "Result": "avcore.testing.report",
-    "check_plugin": "avcore.testing.conformance",
-    "checks_for": "avcore.testing.conformance",
-    "parametrize_with_checks": "avcore.testing.conformance",
+_HOMES = {
+    "avcore.testing.backbones": ("ToyBackbones",),
+    "avcore.testing.conformance": ("check_plugin", "checks_for", "parametrize_with_checks"),
+    "avcore.testing.golden": ("assert_close",),
+    "avcore.testing.graphs": ("capture", "tokens_for"),
+    "avcore.testing.report": ("Report", "Result"),
+    "avcore.testing.toys": ("ToyPlugin", "create_model", "make_batch", "make_model"),
 }
+_WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["Report", "Result", "check_plugin", "checks_for", "parametrize_with_checks"]
+__all__ = [
+    "Report",
+    "Result",
+    "ToyBackbones",
+    "ToyPlugin",
+    "assert_close",
+    "capture",
+    "check_plugin",
+    "checks_for",
+    "create_model",
+    "make_batch",
+    "make_model",
+    "parametrize_with_checks",
+    "tokens_for",
+]
 
 
 def __getattr__(name: str) -> Any:

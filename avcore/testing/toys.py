@@ -7,6 +7,7 @@ directly instead of by the strings of a spec.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +22,7 @@ from avcore.registry import Registry
 from avcore.specs import DatasetSpec, FusionSpec, HeadSpec, PromptSpec, StreamLayout, TaskSpec
 from avcore.tasks import Batch, Features, Head, Progress, Task
 
-__all__ = ["LinearHead", "ToyPlugin", "ToyTask", "at_hand", "make_batch", "make_model"]
+__all__ = ["LinearHead", "ToyPlugin", "ToyTask", "at_hand", "create_model", "make_batch", "make_model"]
 
 PromptClass = type[Prompt] | type[PromptLayer]
 FusionClass = type[Fusion] | type[FusionLayer]
@@ -174,6 +175,49 @@ def make_model(
     model = _build(resolved.config, registry)
     model.backbone_digest = model.digest()
     return model.eval()
+
+
+def create_model(
+    plugins: Mapping[str, Any],
+    *,
+    task: str,
+    method: str | None = None,
+    prompts: str | None = None,
+    fusion: str | None = None,
+    visual: str | None = None,
+    audio: str | None = None,
+    streams: str | None = None,
+    recipe: str | None = None,
+    data: str | Path | None = None,
+    set: Sequence[str] = (),
+    meta: bool = False,
+) -> AVModel:
+    """`avcore.create_model` from the plugins given and the core alone, whatever is installed.
+
+    Args:
+        plugins: distribution to light module, or to an object with the same hooks.
+        task, method, prompts, fusion, visual, audio, streams, recipe, set, meta: as in `avcore.create_model`.
+        data: the folder whose files say more of the configuration, such as their classes.
+
+    Raises:
+        AVCoreError: a name or a setting is wrong, or the combination cannot run; says why.
+    """
+    registry = Registry.from_modules(plugins)
+    resolved = resolve_config(
+        registry,
+        task=task,
+        method=method,
+        prompts=prompts,
+        fusion=fusion,
+        visual=visual,
+        audio=audio,
+        streams=streams,
+        recipe=recipe,
+        data=data,
+        sets=tuple(set),
+        need_data=False,
+    )
+    return assemble(resolved.config, registry, meta=meta)
 
 
 def make_batch(model: AVModel, clips: int = 2, *, seed: int = 1) -> Batch:

@@ -10,11 +10,7 @@ from torch import Tensor
 import avcore_lora
 import avcore_timm
 from avcore import AVCoreError, AVModel, Edit, Prompt, PromptLayer
-from avcore.assemble import assemble
-from avcore.config import resolve_config
-from avcore.registry import Registry
-from avcore.report.parameters import count_parameters
-from avcore.testing.toys import ToyPlugin, make_batch, make_model
+from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 
 SOUND = ("audio.frames=48", "audio.mel_bins=32")
 WIDTH, DEPTH = 64, 6  # of test_vit
@@ -121,18 +117,16 @@ def test_dropout_is_for_training_only() -> None:
     ],
 )
 def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
-    registry = Registry.from_modules({"timm": avcore_timm, "lora": avcore_lora, "toys": ToyPlugin()})
-    resolved = resolve_config(
-        registry,
+    model = create_model(
+        {"timm": avcore_timm, "lora": avcore_lora, "toys": ToyPlugin()},
         task="toy",
         prompts="lora",
         fusion="none",
         visual="vit_base_patch16_224",
-        options={"data.dataset": "toy-data"},
-        sets=sets,
-        need_data=False,
+        set=sets,
+        meta=True,
     )
-    assert count_parameters(assemble(resolved.config, registry, meta=True)).parts["lora"].trainable == count
+    assert sum(parameter.numel() for _, parameter in model.parameter_groups()["parts"]) == count
 
 
 @pytest.mark.parametrize("setting", ["rank=0", "targets=[]", "targets=[q,q]", "targets=[fc1]", "dropout=1.0"])

@@ -10,12 +10,8 @@ from torch import Tensor
 import avcore_mbt
 import avcore_timm
 from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl
-from avcore.assemble import assemble
-from avcore.config import resolve_config
-from avcore.registry import Registry
-from avcore.report.parameters import count_parameters
 from avcore.specs import STREAMS
-from avcore.testing.toys import ToyPlugin, make_batch, make_model
+from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_timm import HTSAT_PRESETS
 from avcore_timm.settings import HTSATSettings, SwinSettings
 
@@ -111,18 +107,16 @@ def test_streams_of_unequal_width_need_an_aligner() -> None:
 
 @pytest.mark.parametrize(("sets", "count"), [((), 4 * 768), (("parts.mbt.tokens=16", "parts.mbt.last=12"), 16 * 768)])
 def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
-    registry = Registry.from_modules({"timm": avcore_timm, "mbt": avcore_mbt, "toys": ToyPlugin()})
-    resolved = resolve_config(
-        registry,
+    model = create_model(
+        {"timm": avcore_timm, "mbt": avcore_mbt, "toys": ToyPlugin()},
         task="toy",
         prompts="none",
         fusion="mbt",
         visual="vit_base_patch16_224",
-        options={"data.dataset": "toy-data"},
-        sets=sets,
-        need_data=False,
+        set=sets,
+        meta=True,
     )
-    assert count_parameters(assemble(resolved.config, registry, meta=True)).parts["mbt"].trainable == count
+    assert sum(parameter.numel() for _, parameter in model.parameter_groups()["parts"]) == count
 
 
 @pytest.mark.parametrize("setting", ["tokens=0", "last=1"])

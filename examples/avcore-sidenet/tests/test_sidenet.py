@@ -10,12 +10,8 @@ from torch import Tensor
 import avcore_sidenet
 import avcore_timm
 from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl
-from avcore.assemble import assemble
-from avcore.config import resolve_config
-from avcore.registry import Registry
-from avcore.report.parameters import count_parameters
 from avcore.specs import STREAMS
-from avcore.testing.toys import ToyPlugin, make_batch, make_model
+from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_sidenet.modules import Rung, _onto
 from avcore_timm import HTSAT_PRESETS
 from avcore_timm.settings import HTSATSettings, SwinSettings
@@ -200,18 +196,16 @@ def test_stages_of_two_different_backbones() -> None:
 
 @pytest.mark.parametrize(("sets", "rungs", "k"), [((), 12, 96), (("parts.sidenet.every=3",), 4, 96)])
 def test_counts_on_vit_base(sets: tuple[str, ...], rungs: int, k: int) -> None:
-    registry = Registry.from_modules({"timm": avcore_timm, "side": avcore_sidenet, "toys": ToyPlugin()})
-    resolved = resolve_config(
-        registry,
+    model = create_model(
+        {"timm": avcore_timm, "side": avcore_sidenet, "toys": ToyPlugin()},
         task="toy",
         prompts="none",
         fusion="sidenet",
         visual="vit_base_patch16_224",
-        options={"data.dataset": "toy-data"},
-        sets=sets,
-        need_data=False,
+        set=sets,
+        meta=True,
     )
-    found = count_parameters(assemble(resolved.config, registry, meta=True)).parts["sidenet"].trainable
+    found = sum(parameter.numel() for _, parameter in model.parameter_groups()["parts"])
     # Maps down and gates of both streams; norms, attention and MLP of the side block.
     rung = 2 * (768 * k + k) + 2 + 4 * k + 4 * (k * k + k) + 8 * k * k + 5 * k
     assert found == rungs * rung + 2 * k + 2 * (k * 768 + 768) == {12: 3_263_064, 4: 1_187_144}[rungs]

@@ -12,11 +12,7 @@ from torch import Tensor
 import avcore_timm
 import avcore_vpt
 from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl
-from avcore.assemble import assemble
-from avcore.config import resolve_config
-from avcore.registry import Registry
-from avcore.report.parameters import count_parameters
-from avcore.testing.toys import ToyPlugin, make_batch, make_model
+from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_timm.settings import SwinSettings
 
 SOUND = ("audio.frames=48", "audio.mel_bins=32")
@@ -128,19 +124,19 @@ def test_dropout_is_for_training_only_and_differs_between_pictures(name: str) ->
     ],
 )
 def test_counts_on_vit_base(length: int, deep: int, shallow: int) -> None:
-    registry = Registry.from_modules({"timm": avcore_timm, "vpt": avcore_vpt, "toys": ToyPlugin()})
-    resolved = resolve_config(
-        registry,
+    model = create_model(
+        {"timm": avcore_timm, "vpt": avcore_vpt, "toys": ToyPlugin()},
         task="toy",
         prompts="vpt.deep+vpt.shallow",
         fusion="none",
         visual="vit_base_patch16_224",
-        options={"data.dataset": "toy-data"},
-        sets=(f"parts.vpt.deep.length={length}", f"parts.vpt.shallow.length={length}"),
-        need_data=False,
+        set=(f"parts.vpt.deep.length={length}", f"parts.vpt.shallow.length={length}"),
+        meta=True,
     )
-    parts = count_parameters(assemble(resolved.config, registry, meta=True)).parts
-    assert (parts["vpt.deep"].trainable, parts["vpt.shallow"].trainable) == (deep, shallow)
+    counts = {"vpt.deep": 0, "vpt.shallow": 0}
+    for name, parameter in model.parameter_groups()["parts"]:
+        counts[".".join(name.split(".")[:2])] += parameter.numel()
+    assert counts == {"vpt.deep": deep, "vpt.shallow": shallow}
 
 
 @pytest.mark.parametrize("setting", ["length=0", "patch=0", "dropout=1.0"])

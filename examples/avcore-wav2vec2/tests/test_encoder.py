@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from avcore import AVCoreError
-from avcore.testing.golden import assert_close
+from avcore.testing import assert_close
 from avcore_wav2vec2 import PRESETS
 from avcore_wav2vec2.settings import Wav2Vec2Settings
 from avcore_wav2vec2.trunk import Wav2Vec2, Wav2Vec2Tower, build

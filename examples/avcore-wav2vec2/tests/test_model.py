@@ -11,8 +11,7 @@ import avcore_lavish
 import avcore_timm
 import avcore_wav2vec2
 from avcore import AVCoreError, AVModel, Prompt
-from avcore.testing.graphs import capture, tokens_for
-from avcore.testing.toys import make_batch, make_model
+from avcore.testing import capture, make_batch, make_model, tokens_for
 
 PLUGINS = {"avcore-wav2vec2": avcore_wav2vec2, "avcore-copl": avcore_copl, "avcore-lavish": avcore_lavish}
 COPL = ("parts.copl.rows.length=3", "parts.copl.coupling.length=3", "parts.copl.coupling.last=2")
