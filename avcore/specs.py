@@ -139,7 +139,8 @@ class TextGeometry:
         length: L, the ids of a sentence, with those that begin, end and fill it.
         vocabulary: how many ids there are; they count from 0.
         tokenizer: ``"package.module:Name"`` of what makes sentences to ids, imported when first needed; it is called
-            as ``tokenizer(list[str])`` and returns (K, L) int64, longer sentences cut.
+            as ``tokenizer(sentences, length=L)`` with a list of texts and returns (K, L) int64 on the CPU, longer
+            sentences cut.
         placeholder: a word that is one id.
         lead: how many ids come before the first word of a sentence: the place of the first placeholder.
     """

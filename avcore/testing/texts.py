@@ -64,12 +64,12 @@ def build(settings: ToyTextSettings, *, name: str, preset: Mapping[str, Any] | N
 
 
 def tokenize(sentences: Sequence[str], length: int = 8) -> Tensor:
-    """Sentences to ids (K, length): 1, an id a word, 63, then zeros; the end of longer ones is cut."""
-    made = torch.zeros(len(sentences), length, dtype=torch.int64)
+    """Sentences to ids (K, length) on the CPU: 1, an id a word, 63, then zeros; the end of longer ones is cut."""
+    made = torch.zeros(len(sentences), length, dtype=torch.int64, device="cpu")
     for number, sentence in enumerate(sentences):
         words = [zlib.crc32(word.encode()) % (END - 2) + 2 for word in sentence.lower().split()]
         ids = [BEGIN, *words[: length - 2], END]
-        made[number, : len(ids)] = torch.tensor(ids)
+        made[number, : len(ids)] = torch.tensor(ids, device="cpu")
     return made
 
 

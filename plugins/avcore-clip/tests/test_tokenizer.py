@@ -44,3 +44,8 @@ def test_a_placeholder_is_one_id() -> None:
 
 def test_no_sentences() -> None:
     assert tokenize([]).shape == (0, 77)
+
+
+def test_ids_lie_on_the_cpu() -> None:
+    with torch.device("meta"):
+        assert tokenize(["a dog"]).device.type == "cpu"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from avcore import compat
@@ -14,7 +15,7 @@ BEGIN, END = 49406, 49407
 
 
 def tokenize(sentences: Sequence[str], length: int = 77) -> Tensor:
-    """Sentences to ids (K, length), int64: `BEGIN`, the words, `END`, then zeros.
+    """Sentences to ids (K, length), int64, on the CPU: `BEGIN`, the words, `END`, then zeros.
 
     Case and runs of blanks do not matter. Of a sentence that is too long the end is cut, and its last id is `END`.
 
@@ -22,7 +23,9 @@ def tokenize(sentences: Sequence[str], length: int = 77) -> Tensor:
         sentences: K of them.
         length: ids of each.
     """
-    made: Tensor = _tokenizer()(list(sentences), context_length=length)
+    # Also while models are made on the meta device.
+    with torch.device("cpu"):
+        made: Tensor = _tokenizer()(list(sentences), context_length=length)
     return made
 
 
