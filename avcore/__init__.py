@@ -7,6 +7,8 @@ imports no torch.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from avcore import compat
+
 if TYPE_CHECKING:
     from avcore.assemble import create_model
     from avcore.data.features import read_features
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
         Features,
         Head,
         Input,
-        Metrics,
         Progress,
         StreamFeatures,
         Task,
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     )
 
     __version__: str
+
+# Before anything imports torchvision or torchaudio, as timm and torchmetrics do.
+compat.install()
 
 _HOMES = {
     "avcore.assemble": ("create_model",),
@@ -90,7 +94,6 @@ _HOMES = {
         "Features",
         "Head",
         "Input",
-        "Metrics",
         "Progress",
         "StreamFeatures",
         "Task",
@@ -126,7 +129,6 @@ __all__ = [
     "Input",
     "MelGeometry",
     "MethodSpec",
-    "Metrics",
     "Need",
     "NoConfig",
     "PluginError",

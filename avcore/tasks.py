@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avcore.specs import StreamLayout
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 __all__ = [
     "Batch",
@@ -24,7 +27,6 @@ __all__ = [
     "Features",
     "Head",
     "Input",
-    "Metrics",
     "Progress",
     "StreamFeatures",
     "Task",
@@ -278,19 +280,6 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
-@runtime_checkable
-class Metrics(Protocol):
-    """Running scores of one split."""
-
-    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
-        """Take in the clips of a batch that are ``valid``."""
-        ...
-
-    def compute(self) -> dict[str, float]:
-        """Named scores of all that was taken in."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Input:
     """What a task's heads see of one clip beside pictures and sound.
@@ -342,8 +331,14 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how '{name}' is read.")
 
-    def metrics(self, protocol: str) -> Metrics:
-        """Fresh metrics for ``protocol`` ``clean`` or ``paper``."""
+    def metrics(self, protocol: str) -> Metric:
+        """Fresh metrics for ``protocol`` ``clean`` or ``paper``.
+
+        ``update(prediction, batch)`` takes in the clips of a batch that are ``valid``, everything on the CPU;
+        ``compute()`` gives named scores, ``dict[str, float]``. What is remembered in between is declared by
+        ``add_state`` with its reduction, so that any number of processes gives the scores of one. Where the order of
+        clips matters, ``batch.samples`` is remembered too and sorted by.
+        """
         raise NotImplementedError
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:

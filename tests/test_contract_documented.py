@@ -58,7 +58,6 @@ INTERFACES = (
     avcore.tasks.Dataset,
     avcore.tasks.Head,
 )
-PROTOCOLS = (avcore.tasks.Metrics,)
 VIEWS = (views.StreamView, views.BlockView, views.PairView)
 RECORDS = (parts.Edit, parts.Edits, avcore.tasks.Batch, avcore.tasks.Clip, avcore.tasks.Windows)
 READ = (
@@ -180,16 +179,6 @@ def places_of(used: Usage) -> dict[str, list[str]]:
     for owner in (*SITE_CLASSES, *INTERFACES):
         for name in functions_of(owner):
             found[f"{owner.__name__}.{name}"] = used.overrides(owner.__name__, name)
-    classes = sorted({name for name, _ in used.methods})
-    for protocol in PROTOCOLS:
-        needed = functions_of(protocol)
-        for name in needed:
-            found[f"{protocol.__name__}.{name}"] = [
-                at
-                for one in classes
-                if all((one, other) in used.methods for other in needed)
-                for at in used.methods[one, name]
-            ]
     for name in avcore.specs.Need.__members__:
         found[f"Need.{name}"] = used.reads(name, of=lambda owner: owner == "Need")
     for view in VIEWS:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 
 from avcore.data.loader import Sound
 from avcore.engine.loop import BatchLoader
@@ -79,6 +80,10 @@ def evaluate(
 ) -> Evaluation:
     """Run a model in eval mode over a loader. The model is left in the mode in which it came.
 
+    Among several processes, each with a loader of its own share of the split, all get the scores and the number of
+    clips of the whole split; examples are those of the share. Their group needs a backend for tensors on the CPU
+    (``gloo``, ``cpu:gloo,cuda:nccl``), and each share at least one batch, be it one without a valid clip.
+
     Args:
         model: an `AVModel`: ``model(batch)``, ``model.predict(out)``.
         loader: the batches of a split.
@@ -96,15 +101,17 @@ def evaluate(
     model.eval()
     metrics = task.metrics(protocol)
     kept: list[Example] = []
-    clips = 0
+    clips = SumMetric()
+    clips.update(0.0)
     try:
         for number, batch in enumerate(loader):
             on_device = batch.to(device, non_blocking=True)
             with autocast(precision, device):
                 output = model(on_device)
-            prediction: dict[str, Tensor] = model.predict(output)  # type: ignore[operator]
-            metrics.update(prediction, on_device)
-            clips += int(batch.valid.sum())
+            predicted: dict[str, Tensor] = model.predict(output)  # type: ignore[operator]
+            prediction = {key: value.cpu() for key, value in predicted.items()}
+            metrics.update(prediction, batch)
+            clips.update(batch.valid.sum())
             for index in torch.nonzero(batch.valid).flatten().tolist()[: examples - len(kept)]:
                 kept.append(
                     Example(
@@ -118,6 +125,7 @@ def evaluate(
                 progress(number + 1)
     finally:
         model.train(training)
-    if not clips:
+    total = int(clips.compute())
+    if not total:
         raise DataError("There is nothing to evaluate: the split has no clips.")
-    return Evaluation(scores=metrics.compute(), clips=clips, examples=kept)
+    return Evaluation(scores=metrics.compute(), clips=total, examples=kept)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from avcore.config import OptimConfig
 from avcore.engine.loop import Step, Trainer, groups_of
@@ -48,17 +50,24 @@ class ToyModel(nn.Module):
         return {name: p.detach() for group in self.parameter_groups().values() for name, p in group}
 
 
-class ToyMetrics:
+class ToyMetrics(Metric):
+    errors: list[Tensor]
+    samples: list[Tensor]
+
     def __init__(self, protocol: str) -> None:
+        super().__init__()
         self.protocol = protocol
-        self.errors: list[float] = []
+        self.add_state("errors", default=[], dist_reduce_fx="cat")
+        self.add_state("samples", default=[], dist_reduce_fx="cat")
 
     def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
         error = (prediction["y"] - batch.targets["y"]).abs()
-        self.errors += error[batch.valid].tolist()
+        self.errors.append(error[batch.valid])
+        self.samples.append(batch.samples[batch.valid])
 
     def compute(self) -> dict[str, float]:
-        return {"accuracy": -sum(self.errors) / len(self.errors), "clips": float(len(self.errors))}
+        errors = dim_zero_cat(self.errors)[dim_zero_cat(self.samples).argsort()].tolist()
+        return {"accuracy": -sum(errors) / len(errors), "clips": float(len(errors))}
 
 
 class ToyTask(Task):

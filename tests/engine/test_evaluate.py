@@ -1,3 +1,8 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,6 +21,41 @@ def test_scores_count_valid_clips_only(toys):
     whole = run(toys, model, toys.Loader(clips=5, batch_size=5))
     assert found.clips == found.scores["clips"] == 5
     assert found.scores["accuracy"] == pytest.approx(whole.scores["accuracy"])
+
+
+PROCESS = """
+import json, sys
+from dataclasses import replace
+sys.path.insert(0, sys.argv[3])
+from avcore.engine.evaluate import evaluate
+import torch
+import conftest as toys
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=3)
+batches = list(toys.ToyLoader(clips=5, batch_size=2))
+nothing = replace(batches[0], valid=torch.zeros(2, dtype=torch.bool))
+share = [batches[2:], batches[:2], [nothing]][rank]
+found = evaluate(
+    toys.ToyModel(), share, task=toys.ToyTask(None), protocol="clean", precision="fp32", device=torch.device("cpu")
+)
+print(json.dumps([found.scores, found.clips]))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_three_processes_give_the_scores_of_one(toys, tmp_path):
+    argv = [sys.executable, "-c", PROCESS]
+    more = [str(tmp_path / "meeting"), str(Path(__file__).parent)]
+    started = [
+        subprocess.Popen([*argv, str(rank), *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in range(3)
+    ]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], ended
+    alone = run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2))
+    for printed, _ in ended:
+        assert json.loads(printed.splitlines()[-1]) == [alone.scores, alone.clips]
 
 
 def test_the_model_is_evaluated_in_eval_mode_and_given_back_as_it_was(toys):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from avcore.backbones import Backbone, Block, Tower
 from avcore.errors import AVCoreError
@@ -171,16 +172,22 @@ class ClassHead(Head):
         return {"class": output["logits"].argmax(-1)}
 
 
-class Accuracy:
+class Accuracy(Metric):
+    hits: Tensor
+    clips: Tensor
+
     def __init__(self) -> None:
-        self.hits: list[bool] = []
+        super().__init__()
+        for state in ("hits", "clips"):
+            self.add_state(state, default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
         moment("evaluation")
-        self.hits += (prediction["class"] == batch.targets["class"])[batch.valid].tolist()
+        self.hits += (prediction["class"] == batch.targets["class"])[batch.valid].sum()
+        self.clips += batch.valid.sum()
 
     def compute(self) -> dict[str, float]:
-        return {"accuracy": 100 * sum(self.hits) / len(self.hits), "clips": float(len(self.hits))}
+        return {"accuracy": 100 * int(self.hits) / int(self.clips), "clips": float(self.clips)}
 
 
 class Listen(Task):

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from avcore import (
     AVCoreError,
@@ -40,18 +43,20 @@ from avcore.testing.toys import at_hand
 Failing = Callable[..., dict[str, str]]
 
 
-class Scores:
+class Scores(Metric):
     valid_only = True
+    right: list[Tensor]
 
     def __init__(self) -> None:
-        self.right: list[Tensor] = []
+        super().__init__()
+        self.add_state("right", default=[], dist_reduce_fx="cat")
 
     def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
         right_B = prediction["label"] == batch.targets["label"]
         self.right.append(right_B[batch.valid] if self.valid_only else right_B)
 
     def compute(self) -> dict[str, float]:
-        return {"accuracy": float(torch.cat(self.right).float().mean())}
+        return {"accuracy": float(dim_zero_cat(self.right).float().mean())}
 
 
 class Naming(Task):
@@ -201,6 +206,55 @@ class CountsPaddedClips(Naming):
     scores = ScoresAll
 
 
+class OwnList(Scores):
+    """What it remembers is no state, so that it stays with its process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own: list[Tensor] = []
+
+    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
+        self.own.append((prediction["label"] == batch.targets["label"])[batch.valid])
+
+    def compute(self) -> dict[str, float]:
+        return {"accuracy": float(torch.cat(self.own).float().mean())}
+
+
+class ForgetsOthers(Naming):
+    scores = OwnList
+
+
+class Running(Scores):
+    """The mean over pairs in the order in which they come, the lone clip at the end counting like a pair."""
+
+    def compute(self) -> dict[str, float]:
+        pairs = dim_zero_cat(self.right).double().split(2)
+        return {"accuracy": float(torch.stack([pair.mean() for pair in pairs]).mean())}
+
+
+class OrderOfArrival(Naming):
+    scores = Running
+
+
+class ByClip(Scores):
+    """Leaves nothing after a batch without a valid clip."""
+
+    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
+        right_B = prediction["label"] == batch.targets["label"]
+        self.right += [right_B[[place]] for place in batch.valid.nonzero().flatten().tolist()]
+
+
+class NothingOfIdleProcesses(Naming):
+    scores = ByClip
+
+
+class PlainScores(Naming):
+    """Metrics that are no `torchmetrics.Metric`."""
+
+    def metrics(self, protocol: str) -> Any:
+        return SimpleNamespace(update=lambda prediction, batch: None, compute=lambda: {"accuracy": 1.0})
+
+
 class DrawsFloats(Naming):
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
         return frames_TYX3 / 255
@@ -284,6 +338,9 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"task": LosesItsSettings}, "task: default head", "super().__init__(config)"),
         ({"task": OtherScore}, "task: metrics", "'precision'"),
         ({"task": CountsPaddedClips}, "task: padded clips", "batch.valid"),
+        ({"task": NothingOfIdleProcesses}, "task: padded clips", "without a valid clip"),
+        ({"task": ForgetsOthers}, "task: processes", "add_state"),
+        ({"task": OrderOfArrival}, "task: processes", "batch.samples"),
         ({"task": DrawsFloats}, "task: drawing", "float64"),
         ({"task": DrawsOver}, "task: drawing", "changes the frames"),
         ({"task": Talks}, "task: description", "several lines"),
@@ -305,6 +362,12 @@ def test_a_broken_head_task_or_data_set_fails_one_check(
     found = failing_of_all(failing, world(**given))
     assert list(found) == [check], found
     assert says in found[check]
+
+
+def test_metrics_of_no_known_kind_fail_whatever_takes_them(failing: Failing) -> None:
+    found = failing_of_all(failing, world(task=PlainScores))
+    assert list(found) == ["task: metrics", "task: padded clips", "task: processes"]
+    assert all("derive it from torchmetrics.Metric" in text for text in found.values())
 
 
 def test_a_sound_world_fails_nothing(failing: Failing) -> None:

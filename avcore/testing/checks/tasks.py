@@ -1,17 +1,27 @@
 """Checks of tasks: their metrics, pictures and words, on predictions of their default head."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
 
 from avcore.tasks import Batch
 from avcore.testing.cases import TaskCase
 from avcore.testing.cases.heads import padded
 from avcore.testing.checks import check
+from avcore.testing.processes import scores_of_processes
 
 PROTOCOLS = ("clean", "paper")
 SIDES = (20, 24)
 """Rows and columns of the pictures that are drawn on, px."""
+SPREAD = 17
+"""Clips that are spread over processes: a prime number, so that what counts by batches ends on a smaller one."""
+AT_ONCE = 3
+"""Clips of a batch of such a process."""
 
 
 @check("task", "default head")
@@ -40,26 +50,100 @@ def metrics(case: TaskCase) -> None:
             assert number, f"Task '{case.spec.name}', protocol {protocol}: '{name}' is {value!r}, no finite float."
 
 
-def _scores(case: TaskCase, protocol: str, prediction: object, batch: Batch) -> dict[str, float]:
+def _scores(case: TaskCase, protocol: str, prediction: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
+    scores: dict[str, float] = _taken_in(case, protocol, (prediction, batch)).compute()
+    return scores
+
+
+def _taken_in(case: TaskCase, protocol: str, *given: tuple[Mapping[str, Tensor], Batch]) -> Metric:
+    """Metrics that were given predictions and batches."""
     made = case.world.model.task.metrics(protocol)
-    made.update(prediction, batch)  # type: ignore[arg-type]
-    return made.compute()
+    assert isinstance(made, Metric), (
+        f"Task '{case.spec.name}', protocol {protocol}: metrics returns a {type(made).__name__}; derive it from "
+        "torchmetrics.Metric."
+    )
+    for prediction, batch in given:
+        made.update(prediction, batch)
+    return made
+
+
+def _compare(case: TaskCase, protocol: str, other: Mapping[str, float], one: Mapping[str, float], when: str) -> None:
+    for name, value in one.items():
+        found = other.get(name, math.nan)
+        assert math.isclose(found, value, rel_tol=1e-6, abs_tol=1e-6), (
+            f"Task '{case.spec.name}', protocol {protocol}: '{name}' is {value:.6g}, and {found:.6g} {when}."
+        )
 
 
 @check("task", "padded clips")
 def padded_clips(case: TaskCase) -> None:
-    """A clip that only fills a batch up (``valid`` False) changes no metric."""
+    """A clip that only fills a batch up (``valid`` False) changes no metric, nor does a process that has only such."""
     world, batch = case.world, case.world.batch()
-    more = padded(batch)
+    more, idle = padded(batch), replace(batch, valid=torch.zeros_like(batch.valid))
+    prediction = world.prediction(batch)
     for protocol in PROTOCOLS:
-        one = _scores(case, protocol, world.prediction(batch), batch)
+        one = _scores(case, protocol, prediction, batch)
         other = _scores(case, protocol, world.prediction(more), more)
-        for name, value in one.items():
-            assert math.isclose(other[name], value, rel_tol=1e-6, abs_tol=1e-6), (
-                f"Task '{case.spec.name}', protocol {protocol}: '{name}' is {value:.6g}, and {other[name]:.6g} when a "
-                f"clip "
-                f"that is not valid fills the batch up: leave out what batch.valid marks as False."
-            )
+        _compare(
+            case,
+            protocol,
+            other,
+            one,
+            "when a clip that is not valid fills the batch up: leave out what batch.valid marks as False",
+        )
+        beside = _spread(case, protocol, [[(prediction, batch)], [(prediction, idle)]])[0]
+        _compare(case, protocol, beside, one, "beside a process without a valid clip")
+
+
+def _spread(
+    case: TaskCase, protocol: str, processes: Sequence[Sequence[tuple[Mapping[str, Tensor], Batch]]]
+) -> list[dict[str, float]]:
+    metrics = [_taken_in(case, protocol, *given) for given in processes]
+    try:
+        return scores_of_processes(metrics)
+    except AssertionError as error:
+        raise AssertionError(f"Task '{case.spec.name}', protocol {protocol}: {error}") from error
+
+
+@check("task", "processes")
+def processes(case: TaskCase) -> None:
+    """However clips are spread over processes, and in whatever order they come, the scores are those of one process."""
+    world, batch = case.world, case.world.batch()
+    draws = torch.Generator().manual_seed(0)
+    which = torch.randint(len(batch), (SPREAD,), generator=draws)
+    prediction, places = world.prediction(batch), torch.arange(SPREAD)
+
+    def of(clips: Tensor) -> list[tuple[Mapping[str, Tensor], Batch]]:
+        given: list[tuple[Mapping[str, Tensor], Batch]] = []
+        for part in clips.split(AT_ONCE):
+            # A prediction without the axis B fails the checks of heads.
+            some = {name: x[which[part]] if len(x) == len(batch) else x for name, x in prediction.items()}
+            given.append((some, replace(_chosen(batch, which[part]), samples=part)))
+        return given
+
+    lots = torch.randperm(SPREAD, generator=draws)
+    spreads = {
+        "when they come backwards": [places.flip(0)],
+        "when every second clip is with another process": [places[0::2], places[1::2]],
+        "when a process has the end of the split, and the next its beginning": [places[5:], places[:5]],
+        "when three processes have clips by lot": [lots[:1], lots[1:9], lots[9:]],
+    }
+    for protocol in PROTOCOLS:
+        one = _taken_in(case, protocol, *of(places)).compute()
+        for when, shares in spreads.items():
+            for found in _spread(case, protocol, [of(share) for share in shares]):
+                _compare(
+                    case,
+                    protocol,
+                    found,
+                    one,
+                    f"{when}: declare what is remembered by add_state with its reduction, and where the order of clips "
+                    "matters remember batch.samples and sort by them",
+                )
+
+
+def _chosen(batch: Batch, which: Tensor) -> Batch:
+    return replace(batch.map(lambda tensor: tensor[which]), names=[batch.names[index] for index in which.tolist()])
 
 
 @check("task", "drawing")

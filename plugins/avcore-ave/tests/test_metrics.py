@@ -1,11 +1,14 @@
 """Accuracy of segments in both protocols."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from avcore.errors import AVCoreError
 from avcore.tasks import Batch
+from avcore.testing.processes import scores_of_processes
 from avcore_ave.metrics import AVEMetrics, clip_rule, segment_rule
 
 BACKGROUND = 3
@@ -47,6 +50,29 @@ def test_paper_adds_the_running_mean_over_its_own_batches(loader: int) -> None:
     # Batches of two clips: 5 of 8 right, then 4 of 4, and both count the same.
     scores = score("paper", PREDICTED, TRUTH, loader=loader)
     assert scores == pytest.approx({"accuracy": 75, "accuracy_running": (62.5 + 100) / 2})
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("protocol", ["clean", "paper"])
+def test_any_split_over_processes_gives_the_scores_of_one(protocol: str, processes: int) -> None:
+    torch.manual_seed(0)
+    truth_BT, predicted_BT = torch.randint(4, (11, 4)), torch.randint(4, (11, 4))
+
+    def metrics(clips: Tensor) -> AVEMetrics:
+        made = AVEMetrics(protocol, background=BACKGROUND, paper_batch=3)
+        for some in clips.split(2) if len(clips) else [torch.tensor([0])]:
+            part = batch(truth_BT[some], [bool(len(clips))] * len(some))
+            made.update({"labels": predicted_BT[some]}, replace(part, samples=some))
+        return made
+
+    alone = metrics(torch.arange(11)).compute()
+    for seed in range(10):
+        draws = torch.Generator().manual_seed(seed)
+        clips, owner = torch.randperm(11, generator=draws), torch.randint(processes, (11,), generator=draws)
+        spread = [metrics(clips[owner == process]) for process in range(processes)]
+        assert scores_of_processes(spread) == [alone] * processes
+    idle = [metrics(torch.arange(11)), metrics(torch.arange(0))]
+    assert scores_of_processes(idle) == [alone] * 2
 
 
 def test_clips_that_pad_a_batch_count_nowhere() -> None:

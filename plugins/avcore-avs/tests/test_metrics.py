@@ -1,11 +1,14 @@
 """M_J and M_F against a direct reading of their definition, and what counts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from avcore.errors import AVCoreError
-from avcore.tasks import Batch, Metrics
+from avcore.tasks import Batch
+from avcore.testing.processes import scores_of_processes
 from avcore_avs.metrics import AVSMetrics, f_curves, frame_iou, m_f, m_j
 
 
@@ -99,7 +102,6 @@ def test_clean_scores_do_not_depend_on_batches() -> None:
     frames = list(zip(probability_BTYX.flatten(0, 1), masks_BTYX.flatten(0, 1), strict=True))
     curves = torch.stack([naive_curve(*pair) for pair in frames if pair[1].any()])
     metrics = AVSMetrics("clean")
-    assert isinstance(metrics, Metrics)
     for at in range(0, 5, 2):
         metrics.update({"masks": probability_BTYX[at : at + 2]}, batch(masks_BTYX[at : at + 2], first=at))
     assert metrics.compute() == pytest.approx(
@@ -121,6 +123,29 @@ def test_padding_and_unlabelled_frames_do_not_count(protocol: str) -> None:
     padded.update({"masks": probability_BTYX}, batch(masks_BTYX, labelled_BT, valid_B))
     lean.update({"masks": probability_BTYX[:3, :1]}, batch(masks_BTYX[:3, :1]))
     assert padded.compute() == lean.compute()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("protocol", ["clean", "paper"])
+def test_any_split_over_processes_gives_the_scores_of_one(protocol: str, processes: int) -> None:
+    probability_BTYX, masks_BTYX = random_clips(9)
+    labelled_BT = torch.rand(9, 3) > 0.3
+
+    def metrics(clips: Tensor) -> AVSMetrics:
+        made = AVSMetrics(protocol)
+        for some in clips.split(2) if len(clips) else [torch.tensor([0])]:
+            part = batch(masks_BTYX[some], labelled_BT[some], torch.full((len(some),), bool(len(clips))))
+            made.update({"masks": probability_BTYX[some]}, replace(part, samples=some))
+        return made
+
+    alone = metrics(torch.arange(9)).compute()
+    for seed in range(10):
+        draws = torch.Generator().manual_seed(seed)
+        clips, owner = torch.randperm(9, generator=draws), torch.randint(processes, (9,), generator=draws)
+        spread = [metrics(clips[owner == process]) for process in range(processes)]
+        assert scores_of_processes(spread) == [alone] * processes
+    idle = [metrics(torch.arange(9)), metrics(torch.arange(0))]
+    assert scores_of_processes(idle) == [alone] * 2
 
 
 def test_perfect_masks_score_100() -> None:

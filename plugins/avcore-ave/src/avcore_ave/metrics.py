@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from avcore.errors import AVCoreError
 from avcore.tasks import Batch
@@ -30,7 +32,7 @@ def clip_rule(is_event_BT: Tensor, event_BK: Tensor) -> Tensor:
     return torch.where(is_event_BT.sigmoid() > 0.5, event_B1, event_BK.shape[-1])
 
 
-class AVEMetrics:
+class AVEMetrics(Metric):
     """Accuracy of one split, in percent (0 to 100). Invalid clips count nowhere.
 
     Both protocols: ``accuracy``, right segments of all segments, background included, whatever the batch size.
@@ -39,17 +41,27 @@ class AVEMetrics:
     (``accuracy_background``), where there are any: a model that never says background gets 0 in the second.
 
     ``paper`` adds ``accuracy_running``, by which DG-SCT selects: the plain mean over batches of ``paper_batch`` clips
-    in the order in which they come, the smaller last one counting as much as the others.
+    in the order of the split, the smaller last one counting as much as the others.
+
+    Attributes:
+        samples: the clips' places in their split.
+        right: (B, T) bool of each batch.
+        truth: (B, T) classes of each batch.
     """
 
+    samples: list[Tensor]
+    right: list[Tensor]
+    truth: list[Tensor]
+
     def __init__(self, protocol: str, *, background: int, paper_batch: int = 8) -> None:
+        super().__init__()
         if protocol not in ("clean", "paper"):
             raise AVCoreError(f"protocol='{protocol}': use clean or paper.")
         self.protocol = protocol
         self.background = background
         self.paper_batch = paper_batch
-        self._right: list[Tensor] = []
-        self._truth: list[Tensor] = []
+        for state in ("samples", "right", "truth"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
         """Take in ``labels`` (B, T) against the target ``labels`` (B, T), both class indices.
@@ -63,8 +75,9 @@ class AVEMetrics:
                 f"Predicted labels {tuple(predicted_BT.shape)} and true ones {tuple(truth_BT.shape)} differ in shape; "
                 "head and data set must have the same number of segments (data.segments)."
             )
-        self._right.append((predicted_BT == truth_BT)[batch.valid].cpu())
-        self._truth.append(truth_BT[batch.valid].cpu())
+        self.samples.append(batch.samples[batch.valid].cpu())
+        self.right.append((predicted_BT == truth_BT)[batch.valid].cpu())
+        self.truth.append(truth_BT[batch.valid].cpu())
 
     def compute(self) -> dict[str, float]:
         """The scores of all that was taken in.
@@ -72,9 +85,10 @@ class AVEMetrics:
         Raises:
             AVCoreError: nothing was taken in.
         """
-        if not sum(len(right) for right in self._right):
+        if not len(self.samples) or not len(dim_zero_cat(self.samples)):
             raise AVCoreError("No segment was evaluated, so there is no accuracy; check the clips of the split.")
-        right_BT, background_BT = torch.cat(self._right), torch.cat(self._truth) == self.background
+        order = dim_zero_cat(self.samples).argsort(stable=True)
+        right_BT, background_BT = dim_zero_cat(self.right)[order], dim_zero_cat(self.truth)[order] == self.background
         scores = {"accuracy": _percent(right_BT)}
         if self.protocol == "paper":
             batches = [_percent(right) for right in right_BT.split(self.paper_batch)]

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
+from torchmetrics import Metric
 
-from avcore.tasks import Metrics, Task
+from avcore.tasks import Task
 from avcore_ave.config import AVETaskConfig
 from avcore_ave.drawing import colour, label_bar
 from avcore_ave.metrics import AVEMetrics
@@ -35,7 +36,7 @@ class AVETask(Task):
         """The last index."""
         return self.config.background
 
-    def metrics(self, protocol: str) -> Metrics:
+    def metrics(self, protocol: str) -> Metric:
         """`AVEMetrics` for ``clean`` or ``paper``."""
         return AVEMetrics(protocol, background=self.config.background, paper_batch=self.config.paper_batch)
 

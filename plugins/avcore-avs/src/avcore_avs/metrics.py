@@ -5,10 +5,11 @@ Shape letters: B clips, T frames, M frames, Y and X rows and columns, K = 255 th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from avcore.errors import AVCoreError
 from avcore.tasks import Batch
@@ -80,30 +81,34 @@ def _best(curves_MK: Tensor) -> float:
     return float(curves_MK.mean(0).max()) if len(curves_MK) else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ClipScores:
-    iou: Tensor
-    curves: Tensor
-    """Of the frames with an object."""
-
-
-class AVSMetrics:
+class AVSMetrics(Metric):
     """Scores of one split, in percent (0 to 100). Frames that are not ``labelled`` and invalid clips count nowhere.
 
-    ``paper``: ``M_J`` and ``M_F`` of each batch of ``paper_batch`` clips in the order in which they come, then the
+    ``paper``: ``M_J`` and ``M_F`` of each batch of ``paper_batch`` clips in the order of the split, then the
     plain mean over batches, the smaller last one included; a batch without any object adds 0 to M_F. The loader's
-    batch size does not matter.
+    batches, its order and the number of processes do not matter.
 
     ``clean``: ``M_J`` is the mean over all frames; ``M_F`` the largest value of the F curve averaged over all frames
     with an object; ``M_F_frame`` the mean of each such frame's own largest value.
+
+    Attributes:
+        samples: the clips' places in their split.
+        iou: (B, T) float64 of each batch, NaN where a frame is not labelled.
+        curves: (B, T, K) float64 of each batch, NaN where no object is labelled.
     """
 
+    samples: list[Tensor]
+    iou: list[Tensor]
+    curves: list[Tensor]
+
     def __init__(self, protocol: str, *, paper_batch: int = 4) -> None:
+        super().__init__()
         if protocol not in ("clean", "paper"):
             raise AVCoreError(f"protocol='{protocol}': use clean or paper.")
         self.protocol = protocol
         self.paper_batch = paper_batch
-        self._clips: list[_ClipScores] = []
+        for state in ("samples", "iou", "curves"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
         """Take in ``masks`` (B, T, Y, X) against the targets ``masks`` and ``labelled`` (B, T).
@@ -113,21 +118,23 @@ class AVSMetrics:
         """
         # On the CPU: a weighted histogram on a GPU has no reproducible order of summation.
         predicted, truth = prediction["masks"].detach().cpu(), batch.targets["masks"].cpu()
-        labelled_BT = batch.targets["labelled"].cpu()
+        labelled_BT, valid_B = batch.targets["labelled"].cpu(), batch.valid.cpu()
         if predicted.shape != truth.shape:
             raise AVCoreError(
                 f"Predicted masks {tuple(predicted.shape)} and true masks {tuple(truth.shape)} differ in shape; "
                 "set data.size and head.size to the same number."
             )
-        for clip in batch.valid.nonzero().flatten().tolist():
-            masks_MYX, probability_MYX = truth[clip][labelled_BT[clip]], predicted[clip][labelled_BT[clip]]
+        iou_BT = torch.full(labelled_BT.shape, torch.nan, dtype=torch.float64)
+        curves_BTK = iou_BT[..., None].repeat(1, 1, THRESHOLDS)
+        for clip in valid_B.nonzero().flatten().tolist():
+            frames = labelled_BT[clip].nonzero().flatten()
+            masks_MYX, probability_MYX = truth[clip][frames], predicted[clip][frames]
             has_object = masks_MYX.flatten(1).sum(1) > 0
-            self._clips.append(
-                _ClipScores(
-                    iou=frame_iou(probability_MYX, masks_MYX),
-                    curves=f_curves(probability_MYX[has_object], masks_MYX[has_object]),
-                )
-            )
+            iou_BT[clip, frames] = frame_iou(probability_MYX, masks_MYX)
+            curves_BTK[clip, frames[has_object]] = f_curves(probability_MYX[has_object], masks_MYX[has_object])
+        self.samples.append(batch.samples.cpu()[valid_B])
+        self.iou.append(iou_BT[valid_B])
+        self.curves.append(curves_BTK[valid_B])
 
     def compute(self) -> dict[str, float]:
         """The scores of all that was taken in.
@@ -135,26 +142,36 @@ class AVSMetrics:
         Raises:
             AVCoreError: nothing labelled was taken in.
         """
-        if not any(len(clip.iou) for clip in self._clips):
+        if not len(self.iou) or dim_zero_cat(self.iou).isnan().all():
             raise AVCoreError("No labelled frame was evaluated, so there is no M_J; check the masks of the split.")
-        scores = self._paper() if self.protocol == "paper" else self._clean()
+        order = dim_zero_cat(self.samples).argsort(stable=True)
+        iou_BT, curves_BTK = dim_zero_cat(self.iou)[order], dim_zero_cat(self.curves)[order]
+        scores = (
+            _paper(iou_BT, curves_BTK, self.paper_batch) if self.protocol == "paper" else _clean(iou_BT, curves_BTK)
+        )
         return {name: 100 * value for name, value in scores.items()}
 
-    def _paper(self) -> dict[str, float]:
-        clips, step = self._clips, self.paper_batch
-        batches = [clips[start : start + step] for start in range(0, len(clips), step)]
-        return {
-            "M_J": _mean([float(torch.cat([clip.iou for clip in batch]).mean()) for batch in batches]),
-            "M_F": _mean([_best(torch.cat([clip.curves for clip in batch])) for batch in batches]),
-        }
 
-    def _clean(self) -> dict[str, float]:
-        curves_MK = torch.cat([clip.curves for clip in self._clips])
-        return {
-            "M_J": float(torch.cat([clip.iou for clip in self._clips]).mean()),
-            "M_F": _best(curves_MK),
-            "M_F_frame": float(curves_MK.max(1).values.mean()) if len(curves_MK) else 0.0,
-        }
+def _paper(iou_BT: Tensor, curves_BTK: Tensor, size: int) -> dict[str, float]:
+    return {
+        "M_J": _mean([float(_known(iou).mean()) for iou in iou_BT.split(size)]),
+        "M_F": _mean([_best(_known(curves)) for curves in curves_BTK.split(size)]),
+    }
+
+
+def _clean(iou_BT: Tensor, curves_BTK: Tensor) -> dict[str, float]:
+    curves_MK = _known(curves_BTK)
+    return {
+        "M_J": float(_known(iou_BT).mean()),
+        "M_F": _best(curves_MK),
+        "M_F_frame": float(curves_MK.max(1).values.mean()) if len(curves_MK) else 0.0,
+    }
+
+
+def _known(values: Tensor) -> Tensor:
+    """Those of the frames that have a value, (M,) or (M, K)."""
+    first = values if values.dim() == 2 else values[..., 0]
+    return values[~first.isnan()]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
+from torchmetrics import Metric
 
-from avcore.tasks import Metrics, Task
+from avcore.tasks import Task
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.drawing import overlay
 from avcore_avs.metrics import AVSMetrics
@@ -24,7 +25,7 @@ class AVSTask(Task):
     def __init__(self, config: AVSTaskConfig) -> None:
         super().__init__(config)
 
-    def metrics(self, protocol: str) -> Metrics:
+    def metrics(self, protocol: str) -> Metric:
         """`AVSMetrics` for ``clean`` or ``paper``."""
         return AVSMetrics(protocol, paper_batch=self.config.paper_batch)
 
