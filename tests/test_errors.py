@@ -1,5 +1,6 @@
 """Every kind of error that a user can act on, raised by a typical mistake."""
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +68,24 @@ def test_a_broken_plugin_is_an_error_of_its_kind_where_that_is_asked_for(install
     install_plugin("toy-bad", "1 / 0")
     with pytest.raises(avcore.PluginError, match="toy-bad"):
         load_plugins(PluginPolicy(strict=True))
+
+
+KINDS = {
+    "config": ("ConfigError", "PluginError"),
+    "data": ("DataError", "CacheError"),
+    "discovery": ("PluginError",),
+    "registry.py": ("ConfigError",),
+    "injection": ("AssemblyError",),
+    "mounting.py": ("AssemblyError",),
+    "assemble.py": ("AssemblyError",),
+}
+"""Layer -> the kinds of what it finds wrong."""
+
+
+@pytest.mark.parametrize("layer", KINDS)
+def test_what_a_layer_raises_has_a_kind(layer: str) -> None:
+    place = Path(avcore.__file__).parent / layer
+    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "AVCoreError":
+                pytest.fail(f"{path.name} line {node.lineno}: raise {' or '.join(KINDS[layer])}")

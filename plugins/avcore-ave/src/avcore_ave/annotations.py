@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 
 __all__ = [
     "ANNOTATIONS",
@@ -50,7 +50,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise AVCoreError(f"Cannot read '{path}': {reason}.") from None
+        raise DataError(f"Cannot read '{path}': {reason}.") from None
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
@@ -65,7 +65,7 @@ def read_events(path: Path) -> list[ClipEvent]:
     A first line of column names is left out and does not count as a row.
 
     Raises:
-        AVCoreError: the file cannot be read, or a line is malformed; names it.
+        DataError: the file cannot be read, or a line is malformed; names it.
     """
     events: list[ClipEvent] = []
     for place, (number, line) in enumerate(_lines(path)):
@@ -74,13 +74,13 @@ def read_events(path: Path) -> list[ClipEvent]:
         # From the right, in case a name of a class holds the separator.
         cells = [cell.strip() for cell in line.rsplit("&", FIELDS - 1)]
         if len(cells) != FIELDS or not cells[0] or not cells[1]:
-            raise AVCoreError(f"'{path}' line {number} is not Category&VideoID&Quality&StartTime&EndTime: '{line}'.")
+            raise DataError(f"'{path}' line {number} is not Category&VideoID&Quality&StartTime&EndTime: '{line}'.")
         try:
             start, end = float(cells[3]), float(cells[4])
         except ValueError:
-            raise AVCoreError(f"'{path}' line {number}: '{cells[3]}' and '{cells[4]}' are no times in s.") from None
+            raise DataError(f"'{path}' line {number}: '{cells[3]}' and '{cells[4]}' are no times in s.") from None
         if not 0 <= start <= end:
-            raise AVCoreError(f"'{path}' line {number}: an event cannot last from {cells[3]} to {cells[4]} s.")
+            raise DataError(f"'{path}' line {number}: an event cannot last from {cells[3]} to {cells[4]} s.")
         events.append(ClipEvent(cells[0], cells[1], start, end))
     return events
 
@@ -94,7 +94,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """The classes of a file with one name a line, in the order of their indices.
 
     Raises:
-        AVCoreError: the file cannot be read.
+        DataError: the file cannot be read.
     """
     return tuple(line for _, line in _lines(path))
 
@@ -103,12 +103,12 @@ def find_root(root: Path) -> Path:
     """The folder with ``Annotations.txt``: ``root``, or ``AVE_Dataset`` in it.
 
     Raises:
-        AVCoreError: neither holds the file.
+        DataError: neither holds the file.
     """
     for candidate in (root, root / FOLDER):
         if (candidate / ANNOTATIONS).is_file():
             return candidate
-    raise AVCoreError(
+    raise DataError(
         f"'{root}' holds neither {ANNOTATIONS} nor {FOLDER}/{ANNOTATIONS}; give --data the folder of AVE with its "
         "annotations, splits and media."
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 from avcore.tasks import Clip, Dataset, Task, Windows
 from avcore_ave.annotations import ANNOTATIONS, ClipEvent, classes_in, find_root, read_classes, read_events
 from avcore_ave.config import AVEDataConfig
@@ -48,7 +48,7 @@ class AVE(Dataset):
         if path.is_file() and (listed := read_classes(path)) != self.classes:
             differ = next((pair for pair in zip(listed, self.classes, strict=False) if pair[0] != pair[1]), None)
             found = f"'{differ[0]}' where the other has '{differ[1]}'" if differ else f"{len(listed)} classes"
-            raise AVCoreError(
+            raise DataError(
                 f"'{path}' has {found}: class indices are the order of first appearance in {ANNOTATIONS} "
                 f"({len(self.classes)} classes). Correct or remove it."
             )
@@ -58,7 +58,7 @@ class AVE(Dataset):
         if expected == self.classes:
             return
         path = self.root / ANNOTATIONS
-        raise AVCoreError(
+        raise DataError(
             f"'{path}' has {_listed(self.classes)}, but task_options.classes has {_listed(expected)}: "
             f"leave that setting out, and the names are taken from the files."
         )
@@ -67,13 +67,13 @@ class AVE(Dataset):
         """The clips of ``train``, ``val`` or ``test`` in the order of the split.
 
         Raises:
-            AVCoreError: no such split, a malformed list, or media that are missing; names the first one and how many.
+            DataError: no such split, a malformed list, or media that are missing; names the first one and how many.
         """
         if split not in self.splits:
-            raise AVCoreError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
+            raise DataError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
         rows = read_order(self.root, split, self.events)
         if not rows:
-            raise AVCoreError(f"Split '{split}' of '{self.root}' lists no clip.")
+            raise DataError(f"Split '{split}' of '{self.root}' lists no clip.")
         as_video = self._as_video()
         found: list[Clip] = []
         missing: list[Path] = []
@@ -92,7 +92,7 @@ class AVE(Dataset):
                 )
             )
         if missing:
-            raise AVCoreError(self._complaint(split, missing))
+            raise DataError(self._complaint(split, missing))
         return found
 
     def _as_video(self) -> bool:
@@ -101,7 +101,7 @@ class AVE(Dataset):
         for folder in (VIDEOS, FRAMES):
             if (self.root / folder).is_dir():
                 return folder == VIDEOS
-        raise AVCoreError(
+        raise DataError(
             f"'{self.root}' has no media: neither {VIDEOS}/<id>.mp4 nor {FRAMES}/<id>/*.jpg with {SOUNDS}/<id>.wav."
         )
 
@@ -162,22 +162,22 @@ def read_order(root: Path, split: str, events: Sequence[ClipEvent]) -> list[int]
     ``<split>Set.txt``. ``<split>_order_match.h5`` belongs to cross-modal matching and is never read.
 
     Raises:
-        AVCoreError: there is neither file, or it does not fit the annotations.
+        DataError: there is neither file, or it does not fit the annotations.
     """
     numbers, lines = root / f"{split}_order.h5", root / f"{split}Set.txt"
     if numbers.is_file():
         rows = _read_numbers(numbers)
         wrong = [row for row in rows if not 0 <= row < len(events)]
         if wrong:
-            raise AVCoreError(f"'{numbers}' names row {wrong[0]}, but {ANNOTATIONS} has {len(events)} rows.")
+            raise DataError(f"'{numbers}' names row {wrong[0]}, but {ANNOTATIONS} has {len(events)} rows.")
         return rows
     if not lines.is_file():
-        raise AVCoreError(f"Split '{split}' has neither '{numbers}' nor '{lines.name}' beside it.")
+        raise DataError(f"Split '{split}' has neither '{numbers}' nor '{lines.name}' beside it.")
     places = {event: row for row, event in reversed(list(enumerate(events)))}
     rows = []
     for event in read_events(lines):
         if event not in places:
-            raise AVCoreError(f"'{lines}': the event of '{event.video}' ({event.category}) is not in {ANNOTATIONS}.")
+            raise DataError(f"'{lines}': the event of '{event.video}' ({event.category}) is not in {ANNOTATIONS}.")
         rows.append(places[event])
     return rows
 
@@ -189,8 +189,8 @@ def _read_numbers(path: Path) -> list[int]:
         with h5py.File(path, "r") as file:
             rows = np.asarray(file["order"])
     except (OSError, KeyError) as error:
-        raise AVCoreError(f"'{path}' is no HDF5 file with a dataset 'order': {error}.") from None
+        raise DataError(f"'{path}' is no HDF5 file with a dataset 'order': {error}.") from None
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-        raise AVCoreError(f"'{path}': 'order' must be a list of whole numbers, not {rows.dtype} {rows.shape}.")
+        raise DataError(f"'{path}': 'order' must be a list of whole numbers, not {rows.dtype} {rows.shape}.")
     numbers: list[int] = rows.tolist()
     return numbers

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from avcore.errors import AVCoreError
+from avcore.errors import DataError
 from avcore.tasks import Clip, Dataset, Task, Windows
 from avcore_avs.config import AVSDataConfig
 
@@ -33,10 +33,10 @@ def read_mask(path: Path, size: int, *, mode: str) -> Tensor:
     of another kind is brought to 8-bit grey first, where it means the same.
 
     Raises:
-        AVCoreError: the file is no picture.
+        DataError: the file is no picture.
     """
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise AVCoreError(f"The mask '{path}' is not a regular file.")
+        raise DataError(f"The mask '{path}' is not a regular file.")
     try:
         with Image.open(path) as picture:
             wanted = picture if mode == "P" and picture.mode == "P" else picture.convert("1" if mode == "1" else "L")
@@ -45,7 +45,7 @@ def read_mask(path: Path, size: int, *, mode: str) -> Tensor:
             values = np.asarray(wanted)
     # What Pillow raises for damaged files, beside OSError.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise AVCoreError(f"Cannot read the mask '{path}': {error}.") from error
+        raise DataError(f"Cannot read the mask '{path}': {error}.") from error
     return torch.from_numpy(values.astype(np.float32) / (1.0 if mode == "1" else 255.0))
 
 
@@ -73,7 +73,7 @@ class _AVSBench(Dataset, ABC):
         for candidate in (root, root / self.folder):
             if (candidate / self.table).is_file():
                 return candidate
-        raise AVCoreError(
+        raise DataError(
             f"'{root}' holds neither {self.table} nor {self.folder}/{self.table}; give --data the folder "
             f"{self.folder} of AVSBench or the one that contains it."
         )
@@ -86,10 +86,10 @@ class _AVSBench(Dataset, ABC):
         """The clips of ``train``, ``val`` or ``test`` in the order of the list.
 
         Raises:
-            AVCoreError: no such split, a malformed list, or files that are missing; names the first one and how many.
+            DataError: no such split, a malformed list, or files that are missing; names the first one and how many.
         """
         if split not in self.splits:
-            raise AVCoreError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
+            raise DataError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
         found: list[Clip] = []
         missing: list[Path] = []
         for row in self._rows():
@@ -108,9 +108,9 @@ class _AVSBench(Dataset, ABC):
                 )
             )
         if missing:
-            raise AVCoreError(self._complaint(split, missing))
+            raise DataError(self._complaint(split, missing))
         if not found:
-            raise AVCoreError(f"'{self.root / self.table}' lists no clip of split '{split}'.")
+            raise DataError(f"'{self.root / self.table}' lists no clip of split '{split}'.")
         return found
 
     def _complaint(self, split: str, missing: Sequence[Path]) -> str:
@@ -134,12 +134,10 @@ class _AVSBench(Dataset, ABC):
             if not cells:
                 continue
             if len(cells) <= max(places.values()):
-                raise AVCoreError(
-                    f"'{path}' line {number} has {len(cells)} columns; expected {', '.join(self.columns)}."
-                )
+                raise DataError(f"'{path}' line {number} has {len(cells)} columns; expected {', '.join(self.columns)}.")
             row = {column: cells[at].strip() for column, at in places.items()}
             if row["split"] not in SPLITS:
-                raise AVCoreError(f"'{path}' line {number}: split '{row['split']}' is none of {', '.join(SPLITS)}.")
+                raise DataError(f"'{path}' line {number}: split '{row['split']}' is none of {', '.join(SPLITS)}.")
             rows.append(row)
         return rows
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore.errors import AVCoreError
+from avcore.errors import AssemblyError
 from avcore.specs import StreamLayout
 from avcore.tasks import Batch, Features, Head, Progress, Task
 from avcore_avs.config import DECODER_STAGES, AVSHeadConfig
@@ -33,16 +33,16 @@ class AVSHead(Head):
         that supervises first frames, T of ``logits`` is 1 in training mode.
 
     Raises:
-        AVCoreError: there is no visual stream, or it does not have four taps.
+        AssemblyError: there is no visual stream, or it does not have four taps.
     """
 
     def __init__(self, config: AVSHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__(config, layouts, task)
         visual, audio = layouts.get("visual"), layouts.get("audio")
         if visual is None:
-            raise AVCoreError("Segmentation needs the visual stream; use --streams visual or both.")
+            raise AssemblyError("Segmentation needs the visual stream; use --streams visual or both.")
         if len(visual.taps) != DECODER_STAGES:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"Head avs.decoder takes maps of {DECODER_STAGES} depths, but the visual backbone taps "
                 f"{len(visual.taps)} blocks {visual.taps}; give it {DECODER_STAGES} taps."
             )
@@ -105,11 +105,11 @@ class AVSHead(Head):
         Needs ``batch.targets`` ``masks`` (B, T, Y, X) and ``labelled`` (B, T).
 
         Raises:
-            AVCoreError: the masks of the data set have another size than the head's.
+            AssemblyError: the masks of the data set have another size than the head's.
         """
         logits_BTYX, masks_BTYX = output["logits"].squeeze(2), batch.targets["masks"]
         if masks_BTYX.shape[-2:] != logits_BTYX.shape[-2:]:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"The data set's masks are {tuple(masks_BTYX.shape[-2:])} px, the head predicts "
                 f"{tuple(logits_BTYX.shape[-2:])} px; set data.size and head.size to the same number."
             )

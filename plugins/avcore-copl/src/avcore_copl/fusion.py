@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Edit, Edits, Features, Fusion, FusionLayer
+from avcore import AssemblyError, Edit, Edits, Features, Fusion, FusionLayer
 from avcore.injection import PairLayout, PairView
 from avcore.modules import plain_attention
 from avcore.specs import StreamLayout
@@ -31,13 +31,15 @@ class Coupling(Fusion):
         """A layer at the last ``last`` pairs, or at the pairs of the last ``last`` stages."""
         units = pair.pairs if self.config.unit == "blocks" else pair.visual.stages
         if self.config.last > units:
-            raise AVCoreError(f"parts.copl.coupling.last={self.config.last}, but there are {units} {self.config.unit}.")
+            raise AssemblyError(
+                f"parts.copl.coupling.last={self.config.last}, but there are {units} {self.config.unit}."
+            )
         first_stage = pair.visual.stages - self.config.last
         inside = pair.from_end <= self.config.last if self.config.unit == "blocks" else pair.visual.stage >= first_stage
         if not inside:
             return None
         if self.bank is not None and self.bank.widths != (pair.visual.width, pair.audio.width):
-            raise AVCoreError(
+            raise AssemblyError(
                 "parts.copl.coupling.bank_scope=all spans blocks of different widths here: use bank_scope=layer."
             )
         return CouplingLayer(self.config, pair)
@@ -56,13 +58,13 @@ class Coupling(Fusion):
         if how == "auto" and not equal_widths:
             return None
         if not equal_widths:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"parts.copl.coupling.consistency={how} compares vectors of {visual.tokens.shape[-1]} with "
                 f"{audio.tokens.shape[-1]} components: use auto, which leaves the loss out when widths differ."
             )
         equal_counts = visual.tokens.shape[1] == audio.tokens.shape[1]
         if how == "tokens" and not equal_counts:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"parts.copl.coupling.consistency=tokens compares {visual.tokens.shape[1]} with "
                 f"{audio.tokens.shape[1]} tokens: use auto, pooled or mean."
             )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, BlockLayout
+from avcore import AssemblyError, BlockLayout
 from avcore.injection import PairLayout
 from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
 from avcore_dgsct.align import Resize, TokensThenWidth
@@ -57,7 +57,7 @@ class Adapter(nn.Module):
         width = own.width
         hidden = width // config.reduction
         if not hidden or width % config.groups or hidden % config.groups:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"parts.dgsct: blocks of width {width} have a bottleneck of {hidden} (reduction={config.reduction}); "
                 f"groups={config.groups} must divide both: lower reduction or groups."
             )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, BlockLayout
+from avcore import AssemblyError, BlockLayout
 
 __all__ = ["Resize", "TokensThenWidth"]
 
@@ -43,7 +43,7 @@ class Resize(nn.Module):
     def __init__(self, own: BlockLayout, other: BlockLayout) -> None:
         super().__init__()
         if own.prefix or other.prefix:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"parts.dgsct.align=resize resizes grids of tokens, but these streams have {other.prefix} and "
                 f"{own.prefix} class tokens before their grids: use align=tokens_then_width."
             )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Batch, Features, Head, Progress, StreamLayout, Task
+from avcore import AssemblyError, Batch, Features, Head, Progress, StreamLayout, Task
 from avcore_ave.metrics import clip_rule
 from avcore_dgsct.losses import event_losses
 from avcore_dgsct.settings import AVEHeadSettings
@@ -92,20 +92,22 @@ class AVEHead(Head):
         ``is_event`` (B, T) and ``event``, ``score`` (B, K): logits; ``gate`` (B, T), a probability.
 
     Raises:
-        AVCoreError: the task names no events in segments, a stream is off, or a clip has too few segments.
+        AssemblyError: the task names no events in segments, a stream is off, or a clip has too few segments.
     """
 
     def __init__(self, config: AVEHeadSettings, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__(config, layouts, task)
         visual, audio = layouts.get("visual"), layouts.get("audio")
         if visual is None or audio is None:
-            raise AVCoreError("Head dgsct.ave needs both streams: use --streams both, or --set head.name=ave.linear.")
+            raise AssemblyError("Head dgsct.ave needs both streams: use --streams both, or --set head.name=ave.linear.")
         if visual.segments < config.top:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"head.top={config.top} segments speak for a clip, but it has {visual.segments}: lower head.top."
             )
         if task.background is None:
-            raise AVCoreError(f"Head dgsct.ave tells events from background; {type(task).__name__} has no background.")
+            raise AssemblyError(
+                f"Head dgsct.ave tells events from background; {type(task).__name__} has no background."
+            )
         self.background = task.background
         self.temporal = TemporalInteraction(config, visual.width, audio.width)
         self.localisation = Localisation(config, len(task.classes) - 1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Features, StreamLayout, Task
+from avcore import AssemblyError, Features, StreamLayout, Task
 from avcore_avs.config import DECODER_STAGES, AVSHeadConfig
 from avcore_avs.heads import AVSHead as DecoderHead
 from avcore_dgsct.settings import AVSHeadSettings
@@ -72,14 +72,16 @@ class AVSHead(DecoderHead):
     Output, losses and predictions are those of ``avs.decoder``.
 
     Raises:
-        AVCoreError: a stream is off, the task is no segmentation, or the visual stream does not have four taps.
+        AssemblyError: a stream is off, the task is no segmentation, or the visual stream does not have four taps.
     """
 
     def __init__(self, config: AVSHeadSettings, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__(config, layouts, task)
         visual, audio = layouts.get("visual"), layouts.get("audio")
         if visual is None or audio is None:
-            raise AVCoreError("Head dgsct.avs needs both streams: use --streams both, or --set head.name=avs.decoder.")
+            raise AssemblyError(
+                "Head dgsct.avs needs both streams: use --streams both, or --set head.name=avs.decoder."
+            )
         self.temporal = TemporalGates(config)
         # The reference also maps the taps to the channels of the dilated convolutions, and uses that nowhere.
         dilated = zip(visual.tapped, AVSHeadConfig().projected, strict=True)

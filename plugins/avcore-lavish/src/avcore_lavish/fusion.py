@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Edit, Edits, FusionLayer
+from avcore import AssemblyError, Edit, Edits, FusionLayer
 from avcore.injection import PairLayout, PairView
 from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
 from avcore_lavish.settings import LavishSettings
@@ -58,7 +58,7 @@ class Adapter(nn.Module):
         super().__init__()
         hidden = width // config.reduction
         if not hidden or width % config.groups or hidden % config.groups:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"parts.lavish: blocks of width {width} have a bottleneck of {hidden} (reduction="
                 f"{config.reduction}); groups={config.groups} must divide both: lower reduction or groups."
             )

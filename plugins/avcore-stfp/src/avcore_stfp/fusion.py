@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, Edit, Edits, Fusion, FusionLayer, NoConfig, StreamLayout
+from avcore import AssemblyError, Edit, Edits, Fusion, FusionLayer, NoConfig, StreamLayout
 from avcore.injection import PairLayout, PairView, StreamView
 from avcore.modules import plain_attention
 from avcore_stfp.settings import JointSettings
@@ -32,14 +32,14 @@ class Joint(Fusion):
         """The layer of the form that is set; None where it needs the whole grid and attention keeps to windows.
 
         Raises:
-            AVCoreError: that was the last pair, and no pair has a layer.
+            AssemblyError: that was the last pair, and no pair has a layer.
         """
         forms = {"joint": JointLayer, "merged": MergedLayer, "tokens": TokenLayer, "latents": LatentLayer}
         windowed = pair.visual.window is not None or pair.audio.window is not None
         if not windowed or self.config.form == "latents":
             return forms[self.config.form](self.config, pair)
         if pair.from_end == 1 and not self.layers:
-            raise AVCoreError(
+            raise AssemblyError(
                 f"'stfp.joint' with form={self.config.form} needs blocks that attend to their whole grid, but every "
                 f"pair of this run attends in windows, the last one on {pair.visual.grid} and {pair.audio.grid}: use "
                 f"smaller pictures or parts.stfp.joint.form=latents, or leave the part out (--fusion none)."

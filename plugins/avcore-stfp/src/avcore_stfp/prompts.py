@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError, BlockLayout, Edit, Prompt, PromptLayer, StreamLayout
+from avcore import AssemblyError, BlockLayout, Edit, Prompt, PromptLayer, StreamLayout
 from avcore.injection import BlockView, StreamView
 from avcore.specs import STREAMS
 from avcore_stfp.settings import BaseSettings, SpatialSettings, TemporalSettings
@@ -55,7 +55,9 @@ class Temporal(Prompt):
         super().__init__(config, stream)
         self.config = config
         if not config.own_pass and stream.segments == 1:
-            raise AVCoreError("parts.stfp.temporal.own_pass=false needs clips of two segments or more (data.segments).")
+            raise AssemblyError(
+                "parts.stfp.temporal.own_pass=false needs clips of two segments or more (data.segments)."
+            )
 
     def layer(self, block: BlockLayout) -> "TemporalPrompts":
         """A pass of its own, or one that is merged with the frozen attention."""

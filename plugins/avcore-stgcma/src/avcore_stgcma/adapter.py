@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AVCoreError
+from avcore import AssemblyError
 
 __all__ = ["Adapter"]
 
@@ -20,7 +20,7 @@ class Adapter(nn.Module):
         super().__init__()
         hidden = int(width * ratio)
         if hidden == 0:
-            raise AVCoreError(f"An adapter of ratio={ratio} has no hidden unit at width {width}: raise the ratio.")
+            raise AssemblyError(f"An adapter of ratio={ratio} has no hidden unit at width {width}: raise the ratio.")
         self.down = nn.Linear(width, hidden)
         self.up = nn.Linear(hidden, width)
         nn.init.trunc_normal_(self.down.weight, std=0.02)
