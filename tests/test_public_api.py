@@ -18,17 +18,10 @@ NAMES = [
     "AVCoreError", "AVModel", "AssemblyError", "AudioGeometry", "BackboneSpec", "Batch", "BlockLayout", "Clip",
     "ClipSettings", "ConfigError", "DataError", "Dataset", "DatasetSpec", "Edit", "Edits", "Features",
     "FilterBankGeometry", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "Input",
-<<<<<<< HEAD
-    "MelGeometry", "MethodSpec", "Metrics", "Need", "NoConfig", "PluginError", "Progress", "Prompt", "PromptLayer",
+    "MelGeometry", "MethodSpec", "Need", "NoConfig", "PluginError", "Progress", "Prompt", "PromptLayer",
     "PromptSpec", "Run", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task", "TaskSpec",
     "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter", "load_run",
     "open_data", "read_features", "run", "save_adapter",
-=======
-    "MelGeometry", "MethodSpec", "Need", "NoConfig", "PluginError", "Progress", "Prompt",
-    "PromptLayer", "PromptSpec", "Run", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",
-    "TaskSpec", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter",
-    "load_run", "read_features", "run", "save_adapter",
->>>>>>> a6fdd53 (Metrics are torchmetrics.Metrics: any number of processes gives the scores of one)
 ]  # fmt: skip
 
 
