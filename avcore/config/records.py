@@ -64,6 +64,9 @@ class TrainConfig:
 
     epochs: int = 10  # passes over the training split
     batch_size: int = 8  # clips in a training batch
+    drop_last: bool = True  # leave out the clips of an epoch that do not fill a batch; false trains on a smaller one
+    sampler: Literal["shuffle", "balanced"] = "shuffle"  # balanced: clips of rare classes are drawn more often
+    balance: str | None = None  # sampler=balanced: the target that holds the classes
     eval_batch_size: int = 8  # clips in an evaluation batch
     precision: Literal["bf16", "fp32"] = "bf16"  # of frozen weights and activations; parts and head stay in fp32
     eval_every: int = 1  # epochs between two evaluations
@@ -77,6 +80,10 @@ class TrainConfig:
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
         for key in ("batch_size", "eval_batch_size", "eval_every", "log_every", "nonfinite_limit"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        if (self.sampler == "balanced") != (self.balance is not None):
+            raise ValueError(
+                "balance and sampler=balanced go together: balance names the target that holds the classes"
+            )
         require(self.save_every is None or self.save_every >= 1, "save_every", self.save_every, "1 or more, or null")
 
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from torch.utils.data import DataLoader
 
+from avcore.data.balance import balanced_chances
 from avcore.data.broken import BrokenClips, BrokenPolicy
 from avcore.data.cache import ClipCache
 from avcore.data.randomness import generator
@@ -31,8 +32,9 @@ class ClipLoader:
     """Batches of a split, by way of the clip cache.
 
     The order of epoch e derives from (seed, "order", e), whatever the number of workers. A last batch of fewer clips is
-    filled up with others of the split, marked invalid. Workers are processes started as torch does on the platform (by
-    fork on Linux, else by spawn), each on one thread; they decode, read masks and stack, and stay for all epochs.
+    filled up with others of the split, marked invalid, or as ``last`` says. Workers are processes started as torch does
+    on the platform (by fork on Linux, else by spawn), each on one thread; they decode, read masks and stack, and stay
+    for all epochs.
 
     A clip is broken when its pictures, its sound or its target cannot be read. Where ``broken`` is not ``stop``,
     another clip of the split takes its place in the batch, drawn from (seed, "replacement", e, clip), whatever the
@@ -48,7 +50,10 @@ class ClipLoader:
         seed: of the order and of the pairs of ``sound="swapped"``.
         workers: processes that load; 0 loads in this one.
         cache: root of the clip cache, None for the default.
-        drop_last: leave out a last batch of fewer clips, unless it is the only one.
+        last: what becomes of a last batch of fewer clips: ``fill`` it up; ``keep`` it as small as it is; ``drop`` it,
+            unless it is the only one, which is kept.
+        balance: a target of the data set: each epoch draws as many clips as there are, with repetition, by the chances
+            of `balanced_chances`; None draws each clip once. With ``shuffle`` only.
         sound: ``own``; ``swapped``, that of another clip of the split, of another `Clip.group` where clips have groups,
             the same one in every epoch; ``mute``, zeros.
         broken: what is done about a broken clip.
@@ -71,7 +76,8 @@ class ClipLoader:
         seed: int,
         workers: int = 0,
         cache: Path | None = None,
-        drop_last: bool = False,
+        last: Literal["fill", "keep", "drop"] = "fill",
+        balance: str | None = None,
         sound: Sound = "own",
         broken: BrokenPolicy = "stop",
         broken_limit: float = 0.01,
@@ -81,7 +87,7 @@ class ClipLoader:
             known = ", ".join(dataset.splits)
             raise DataError(f"There is no split '{split}' here, only {known}.{did_you_mean(split, dataset.splits)}")
         self.clips = list(dataset.clips(split))
-        self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
+        self.batch_size, self.shuffle, self.seed, self.last = batch_size, shuffle, seed, last
         if not self.clips:
             raise DataError(f"Split '{split}' has 0 clips.")
         if len({clip.seconds for clip in self.clips}) > 1:
@@ -90,6 +96,9 @@ class ClipLoader:
                 f"Clips of split '{split}' must be of one length to be stacked, but {short.name} lasts "
                 f"{short.seconds} s and {long.name} {long.seconds} s. Let the reader give all the same `seconds`."
             )
+        self._chances: np.ndarray | None = None
+        if balance is not None:
+            self._chances = balanced_chances(dataset, self.clips, balance, skip=broken != "stop")
         sounds: list[Clip] | None = self.clips
         if sound == "swapped":
             donors = swap(len(self.clips), [clip.group for clip in self.clips], seed)
@@ -124,7 +133,12 @@ class ClipLoader:
     def __len__(self) -> int:
         """Batches of an epoch."""
         full, rest = divmod(len(self.clips), self.batch_size)
-        return full + (rest > 0 and not (self.drop_last and full))
+        return full + (rest > 0 and not (self.last == "drop" and full))
+
+    @property
+    def left_out(self) -> int:
+        """Clips that an epoch leaves out since they do not fill a batch."""
+        return max(0, len(self.clips) - len(self) * self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""
@@ -160,13 +174,19 @@ class ClipLoader:
             if self._on_broken is not None:
                 self._on_broken(name, cause)
 
-    def _schedule(self, epoch: int) -> list[Request]:
+    def _order(self, epoch: int) -> np.ndarray:
         total = len(self.clips)
-        order = generator(self.seed, "order", epoch).permutation(total) if self.shuffle else np.arange(total)
+        if not self.shuffle:
+            return np.arange(total)
+        draws = generator(self.seed, "order", epoch)
+        return draws.permutation(total) if self._chances is None else draws.choice(total, total, p=self._chances)
+
+    def _schedule(self, epoch: int) -> list[Request]:
+        order = self._order(epoch)
         requests: list[Request] = []
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            padding = np.resize(order, self.batch_size - len(chosen))
+            padding = np.resize(order, self.batch_size - len(chosen) if self.last == "fill" else 0)
             clips = [*chosen.tolist(), *padding.tolist()]
             requests.append(Request(clips=clips, valid=len(chosen), epoch=epoch))
         return requests

@@ -102,7 +102,8 @@ class RunData:
             batch_size=config.train.batch_size if train else config.train.eval_batch_size,
             shuffle=train,
             # Clips that only pad a batch would enter the running statistics of a head.
-            drop_last=train,
+            last="fill" if not train else "drop" if config.train.drop_last else "keep",
+            balance=config.train.balance if train else None,
             seed=config.seed,
             workers=config.data.workers,
             cache=config.data.cache,

@@ -160,6 +160,11 @@ class _Execution:
         for name in dict.fromkeys((self.select_on, *self.extra)):
             run.data.loader(name)
         self.train_loader = run.data.loader("train", train=True)
+        if left := self.train_loader.left_out:
+            display.line(
+                f"train: {left} of {len(self.train_loader.clips)} clips are left out of each epoch, others each time: "
+                f"they fill no batch of {self.config.train.batch_size} (train.drop_last=false trains on them)"
+            )
         self.versions = versions()
         self.record = RunRecord(run.directory, resume=resume)
         self.record.write_config(resolved.tree())

@@ -213,6 +213,8 @@ def test_weights_that_exist_become_absolute(
         ({"sets": ["visual.wieghts=x"]}, r"Unknown key 'visual.wieghts' \(--set .*\). Did you mean 'visual.weights'"),
         ({"sets": ["parts.m.mix.lr_scale=-1"]}, r"parts.m.mix.lr_scale must be 0 or more and finite, not -1 \(--set"),
         ({"sets": ["parts.m.rows.lr_scale=fast"]}, r"'parts.m.rows.lr_scale' is 'fast'.*must be a number"),
+        ({"sets": ["train.sampler=balanced"]}, r"train: balance and sampler=balanced go together: balance names"),
+        ({"sets": ["train.balance=labels"]}, r"train.balance and sampler=balanced go together"),
         ({"sets": ["optim.lr=-1"]}, r"optim.lr must be 0 or more, not -1.0 \(--set optim.lr=-1\)"),
         ({"sets": ["optim.optimizer=lion"]}, r"'optim.optimizer' is 'lion'.*one of 'adam', 'adamw', 'sgd'"),
         ({"sets": ["train.epochs=1.5"]}, r"'train.epochs' is 1.5 .*a whole number"),

@@ -102,11 +102,46 @@ def test_the_last_batch_is_filled_up_and_marked(load: Any) -> None:
     assert batches[2].targets["number"].tolist() == [8, 9, 10, 0]
     counted = [name for batch in batches for name, valid in zip(batch.names, batch.valid, strict=True) if valid]
     assert counted == [f"clip {number}" for number in range(11)]
-    assert [len(batch) for batch in load(drop_last=True)] == [4, 4]
-    assert [int(batch.valid.sum()) for batch in load(batch_size=12, drop_last=True)] == [11]
+    assert load().left_out == 0
     [lone] = load(batch_size=25)
     assert lone.valid.sum() == 11
     assert len(lone) == 25
+
+
+@pytest.mark.parametrize(
+    ("last", "size", "expected", "left"),
+    [("drop", 4, [4, 4], 3), ("keep", 4, [4, 4, 3], 0), ("drop", 12, [11], 0), ("keep", 12, [11], 0)],
+)
+def test_a_smaller_last_batch_is_kept_as_it_is_or_left_out(load: Any, last: str, size: int, expected: Any, left: int):
+    loader = load(last=last, batch_size=size)
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [len(batch.frames) for batch in batches] == expected
+    assert all(batch.valid.all() for batch in batches)
+    assert (len(loader), loader.left_out) == (len(expected), left)
+
+
+def test_balanced_epochs_draw_rare_classes_as_often(load: Any, clips: list[Clip]) -> None:
+    class Rare(Levels):
+        def target(self, clip: Clip) -> dict[str, Tensor]:
+            # One clip of class 1 and two of class 2, of which one shows it beside the frequent class 0.
+            number = clip.info["number"]
+            labels = {3: [1, 1], 5: [2, 2], 7: [2, 0]}.get(number, [0, 0])
+            hot = torch.zeros(2, 3).scatter_(1, torch.tensor(labels)[:, None], 1.0)
+            return {"number": torch.tensor(number), "labels": torch.tensor(labels), "hot": hot}
+
+    for name in ("labels", "hot"):
+        loader = load(dataset=Rare(clips), balance=name, batch_size=11)
+        drawn = []
+        for epoch in range(200):
+            loader.set_epoch(epoch)
+            drawn += joined([request.clips for request in loader._schedule(epoch)])
+        share = [sum(number in rare for number in drawn) / len(drawn) for rare in ([3], [5, 7])]
+        assert share == pytest.approx([1 / 2.89, 1 / 2.89], abs=0.03)
+        assert len(drawn) == 200 * 11
+        again = load(dataset=Rare(clips), balance=name, batch_size=4)
+        assert joined([request.clips for request in again._schedule(199)])[:11] == drawn[-11:]
+    with pytest.raises(AVCoreError, match=r"train.balance is 'label', which is no target .*Did you mean 'labels'"):
+        load(dataset=Rare(clips), balance="label")
 
 
 def test_the_order_depends_on_seed_and_epoch_alone(load: Any) -> None:

@@ -277,6 +277,15 @@ def test_defaults_are_written_resolved(finished):
     assert tree["data"]["dataset"] == "toy-demo"
 
 
+@pytest.mark.parametrize(("kept", "steps"), [(False, 2), (True, 3)])
+def test_clips_that_fill_no_batch_are_told_of_or_trained_on(start, world, kept, steps):
+    settings = ["train.batch_size=5", "train.sampler=balanced", "train.balance=class", f"train.drop_last={not kept}"]
+    run = start(epochs=1, set=settings)
+    assert len(world.STEPS) == steps
+    said = "train: 2 of 12 clips are left out of each epoch" in (run.directory / "log.txt").read_text()
+    assert said is not kept
+
+
 def test_time_without_a_head_alone_is_one_number():
     results = {"metrics": {}, "baseline": None, "method": "m", "task": "t", "dataset": "d", "seed": 0}
     results |= {"selected_on": "val", "params": {"parts": {}, "trainable": 0}, "seconds": 110.2, "peak_bytes": 2**20}
