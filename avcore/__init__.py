@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         StageLayout,
         StreamLayout,
         TaskSpec,
+        TextGeometry,
     )
     from avcore.tasks import (
         Batch,
@@ -86,6 +87,7 @@ _HOMES = {
         "StageLayout",
         "StreamLayout",
         "TaskSpec",
+        "TextGeometry",
     ),
     "avcore.tasks": (
         "Batch",
@@ -143,6 +145,7 @@ __all__ = [
     "StreamLayout",
     "Task",
     "TaskSpec",
+    "TextGeometry",
     "Windows",
     "__version__",
     "convert_checkpoint",

@@ -20,8 +20,8 @@ NAMES = [
     "FilterBankGeometry", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "Input",
     "MelGeometry", "MethodSpec", "Need", "NoConfig", "PluginError", "Progress", "Prompt", "PromptLayer",
     "PromptSpec", "Run", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task", "TaskSpec",
-    "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter", "load_run",
-    "open_data", "read_features", "run", "save_adapter",
+    "TextGeometry", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter",
+    "load_run", "open_data", "read_features", "run", "save_adapter",
 ]  # fmt: skip
 
 
