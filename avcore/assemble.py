@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avcore.backbones import Backbone, Tower, digest
+from avcore.backbones import Backbone, TextTower, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
 from avcore.data.frontends import ImageFrontEnd
 from avcore.errors import AssemblyError
@@ -15,7 +15,7 @@ from avcore.injection import Part, make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, ClipSettings, ImageGeometry, TextGeometry, resolve
+from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, TextGeometry, resolve
 from avcore.streams import Stream
 from avcore.tasks import Batch, Windows
 
@@ -30,6 +30,7 @@ def create_model(
     fusion: str | None = None,
     visual: str | None = None,
     audio: str | None = None,
+    text: str | None = None,
     streams: str | None = None,
     recipe: str | None = None,
     set: Sequence[str] = (),
@@ -43,6 +44,7 @@ def create_model(
         task: the name of a task.
         prompts, fusion: parts joined by ``+``, a method's name for all its prompts or fusions, or ``none``.
         visual, audio: backbone names; without ``audio`` both streams share the visual trunk.
+        text: the encoder of sentences, for heads that read some.
         streams: ``visual``, ``audio`` or ``both``.
         recipe: the variant of the method's recipe.
         set: further settings, ``key=value``.
@@ -61,6 +63,7 @@ def create_model(
         fusion=fusion,
         visual=visual,
         audio=audio,
+        text=text,
         streams=streams,
         recipe=recipe,
         sets=tuple(set),
@@ -102,9 +105,10 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     chosen = {stream: getattr(config, stream) for stream in _running(config.streams)}
     with seeded(config.seed, "backbones"):
         streams, notices = _streams(chosen, config.visual, registry, clip.segments)
-    layouts = streams.layouts
+        further, more = _encoders(config, registry)
+    layouts = streams.layouts | {name: tower.layout for name, tower in further.items()}
     task = registry.tasks[config.task].load()(config.task_options)
-    instances = mount_parts(_listed(config, registry), streams, config.seed)
+    instances = mount_parts(_listed(config, registry), streams, config.seed, encoders=further)
     _check_serves(config, registry)
     with seeded(config.seed, "head"):
         head = registry.heads[config.head.name].load()(config.head.settings, layouts, task)
@@ -114,8 +118,8 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         task=task,
         head=head,
         streams={
-            name: Stream(name, tower, _front_end(tower, windows, clip.segments), clip.segments)
-            for name, tower in streams.towers.items()
+            name: Stream(name, tower, _front_end(tower, windows, clip.segments), tower.layout.segments)
+            for name, tower in {**streams.towers, **further}.items()
         },
         instances=instances,
         plan=streams.plan,
@@ -123,7 +127,7 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         clip_seconds=clip.clip_seconds,
         windows=windows,
         atomic_audio=config.plan.atomic_audio,
-        notices=notices,
+        notices=[*notices, *more],
     )
 
 
@@ -189,6 +193,18 @@ def _streams(
     return StreamSet(towers, plan), notices
 
 
+def _encoders(config: RunConfig, registry: Registry) -> tuple[dict[str, Tower], list[str]]:
+    """The streams that the head calls by itself, and what the user must be told of them."""
+    if config.text.backbone is None:
+        return {}, []
+    towers, notices = _towers({TEXT: config.text}, config.text, registry, 1)
+    tower = towers[TEXT]
+    if not isinstance(tower, TextTower):
+        raise AssemblyError(f"--text {config.text.backbone}: {type(tower).__name__} is no encoder of sentences.")
+    tower.layout = replace(tower.layout, name=TEXT, trunk=TEXT)
+    return towers, notices
+
+
 def _running(streams: str) -> tuple[str, ...]:
     return STREAMS if streams == "both" else (streams,)
 
@@ -233,6 +249,10 @@ def _check_gradients(model: AVModel) -> None:
         tensor for stream in features.streams.values() for tensor in (stream.pooled, stream.tokens, *stream.maps)
     ]
     reached += [tensor for offered in features.offers.values() for tensor in offered]
+    for name, encoder in model.encoders.items():
+        length = model.streams[name].tower.geometry.length  # type: ignore[union-attr]
+        sentences = encoder(torch.zeros(1, length, dtype=torch.long))
+        reached += [sentences.pooled, sentences.tokens, *(one for many in sentences.offers.values() for one in many)]
     for part in model.instances:
         if type(part.module).losses is not Part.losses:
             reached += list(part.module.losses(features).values())
@@ -279,6 +299,10 @@ def _tiny_batch(model: AVModel) -> Batch:
         waveform=waveform,
         targets={},
         names=["shapes"],
+        inputs={
+            name: torch.zeros(1, *given.shape, dtype=getattr(torch, given.dtype))
+            for name, given in model.task.inputs.items()
+        },
         samples=torch.zeros(1, dtype=torch.long),
         valid=torch.ones(1, dtype=torch.bool),
     )

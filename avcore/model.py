@@ -15,29 +15,15 @@ from torch import Tensor, nn
 from avcore.backbones import digest, state_faults
 from avcore.config import RunConfig
 from avcore.errors import AssemblyError, DataError
-from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
-from avcore.specs import AudioGeometry, ImageGeometry
-from avcore.streams import Stream
-from avcore.tasks import Batch, Features, Head, Progress, StreamFeatures, Task, Windows
+from avcore.injection import Layer, Part, PlanEntry, Step
+from avcore.specs import STREAMS, AudioGeometry, ImageGeometry
+from avcore.streams import PartInstance, Stream, Streams, TextEncoder
+from avcore.tasks import Batch, Encoder, Features, Head, Progress, StreamFeatures, Task, Windows
 
 __all__ = ["AVModel", "Output", "PartInstance"]
 
 RAW = {"visual": "frames", "audio": "waveform"}
 """The field of a batch that each stream takes."""
-
-
-@dataclass(frozen=True)
-class PartInstance:
-    """A part in the model: its name, the streams it acts on (one for a prompt, both for a fusion), the module."""
-
-    name: str
-    streams: tuple[str, ...]
-    module: Part
-
-    @property
-    def key(self) -> str:
-        """Unique in the model, and the beginning of its parameters' names."""
-        return f"{self.name}.{self.streams[0]}" if isinstance(self.module, Prompt) else self.name
 
 
 @dataclass(frozen=True)
@@ -56,10 +42,9 @@ class AVModel(nn.Module):
 
     Attributes:
         config: what it was assembled from.
-        streams: the streams that run, by name.
+        clips: the streams of pictures and sound, with the parts mounted on them.
+        encoders: the streams that the head calls by itself.
         instances: the parts, in the order in which they are listed.
-        plan: which blocks run together.
-        steps: the entries of the plan, as modules.
         segments, clip_seconds, windows: how a clip is cut; None for what no data set has said.
         backbone_digest: of the frozen weights as loaded, before any cast.
         notices: what the user must be told (random weights).
@@ -84,20 +69,23 @@ class AVModel(nn.Module):
         self.config = config
         self.task = task
         self.head = head
-        self.streams = nn.ModuleDict(streams)
         self.instances = tuple(instances)
         # Module names hold no dot; the names users see do.
         self.part_modules = nn.ModuleDict({part.key.replace(".", "/"): part.module for part in instances})
-        self.plan = tuple(plan)
+        self.clips = Streams(
+            {name: stream for name, stream in streams.items() if name in STREAMS},
+            plan,
+            instances,
+            atomic_audio=atomic_audio,
+        )
+        self.encoders = nn.ModuleDict(
+            {name: TextEncoder(stream, instances) for name, stream in streams.items() if name not in STREAMS}
+        )
         self.segments = segments
         self.clip_seconds = clip_seconds
         self.windows = windows
         self.notices = tuple(notices)
         self.backbone_digest = ""
-        for part in instances:
-            for stream, copies in part.module.backbone.items():
-                self.stream(stream).copies.update(cast(nn.ModuleDict, copies).items())
-        self.steps = tuple(self._step(entry, atomic_audio) for entry in self.plan)
 
     # ---------------------------------------------------------------------------------------------- the forward
 
@@ -120,60 +108,44 @@ class AVModel(nn.Module):
         return replace(self._walk(batch), companions=companions)
 
     def _walk(self, batch: Batch) -> Features:
-        x = {stream: self.stream(stream).tower.embed(image) for stream, image in self.front_ends(batch).items()}
-        embedded = dict(x)
-        for part in [*self._overriding(Prompt, "after_embedding"), *self._overriding(Fusion, "after_embedding")]:
-            view = StreamView(B=x[part.streams[0]].shape[0] // self.segments, T=self.segments)
-            made = part.module.after_embedding(*(embedded[stream] for stream in part.streams), view)  # type: ignore[operator]
-            adds = made if isinstance(part.module, Fusion) else (made,)
-            x |= {s: x[s] + add.to(x[s].dtype) for s, add in zip(part.streams, adds, strict=True)}
-        x = {stream: self.stream(stream).enter(tokens) for stream, tokens in x.items()}
-
-        offers: dict[str, list[Tensor]] = {}
-        tapped: dict[str, list[Tensor]] = {stream: [] for stream in x}
-        carried: dict[tuple[str, str], Tensor] = {}
-        for entry, step in zip(self.plan, self.steps, strict=True):
-            for stream, index in entry.running:
-                x[stream] = self.stream(stream).into_stage(index, x[stream])
-            x, carried, offered = step(x, carried)
-            for name, tensor in offered:
-                offers.setdefault(name, []).append(tensor)
-            for stream, index in entry.running:
-                if index in self.stream(stream).layout.taps:
-                    tapped[stream].append(x[stream])
-
-        left = {stream: self.stream(stream).leave(tokens, tapped[stream]) for stream, tokens in x.items()}
-        features = self._collect(batch, left, next(iter(x.values())).shape[0] // self.segments, offers)
+        walked = self.clips(self.front_ends(batch))
+        left = {name: self.clips[name].leave(x_MND, walked.tapped[name]) for name, x_MND in walked.tokens.items()}
+        features = self._collect(batch, left, walked.offers)
         for part in self._overriding(Part, "finish"):
-            features = part.module.finish(features)
+            if part.streams != ("text",):
+                features = part.module.finish(features)
         return features
 
     def frozen_features(self, batch: Batch) -> Features:
         """The features of the frozen streams alone, without any part, nor what parts train of them."""
         with torch.no_grad():
-            streams = {name: self.plain(name, batch) for name in self.streams}
-        return self._collect(batch, streams, next(iter(streams.values())).pooled.shape[0], {})
+            streams = {name: self.plain(name, batch) for name in self.clips}
+        return self._collect(batch, streams, {})
 
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
         """One frozen stream without any part, nor what parts train of it."""
-        features: StreamFeatures = self.stream(stream)(self._raw(stream, batch))
+        features: StreamFeatures = self.clips[stream](self._raw(stream, batch))
         return features
 
     def _collect(
-        self, batch: Batch, streams: Mapping[str, StreamFeatures], clips: int, offers: Mapping[str, list[Tensor]]
+        self, batch: Batch, streams: Mapping[str, StreamFeatures], offers: Mapping[str, list[Tensor]]
     ) -> Features:
         return Features(
             streams=streams,
-            clips=clips,
+            clips=len(next(iter(streams.values())).pooled),
             segments=self.segments,
             valid=batch.valid,
             offers=offers,
             inputs=batch.inputs,
+            encoders=cast(Mapping[str, Encoder], dict(self.encoders.items())),
+            projections={
+                name: self.clips[name].tower.project for name in streams if self.clips[name].layout.shared is not None
+            },
         )
 
     def front_ends(self, batch: Batch) -> dict[str, Tensor]:
         """What the towers embed: (M, 3, Y, X) pictures and (M, frames, mel) log-mel pictures, on the model's device."""
-        return {name: self.stream(name).front_end(self._raw(name, batch)) for name in self.streams}
+        return {name: self.clips[name].front_end(self._raw(name, batch)) for name in self.clips}
 
     def _raw(self, stream: str, batch: Batch) -> Tensor:
         field = RAW[stream]
@@ -208,25 +180,37 @@ class AVModel(nn.Module):
 
     # --------------------------------------------------------------------------------------------- what it is made of
 
-    def stream(self, name: str) -> Stream:
-        """One of the streams that run."""
-        return cast(Stream, self.streams[name])
+    @property
+    def streams(self) -> Mapping[str, Stream]:
+        """Every stream of the model, by name: those of the clips, then those that the head calls."""
+        encoders = {name: cast(TextEncoder, encoder).walk[name] for name, encoder in self.encoders.items()}
+        return {**{name: self.clips[name] for name in self.clips}, **encoders}
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The entries of the plan, as modules."""
+        return cast(Sequence[Step], self.clips.steps)
+
+    @property
+    def plan(self) -> Sequence[PlanEntry]:
+        """Which blocks of pictures and sound run together."""
+        return self.clips.plan
 
     @property
     def towers(self) -> nn.ModuleDict:
         """The frozen backbones, as the streams use them, by stream."""
-        return nn.ModuleDict({name: self.stream(name).tower for name in self.streams})
+        return nn.ModuleDict({name: stream.tower for name, stream in self.streams.items()})
 
     @property
     def image(self) -> ImageGeometry | None:
         """What the visual tower takes; None where it is off."""
-        geometry = self.stream("visual").tower.geometry if "visual" in self.streams else None
+        geometry = self.clips["visual"].tower.geometry if "visual" in self.clips.streams else None
         return geometry if isinstance(geometry, ImageGeometry) else None
 
     @property
     def sound(self) -> AudioGeometry | None:
         """What the audio tower takes; None where it is off."""
-        geometry = self.stream("audio").tower.geometry if "audio" in self.streams else None
+        geometry = self.clips["audio"].tower.geometry if "audio" in self.clips.streams else None
         return geometry if isinstance(geometry, AudioGeometry) else None
 
     @property
@@ -237,8 +221,8 @@ class AVModel(nn.Module):
     def components(self) -> dict[str, list[nn.Module]]:
         """What parameters belong to: each stream, each part by name, the head. A shared trunk belongs to ``visual``."""
         found: dict[str, list[nn.Module]] = {
-            "visual": [self.stream("visual").tower] if "visual" in self.streams else [],
-            "audio": [self.stream("audio").tower] if "audio" in self.streams else [],
+            **{name: [] for name in STREAMS},
+            **{name: [stream.tower] for name, stream in self.streams.items()},
         }
         for part in self.instances:
             found.setdefault(part.name, []).append(part.module)
@@ -294,24 +278,8 @@ class AVModel(nn.Module):
 
     # ------------------------------------------------------------------------------------------------------- inside
 
-    def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
-        running = dict(entry.running)
-        blocks = {stream: self.stream(stream).tower.block(index) for stream, index in running.items()}
-        mounted = []
-        for part in self.instances:
-            if not all(stream in running for stream in part.streams):
-                continue
-            key = str(running[part.streams[0]])
-            if key in part.module.layers:
-                layer = part.module.layers[key]
-                assert isinstance(layer, Layer)
-                mounted.append(Mounted(name=part.name, part=part.module, layer=layer, streams=part.streams))
-        return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio)
-
     def _overriding(self, base: type[Part], name: str) -> Iterator[PartInstance]:
-        for part in self.instances:
-            if isinstance(part.module, base) and getattr(type(part.module), name) is not getattr(base, name):
-                yield part
+        return (part for part in self.instances if part.overrides(base, name))
 
     def _trained_modules(self) -> Iterator[tuple[str, nn.Module]]:
         for part in self.instances:

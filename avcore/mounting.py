@@ -14,8 +14,8 @@ from avcore.backbones import Tower
 from avcore.data.randomness import torch_generator
 from avcore.errors import AssemblyError, did_you_mean
 from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer
-from avcore.model import PartInstance
-from avcore.specs import STREAMS, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
+from avcore.specs import STREAMS, TEXT, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
+from avcore.streams import PartInstance
 
 __all__ = [
     "ListedPart",
@@ -75,15 +75,28 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
         yield
 
 
-def mount_parts(listed: Sequence[ListedPart], streams: StreamSet, seed: int) -> list[PartInstance]:
+def mount_parts(
+    listed: Sequence[ListedPart], streams: StreamSet, seed: int, *, encoders: Mapping[str, Tower] | None = None
+) -> list[PartInstance]:
     """The parts of a run with their layers, in the order in which they are listed.
+
+    Args:
+        listed: what the run lists.
+        streams: pictures and sound, and which of their blocks run together.
+        seed: of the run.
+        encoders: the further streams that the head calls; a prompt goes there by ``parts.<name>.streams=text``.
 
     Raises:
         AVCoreError: parts need what the streams lack, or do not go together.
     """
     check_together(listed)
     aligned = any(_aligns(part.spec) for part in listed)
-    mounted = {part.name: mount_part(part, streams, seed, aligned=aligned) for part in listed if not _aligns(part.spec)}
+    further = StreamSet(encoders or {}, ())
+    mounted = {
+        part.name: mount_part(part, further if part.streams == TEXT else streams, seed, aligned=aligned)
+        for part in listed
+        if not _aligns(part.spec)
+    }
     read = {
         index
         for part in listed
@@ -95,7 +108,7 @@ def mount_parts(listed: Sequence[ListedPart], streams: StreamSet, seed: int) -> 
         if _aligns(part.spec):
             mounted[part.name] = mount_part(part, streams, seed, aligned=True, at=read)
     instances = [instance for part in listed for instance in mounted[part.name]]
-    copy_backbone_parts(instances, streams.towers)
+    copy_backbone_parts(instances, {**streams.towers, **further.towers})
     return instances
 
 
@@ -114,6 +127,11 @@ def mount_part(
     Raises:
         AVCoreError: it needs what the streams lack.
     """
+    if part.streams == TEXT and TEXT not in streams.towers:
+        raise AssemblyError(
+            f"parts.{part.name}.streams=text: the head of this run calls no encoder of sentences. Choose a head that "
+            "does (--set head.name=NAME --text NAME), or another stream."
+        )
     _check_needs(part, streams.layouts, aligned=aligned)
     if isinstance(part.spec, PromptSpec):
         made = []
@@ -192,7 +210,7 @@ def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, 
     copies: dict[int, nn.Module] = {}
     for part in instances:
         for stream, names in part.module.backbone_parts().items():
-            if stream not in STREAMS:
+            if stream not in (*STREAMS, TEXT):
                 raise AssemblyError(
                     f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: {', '.join(STREAMS)}."
                 )

@@ -401,9 +401,12 @@ class HeadSpec(Spec):
 
     Attributes:
         serves: the kinds of task (`TaskSpec.kind`), or the tasks by name, that it is made for; empty for any.
+        encoders: further streams that the head calls by itself: ``("text",)`` for an encoder of sentences, chosen by
+            ``--text`` and found in ``Features.encoders``.
     """
 
     serves: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
 
     def takes(self, task: "TaskSpec") -> bool:
         """Whether it is made for a task."""

@@ -1,19 +1,42 @@
-"""One modality on its way: from raw input through a front end and a frozen tower to the features that leave it.
+"""Modalities on their way: from raw input through front ends and frozen towers, and the parts on them, to features.
 
 Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and X image rows and columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
-from avcore.backbones import Tower
+from avcore.backbones import TextTower, Tower
+from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.specs import StreamLayout
-from avcore.tasks import StreamFeatures
+from avcore.tasks import StreamFeatures, TextFeatures
 
-__all__ = ["Stream"]
+__all__ = ["PartInstance", "Stream", "Streams", "TextEncoder", "Walked"]
+
+
+@dataclass(frozen=True)
+class PartInstance:
+    """A part in the model: its name, the streams it acts on (one for a prompt, both for a fusion), the module."""
+
+    name: str
+    streams: tuple[str, ...]
+    module: Part
+
+    @property
+    def key(self) -> str:
+        """Unique in the model, and the beginning of its parameters' names."""
+        return f"{self.name}.{self.streams[0]}" if isinstance(self.module, Prompt) else self.name
+
+    def overrides(self, base: type[Part], name: str) -> bool:
+        """Its class is a ``base`` and has a function of its own of that name."""
+        return isinstance(self.module, base) and getattr(type(self.module), name) is not getattr(base, name)
 
 
 class Stream(nn.Module):
@@ -22,7 +45,7 @@ class Stream(nn.Module):
     Called with raw input it runs the frozen tower alone, without any part, nor what parts train.
 
     Args:
-        name: ``visual``, ``audio``.
+        name: ``visual``, ``audio`` or ``text``.
         tower: the frozen backbone as this stream uses it.
         front_end: raw input to what `Tower.embed` takes.
         segments: T.
@@ -72,7 +95,11 @@ class Stream(nn.Module):
 
     def leave(self, x_MND: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
         """Tokens behind the last block, and those behind the tapped ones, to features."""
-        return self._features(x_MND, self._through("norm", x_MND), tapped)
+        return self._features(x_MND, self.normed(x_MND), tapped)
+
+    def normed(self, x_MND: Tensor) -> Tensor:
+        """Tokens behind the last block through the final norm, or through the copy that a part trains."""
+        return self._through("norm", x_MND)
 
     def _through(self, name: str, x_MND: Tensor) -> Tensor:
         """A function of the tower, or the copy that a part trains in its place."""
@@ -92,3 +119,154 @@ class Stream(nn.Module):
             raw_tokens=x_MND,
             maps=tuple(self.tower.map(at, stage) for at, stage in zip(at_taps, layout.tapped, strict=True)),
         )
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a walk through `Streams` leaves: the tokens behind the last block of each stream, those behind its tapped
+    blocks, and what parts offered.
+    """
+
+    tokens: Mapping[str, Tensor]
+    tapped: Mapping[str, Sequence[Tensor]]
+    offers: Mapping[str, list[Tensor]]
+
+
+class Streams(nn.Module):
+    """Streams that run together, block by block as a plan says, with the parts mounted on them.
+
+    Args:
+        streams: by name.
+        plan: which blocks run together.
+        instances: the parts, in the order in which they are listed; those of other streams are left out.
+        atomic_audio: see `Step`.
+
+    Attributes:
+        steps: the entries of the plan, modules that are called one after the other.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, Stream],
+        plan: Sequence[PlanEntry],
+        instances: Sequence[PartInstance],
+        *,
+        atomic_audio: bool = False,
+    ) -> None:
+        super().__init__()
+        self.streams = nn.ModuleDict(streams)
+        self.plan = tuple(plan)
+        self.instances = tuple(part for part in instances if set(part.streams) <= set(streams))
+        self.segments = next(iter(streams.values())).segments
+        for part in self.instances:
+            for name, copies in part.module.backbone.items():
+                self[name].copies.update(cast(nn.ModuleDict, copies).items())
+        self.steps = nn.ModuleList(self._step(entry, atomic_audio) for entry in self.plan)
+
+    def __getitem__(self, name: str) -> Stream:
+        return cast(Stream, self.streams[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.streams)
+
+    def forward(self, images: Mapping[str, Tensor]) -> Walked:
+        """Walk from the outputs of the front ends to the tokens behind the last blocks."""
+        x = {name: self[name].tower.embed(image) for name, image in images.items()}
+        embedded = dict(x)
+        for part in self.instances:
+            if not (part.overrides(Prompt, "after_embedding") or part.overrides(Fusion, "after_embedding")):
+                continue
+            view = StreamView(B=x[part.streams[0]].shape[0] // self.segments, T=self.segments)
+            module = cast(Any, part.module)
+            made = module.after_embedding(*(embedded[name] for name in part.streams), view)
+            adds = made if isinstance(module, Fusion) else (made,)
+            x |= {name: x[name] + add.to(x[name].dtype) for name, add in zip(part.streams, adds, strict=True)}
+        x = {name: self[name].enter(tokens) for name, tokens in x.items()}
+        offers: dict[str, list[Tensor]] = {}
+        tapped: dict[str, list[Tensor]] = {name: [] for name in x}
+        carried: dict[tuple[str, str], Tensor] = {}
+        for entry, step in zip(self.plan, self.steps, strict=True):
+            for name, index in entry.running:
+                x[name] = self[name].into_stage(index, x[name])
+            x, carried, offered = step(x, carried)
+            for key, tensor in offered:
+                offers.setdefault(key, []).append(tensor)
+            for name, index in entry.running:
+                if index in self[name].layout.taps:
+                    tapped[name].append(x[name])
+        return Walked(x, tapped, offers)
+
+    def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
+        running = dict(entry.running)
+        blocks = {name: self[name].tower.block(index) for name, index in running.items()}
+        mounted = []
+        for part in self.instances:
+            if not all(name in running for name in part.streams):
+                continue
+            key = str(running[part.streams[0]])
+            if key in part.module.layers:
+                layer = part.module.layers[key]
+                assert isinstance(layer, Layer)
+                mounted.append(Mounted(name=part.name, part=part.module, layer=layer, streams=part.streams))
+        return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio)
+
+
+class TextEncoder(nn.Module):
+    """The stream of sentences, which a head calls on as many as it likes; prompts on it are on the way.
+
+    Their number K has nothing to do with the clips.
+    """
+
+    def __init__(self, stream: Stream, instances: Sequence[PartInstance]) -> None:
+        super().__init__()
+        plan = [PlanEntry(text=index) for index in range(stream.layout.depth)]
+        self.walk = Streams({"text": stream}, plan, instances)
+        self._kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    @property
+    def tower(self) -> TextTower:
+        """The frozen tower."""
+        return cast(TextTower, self.walk["text"].tower)
+
+    @property
+    def layout(self) -> StreamLayout:
+        """Its widths and depth; ``layout.shared`` is the width of the space that it shares with pictures or sound."""
+        return self.tower.layout
+
+    def forward(self, ids_KL: Tensor, *, keep: bool = False) -> TextFeatures:
+        """Sentences to vectors.
+
+        Args:
+            ids_KL: int64, as `TextGeometry.tokenizer` makes them.
+            keep: remember the result for this very tensor, as long as nothing on the way trains: for names of classes,
+                which are the same in every step.
+        """
+        frozen = not self.walk.instances
+        if not (keep and frozen):
+            return self._encode(ids_KL, frozen)
+        version, found = self._kept.get(ids_KL, (None, None))
+        if found is None or version != (ids_KL._version, torch.is_autocast_enabled(ids_KL.device.type)):
+            version = (ids_KL._version, torch.is_autocast_enabled(ids_KL.device.type))
+            found = self._encode(ids_KL, frozen)
+            self._kept[ids_KL] = (version, found)
+        return cast(TextFeatures, found)
+
+    def project(self, pooled_KD: Tensor) -> Tensor:
+        """`Tower.project`: vectors in the space that is shared with pictures or sound."""
+        return self.tower.project(pooled_KD)
+
+    def _encode(self, ids_KL: Tensor, frozen: bool) -> TextFeatures:
+        stream = self.walk["text"]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            walked = self.walk({"text": stream.front_end(ids_KL)})
+            raw = walked.tokens["text"]
+            tokens = stream.normed(raw)
+            return TextFeatures(
+                pooled=self.tower.pool(tokens, ids_KL), tokens=tokens, raw_tokens=raw, offers=walked.offers
+            )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> TextEncoder:
+        # Other types, another device: what is kept no longer fits.
+        self._kept.clear()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avcore.backbones import TextTower
 from avcore.specs import StreamLayout
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ __all__ = [
     "Batch",
     "Clip",
     "Dataset",
+    "Encoder",
     "Features",
     "Head",
     "Input",
     "Progress",
     "StreamFeatures",
     "Task",
+    "TextFeatures",
     "Windows",
 ]
 
@@ -189,6 +192,40 @@ class StreamFeatures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextFeatures:
+    """What leaves the stream of sentences.
+
+    Attributes:
+        pooled: (K, D), one vector for each sentence.
+        tokens: (K, N, D) after the final norm.
+        raw_tokens: (K, N, D) before the final norm.
+        offers: what prompts on this stream offered, in the order of the blocks, as ``"part.text.name"``.
+    """
+
+    pooled: Tensor
+    tokens: Tensor
+    raw_tokens: Tensor
+    offers: Mapping[str, list[Tensor]] = field(default_factory=dict)
+
+
+class Encoder(Protocol):
+    """A stream that a head calls by itself (`HeadSpec.encoders`)."""
+
+    @property
+    def tower(self) -> TextTower:
+        """The frozen tower; its ``geometry`` names the tokenizer."""
+        ...
+
+    def __call__(self, ids_KL: Tensor, *, keep: bool = False) -> TextFeatures:
+        """K sentences to features; with ``keep`` once for this very tensor, as long as nothing on the way trains."""
+        ...
+
+    def project(self, pooled_KD: Tensor) -> Tensor:
+        """`Tower.project`: vectors in the space that is shared with pictures or sound."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Features:
     """What leaves the streams and their parts, handed to ``finish``, part losses and the head.
 
@@ -200,6 +237,8 @@ class Features:
         companions: the features of the companions that the head asks for (`Head.companions`), by name; none where the
             batch has none, as when a person's own video is predicted.
         valid: (B,) bool; False marks clips that count nowhere, for losses of parts as for heads.
+        encoders: the further streams that the head asks for (`HeadSpec.encoders`), by name; it calls them.
+        projections: the maps of towers into the space that they share with others, by stream; see `project`.
         clips, segments: B and T.
     """
 
@@ -210,6 +249,8 @@ class Features:
     offers: Mapping[str, list[Tensor]] = field(default_factory=dict)
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     companions: Mapping[str, Features] = field(default_factory=dict)
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    projections: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     @property
     def visual(self) -> StreamFeatures | None:
@@ -226,6 +267,13 @@ class Features:
         if name not in self.streams:
             raise ValueError(f"The {name} stream is switched off in this model.")
         return self.streams[name]
+
+    def project(self, name: str) -> Tensor:
+        """The pooled vectors of a stream in the space that its tower shares with others: (B, T, ``layout.shared``).
+
+        The frozen map of CLIP or CLAP; cosines with projected sentences mean something there.
+        """
+        return self.projections[name](self.stream(name).pooled)
 
     def with_streams(self, **changed: StreamFeatures) -> Features:
         """The same features with other streams in place of those named: ``features.with_streams(visual=...)``."""

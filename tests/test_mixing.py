@@ -174,7 +174,7 @@ def test_what_the_matrix_allows_trains_and_what_it_refuses_is_refused(
     batch, before = make_batch(model), model.digest()
     two_steps(model, batch)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == {
-        name for name, parameter in model.named_parameters() if not name.startswith("streams.")
+        name for name, parameter in model.named_parameters() if not name.startswith("clips.streams.")
     }
     assert model.digest() == before == model.backbone_digest
     with torch.no_grad():

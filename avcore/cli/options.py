@@ -24,6 +24,7 @@ _OPTIONS = (
     click.option("--streams", metavar="visual|audio|both", help="Which streams run.  [default: both]"),
     click.option("--visual", metavar="NAME", help="Backbone for pictures."),
     click.option("--audio", metavar="NAME", help="Backbone for sound; 'shared' uses the one for pictures."),
+    click.option("--text", metavar="NAME", help="Encoder of sentences, for heads that read some."),
     click.option("--data", metavar="PATH", help="Folder of the data set.  [default: $AVCORE_DATA/NAME, else the demo]"),
     click.option("--config", "file", metavar="FILE", help="YAML file of settings, such as config.yaml of a run."),
     click.option(

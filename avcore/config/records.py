@@ -14,6 +14,7 @@ from avcore.specs import ClipSettings, NoConfig
 __all__ = ["Chosen", "DataConfig", "OptimConfig", "PlanConfig", "RunConfig", "StreamConfig", "Streams", "TrainConfig"]
 
 Streams = Literal["visual", "audio", "both"]
+PartStreams = Literal["visual", "audio", "both", "text"]
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -96,9 +97,9 @@ class PlanConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """The backbone of one stream; None (audio only): the stream shares the visual trunk."""
+    """The backbone of one stream; None shares the visual trunk (audio), or there is no such stream (text)."""
 
-    backbone: str | None = None  # name of the backbone; null (audio): share the visual one
+    backbone: str | None = None  # name of the backbone; null (audio): share the visual one; null (text): none
     settings: Any = field(default_factory=NoConfig)  # the config dataclass of its family
 
 
@@ -152,9 +153,10 @@ class RunConfig:
     baseline: bool = False  # also train the head alone with the same recipe, to compare
     visual: StreamConfig = field(default_factory=StreamConfig)
     audio: StreamConfig = field(default_factory=StreamConfig)
+    text: StreamConfig = field(default_factory=StreamConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     parts: Mapping[str, Any] = field(default_factory=dict)
-    part_streams: Mapping[str, Streams] = field(default_factory=dict)
+    part_streams: Mapping[str, PartStreams] = field(default_factory=dict)
     part_scales: Mapping[str, float] = field(default_factory=dict)
     head: Chosen
     task_options: Any = field(default_factory=NoConfig)

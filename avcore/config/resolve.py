@@ -34,6 +34,7 @@ _OWNED: Mapping[str, tuple[str, ...]] = {
     "method": ("recipe", "prompts", "fusion"),
     "visual.backbone": ("visual",),
     "audio.backbone": ("audio",),
+    "text.backbone": ("text",),
     "head.name": ("head",),
     "data.dataset": ("data",),
 }
@@ -77,6 +78,7 @@ def resolve_config(
     streams: str | None = None,
     visual: str | None = None,
     audio: str | None = None,
+    text: str | None = None,
     data: str | Path | None = None,
     file: str | Path | Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -87,8 +89,8 @@ def resolve_config(
 
     Args:
         registry: where names are looked up.
-        method, task, recipe, streams, visual, audio: dedicated options; None means not given. ``method="none"`` picks
-            no method, ``audio="shared"`` the visual trunk for sound.
+        method, task, recipe, streams, visual, audio, text: dedicated options; None means not given. ``method="none"``
+            picks no method, ``audio="shared"`` the visual trunk for sound.
         prompts, fusion: names of parts, ``"a+b"`` or a sequence, a method for all of its own, ``"none"``.
         data: root of the data.
         file: a YAML file, or the tree itself.
@@ -108,6 +110,7 @@ def resolve_config(
         "streams": streams,
         "visual.backbone": visual,
         "audio.backbone": audio,
+        "text.backbone": text,
         "data.root": None if data is None else str(data),
         **(options or {}),
     }

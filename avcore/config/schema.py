@@ -26,9 +26,13 @@ __all__ = ["core_schema", "run_schema"]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", type(None): "null"}
 _SCALE = {"type": "number", "default": 1.0, "description": "factor of its learning rate, optim.lr"}
-_STREAMS = {"enum": ["visual", "audio", "both"], "default": "both", "description": "streams that it is put into"}
+_STREAMS = {
+    "enum": ["visual", "audio", "both", "text"],
+    "default": "both",
+    "description": "streams that it is put into",
+}
 # Sections whose keys belong to what a run chooses; the others are dataclasses of the core.
-_CHOSEN = {"visual": StreamConfig, "audio": StreamConfig, "head": Chosen, "data": DataConfig}
+_CHOSEN = {"visual": StreamConfig, "audio": StreamConfig, "text": StreamConfig, "head": Chosen, "data": DataConfig}
 _CORE = {"plan": PlanConfig, "optim": OptimConfig, "train": TrainConfig}
 
 
@@ -43,6 +47,7 @@ def run_schema(config: RunConfig, registry: "Registry") -> dict[str, Any]:
     sections = {
         "visual": _section(StreamConfig, type(config.visual.settings)),
         "audio": _section(StreamConfig, type(config.audio.settings)),
+        "text": _section(StreamConfig, type(config.text.settings)),
         "head": _section(Chosen, type(config.head.settings)),
         "data": _section(DataConfig, type(config.data.settings)),
         "parts": _parts(config, registry),

@@ -12,15 +12,15 @@ from avcore.config.records import (
     Chosen,
     DataConfig,
     OptimConfig,
+    PartStreams,
     PlanConfig,
     RunConfig,
     StreamConfig,
-    Streams,
     TrainConfig,
 )
 from avcore.config.settings import blamed, build, coerce, unknown_section
 from avcore.errors import ConfigError, did_you_mean
-from avcore.specs import PromptSpec, Spec
+from avcore.specs import STREAMS, TEXT, PromptSpec, Spec
 
 if TYPE_CHECKING:
     from avcore.registry import PartKind, Registry, Table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Sections", "to_tree"]
 
 _SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", "baseline")
-_SECTIONS = ("visual", "audio", "plan", "parts", "head", "task_options", "data", "optim", "train")
+_SECTIONS = ("visual", "audio", "text", "plan", "parts", "head", "task_options", "data", "optim", "train")
 _TOP = (*_SCALARS[:3], "prompts", "fusion", *_SCALARS[3:], *_SECTIONS)
 _CORE_KEYS = (
     *(f"plan.{entry.name}" for entry in dataclasses.fields(PlanConfig)),
@@ -37,6 +37,7 @@ _CORE_KEYS = (
     *(f"data.{entry.name}" for entry in dataclasses.fields(DataConfig) if entry.name != "settings"),
     "visual.backbone",
     "audio.backbone",
+    "text.backbone",
     "head.name",
 )
 
@@ -72,6 +73,7 @@ class Sections:
             "optim": build(OptimConfig, section(self.leaves, "optim"), "optim"),
             "train": build(TrainConfig, section(self.leaves, "train"), "train"),
         }
+        made["text"] = self._text(made["head"])
         made["parts"], made["part_streams"], made["part_scales"] = self._parts((*made["prompts"], *made["fusion"]))
         scalars = {
             entry.name: coerce(entry.type, self.leaves[entry.name], entry.name)
@@ -108,6 +110,20 @@ class Sections:
             settings = dataclasses.replace(settings, weights=os.path.abspath(os.path.expanduser(weights)))
         return StreamConfig(backbone=name, settings=settings)
 
+    def _text(self, head: Chosen) -> StreamConfig:
+        """The encoder of sentences that the head asks for; none for a head that asks for none."""
+        leaf = self.leaves.get("text.backbone", Leaf(None, Layer("default")))
+        wanted = TEXT in self.registry.heads[head.name].encoders
+        if wanted and leaf.value is None:
+            known = sorted(name for spec in self.registry.backbones if TEXT in spec.streams for name in spec.presets)
+            raise ConfigError(
+                f"Head '{head.name}' reads sentences: give --text NAME. Available: "
+                f"{', '.join(known) or 'none installed (pip install avcore-clip)'}."
+            )
+        if not wanted and leaf.value is not None and leaf.layer.user:
+            raise ConfigError(f"--text {leaf.value}: head '{head.name}' reads no sentences. Leave it out.")
+        return self._stream(TEXT, None) if wanted else StreamConfig()
+
     def _head(self) -> Chosen:
         leaves = section(self.leaves, "head")
         leaf = leaves.pop("name")
@@ -137,7 +153,7 @@ class Sections:
         leaves = {key: leaf for key, leaf in leaves.items() if leaf.layer.user or key.partition(".")[0] not in others}
         return build(spec.config, leaves, at, beside=beside)
 
-    def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, Streams], dict[str, float]]:
+    def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, PartStreams], dict[str, float]]:
         groups: dict[str, Leaves] = {name: {} for name in listed}
         # A part that is listed with its distribution answers to its own name too, as recipes write it.
         known_as = {name.rpartition(":")[2]: name for name in listed} | {name: name for name in listed}
@@ -155,7 +171,7 @@ class Sections:
                     f"Its parts: {', '.join(listed) or 'none'}."
                 )
         parts: dict[str, Any] = {}
-        streams: dict[str, Streams] = {}
+        streams: dict[str, PartStreams] = {}
         scales: dict[str, float] = {}
         for name, leaves in groups.items():
             spec = self.registry.part(name)
@@ -169,7 +185,7 @@ class Sections:
             if isinstance(spec, PromptSpec):
                 beside = ("streams", *beside)
                 leaf = leaves.pop("streams", Leaf("both", Layer("default")))
-                streams[name] = coerce(Streams, leaf, f"parts.{name}.streams")
+                streams[name] = coerce(PartStreams, leaf, f"parts.{name}.streams")
             parts[name] = build(spec.config, leaves, f"parts.{name}", beside=beside)
         return parts, streams, scales
 
@@ -191,7 +207,7 @@ def _field_names(spec: Spec) -> set[str]:
 def to_tree(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain nested values, laid out as in a file for ``--config``."""
     tree: dict[str, Any] = {key: plain(getattr(config, key)) for key in _TOP if key not in _SECTIONS}
-    for stream in ("visual", "audio"):
+    for stream in (*STREAMS, *((TEXT,) if config.text.backbone is not None else ())):
         chosen: StreamConfig = getattr(config, stream)
         tree[stream] = {"backbone": chosen.backbone, **plain(chosen.settings)}
     tree["parts"] = nest(

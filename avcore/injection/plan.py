@@ -19,18 +19,19 @@ __all__ = ["PlanEntry", "make_plan"]
 class PlanEntry:
     """One step of the forward: block numbers, None where a stream rests."""
 
-    visual: int | None
-    audio: int | None
+    visual: int | None = None
+    audio: int | None = None
+    text: int | None = None
 
     @property
     def running(self) -> tuple[tuple[str, int], ...]:
         """The streams that run, each with the number of its block."""
-        both = (("visual", self.visual), ("audio", self.audio))
-        return tuple((stream, index) for stream, index in both if index is not None)
+        found = (("visual", self.visual), ("audio", self.audio), ("text", self.text))
+        return tuple((stream, index) for stream, index in found if index is not None)
 
     @property
     def paired(self) -> bool:
-        """Both streams run."""
+        """Pictures and sound run."""
         return self.visual is not None and self.audio is not None
 
 

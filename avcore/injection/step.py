@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avcore.backbones.base import Block, Projection
 from avcore.errors import AssemblyError
@@ -69,7 +69,7 @@ class Mounted:
         return f"{self.name}.{name}" if self.is_fusion else f"{self.name}.{self.streams[0]}.{name}"
 
 
-class Step:
+class Step(nn.Module):
     """One entry of the plan.
 
     Args:
@@ -82,6 +82,7 @@ class Step:
     def __init__(
         self, blocks: Mapping[str, Block], mounted: Sequence[Mounted], *, segments: int, atomic_audio: bool
     ) -> None:
+        super().__init__()
         self.blocks = dict(blocks)
         self.segments = segments
         self.atomic = frozenset({"audio"} if atomic_audio and "audio" in blocks else ())
@@ -94,7 +95,8 @@ class Step:
             raise AssemblyError(
                 f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan."
             )
-        self._aligner = self._only_aligner()
+        # In a tuple: its parameters are those of its part.
+        self._aligners = self._only_aligner()
         self._readers = [(place, place.reads_only) for place in self.at_site.get("read", ())]
         self._senders = frozenset(
             (place.name, stream) for place in self.at_site.get("attention", ()) for stream in place.streams
@@ -106,7 +108,7 @@ class Step:
             for stream in self.blocks
         }
 
-    def __call__(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Offers]:
+    def forward(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Offers]:
         """Run the step.
 
         Args:
@@ -249,15 +251,13 @@ class Step:
         ]
         if not place.is_fusion:
             return sides[0]
-        return PairView(visual=sides[0], audio=sides[1], part=place.part, aligner=self._aligner)
+        return PairView(visual=sides[0], audio=sides[1], part=place.part, aligner=next(iter(self._aligners), None))
 
-    def _only_aligner(self) -> FusionLayer | None:
+    def _only_aligner(self) -> tuple[FusionLayer, ...]:
         found = {place.name: place.layer for site in ALIGNING for place in self.at_site.get(site, ())}
         if len(found) > 1:
             raise AssemblyError(f"Parts {' and '.join(sorted(found))} both align the streams: leave out all but one.")
-        layer = next(iter(found.values()), None)
-        assert layer is None or isinstance(layer, FusionLayer)
-        return layer
+        return tuple(layer for layer in found.values() if isinstance(layer, FusionLayer))
 
 
 def _plus(x_MND: Tensor, add: Tensor | None) -> Tensor:

@@ -30,6 +30,7 @@ def run(
     streams: str | None = None,
     visual: str | None = None,
     audio: str | None = None,
+    text: str | None = None,
     data: str | Path | None = None,
     config: str | Path | None = None,
     protocol: str | None = None,
@@ -52,6 +53,7 @@ def run(
         prompts, fusion: parts in place of the method's: ``"a+b"``, a sequence, a method for all of its own, ``"none"``.
         streams: ``visual``, ``audio`` or ``both``.
         visual, audio: backbones; ``audio="shared"`` uses the visual one for sound.
+        text: the encoder of sentences, for heads that read some.
         data: folder of the data set; by default ``$AVCORE_DATA/<data set>``, else the demo.
         config: a YAML file of settings, such as ``config.yaml`` of a run.
         protocol: ``clean`` selects on val and reads test once, ``paper`` selects where the reference code did.
@@ -97,6 +99,7 @@ def run(
         streams=streams,
         visual=visual,
         audio=audio,
+        text=text,
         data=data,
         file=config,
         options={
