@@ -2,8 +2,8 @@
 
 The wheels of both on PyPI link CUDA libraries. Beside a CPU build of torch those libraries do not load, and
 ``import torchvision`` (hence ``import timm``) and ``import torchaudio`` raise, although avcore needs only the Python in
-them. `install` puts a finder into `sys.meta_path` that steps in after the native library has been tried and has
-failed; where the libraries load it changes nothing.
+them. `install`, which ``import avcore`` calls, puts a finder into `sys.meta_path` that steps in after the native
+library has been tried and has failed; where the libraries load it changes nothing.
 
 What works afterwards: timm, torchvision's transforms, torchaudio's functional, transforms and compliance.kaldi. What
 does not, because it is compiled code: torchvision's nms and io, torchaudio's forced_align and rnnt_loss.

@@ -34,6 +34,10 @@ def test_what_avcore_needs_imports_and_works() -> None:
     assert run(script) == "40"
 
 
+def test_importing_avcore_installs_it() -> None:
+    run("import avcore, torchmetrics, torchvision, torchaudio")
+
+
 def test_an_import_that_failed_before_is_repaired() -> None:
     script = (
         "try:\n    import torchvision, torchaudio\nexcept Exception:\n    pass\n"

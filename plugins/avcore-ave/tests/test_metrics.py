@@ -91,6 +91,7 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(AVCoreError, match="clean or paper"):
         AVEMetrics("fair", background=3)
     metrics = AVEMetrics("clean", background=3)
+    metrics.update({"labels": PREDICTED}, batch(TRUTH, [False] * 3))
     with pytest.raises(AVCoreError, match="No segment"):
         metrics.compute()
     with pytest.raises(AVCoreError, match=r"data\.segments"):

@@ -156,8 +156,10 @@ def test_perfect_masks_score_100() -> None:
 
 
 def test_nothing_to_score_and_wrong_shapes_are_errors() -> None:
+    metrics = AVSMetrics("clean")
+    metrics.update({"masks": torch.zeros(1, 3, 4, 4)}, batch(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3).bool()))
     with pytest.raises(AVCoreError, match="No labelled frame"):
-        AVSMetrics("clean").compute()
+        metrics.compute()
     with pytest.raises(AVCoreError, match=r"data\.size"):
         AVSMetrics("clean").update({"masks": torch.zeros(1, 3, 4, 4)}, batch(torch.zeros(1, 3, 8, 8)))
     with pytest.raises(AVCoreError, match="clean or paper"):
