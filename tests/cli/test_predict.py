@@ -49,7 +49,7 @@ def test_defaults(fake: FakeRun) -> None:
     assert result.exit_code == 0, result.output
     assert fake.calls == [
         ("runs/x", {"checkpoint": "best", "device": None}),
-        ("cat.mp4", None, {"overwrite": False}),
+        ("cat.mp4", None, {"overwrite": False, "inputs": {}}),
     ]
     lines = result.stdout.splitlines()
     assert "0 to 1       -20.50  mask: 12 % of the picture" in lines
@@ -61,7 +61,7 @@ def test_options_reach_the_run(fake: FakeRun) -> None:
     predict("runs/x", "cat.mp4", "--out", "here", "--checkpoint", "latest", "--overwrite", "--device", "cpu")
     assert fake.calls == [
         ("runs/x", {"checkpoint": "latest", "device": "cpu"}),
-        ("cat.mp4", "here", {"overwrite": True}),
+        ("cat.mp4", "here", {"overwrite": True, "inputs": {}}),
     ]
 
 
