@@ -73,6 +73,10 @@ class TrainConfig:
     eval_every: int = 1  # epochs between two evaluations
     save_every: int | None = None  # steps between two checkpoints within an epoch; null: at the end of each epoch only
     log_every: int = 10  # steps between two log lines
+    # what is evaluated and saved: the weights, or their mean over steps (ema) or over the ends of average_epochs
+    average: Literal["none", "ema", "epochs"] = "none"
+    average_decay: float = 0.999  # average=ema: what is left of the mean at each step
+    average_epochs: tuple[int, int] | None = None  # average=epochs: the first and the last epoch of the window, from 1
     nonfinite: Literal["stop", "skip"] = "stop"  # what a loss or gradient that is not finite does; never an update
     nonfinite_limit: int = 10  # nonfinite=skip: steps of a run that may be skipped; one more stops it
     evaluate: tuple[str, ...] = ("test",)  # splits to evaluate with the best checkpoint after training
@@ -81,6 +85,13 @@ class TrainConfig:
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
         for key in ("batch_size", "eval_batch_size", "eval_every", "log_every", "nonfinite_limit"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        require(0 <= self.average_decay < 1, "average_decay", self.average_decay, "0 or more and below 1")
+        if (self.average == "epochs") != (self.average_epochs is not None):
+            raise ValueError("average_epochs and average=epochs go together: a window such as [8, 20]")
+        if self.average_epochs is not None:
+            first, last = self.average_epochs
+            allowed = "the first and the last epoch of a window, counted from 1"
+            require(1 <= first <= last, "average_epochs", [first, last], allowed)
         if (self.sampler == "balanced") != (self.balance is not None):
             raise ValueError(
                 "balance and sampler=balanced go together: balance names the target that holds the classes"

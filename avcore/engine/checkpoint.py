@@ -1,7 +1,8 @@
 """Checkpoints: directories that are complete or do not count.
 
-``checkpoints/step-00000120/`` holds ``model.safetensors`` (what is trained, nothing frozen), ``optimizer.safetensors``
-with ``optimizer.json``, and ``state.json``, which names sizes and hashes of the others and is written last. The
+``checkpoints/step-00000120/`` holds ``model.safetensors`` (what is trained, nothing frozen; its average where one is
+taken, with ``training.safetensors`` to go on from beside it), ``optimizer.safetensors`` with ``optimizer.json``, and
+``state.json``, which names sizes and hashes of the others and is written last. The
 directory is written under another name, flushed to disk and renamed. The latest is the complete one with the highest
 step, so a torn one is never taken for it; its state says which is the best, so that both change at one moment.
 """
@@ -24,7 +25,7 @@ from avcore.errors import AVCoreError
 __all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Progress", "load_tensors", "restore_optimizer", "serialise"]
 
 CHOICES = ("best", "latest")
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Progress:
         epoch: epochs completed.
         step: optimiser steps completed.
         position: steps completed in the epoch that has begun, 0 at its start.
+        averaged: updates of the average of the weights (``train.average``).
         skipped: steps that made no update because loss or gradient was not finite.
         score: of this checkpoint, None when it was not evaluated.
         scores: all scores of the evaluation that belongs to this checkpoint.
@@ -45,6 +47,7 @@ class Progress:
     epoch: int
     step: int
     position: int = 0
+    averaged: int = 0
     skipped: int = 0
     score: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -64,6 +67,11 @@ class Checkpoint:
     def model_state(self) -> dict[str, Tensor]:
         """The trained tensors, on the CPU."""
         return load_tensors(self.path / "model.safetensors")
+
+    def training_state(self) -> dict[str, Tensor]:
+        """The trained tensors that training goes on from: those of `model_state` unless that is an average."""
+        own = self.path / "training.safetensors"
+        return load_tensors(own) if own.is_file() else self.model_state()
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -92,8 +100,17 @@ class CheckpointStore:
         *,
         frozen_digest: str,
         versions: Mapping[str, str],
+        training_state: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Write a checkpoint, then forget all but the best and this one.
+
+        Args:
+            model_state: what is evaluated.
+            optimizer: whose state is kept.
+            progress: so far.
+            frozen_digest: of the frozen weights.
+            versions: of the software.
+            training_state: what training goes on from, where ``model_state`` is an average.
 
         Raises:
             AVCoreError: it cannot be written; older checkpoints are as they were.
@@ -106,6 +123,8 @@ class CheckpointStore:
             aside.mkdir()
             tensors, settings = _optimizer_state(optimizer)
             write_synced(aside / "model.safetensors", serialise(model_state))
+            if training_state is not None:
+                write_synced(aside / "training.safetensors", serialise(training_state))
             write_synced(aside / "optimizer.safetensors", serialise(tensors))
             write_synced(aside / "optimizer.json", json_text(settings).encode())
             files = {

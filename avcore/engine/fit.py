@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from avcore.config import RunConfig
+from avcore.engine.average import Average
 from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Progress, restore_optimizer
 from avcore.engine.loop import BatchLoader, NonFiniteError, Step, Trainer, groups_of
 from avcore.engine.optim import Rates, build_optimizer
@@ -74,6 +75,7 @@ class Fit:
             precision=train.precision,
             device=self.device,
         )
+        self._average = Average(self.model, train)
         self._progress = Progress(epoch=0, step=0)
         if self.start is not None:
             self._restore(self.start)
@@ -109,7 +111,8 @@ class Fit:
                 f"{start.path} was saved at step {progress.step}, in epoch {progress.epoch + 1}, which does not fit "
                 f"{steps} steps in an epoch: the split train has other clips than before. Start a new run on them."
             )
-        self.model.load_trainable_state(start.model_state())
+        self.model.load_trainable_state(start.training_state())
+        self._average.restore(start.model_state(), progress.averaged)
         restore_optimizer(self._trainer.optimizer, start.path)
         self._progress = progress
 
@@ -137,11 +140,12 @@ class Fit:
         self._whole = False
         try:
             made = self._trainer.step(batches, step=before.step, epoch=before.epoch)
+            self._average.step_done()
         except NonFiniteError as error:
             self._whole = True
             after = replace(after, skipped=before.skipped + 1)
             self._skip(error, after.skipped)
-        self._progress, self._whole = after, True
+        self._progress, self._whole = replace(after, averaged=self._average.count), True
         return made
 
     def _skip(self, error: NonFiniteError, skipped: int) -> None:
@@ -156,7 +160,10 @@ class Fit:
 
     def _end_epoch(self) -> None:
         """Evaluate if it is time, and save."""
-        done = replace(self._progress, epoch=self._progress.epoch + 1, position=0)
+        epoch = self._progress.epoch + 1
+        self._average.epoch_done(epoch)
+        self._progress = replace(self._progress, averaged=self._average.count)
+        done = replace(self._progress, epoch=epoch, position=0)
         if done.epoch % self._train.eval_every == 0 or done.epoch == self._train.epochs:
             self._evaluate(done)
         else:
@@ -164,7 +171,7 @@ class Fit:
             self._keep()
 
     def _evaluate(self, done: Progress) -> None:
-        with self.signals.allowed():
+        with self._average.applied(), self.signals.allowed():
             scores = self.select(done.step)
         self._progress = _judge(done, scores, self.score)
         self._keep()
@@ -175,11 +182,12 @@ class Fit:
             return
         self._whole = False
         path = self.store.save(
-            self.model.trainable_state(),
+            self._average.state,
             self._trainer.optimizer,
             self._progress,
             frozen_digest=self.digest,
             versions=self.versions,
+            training_state=self.model.trainable_state() if self._average.count else None,
         )
         self._saved, self._whole = self._progress, True
         self.reporter.saved(path)

@@ -215,6 +215,12 @@ def test_weights_that_exist_become_absolute(
         ({"sets": ["parts.m.rows.lr_scale=fast"]}, r"'parts.m.rows.lr_scale' is 'fast'.*must be a number"),
         ({"sets": ["train.sampler=balanced"]}, r"train: balance and sampler=balanced go together: balance names"),
         ({"sets": ["train.balance=labels"]}, r"train.balance and sampler=balanced go together"),
+        ({"sets": ["train.average=epochs"]}, r"train: average_epochs and average=epochs go together"),
+        (
+            {"sets": ["train.average=epochs", "train.average_epochs=[9, 8]"]},
+            r"train.average_epochs must be the first and",
+        ),
+        ({"sets": ["train.average_decay=1"]}, r"train.average_decay must be 0 or more and below 1, not 1.0"),
         ({"sets": ["optim.lr=-1"]}, r"optim.lr must be 0 or more, not -1.0 \(--set optim.lr=-1\)"),
         ({"sets": ["optim.optimizer=lion"]}, r"'optim.optimizer' is 'lion'.*one of 'adam', 'adamw', 'sgd'"),
         ({"sets": ["train.epochs=1.5"]}, r"'train.epochs' is 1.5 .*a whole number"),

@@ -82,7 +82,7 @@ def end_of() -> Callable[[Path], dict[str, Any]]:
         found: dict[str, Any] = {key: results[key] for key in ("metrics", "baseline", "params", "status")}
         for which in ("best", "latest"):
             checkpoint = CheckpointStore(directory / "checkpoints").open(which)
-            hashes = {file: sha256(checkpoint.path / file) for file in ("model.safetensors", "optimizer.safetensors")}
+            hashes = {file.name: sha256(file) for file in checkpoint.path.glob("*.safetensors")}
             found[which] = (checkpoint.progress, hashes)
         return found
 

@@ -286,6 +286,17 @@ def test_clips_that_fill_no_batch_are_told_of_or_trained_on(start, world, kept, 
     assert said is not kept
 
 
+def test_an_average_is_what_is_evaluated_and_saved(start):
+    run = start(epochs=1, set=["train.average=ema", "train.average_decay=0.9"])
+    best = CheckpointStore(run.directory / "checkpoints").open("best")
+    mean, own = best.model_state(), best.training_state()
+    assert mean.keys() == own.keys()
+    assert not all(torch.equal(mean[name], own[name]) for name in mean)
+    loaded = avcore.load_run(run.directory)
+    assert all(torch.equal(mean[name], tensor) for name, tensor in loaded.model.trainable_state().items())
+    assert loaded.evaluate("val") == run.results["metrics"]["val"] == best.progress.scores
+
+
 def test_time_without_a_head_alone_is_one_number():
     results = {"metrics": {}, "baseline": None, "method": "m", "task": "t", "dataset": "d", "seed": 0}
     results |= {"selected_on": "val", "params": {"parts": {}, "trainable": 0}, "seconds": 110.2, "peak_bytes": 2**20}

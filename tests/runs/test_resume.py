@@ -15,6 +15,8 @@ from avcore.errors import AVCoreError
 VARIANTS = {
     "plain": [],
     "scaled": ["optim.schedule=multistep", "optim.milestones=[1]", "optim.warmup_epochs=0.7", "parts.rows.lr_scale=3"],
+    "ema": ["train.average=ema", "train.average_decay=0.7"],
+    "window": ["train.average=epochs", "train.average_epochs=[2, 3]"],
     "accumulated": ["optim.accumulate=2", "train.eval_every=2", "optim.optimizer=adamw", "optim.schedule=cosine"],
 }
 
@@ -44,6 +46,9 @@ def stop(start, world, at, **options):
         pytest.param("plain", 0, (4,), id="mid-epoch"),
         pytest.param("plain", 0, (0, 5, 8), id="after the first step, and twice at an epoch's end"),
         pytest.param("plain", 2, (4, 7), id="two workers"),
+        pytest.param("scaled", 0, (1, 5), id="warm-up, milestones, a part's own rate"),
+        pytest.param("ema", 0, (4, 5), id="moving average"),
+        pytest.param("window", 0, (4, 5, 7), id="average of a window of epochs"),
         pytest.param("accumulated", 0, (4,), id="accumulated, cosine, rarely evaluated"),
     ],
 )
