@@ -27,6 +27,8 @@ EXAMPLES = {file.parent.name: file.parent for file in sorted((ROOT / "examples")
 BEHIND = {"torch.utils.tensorboard": "tensorboard"}
 # The conformance kit is for tests; it needs the extra of its name.
 KIT = ROOT / "avcore" / "testing"
+# The extra of what the core imports where it is used only: avcore works without it.
+LAZY = "hdf5"
 
 
 def pyproject(name: str) -> dict[str, Any]:
@@ -58,6 +60,10 @@ def imports(files: Iterable[Path]) -> set[str]:
     return found
 
 
+def lazy() -> set[str]:
+    return set(requirements(pyproject("avcore")["project"]["optional-dependencies"][LAZY]))
+
+
 def imported_distributions(name: str, files: Iterable[Path]) -> set[str]:
     """The distributions that files of a distribution import."""
     installed = packages_distributions()
@@ -79,9 +85,22 @@ def imported_distributions(name: str, files: Iterable[Path]) -> set[str]:
 def test_declared_dependencies_are_those_that_the_code_imports(name: str) -> None:
     declared = set(requirements(pyproject(name)["project"]["dependencies"]))
     files = [file for file in package(name).rglob("*.py") if not file.is_relative_to(KIT)]
-    imported = imported_distributions(name, files)
+    imported = imported_distributions(name, files) - (lazy() if name == "avcore" else set())
     assert sorted(imported - declared) == [], "imported, not declared"
     assert sorted(declared - imported) == [], "declared, not imported"
+
+
+def test_what_an_extra_brings_is_imported_where_it_is_used_and_named_where_it_is_missing() -> None:
+    importing: dict[str, list[Path]] = {}
+    for file in package("avcore").rglob("*.py"):
+        for found in imported_distributions("avcore", [file]) & lazy():
+            importing.setdefault(found, []).append(file)
+    assert importing.keys() == lazy(), "declared, not imported"
+    for file in {file for files in importing.values() for file in files}:
+        tops = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        named = {alias.name for node in tops for alias in node.names}
+        assert not named & lazy(), f"{file} imports it at the top"
+        assert f"pip install 'avcore[{LAZY}]'" in file.read_text().replace("\\", "")
 
 
 def test_the_conformance_kit_needs_its_extra_only() -> None:
@@ -161,7 +180,8 @@ def test_constraints_pin_every_direct_dependency_within_its_range() -> None:
     assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
     pins = {canonicalize_name(pinned): Version(version) for pinned, version in (line.split("==") for line in lines)}
     extra = pyproject("avcore")["project"]["optional-dependencies"]["dev"]
-    declared = [pyproject(name)["project"]["dependencies"] for name in PROJECTS] + [extra]
+    further = pyproject("avcore")["project"]["optional-dependencies"][LAZY]
+    declared = [pyproject(name)["project"]["dependencies"] for name in PROJECTS] + [extra, further]
     for needed in (made for group in declared for made in requirements(group).items()):
         if needed[0] not in PROJECTS:
             assert needed[0] in pins, f"{needed[0]} is not pinned in constraints.txt"

@@ -16,6 +16,8 @@ __all__ = ["read_features"]
 def read_features(path: str | os.PathLike[str], shape: Sequence[int], *, key: str | None = None) -> Tensor:
     """Read an array of a declared shape from ``.npy``, ``.pt`` or ``.h5``, for `Dataset.inputs`.
 
+    HDF5 takes h5py, which the extra ``avcore[hdf5]`` brings.
+
     Args:
         path: of the file; nothing in it is executed.
         shape: what one clip has, such as (T, D).
@@ -67,7 +69,7 @@ def _from_hdf5(file: Path, key: str | None) -> Tensor:
     try:
         import h5py  # type: ignore[import-untyped]
     except ImportError:
-        raise DataError(f"Reading '{file}' takes h5py: pip install h5py.") from None
+        raise DataError(f"Reading '{file}' takes h5py: pip install 'avcore[hdf5]'.") from None
     with h5py.File(file, "r") as opened:
         if key is None or key not in opened:
             raise DataError(f"The features '{file}' hold {', '.join(opened)}, and '{key}' is wanted.")

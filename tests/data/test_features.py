@@ -1,0 +1,37 @@
+"""Features that others computed, out of the files in which they come."""
+
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from avcore import read_features
+from avcore.errors import DataError
+
+MADE = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.h5"
+    with h5py.File(path, "w") as file:
+        file["clap"] = MADE
+        file["ids"] = np.arange(4, dtype=np.int32)
+    return path
+
+
+def test_arrays_of_an_hdf5_file_are_read_by_their_keys(stored: Path) -> None:
+    assert torch.equal(read_features(stored, (2, 3), key="clap"), torch.from_numpy(MADE))
+    assert torch.equal(read_features(stored, (4,), key="ids"), torch.arange(4))
+    for key in (None, "clip"):
+        with pytest.raises(DataError, match=r"clip\.h5' hold clap, ids, and"):
+            read_features(stored, (2, 3), key=key)
+
+
+def test_without_h5py_the_extra_that_brings_it_is_named(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"takes h5py: pip install 'avcore\[hdf5\]'"):
+        read_features(stored, (2, 3), key="clap")
