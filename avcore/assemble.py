@@ -89,6 +89,7 @@ def assemble(
     Raises:
         AVCoreError: parts need what the streams lack, or trainable parameters would get no gradient.
     """
+    registry = registry.recorded(config.full_names)
     with torch.device("meta"):
         shapes = _build(config, registry)
         _check_gradients(shapes)

@@ -55,7 +55,8 @@ def fusion_sets(registry: Registry) -> list[str]:
 
     An aligner alone is left out: it does nothing by itself.
     """
-    aligners = [key for key in registry.fusions.unique_names() if registry.fusions[key].aligns]
+    fusions = registry.fusions
+    aligners = [registry.to_ask(fusions, key) for key in fusions.unique_names() if fusions[key].aligns]
     sets: list[str] = []
     for name in _sets(registry, registry.fusions, "fusion"):
         if name in aligners:
@@ -68,9 +69,13 @@ def fusion_sets(registry: Registry) -> list[str]:
 
 
 def _sets(registry: Registry, table: Table[Any], kind: PartKind) -> list[str]:
-    methods = [key for key in registry.methods.unique_names() if getattr(registry.methods[key], _LISTED_AS[kind])]
+    methods = [
+        registry.to_ask(registry.methods, key)
+        for key in registry.methods.unique_names()
+        if getattr(registry.methods[key], _LISTED_AS[kind])
+    ]
     owned = {part for method in methods for part in _parts(registry, method, kind)}
-    return ["none", *methods, *(key for key in table.unique_names() if key not in owned)]
+    return ["none", *methods, *(registry.to_ask(table, key) for key in table.unique_names() if key not in owned)]
 
 
 def _parts(registry: Registry, name: str, kind: PartKind) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Typed look-up by name of everything that the loaded plugins declare. Imports no torch.
 
 ``registry.prompts["copl.rows"]`` returns the record or fails with the near miss. A name that two distributions offer
-fails when it is asked for; ``"distribution:name"`` chooses.
+fails when it is asked for; ``"distribution:name"``, its full name, chooses. What a run or an adapter recorded as full
+names is read back by `Registry.recorded`, whatever has been installed since.
 """
 
 import fnmatch
@@ -41,10 +42,18 @@ class Table(Generic[SpecT]):
         noun: the kind in words, for messages (``"prompt"``).
         offers: (distribution, record) pairs.
         plugins: all plugins, so that a failed look-up can name those that are broken or blocked.
+        recorded: full names; each decides whose its name is when it is asked for without a distribution.
     """
 
-    def __init__(self, noun: str, offers: Iterable[tuple[str, SpecT]], plugins: Sequence[LoadedPlugin] = ()) -> None:
+    def __init__(
+        self,
+        noun: str,
+        offers: Iterable[tuple[str, SpecT]],
+        plugins: Sequence[LoadedPlugin] = (),
+        recorded: Iterable[str] = (),
+    ) -> None:
         self.noun = noun
+        self._recorded = {bare: distribution for distribution, _, bare in (one.rpartition(":") for one in recorded)}
         self._offers = list(offers)
         self._plugins = plugins
         self._by_name: dict[str, list[tuple[str, SpecT]]] = {}
@@ -75,23 +84,49 @@ class Table(Generic[SpecT]):
 
     def unique_names(self) -> list[str]:
         """As `key`, for every record, in the order in which they were declared."""
-        return [spec.name if self._alone(spec.name) else f"{origin}:{spec.name}" for origin, spec in self._offers]
+        return [self._shortest(*offer) for offer in self._offers]
 
     def origin(self, name: str) -> str:
         """The distribution that offers ``name``; raises as look-up does."""
         return self._pick(name)[0]
 
+    def origins(self, name: str) -> list[str]:
+        """Every distribution that ``name`` may mean one of, in alphabetical order."""
+        return sorted({distribution for distribution, _ in self._matching(name)})
+
+    def offers(self, name: str) -> bool:
+        """Whether look-up finds ``name``."""
+        try:
+            self.origin(name)
+        except AVCoreError:
+            return False
+        return True
+
     def key(self, name: str) -> str:
         """The name to store for what ``name`` finds: no alias, with its distribution only where that is needed."""
-        distribution, spec = self._pick(name)
-        return spec.name if self._alone(spec.name) else f"{distribution}:{spec.name}"
+        return self._shortest(*self._pick(name))
 
-    def _alone(self, name: str) -> bool:
-        return len(self._by_name[name]) == 1
+    def full_name(self, name: str) -> str:
+        """``distribution:name`` of what ``name`` finds."""
+        return f"{self.origin(name)}:{self.key(name).rpartition(':')[2]}"
+
+    def is_recorded(self, name: str) -> bool:
+        """Whether ``name``, without a distribution, was recorded as that of one."""
+        return name in self._recorded
+
+    def _shortest(self, distribution: str, spec: SpecT) -> str:
+        found = self._matching(spec.name)
+        alone = len(found) == 1 and found[0][0] == distribution
+        return spec.name if alone else f"{distribution}:{spec.name}"
 
     def _matching(self, name: str) -> list[tuple[str, SpecT]]:
+        wanted, bare = self._split(name)
+        return [offer for offer in self._by_name.get(bare, ()) if wanted in ("", offer[0])]
+
+    def _split(self, name: str) -> tuple[str, str]:
+        """The distribution that is asked, ``""`` for any, and the name without it."""
         distribution, _, bare = name.rpartition(":")
-        return [offer for offer in self._by_name.get(bare, ()) if distribution in ("", offer[0])]
+        return distribution or self._recorded.get(bare, ""), bare
 
     def _pick(self, name: str) -> tuple[str, SpecT]:
         found = self._matching(name)
@@ -107,7 +142,14 @@ class Table(Generic[SpecT]):
         return ConfigError(f"The {self.noun} '{name}' is offered by {' and by '.join(listed)}: write {choice}.")
 
     def _unknown(self, name: str, choices: Iterable[str]) -> AVCoreError:
-        message = f"Unknown {self.noun} '{name}'.{did_you_mean(name, choices)} {self._available(name)}"
+        if self.is_recorded(name):
+            origin = self._recorded[name]
+            message = (
+                f"The {self.noun} '{name}' was recorded as that of {origin}, which does not offer it here: install the "
+                f"{origin} that did, or choose another by its full name, 'DISTRIBUTION:NAME'."
+            )
+        else:
+            message = f"Unknown {self.noun} '{name}'.{did_you_mean(name, choices)} {self._available(name)}"
         for state in ("broken", "blocked"):
             named = [f"{plugin.distribution} ({plugin.error})" for plugin in self._plugins if plugin.state == state]
             if named:
@@ -134,7 +176,25 @@ class BackboneTable(Table[BackboneSpec]):
         Raises:
             AVCoreError: no family knows it, or those of two distributions do.
         """
-        wanted, _, bare = name.rpartition(":")
+        _, spec, preset = self._member(name)
+        return spec, preset
+
+    def origin(self, name: str) -> str:
+        """The distribution that offers the family or its member ``name``; raises as `find` does."""
+        return self._member(name)[0]
+
+    def key(self, name: str) -> str:
+        """As `Table.key`, of families and their members."""
+        distribution, bare = self.origin(name), name.rpartition(":")[2]
+        try:
+            alone = self.origin(bare) == distribution
+        except AVCoreError:
+            alone = False
+        return bare if alone else f"{distribution}:{bare}"
+
+    def _member(self, name: str) -> tuple[str, BackboneSpec, Mapping[str, Any] | None]:
+        """Distribution, family and preset, as `find` chooses them."""
+        wanted, bare = self._split(name)
         ranked: list[tuple[tuple[int, int], str, BackboneSpec]] = []
         for distribution, spec in self._offers:
             if wanted not in ("", distribution):
@@ -153,7 +213,7 @@ class BackboneTable(Table[BackboneSpec]):
         first, *others = [(distribution, spec) for rank, distribution, spec in ranked if rank == best]
         if others:
             raise self._ambiguous(bare, [distribution for distribution, _ in (first, *others)])
-        return first[1], first[1].presets.get(bare)
+        return *first, first[1].presets.get(bare)
 
     def _available(self, name: str) -> str:
         """The presets most like ``name``, and the families."""
@@ -178,22 +238,33 @@ def _core() -> LoadedPlugin:
 
 
 class Registry:
-    """Everything that avcore and the loaded plugins declare."""
+    """Everything that avcore and the loaded plugins declare.
 
-    def __init__(self, plugins: Iterable[LoadedPlugin]) -> None:
+    Args:
+        plugins: those loaded, without avcore itself.
+        full_names: kind (as in `tables`) -> full names that decide whose a name is.
+    """
+
+    def __init__(self, plugins: Iterable[LoadedPlugin], full_names: Mapping[str, Sequence[str]] | None = None) -> None:
         self.plugins = (_core(), *plugins)
+        self._full_names = {kind: tuple(names) for kind, names in (full_names or {}).items()}
 
         def offers(kind: str, _: type[SpecT]) -> list[tuple[str, SpecT]]:
             declared = ((plugin.distribution, plugin.specs.get(kind, ())) for plugin in self.plugins)
             return [(distribution, cast(SpecT, spec)) for distribution, specs in declared for spec in specs]
 
-        self.backbones = BackboneTable("backbone", offers("backbones", BackboneSpec), self.plugins)
-        self.prompts = Table("prompt", offers("prompts", PromptSpec), self.plugins)
-        self.fusions = Table("fusion", offers("fusions", FusionSpec), self.plugins)
-        self.heads = Table("head", offers("heads", HeadSpec), self.plugins)
-        self.tasks = Table("task", offers("tasks", TaskSpec), self.plugins)
-        self.datasets = Table("data set", offers("datasets", DatasetSpec), self.plugins)
-        self.methods = Table("method", offers("methods", MethodSpec), self.plugins)
+        def table(noun: str, kind: str, spec: type[SpecT]) -> Table[SpecT]:
+            return Table(noun, offers(kind, spec), self.plugins, self._full_names.get(kind, ()))
+
+        self.backbones = BackboneTable(
+            "backbone", offers("backbones", BackboneSpec), self.plugins, self._full_names.get("backbones", ())
+        )
+        self.prompts = table("prompt", "prompts", PromptSpec)
+        self.fusions = table("fusion", "fusions", FusionSpec)
+        self.heads = table("head", "heads", HeadSpec)
+        self.tasks = table("task", "tasks", TaskSpec)
+        self.datasets = table("data set", "datasets", DatasetSpec)
+        self.methods = table("method", "methods", MethodSpec)
 
     @classmethod
     def from_modules(cls, modules: Mapping[str, Any]) -> "Registry":
@@ -202,6 +273,16 @@ class Registry:
             LoadedPlugin(distribution=name, version="0", specs=declarations(module), plugin=module)
             for name, module in modules.items()
         )
+
+    def recorded(self, full_names: Mapping[str, Sequence[str]]) -> "Registry":
+        """The same plugins, where names are those of the distributions that they were recorded with.
+
+        Args:
+            full_names: kind (as in `tables`) -> ``distribution:name``, such as `RunConfig.full_names`. A name that is
+                not in them means what it means here.
+        """
+        wanted = {kind: tuple(names) for kind, names in full_names.items()}
+        return self if wanted == self._full_names else Registry(self.plugins[1:], wanted)
 
     @property
     def tables(self) -> dict[str, Table[Any]]:
@@ -249,38 +330,98 @@ class Registry:
         names = {spec.name, *spec.aliases}
         return [dataset for dataset in self.datasets if names.intersection(getattr(dataset, attribute))]
 
-    def parts_of(self, names: str | Sequence[str], kind: PartKind) -> tuple[str, ...]:
+    def parts_of(
+        self, names: str | Sequence[str], kind: PartKind, *, home: str = "", parts_only: bool = False
+    ) -> tuple[str, ...]:
         """Names of parts from what a user wrote: ``a+b``, ``none``, or a method for all of its prompts or fusions.
 
+        Args:
+            names: what was written.
+            kind: whether prompts or fusions are meant.
+            home: the distribution that wrote it; what it offers itself goes before others of the same name.
+            parts_only: no name means a method.
+
         Raises:
-            AVCoreError: an unknown name, a method without such parts, or a part of the other kind.
+            AVCoreError: an unknown name, one that a method and a part of different distributions share, a method
+                without such parts, or a part of the other kind.
         """
         written = [names] if isinstance(names, str) else names
         listed = [one.strip() for entry in written for one in entry.split("+")]
         if listed == ["none"]:
             return ()
+        table = self._parts(kind)
         parts: list[str] = []
         for name in listed:
-            parts.extend(self._parts_named(name, kind))
+            if parts_only:
+                parts.append(table.key(name))
+            else:
+                parts.extend(self._parts_named(self._own(name, table, home), kind))
         return tuple(dict.fromkeys(parts))
 
     def own_part(self, method: str, part: str, kind: PartKind) -> str:
-        """How to ask for a part that a method lists: that of the method's own distribution, where it offers one."""
-        table: Table[Any] = self.prompts if kind == "prompts" else self.fusions
+        """How to ask for a part that a method lists: that of the method's own distribution, where it offers one.
+
+        Raises:
+            AVCoreError: it offers none, and the name is both a method's and a part's of other distributions.
+        """
+        table = self._parts(kind)
         own = f"{self.methods.origin(method)}:{part}"
-        return table.key(own) if own in table else part
+        if own in table:
+            return table.key(own)
+        try:
+            self._refuse_shared(part, kind)
+        except AVCoreError as error:
+            error.args = (f"Method '{method}' lists a name that is not clear. {error}",)
+            raise
+        return part
+
+    def to_ask(self, table: Table[Any], name: str) -> str:
+        """As `Table.key` of a method or part, but in full also where a method and a part share the name."""
+        key = table.key(name)
+        kinds: tuple[PartKind, ...] = ("prompts", "fusion")
+        for kind in kinds:
+            try:
+                self._refuse_shared(key, kind)
+            except AVCoreError:
+                return table.full_name(name)
+        return key
+
+    def _parts(self, kind: PartKind) -> Table[Any]:
+        return self.prompts if kind == "prompts" else self.fusions
+
+    def _own(self, name: str, table: Table[Any], home: str) -> str:
+        own = f"{home}:{name}"
+        return own if home and (own in self.methods or own in table) else name
+
+    def _refuse_shared(self, name: str, kind: PartKind) -> None:
+        """Raise where ``name`` is a part and a method with parts of that kind, of different distributions."""
+        table = self._parts(kind)
+        parts = table.origins(name)
+        methods = (
+            [origin for origin in self.methods.origins(name) if _listed_by(self.methods[f"{origin}:{name}"], kind)]
+            if ":" not in name
+            else []
+        )
+        if parts and methods and parts != methods:
+            choice = " or ".join(f"'{distribution}:{name}'" for distribution in sorted({*parts, *methods}))
+            raise ConfigError(
+                f"'{name}' is the method of {' and of '.join(methods)} and the {table.noun} of "
+                f"{' and of '.join(parts)}: write {choice}."
+            )
 
     def _parts_named(self, name: str, kind: PartKind) -> list[str]:
-        table: Table[Any] = self.prompts if kind == "prompts" else self.fusions
+        table = self._parts(kind)
         other: Table[Any] = self.fusions if kind == "prompts" else self.prompts
+        # A recorded name is a part's, and whoever offers a method of that name now changes nothing of it.
+        if table.is_recorded(name) and table.origins(name) != self.methods.origins(name):
+            return [table.key(name)]
+        self._refuse_shared(name, kind)
         if name in self.methods:
             method = self.methods[name]
-            own, others = method.prompts, method.fusions
-            if kind == "fusion":
-                own, others = others, own
-            if own:
+            if own := _listed_by(method, kind):
                 return [table.key(self.own_part(name, part, kind)) for part in own]
             if name not in table:
+                others = _listed_by(method, "fusion" if kind == "prompts" else "prompts")
                 offered = ", ".join(others) or "no parts at all"
                 raise ConfigError(
                     f"Method '{name}' has no {table.noun}s; it offers {offered} (as --{_option(other)} {name})."
@@ -288,6 +429,10 @@ class Registry:
         if name not in table and name in other:
             raise ConfigError(f"'{name}' is a {other.noun}, not a {table.noun}: list it with --{_option(other)}.")
         return [table.key(name)]
+
+
+def _listed_by(method: MethodSpec, kind: PartKind) -> Sequence[str]:
+    return method.prompts if kind == "prompts" else method.fusions
 
 
 def _option(table: Table[Any]) -> str:

@@ -185,7 +185,7 @@ def test_what_the_matrix_allows_trains_and_what_it_refuses_is_refused(
         other = perturbed(model)
         if trained(model):
             assert not torch.equal(other(batch)["logits"], expected)
-        load_adapter(other, tmp_path / "adapter")
+        load_adapter(tmp_path / "adapter", other)
         assert torch.equal(other(batch)["logits"], expected)
 
 

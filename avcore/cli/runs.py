@@ -1,12 +1,14 @@
 """``avcore runs``: what lies in a folder of runs. Imports no torch."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from avcore.cli.usage import UsageGroup
+from avcore.config.names import full_names_in
 from avcore.engine.files import json_text
 from avcore.engine.listing import ListedRun, find_runs, read_run
 from avcore.errors import AVCoreError
@@ -77,7 +79,9 @@ def _name(run: ListedRun, root: Path) -> str:
 
 def _is_demo(run: ListedRun, registry: Registry) -> bool:
     name = run.dataset
-    return name is not None and name in registry.datasets and registry.datasets[name].demo
+    with suppress(AVCoreError):
+        registry = registry.recorded(full_names_in(run.config.get("full_names") or {}, f"run {run.directory}"))
+    return name is not None and registry.datasets.offers(name) and registry.datasets[name].demo
 
 
 def _record(run: ListedRun, root: Path, registry: Registry) -> dict[str, Any]:

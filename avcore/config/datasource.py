@@ -49,7 +49,7 @@ def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: 
         spec = _installed(registry, task, need_data)
     if spec is None:
         return Source(spec=None, leaves={})
-    key = name if name is not None else registry.datasets.key(spec.name)
+    key = registry.datasets.key(spec.name if name is None else name)
     layer = Layer(f"dataset {key}")
     leaves = {"data.dataset": Leaf(key, layer), "data.root": Leaf(None, layer)}
     if root is None:

@@ -16,11 +16,14 @@ __all__ = ["Layer", "Leaf", "Leaves", "flatten", "nest", "overlay", "plain", "se
 class Layer:
     """Where values come from: ``recipe copl/avs``, ``file run.yaml``, ``--set optim.lr=1``.
 
-    ``user`` says that a user wrote them.
+    ``user`` says that a user wrote them, ``home`` which distribution did: what it offers itself goes before others of
+    the same name. ``parts_only``: what it lists are parts, no method is meant by a name.
     """
 
     name: str
     user: bool = False
+    home: str = ""
+    parts_only: bool = False
 
 
 @dataclass(frozen=True)

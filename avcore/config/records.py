@@ -149,6 +149,8 @@ class RunConfig:
         part_streams: name of a prompt -> the streams it is put into (``parts.<name>.streams``).
         part_scales: name of a part -> the factor of its learning rate (``parts.<name>.lr_scale``).
         task_options: the config dataclass of the task.
+        full_names: kind (``"prompts"``, ``"backbones"``, ...) -> ``distribution:name`` of each name that stands here
+            without its distribution; it is found by that, whatever else is installed later.
     """
 
     task: str  # name of the task
@@ -174,6 +176,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    full_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which distribution offered each name
 
     def __post_init__(self) -> None:
         require(_DEVICE.fullmatch(self.device) is not None, "device", self.device, "auto, cpu, cuda or cuda:N")

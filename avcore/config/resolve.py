@@ -6,14 +6,15 @@ are meant is known from the user's layers alone, so it is found first; their own
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from avcore.config.datasource import Source, choose_source
-from avcore.config.leaves import Layer, Leaf, Leaves, flatten, overlay
+from avcore.config.leaves import Layer, Leaf, Leaves, flatten, overlay, section
+from avcore.config.names import full_names_in, full_names_of
 from avcore.config.recipes import Recipe, load_demo_recipe, load_recipe, parse_yaml
 from avcore.config.records import RunConfig
 from avcore.config.sections import Sections, to_tree
@@ -119,7 +120,9 @@ def resolve_config(
         *(_set_layer(text) for text in sets),
     ]
     if file is not None:
-        given = [_without_demo(registry, _file_layer(file), given), *given]
+        from_file, recorded = _recorded(_file_layer(file))
+        registry = registry.recorded(recorded) if recorded else registry
+        given = [_without_demo(registry, from_file, given), *given]
     user_layers = _without_replaced(given)
     user: Leaves = {}
     for leaves in user_layers:
@@ -141,9 +144,11 @@ def resolve_config(
             "prompts": [registry.own_part(method_key, part, "prompts") for part in spec.prompts],
             "fusion": [registry.own_part(method_key, part, "fusion") for part in spec.fusions],
         }
-        layers.append(_plugin_layer(f"method {method_key}", {**parts, **spec.defaults}))
-    if used is not None:
-        layers.append(_plugin_layer(f"recipe {used.name}", used.settings))
+        home = registry.methods.origin(method_key)
+        layers.append(_plugin_layer(f"method {method_key}", spec.defaults, home))
+        layers[-1] = {**_leaves(parts, Layer(f"method {method_key}", home=home, parts_only=True)), **layers[-1]}
+        if used is not None:
+            layers.append(_plugin_layer(f"recipe {used.name}", used.settings, home))
     if source.spec is not None:
         layers.append(_plugin_layer(f"dataset {source.leaves['data.dataset'].value}", source.spec.defaults))
         if method_key is not None and source.spec.demo:
@@ -155,6 +160,7 @@ def resolve_config(
     merged = overlay(merged, chosen)
 
     config = Sections(registry, merged, task_key).run_config()
+    config = replace(config, full_names=full_names_of(config, registry))
     return Resolved(config=config, origins=_origins(to_tree(config), merged), recipe=used)
 
 
@@ -194,8 +200,22 @@ def _set_layer(text: str) -> Leaves:
     return _leaves({key.strip(): tree["value"]}, Layer(f"--set {text}", user=True))
 
 
-def _plugin_layer(name: str, tree: Mapping[str, Any]) -> Leaves:
-    leaves = _leaves(tree, Layer(name))
+def _recorded(file: Leaves) -> tuple[Leaves, dict[str, tuple[str, ...]]]:
+    """A file's leaves without the full names that a run wrote into it, and these."""
+    recorded = {key: leaf for key, leaf in section(file, "full_names").items() if leaf.value is not None}
+    rest = {key: leaf for key, leaf in file.items() if key.partition(".")[0] != "full_names"}
+    if not recorded:
+        return rest, {}
+    source = next(iter(recorded.values())).layer.name
+    for key in ("prompts", "fusion"):
+        # As resolved, methods have become their parts.
+        if key in rest:
+            rest[key] = Leaf(rest[key].value, replace(rest[key].layer, parts_only=True))
+    return rest, full_names_in({key: leaf.value for key, leaf in recorded.items()}, source)
+
+
+def _plugin_layer(name: str, tree: Mapping[str, Any], home: str = "") -> Leaves:
+    leaves = _leaves(tree, Layer(name, home=home))
     for key in _USER_ONLY:
         if key in leaves:
             raise ConfigError(f"The settings of {name} may not contain '{key}': only the user chooses it.")
@@ -335,6 +355,9 @@ def _recipe(registry: "Registry", user: Leaves, method: str | None, task: str) -
 def _origins(tree: Mapping[str, Any], leaves: Leaves) -> dict[str, str]:
     found = {}
     for key in flatten(tree):
+        if key.partition(".")[0] == "full_names":
+            found[key] = "installed plugins"
+            continue
         inside = [leaf for other, leaf in leaves.items() if other == key or other.startswith(f"{key}.")]
         steps = key.split(".")
         above = [leaves[".".join(steps[:n])] for n in range(1, len(steps)) if ".".join(steps[:n]) in leaves]

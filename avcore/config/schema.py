@@ -44,6 +44,7 @@ def core_schema() -> dict[str, Any]:
 
 def run_schema(config: RunConfig, registry: "Registry") -> dict[str, Any]:
     """The schema of runs with the parts, backbones, head, task and data set of ``config``."""
+    registry = registry.recorded(config.full_names)
     sections = {
         "visual": _section(StreamConfig, type(config.visual.settings)),
         "audio": _section(StreamConfig, type(config.audio.settings)),

@@ -92,7 +92,7 @@ class Sections:
             return ()
         names = coerce(str | tuple[str, ...], leaf, kind)
         with blamed(kind, leaf):
-            return self.registry.parts_of(names, kind)
+            return self.registry.parts_of(names, kind, home=leaf.layer.home, parts_only=leaf.layer.parts_only)
 
     def _stream(self, stream: str, trunk: str | None) -> StreamConfig:
         """A stream; ``trunk`` is the backbone whose settings apply where the stream has none of its own."""
@@ -104,6 +104,7 @@ class Sections:
             return StreamConfig()
         with blamed(f"{stream}.backbone", leaf):
             spec, _ = self.registry.backbones.find(family)
+            name = name and self.registry.backbones.key(name)
         settings = self._settings(spec, self.registry.backbones, leaves, stream, beside=("backbone",))
         weights = getattr(settings, "weights", None)
         if isinstance(weights, str) and Path(weights).expanduser().is_file():
@@ -226,4 +227,5 @@ def to_tree(config: RunConfig) -> dict[str, Any]:
     tree["data"] = {**{key: value for key, value in data.items() if key != "settings"}, **data["settings"]}
     tree["plan"] = plain(config.plan)
     tree["optim"], tree["train"] = plain(config.optim), plain(config.train)
+    tree["full_names"] = plain(config.full_names)
     return tree

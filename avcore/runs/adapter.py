@@ -1,27 +1,31 @@
 """Adapters: what was trained, without what was frozen, as a directory that can be handed on.
 
 ``adapter.safetensors`` holds the trained tensors; ``adapter.json`` says which parts with which settings they belong to,
-which plugins those come from, and on which frozen weights. Neither holds code, and loading imports nothing that the
-model has not imported already.
+which plugins those come from, and on which frozen weights. Neither holds code, and loading imports nothing but what the
+installed plugins offer under the names of its parts.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from avcore.config import RunConfig
+from avcore.assemble import assemble
+from avcore.config import RunConfig, resolve_config
 from avcore.config.leaves import flatten, nest
 from avcore.config.sections import to_tree
 from avcore.engine.checkpoint import load_tensors, serialise
 from avcore.engine.files import read_json, write_atomic, write_json
 from avcore.engine.records import versions
-from avcore.errors import AssemblyError, AVCoreError, PluginError
+from avcore.errors import AssemblyError, AVCoreError, ConfigError
 from avcore.model import AVModel
-from avcore.registry import Table, load_registry
+from avcore.registry import load_registry
+from avcore.runs.offers import offers_of, other_distributions, refuse_other_majors
+from avcore.specs import STREAMS
 
 __all__ = ["check_folder", "load_adapter", "save_adapter", "write_adapter"]
 
@@ -33,6 +37,7 @@ ENTRIES = {"config": dict, "plugins": dict, "frozen_digest": str, "versions": di
 _LOCAL = ("device", "data.root", "data.cache", "data.workers")
 # What shapes the model and what it is fed; weights are compared by their digest, whatever their file is called.
 _SHAPING = ("task", "task_options", "prompts", "fusion", "streams", "visual", "audio", "plan", "parts", "head", "data")
+_NAMES = ("task", "head.name", "visual.backbone", "audio.backbone")
 _UNCOMPARED = ("visual.weights", "audio.weights", "data.dataset")
 
 
@@ -85,46 +90,82 @@ def write_adapter(model: AVModel, folder: Path, **remarks: Any) -> None:
     write_json(folder / "adapter.json", description)
 
 
-def load_adapter(model: AVModel, path: str | Path) -> None:
-    """Load an adapter into a model with the same parts on the same frozen weights.
+def load_adapter(
+    path: str | Path, model: AVModel | None = None, *, set: Sequence[str] = (), device: str | torch.device = "cpu"
+) -> AVModel:
+    """Load an adapter: into a model that is made as the adapter says, or into one with the same parts.
 
-    Warns of whatever else differs from the model and the installation that saved it: settings, versions.
+    Warns of whatever differs from the model and the installation that saved it: settings, versions.
+
+    Args:
+        path: of the adapter.
+        model: on the same frozen weights, such as one of `avcore.create_model`; without it one is made, of the
+            distributions that offered its names when it was saved.
+        set: settings of the model that is made, ``key=value``, such as ``visual.weights=PATH`` where the frozen weights
+            are a file that does not lie beside the adapter.
+        device: where the model that is made goes.
+
+    Returns:
+        The model, which computes what the one did that was saved.
 
     Raises:
-        AVCoreError: it is no adapter, belongs to other frozen weights or to another major version of a plugin that a
-            part or the head comes from, or its tensors are missing, extra or misshapen; names them. The model is as it
-            was.
+        AVCoreError: it is no adapter, belongs to other frozen weights or to another major version (before 1.0, another
+            minor one) of avcore or of a plugin that it needs, or its tensors are missing, extra or misshapen; names
+            them. A given model is as it was.
+
+    Example:
+        >>> model = avcore.load_adapter("adapter")  # doctest: +SKIP
     """
     folder = Path(path)
     description = _read_description(folder / "adapter.json")
-    differ = list(_other_plugins(folder, description["plugins"], _plugins(model.config)))
+    what = f"The adapter {folder}"
+    refuse_other_majors(what, description, load_registry(), but=("datasets",))
+    if model is None:
+        model = _make_model(folder, description["config"], tuple(set), device)
+    elif set:
+        raise ConfigError(f"{what} is loaded into a model that is made already; give set=... to what makes it.")
+    differ = other_distributions(description["plugins"], offers_of(model.config, load_registry()))
     saved = description["frozen_digest"]
     if saved != model.backbone_digest:
         raise AssemblyError(
-            f"The adapter {folder} belongs to {_backbones(description['config'])} with frozen weights {saved[:12]}; "
-            f"this model has {model.backbone_digest[:12]}. Make the model with the same backbones and weights."
+            f"{what} belongs to {_backbones(description['config'])} with frozen weights {saved[:12]}; this model has "
+            f"{model.backbone_digest[:12]}. Make the model with the same backbones and weights."
         )
-    state = load_tensors(folder / "adapter.safetensors")
+    state = _renamed(load_tensors(folder / "adapter.safetensors"), description["config"], model)
     _check_values(folder, state, model.trainable_state())
     try:
         model.load_trainable_state(state)
     except AVCoreError as error:
         of = " and ".join(f"{key} {description['config'].get(key)}" for key in ("prompts", "fusion"))
-        raise AssemblyError(f"The adapter {folder}, of {of}, does not fit. {error}") from error
+        raise AssemblyError(f"{what}, of {of}, does not fit. {error}") from error
     differ += _other_settings(description["config"], _portable(model.config))
     now = versions()
     differ += [
         f"{name} {old} (here {now.get(name)})" for name, old in description["versions"].items() if now.get(name) != old
     ]
     if differ:
-        _logger.warning("The adapter %s was saved with %s.", folder, ", ".join(differ))
+        _logger.warning("%s was saved with %s.", what, ", ".join(differ))
+    return model
+
+
+def _make_model(folder: Path, config: Mapping[str, Any], sets: Sequence[str], device: str | torch.device) -> AVModel:
+    """The untrained model that an adapter's description asks for."""
+    flat = flatten(config)
+    for stream in STREAMS:
+        # Of a file only the name is written down; `avcore convert` leaves it beside the adapter.
+        beside = folder / str(flat.get(f"{stream}.weights"))
+        if beside.is_file():
+            flat[f"{stream}.weights"] = str(beside)
+    registry = load_registry()
+    resolved = resolve_config(registry, file=nest(flat), sets=sets, need_data=False)
+    return assemble(resolved.config, registry, device=device)
 
 
 def _describe(model: AVModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": _portable(model.config),
-        "plugins": _plugins(model.config),
+        "plugins": offers_of(model.config, load_registry()),
         "frozen_digest": model.backbone_digest,
         "versions": versions(),
     }
@@ -140,19 +181,6 @@ def _file_name(value: Any) -> Any:
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _plugins(config: RunConfig) -> dict[str, dict[str, str]]:
-    """Part, or head -> the distribution that offers it, and its version; nothing for one that is not installed."""
-    registry = load_registry()
-    released = {plugin.distribution: plugin.version for plugin in registry.plugins}
-    chosen: list[tuple[Table[Any], Sequence[str]]] = [
-        (registry.prompts, config.prompts),
-        (registry.fusions, config.fusion),
-        (registry.heads, [config.head.name]),
-    ]
-    origins = {name: table.origin(name) for table, names in chosen for name in names if name in table}
-    return {name: {"distribution": origin, "version": released[origin]} for name, origin in origins.items()}
-
-
 def _read_description(file: Path) -> dict[str, Any]:
     description = read_json(file)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
@@ -163,35 +191,41 @@ def _read_description(file: Path) -> dict[str, Any]:
     return description
 
 
-def _other_plugins(folder: Path, saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    """What comes from another distribution; raises AVCoreError for another major version of the same."""
-    for name, plugin in here.items():
-        before = saved.get(name)
-        if not isinstance(before, dict) or before == plugin:
-            continue
-        old, new = (f"{one.get('distribution')} {one.get('version')}" for one in (before, plugin))
-        if before.get("distribution") != plugin["distribution"]:
-            yield f"'{name}' of {old} (here of {new})"
-        elif _major(str(before.get("version"))) != _major(plugin["version"]):
-            raise PluginError(
-                f"The adapter {folder} was saved with {old}, which offers '{name}'; here is {new}. Another major "
-                f"version may compute something else with the same tensors: install {plugin['distribution']} "
-                f"{_major(str(before.get('version')))}.*, or train again."
-            )
-
-
-def _major(version: str) -> str:
-    return version.partition(".")[0]
-
-
 def _other_settings(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    before, now = flatten(saved), flatten(here)
+    before, now = _bare(saved), _bare(here)
     keys = [key for key in dict.fromkeys([*before, *now]) if key.partition(".")[0] in _SHAPING]
     return [
         f"{key}={before.get(key)} (here {now.get(key)})"
         for key in keys
         if key not in _UNCOMPARED and before.get(key) != now.get(key)
     ]
+
+
+def _bare(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat configuration whose names have lost their distributions, which are compared by themselves."""
+    flat = {}
+    for key, value in flatten(config).items():
+        if key.startswith("parts."):
+            key = f"parts.{key.removeprefix('parts.').rpartition(':')[2]}"
+        if key in ("prompts", "fusion") and isinstance(value, list):
+            value = [str(name).rpartition(":")[2] for name in value]
+        elif key in _NAMES and isinstance(value, str):
+            value = value.rpartition(":")[2]
+        flat[key] = value
+    return flat
+
+
+def _renamed(state: Mapping[str, Tensor], config: Mapping[str, Any], model: AVModel) -> dict[str, Tensor]:
+    """Tensors under the names of the model's parts: a part may be listed with its distribution here, there without."""
+    saved = [str(name) for key in ("prompts", "fusion") for name in config.get(key) or ()]
+    own = {name.rpartition(":")[2]: name for name in (*model.config.prompts, *model.config.fusion)}
+    here = {name: own.get(name.rpartition(":")[2], name) for name in saved if name not in own.values()}
+
+    def rename(key: str) -> str:
+        name = max((one for one in here if key.startswith(f"{one}.")), key=len, default=None)
+        return key if name is None else here[name] + key.removeprefix(name)
+
+    return {rename(key): tensor for key, tensor in state.items()}
 
 
 def _backbones(config: Mapping[str, Any]) -> str:

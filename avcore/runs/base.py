@@ -20,6 +20,7 @@ from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.data import RunData, open_files
+from avcore.runs.offers import refuse_other_majors
 
 if TYPE_CHECKING:
     from avcore.report.predict import Prediction
@@ -57,7 +58,7 @@ class Run:
     ) -> None:
         self.directory = directory
         self.config = config
-        self.registry = registry
+        self.registry = registry.recorded(config.full_names)
         self.results: dict[str, Any] = dict(results or {})
         self.members = members
         self.checkpoint = checkpoint
@@ -176,8 +177,9 @@ def load_run(
         device: use another device than the run was trained on.
 
     Raises:
-        AVCoreError: there is no such run, its checkpoint is damaged, or a plugin that it needs is not installed; or
-            ``data`` cannot be read, or only with other settings (sizes) than the model was trained for.
+        AVCoreError: there is no such run, its checkpoint is damaged, or a plugin that it needs is not installed or has
+            another major version (before 1.0, another minor one); or ``data`` cannot be read, or only with other
+            settings (sizes) than the model was trained for.
     """
     directory = Path(directory)
     file = directory / "config.yaml"
@@ -185,11 +187,13 @@ def load_run(
         raise AVCoreError(missing_run(directory))
     tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     registry = load_registry()
+    results_file = directory / "results.json"
+    results = read_json(results_file) if results_file.is_file() else {}
+    # Before its settings are read, whose meaning may be another one now.
+    refuse_other_majors(f"The run {directory}", results, registry, but=() if data is None else ("datasets",))
     config = resolve_config(
         registry, file=tree, data=data, options={"device": device}, need_data=data is not None
     ).config
-    results_file = directory / "results.json"
-    results = read_json(results_file) if results_file.is_file() else {}
     run = Run(directory, config, registry, results=results, checkpoint=checkpoint)
     # All of it now, not at the first use, so that what is missing, damaged or does not fit shows here.
     if data is None:

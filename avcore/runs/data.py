@@ -31,6 +31,7 @@ def open_files(
     Raises:
         AVCoreError: the configuration names no data, or the files are not what the reader expects.
     """
+    registry = registry.recorded(config.full_names)
     task = registry.tasks[config.task].load()(config.task_options)
     return open_dataset(config, registry, task, progress)
 

@@ -30,6 +30,7 @@ from avcore.report.parameters import count_parameters
 from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData, open_files
+from avcore.runs.offers import offers_of, refuse_other_majors
 from avcore.runs.pictures import draw_example, save_pictures
 from avcore.runs.resume import describe_versions, has_run, is_finished, refuse_changes, results_in
 from avcore.runs.summary import DEMO, describe_config, describe_results
@@ -44,7 +45,8 @@ GLANCES = 2
 
 def head_alone(resolved: Resolved) -> Resolved:
     """The same run without its parts: what the head reaches by itself."""
-    config = replace(resolved.config, prompts=(), fusion=(), parts={}, part_streams={}, part_scales={}, baseline=False)
+    left = {kind: names for kind, names in resolved.config.full_names.items() if kind not in ("prompts", "fusions")}
+    config = replace(resolved.config, prompts=(), fusion=(), parts={}, part_streams={}, part_scales={}, baseline=False, full_names=left)
     return Resolved(config=config, origins={})
 
 
@@ -74,9 +76,11 @@ def execute(
         KeyboardInterrupt, Preempted: a signal came; what was reached is saved.
     """
     config = resolved.config
+    registry = registry.recorded(config.full_names)
     display = Display(quiet=quiet)
     going_on = resume and has_run(directory)
     if going_on:
+        refuse_other_majors(f"The run {directory}", results_in(directory), registry)
         changed = refuse_changes(resolved, directory, registry)
         if is_finished(directory, changed):
             display.line(f"{directory} is finished; there is nothing to go on with.")
@@ -350,6 +354,7 @@ class _Execution:
             "peak_bytes": 0,
             "skipped_steps": 0,
             "broken": {},
+            "plugins": offers_of(config, self.run.registry),
             "versions": self.versions,
             "threads": torch.get_num_threads(),
             "commit": commit_of(Path(__file__).parent),

@@ -1,11 +1,13 @@
 """`avcore.run`: options in, a finished run out; several seeds become several runs and their mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from avcore.config import Resolved, resolve_config
+from avcore.config.names import full_names_in
+from avcore.config.recipes import parse_yaml
 from avcore.engine.display import Display
 from avcore.engine.files import write_json
 from avcore.engine.records import default_directory, refuse_used
@@ -14,7 +16,8 @@ from avcore.errors import AVCoreError, ConfigError
 from avcore.registry import Registry, load_registry
 from avcore.runs.base import Run, missing_run
 from avcore.runs.execute import execute
-from avcore.runs.resume import describe_versions, has_run
+from avcore.runs.offers import refuse_other_majors
+from avcore.runs.resume import describe_versions, has_run, results_in
 from avcore.runs.summary import describe_seeds, spread_of
 
 __all__ = ["run"]
@@ -89,6 +92,10 @@ def run(
         config = target / "config.yaml"
     notes = describe_versions(Path(config).parent) if config is not None and not going_on else []
     registry = load_registry()
+    if target is not None and going_on and has_run(target):
+        # Before its settings are read, whose meaning may be another one now.
+        refuse_other_majors(f"The run {target}", results_in(target), registry)
+        registry = registry.recorded(_recorded_in(target / "config.yaml"))
     resolved = resolve_config(
         registry,
         method=method,
@@ -130,6 +137,12 @@ def _target(out: str | Path | None, resume: bool | str | Path | None) -> tuple[P
     if not has_run(Path(resume)):
         raise AVCoreError(missing_run(Path(resume)))
     return Path(resume), True
+
+
+def _recorded_in(file: Path) -> Mapping[str, Sequence[str]]:
+    """The full names in the configuration of a run that goes on, so that options which repeat it mean the same."""
+    tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    return full_names_in(tree.get("full_names") or {}, f"file {file}")
 
 
 def _run_seeds(

@@ -41,7 +41,7 @@ def test_an_adapter_carries_what_was_trained(make, saved, caplog):
     model, path = saved
     other = make()
     assert not torch.equal(other.trainable_state()["head.map.weight"], model.trainable_state()["head.map.weight"])
-    avcore.load_adapter(other, path)
+    avcore.load_adapter(path, other)
     assert caplog.messages == []
     for name, value in model.trainable_state().items():
         assert torch.equal(other.trainable_state()[name], value)
@@ -73,7 +73,7 @@ def test_an_adapter_knows_no_path_of_the_machine_that_made_it(make, tmp_path):
 
 def test_other_frozen_weights_are_refused(make, saved):
     with pytest.raises(AVCoreError, match="same backbones and weights"):
-        avcore.load_adapter(make(set=["visual.seed=8"]), saved[1])
+        avcore.load_adapter(saved[1], make(set=["visual.seed=8"]))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(make, saved, c
     model = make()
     before = {name: value.clone() for name, value in model.trainable_state().items()}
     with pytest.raises(AVCoreError, match=message):
-        avcore.load_adapter(model, saved[1])
+        avcore.load_adapter(saved[1], model)
     assert all(torch.equal(value, before[name]) for name, value in model.trainable_state().items())
 
 
@@ -118,7 +118,7 @@ def describe_otherwise(path, change):
 )
 def test_whatever_else_differs_is_a_warning(make, saved, caplog, change, message):
     describe_otherwise(saved[1], change)
-    avcore.load_adapter(make(), saved[1])
+    avcore.load_adapter(saved[1], make())
     assert [bool(re.search(message or "", said)) for said in caplog.messages] == ([] if message is None else [True])
 
 
@@ -126,18 +126,18 @@ def test_whatever_else_differs_is_a_warning(make, saved, caplog, change, message
 def test_another_major_version_of_a_plugin_is_refused(make, saved, name):
     describe_otherwise(saved[1], lambda it: it["plugins"][name].update(version="3.1"))
     with pytest.raises(AVCoreError, match=rf"saved with toy-world 3\.1, which offers '{name}'; here is toy-world 0\."):
-        avcore.load_adapter(make(), saved[1])
+        avcore.load_adapter(saved[1], make())
 
 
 def test_what_is_no_adapter_is_named(make, saved, tmp_path):
     with pytest.raises(AVCoreError, match=r"adapter\.json"):
-        avcore.load_adapter(make(), tmp_path)
+        avcore.load_adapter(tmp_path, make())
     (tmp_path / "adapter.json").write_text('{"format": 99}')
     with pytest.raises(AVCoreError, match="format 1"):
-        avcore.load_adapter(make(), tmp_path)
+        avcore.load_adapter(tmp_path, make())
     describe_otherwise(saved[1], lambda it: it.pop("plugins"))
     with pytest.raises(AVCoreError, match=r"adapter\.json is damaged: 'plugins' is missing or no dict"):
-        avcore.load_adapter(make(), saved[1])
+        avcore.load_adapter(saved[1], make())
 
 
 def test_a_folder_of_other_things_is_not_overwritten(saved, tmp_path):
@@ -158,7 +158,7 @@ def test_loading_imports_nothing_that_an_adapter_names(make, saved, tmp_path, mo
         description["config"]["_target_"] = "avcore_evil_module.Rows"
 
     describe_otherwise(saved[1], name_it)
-    avcore.load_adapter(make(), saved[1])
+    avcore.load_adapter(saved[1], make())
     assert "parts.evil.rows.build=avcore_evil_module:Rows (here None)" in caplog.messages[-1]
     assert "avcore_evil_module" not in sys.modules
     assert not (tmp_path / "proof").exists()

@@ -161,7 +161,7 @@ def test_a_checkpoint_with_its_backbone_is_usable_bit_for_bit(method: str, run: 
     assert made.frozen == {"visual": "the file best.pth"}
     assert made.tensors == len(by_hand.trainable_state())
     again = create(method, weights=str(tmp_path / "out" / "backbone.safetensors"), seed=7)
-    avcore.load_adapter(again, tmp_path / "out")
+    avcore.load_adapter(tmp_path / "out", again)
     assert_same(by_hand, again)
     description = json.loads((tmp_path / "out" / "adapter.json").read_text())
     assert description["frozen_digest"] == again.backbone_digest
@@ -208,7 +208,7 @@ def test_weights_that_the_user_names_must_be_those_of_the_file(run: Convert, tmp
     assert made.weights == {}
     assert not (tmp_path / "out" / "backbone.safetensors").exists()
     again = create("normed", weights=str(weights), seed=7)
-    avcore.load_adapter(again, tmp_path / "out")
+    avcore.load_adapter(tmp_path / "out", again)
     assert_same(by_hand, again)
 
     state["vit.blocks.2.attn.qkv.weight"][0, 0] += 1e-3
@@ -229,7 +229,7 @@ def test_a_checkpoint_without_its_backbone_needs_its_weights(run: Convert, tmp_p
     weights = backbone_file(by_hand, tmp_path)
     run("rowed", state, f"visual.weights={weights}")
     again = create("rowed", weights=str(weights), seed=7)
-    avcore.load_adapter(again, tmp_path / "out")
+    avcore.load_adapter(tmp_path / "out", again)
     assert_same(by_hand, again)
 
 

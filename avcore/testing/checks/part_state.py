@@ -58,7 +58,7 @@ def save_and_load(case: PartCase) -> None:
         train(model)
         first, second = Path(folder, "first"), Path(folder, "second")
         save_adapter(model, first)
-        load_adapter(fresh, first)
+        load_adapter(first, fresh)
         save_adapter(fresh, second)
         for file in ("adapter.safetensors", "adapter.json"):
             assert (first / file).read_bytes() == (second / file).read_bytes(), (

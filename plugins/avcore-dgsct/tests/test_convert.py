@@ -186,7 +186,7 @@ def test_the_command_makes_an_adapter_that_computes_the_same(
     assert done.exit_code == 0, done.output
     files = (f"visual.weights={out / 'backbone.safetensors'}", f"audio.weights={out / 'audio_backbone.safetensors'}")
     again = make(*files).eval()
-    load_adapter(again, out)
+    load_adapter(out, again)
     assert torch.equal(again(batch)["event"], source(batch)["event"])
 
 

@@ -130,7 +130,7 @@ def test_the_command_makes_an_adapter_that_computes_the_same(
     done = CliRunner().invoke(command, [str(file), "--from", "lavish", "-o", str(out), *SMALL], catch_exceptions=False)
     assert done.exit_code == 0
     again = make(f"visual.weights={out / 'backbone.safetensors'}").eval()
-    load_adapter(again, out)
+    load_adapter(out, again)
     assert torch.equal(again(batch)["logits"], source(batch)["logits"])
 
 
@@ -145,7 +145,7 @@ def test_the_command_makes_an_adapter_of_a_swin_that_computes_the_same(
     done = CliRunner().invoke(command, [*arguments, "--visual", "small_swin", *sets], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     again = make(*SMALL_SOUND, f"visual.weights={out / 'backbone.safetensors'}", **SWIN).eval()
-    load_adapter(again, out)
+    load_adapter(out, again)
     data = make_batch(source)
     assert torch.equal(again(data)["logits"], source(data)["logits"])
 

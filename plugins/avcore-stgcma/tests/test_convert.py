@@ -138,7 +138,7 @@ def test_a_checkpoint_becomes_an_adapter_that_loads(
     result = run_convert(file, out, "audio.position=crop_frequency_first")
     assert result.exit_code == 0, result.output
     model = make(f"visual.weights={out / 'backbone.safetensors'}", "audio.position=crop_frequency_first")
-    load_adapter(model, out)
+    load_adapter(out, model)
     assert torch.equal(
         model.trainable_state()["stgcma.exchange.layers.1.mlp_visual.up.weight"],
         state["module.transformer.resblocks.1.MLP_Adapter.D_fc2.weight"],
