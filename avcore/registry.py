@@ -106,6 +106,10 @@ class Table(Generic[SpecT]):
         """The name to store for what ``name`` finds: no alias, with its distribution only where that is needed."""
         return self._shortest(*self._pick(name))
 
+    def key_of(self, spec: SpecT) -> str:
+        """As `key`, of a record of this table, whoever else offers its name."""
+        return next(self._shortest(origin, one) for origin, one in self._offers if one is spec)
+
     def full_name(self, name: str) -> str:
         """``distribution:name`` of what ``name`` finds."""
         return f"{self.origin(name)}:{self.key(name).rpartition(':')[2]}"
@@ -319,7 +323,11 @@ class Registry:
         """
         found = self._serving(task, "default_for")
         if len(found) > 1:
-            listed = " and ".join(f"'{self.datasets.key(spec.name)}'" for spec in found)
+            # Of several, that of a run which goes on.
+            known = [spec for spec in found if self.datasets.is_recorded(self.datasets.key_of(spec))]
+            found = known or found
+        if len(found) > 1:
+            listed = " and ".join(f"'{self.datasets.key_of(spec)}'" for spec in found)
             raise ConfigError(
                 f"Task '{task}' has several default data sets, {listed}: choose by --set data.dataset=NAME."
             )

@@ -49,7 +49,7 @@ def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: 
         spec = _installed(registry, task, need_data)
     if spec is None:
         return Source(spec=None, leaves={})
-    key = registry.datasets.key(spec.name if name is None else name)
+    key = registry.datasets.key_of(spec)
     layer = Layer(f"dataset {key}")
     leaves = {"data.dataset": Leaf(key, layer), "data.root": Leaf(None, layer)}
     if root is None:
@@ -87,7 +87,7 @@ def _folder(spec: DatasetSpec) -> Path | None:
 
 
 def _listed(registry: "Registry", specs: Iterable[DatasetSpec]) -> str:
-    return ", ".join(registry.datasets.key(spec.name) for spec in specs)
+    return ", ".join(registry.datasets.key_of(spec) for spec in specs)
 
 
 def _serving(registry: "Registry", task: str, name: str) -> DatasetSpec:

@@ -224,7 +224,9 @@ def _plugin_layer(name: str, tree: Mapping[str, Any], home: str = "") -> Leaves:
 
 def _demo_layer(registry: "Registry", method: str, task: str) -> Leaves:
     recipe = load_demo_recipe(registry, method, task)
-    return {} if recipe is None else _plugin_layer(f"recipe {recipe.name}", recipe.settings)
+    if recipe is None:
+        return {}
+    return _plugin_layer(f"recipe {recipe.name}", recipe.settings, registry.methods.origin(method))
 
 
 def _files_layer(source: Source, user: Leaves) -> Leaves:

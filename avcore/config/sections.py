@@ -160,10 +160,10 @@ class Sections:
         known_as = {name.rpartition(":")[2]: name for name in listed} | {name: name for name in listed}
         for key, leaf in section(self.leaves, "parts").items():
             owner = max((name for name in known_as if key.startswith(f"{name}.")), key=len, default=None)
+            if key in listed and leaf.value in (None, {}):
+                continue
             if owner is not None:
                 groups[known_as[owner]][key[len(owner) + 1 :]] = leaf
-            elif key in listed and leaf.value in (None, {}):
-                continue
             elif leaf.layer.user or self._is_mistaken(key):
                 known = [f"{name}.{field}" for name in listed for field in _field_names(self.registry.part(name))]
                 near = did_you_mean(key, known).replace("'", "'parts.", 1)

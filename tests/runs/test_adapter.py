@@ -61,8 +61,8 @@ def test_an_adapter_says_what_it_belongs_to(saved):
     assert (config["task"], config["method"], config["visual"]) == ("listen", "rowing", {"backbone": "toy", "seed": 7})
     assert config["parts"] == {"rows": {"streams": "both", "lr_scale": 1.0, "length": 2}}
     assert config["head"] == {"name": "class"}
-    assert description["plugins"]["rows"] == {"distribution": "toy-world", "version": "0"}
-    assert description["plugins"]["class"] == {"distribution": "toy-world", "version": "0"}
+    assert description["plugins"]["prompts"]["rows"] == {"distribution": "toy-world", "version": "0"}
+    assert description["plugins"]["heads"]["class"] == {"distribution": "toy-world", "version": "0"}
     assert description["versions"]["torch"] == torch.__version__
 
 
@@ -108,8 +108,11 @@ def describe_otherwise(path, change):
     ("change", "message"),
     [
         (lambda it: it["versions"].update(torch="1.0"), r"torch 1\.0 \(here "),
-        (lambda it: it["plugins"]["rows"].update(version="0.9"), None),
-        (lambda it: it["plugins"]["rows"].update(distribution="twin"), r"'rows' of twin 0 \(here of toy-world 0\)"),
+        (lambda it: it["plugins"]["prompts"]["rows"].update(version="0.0.9"), None),
+        (
+            lambda it: it["plugins"]["prompts"]["rows"].update(distribution="twin"),
+            r"'rows' of twin 0 \(here of toy-world 0\)",
+        ),
         (lambda it: it["config"]["visual"].update(backbone="other"), r"visual\.backbone=other \(here toy\)"),
         (lambda it: it["config"]["parts"]["rows"].update(std=0.5), r"parts\.rows\.std=0\.5 \(here None\)"),
         (lambda it: it["config"].update(streams="visual"), r"streams=visual \(here both\)"),
@@ -122,9 +125,9 @@ def test_whatever_else_differs_is_a_warning(make, saved, caplog, change, message
     assert [bool(re.search(message or "", said)) for said in caplog.messages] == ([] if message is None else [True])
 
 
-@pytest.mark.parametrize("name", ["rows", "class"])
-def test_another_major_version_of_a_plugin_is_refused(make, saved, name):
-    describe_otherwise(saved[1], lambda it: it["plugins"][name].update(version="3.1"))
+@pytest.mark.parametrize(("kind", "name"), [("prompts", "rows"), ("heads", "class"), ("backbones", "toy")])
+def test_another_major_version_of_a_plugin_is_refused(make, saved, kind, name):
+    describe_otherwise(saved[1], lambda it: it["plugins"][kind][name].update(version="3.1"))
     with pytest.raises(AVCoreError, match=rf"saved with toy-world 3\.1, which offers '{name}'; here is toy-world 0\."):
         avcore.load_adapter(saved[1], make())
 
@@ -153,7 +156,7 @@ def test_loading_imports_nothing_that_an_adapter_names(make, saved, tmp_path, mo
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def name_it(description):
-        description["plugins"]["evil.rows"] = {"distribution": "avcore-evil-module", "version": "1"}
+        description["plugins"]["prompts"]["evil.rows"] = {"distribution": "avcore-evil-module", "version": "1"}
         description["config"]["parts"]["evil.rows"] = {"build": "avcore_evil_module:Rows"}
         description["config"]["_target_"] = "avcore_evil_module.Rows"
 
