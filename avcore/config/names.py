@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from avcore.config.records import RunConfig
+from avcore.config.records import RunConfig, StreamConfig
 from avcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def names_of(config: RunConfig) -> dict[str, tuple[str, ...]]:
         "methods": (config.method,),
         "prompts": config.prompts,
         "fusions": config.fusion,
-        "backbones": (config.visual.backbone, config.audio.backbone),
+        "backbones": tuple(one.backbone for one in vars(config).values() if isinstance(one, StreamConfig)),
         "heads": (config.head.name,),
         "datasets": (config.data.dataset,),
     }

@@ -37,7 +37,7 @@ ENTRIES = {"config": dict, "plugins": dict, "frozen_digest": str, "versions": di
 _LOCAL = ("device", "data.root", "data.cache", "data.workers")
 # What shapes the model and what it is fed; weights are compared by their digest, whatever their file is called.
 _SHAPING = ("task", "task_options", "prompts", "fusion", "streams", "visual", "audio", "plan", "parts", "head", "data")
-_NAMES = ("task", "head.name", "visual.backbone", "audio.backbone")
+_NAMES = ("task", "head.name", *(f"{stream}.backbone" for stream in STREAMS))
 _UNCOMPARED = ("visual.weights", "audio.weights", "data.dataset")
 
 

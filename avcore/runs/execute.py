@@ -46,7 +46,16 @@ GLANCES = 2
 def head_alone(resolved: Resolved) -> Resolved:
     """The same run without its parts: what the head reaches by itself."""
     left = {kind: names for kind, names in resolved.config.full_names.items() if kind not in ("prompts", "fusions")}
-    config = replace(resolved.config, prompts=(), fusion=(), parts={}, part_streams={}, part_scales={}, baseline=False, full_names=left)
+    config = replace(
+        resolved.config,
+        prompts=(),
+        fusion=(),
+        parts={},
+        part_streams={},
+        part_scales={},
+        baseline=False,
+        full_names=left,
+    )
     return Resolved(config=config, origins={})
 
 
