@@ -25,7 +25,7 @@ from avcore.errors import AssemblyError, AVCoreError, ConfigError
 from avcore.model import AVModel
 from avcore.registry import load_registry
 from avcore.runs.offers import offers_of, other_distributions, refuse_other_majors
-from avcore.specs import STREAMS
+from avcore.specs import STREAMS, TEXT
 
 __all__ = ["check_folder", "load_adapter", "save_adapter", "write_adapter"]
 
@@ -37,7 +37,7 @@ ENTRIES = {"config": dict, "plugins": dict, "frozen_digest": str, "versions": di
 _LOCAL = ("device", "data.root", "data.cache", "data.workers")
 # What shapes the model and what it is fed; weights are compared by their digest, whatever their file is called.
 _SHAPING = ("task", "task_options", "prompts", "fusion", "streams", "visual", "audio", "plan", "parts", "head", "data")
-_NAMES = ("task", "head.name", *(f"{stream}.backbone" for stream in STREAMS))
+_NAMES = ("task", "head.name", *(f"{stream}.backbone" for stream in (*STREAMS, TEXT)))
 _UNCOMPARED = ("visual.weights", "audio.weights", "data.dataset")
 
 
@@ -151,7 +151,7 @@ def load_adapter(
 def _make_model(folder: Path, config: Mapping[str, Any], sets: Sequence[str], device: str | torch.device) -> AVModel:
     """The untrained model that an adapter's description asks for."""
     flat = flatten(config)
-    for stream in STREAMS:
+    for stream in (*STREAMS, TEXT):
         # Of a file only the name is written down; `avcore convert` leaves it beside the adapter.
         beside = folder / str(flat.get(f"{stream}.weights"))
         if beside.is_file():
