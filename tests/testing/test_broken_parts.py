@@ -206,6 +206,19 @@ class FinishesMore(Adapters):
         return features.with_streams(visual=replace(features.visual, tokens=features.visual.tokens * 1.0))
 
 
+class CountsPadding(Adapters):
+    def losses(self, features: Features) -> dict[str, Tensor]:
+        return {"size": next(iter(features.streams.values())).pooled[..., 0].square().mean()}
+
+
+class KeepsSmall(Adapters):
+    """Sound, with a loss of its own."""
+
+    def losses(self, features: Features) -> dict[str, Tensor]:
+        pooled_BTD = next(iter(features.streams.values())).pooled
+        return {"size": pooled_BTD[features.valid, :, 0].square().mean()}
+
+
 class AddsTheOther(FusionLayer):
     """Adds the other stream's tokens as they are, or as the run's aligner makes them."""
 
@@ -268,6 +281,7 @@ def needs(*found: Need) -> Callable[[Any], frozenset[Need]]:
         (TrainsTheBackbone, "trains only its parameters", "the frozen", {}),
         (RestsInTraining, "gradients", "shift", {}),
         (WritesToTheBackbone, "frozen weights", "Never write to at.block", {}),
+        (CountsPadding, "padded clips", "features.valid", {}),
         (OwnGenerator, "checkpointing", "global generator", {}),
     ],
 )
@@ -304,6 +318,10 @@ def test_a_fusion_that_lies_about_its_needs_is_told_which_it_lacks(
 def test_a_sound_prompt_fails_nothing(failing: Failing) -> None:
     spec = at_hand(PromptSpec, name="mine", thing=Adapter, identity_at_start=True)
     assert failing("part", slow=["compile", "meta device"], everywhere=True, prompts=[spec]) == {}
+
+
+def test_a_sound_prompt_with_a_loss_fails_nothing(failing: Failing) -> None:
+    assert failing("part", prompts=[at_hand(PromptSpec, name="mine", thing=KeepsSmall)]) == {}
 
 
 def test_a_sound_fusion_fails_nothing(failing: Failing) -> None:

@@ -25,6 +25,7 @@ from avcore import (
     Features,
     Head,
     HeadSpec,
+    Input,
     MethodSpec,
     NoConfig,
     Progress,
@@ -35,8 +36,9 @@ from avcore import (
     Windows,
 )
 from avcore.testing.backbones import ToyBackbones
-from avcore.testing.cases import DatasetCase
+from avcore.testing.cases import DatasetCase, TaskCase
 from avcore.testing.checks.datasets import tasks
+from avcore.testing.checks.tasks import inputs
 from avcore.testing.subject import Subject
 from avcore.testing.toys import at_hand
 
@@ -61,7 +63,8 @@ class Scores(Metric):
 
 class Naming(Task):
     score = "accuracy"
-    prediction: ClassVar[dict[str, str]] = {"label": "clip"}
+    # Of every head below.
+    prediction: ClassVar[dict[str, str]] = {"label": "clip", "surest": "clip", "heard": "segment", "seen": "pixel"}
     scores: type[Scores] = Scores
 
     def metrics(self, protocol: str) -> Scores:
@@ -124,12 +127,17 @@ def write(root: Path) -> Path:
 
 
 def world(
-    *, head: type[Head] = Linear, task: type[Task] = Naming, files: type[Files] = Files, **fields: Any
+    *,
+    head: type[Head] = Linear,
+    task: type[Task] = Naming,
+    files: type[Files] = Files,
+    serves: tuple[str, ...] = (),
+    **fields: Any,
 ) -> dict[str, list[Any]]:
     """A head, a task and a data set that belong together."""
     given = {"tasks": ("naming",), "defaults": {"data.segments": 2, "data.clip_seconds": 2.0}, **fields}
     return {
-        "heads": [at_hand(HeadSpec, name="linear", thing=head, config=NoConfig)],
+        "heads": [at_hand(HeadSpec, name="linear", thing=head, config=NoConfig, serves=serves)],
         "tasks": [at_hand(TaskSpec, name="naming", thing=task, head="linear")],
         "datasets": [at_hand(DatasetSpec, name="files", thing=files, **given)],
     }
@@ -190,8 +198,147 @@ class MixesTypes(Linear):
         return {"logits": torch.lerp(logits, self.map.bias.expand_as(logits), 0.5)}
 
 
+class ForgetsSegments(Linear):
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
+        return {**super().predict(output, features), "heard": output["logits"][:, :1].repeat(1, features.segments + 1)}
+
+
+class ForgetsColumns(Linear):
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
+        maps_BTY = output["logits"][:, None].repeat(1, features.segments, 1)
+        return {**super().predict(output, features), "seen": maps_BTY}
+
+
+class DiesAway(Linear):
+    """Divides by what is left of the training."""
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        left = torch.tensor(float(progress.epochs - 1 - progress.epoch))
+        return {name: term / left for name, term in super().loss(output, batch, progress).items()}
+
+
+class Ratchets(Linear):
+    """Remembers how far a training went."""
+
+    furthest = 0
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        self.furthest = max(self.furthest, progress.epoch)
+        return {name: term / (1 + self.furthest) for name, term in super().loss(output, batch, progress).items()}
+
+
+class Waits(Linear):
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        terms = super().loss(output, batch, progress)
+        return {**terms, "late": terms["entropy"]} if progress.epoch > 1 else terms
+
+
+class AsksForNobody(Linear):
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.companions = {"partner": "plain"}
+
+
+class Compares(Linear):
+    """Sound: sees how far another clip is from its own."""
+
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.companions = {"negative": "plain"}
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        made = super().forward(features)
+        if "negative" in features.companions:
+            other = features.companions["negative"].stream("visual").pooled.mean(1)
+            made["other"] = self.map(other)
+        return made
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        apart_B = (output["logits"] - output["other"]).float().square().mean(1)
+        truth_B = batch.companions["negative"].targets["label"] - batch.targets["label"]
+        apart = (apart_B * truth_B.abs())[batch.valid & batch.companions["negative"].valid].mean()
+        return {**super().loss(output, batch, progress), "apart": apart}
+
+
+class AlwaysCompares(Compares):
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        other = features.companions["negative"].stream("visual").pooled.mean(1)
+        return {**Linear.forward(self, features), "other": self.map(other)}
+
+
+class ComparesOddly(Compares):
+    """With one that no batch has, in a way that no model knows."""
+
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.companions = {"negative": "plain", "absent": "frozen"}
+
+
+class Reads(Linear):
+    """Sound: adds what was written of a clip."""
+
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.words = nn.Embedding(9, 2)
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        read_B2 = self.words(features.inputs["words"]).mean(1)
+        return {"logits": super().forward(features)["logits"] + read_B2}
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Tasks
+
+
+class SaysNothingOfAxes(Naming):
+    prediction: ClassVar[dict[str, str]] = {}
+
+
+class InventsAxes(Naming):
+    prediction: ClassVar[dict[str, str]] = {**Naming.prediction, "surest": "frames"}
+
+
+class Asks(Naming):
+    """Sound: takes three ids."""
+
+    given = Input(shape=(3,), dtype="int64", help="three numbers from 0 to 8")
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        return {"words": self.given}
+
+    def read_input(self, name: str, text: str) -> Tensor:
+        words = text.split()
+        if len(words) != 3 or not all(word in "012345678" for word in words):
+            raise AVCoreError(f"'{text}' is not three numbers from 0 to 8.")
+        return torch.tensor([int(word) for word in words])
+
+
+class AsksWithoutHelp(Asks):
+    given = replace(Asks.given, help="")
+
+
+class AsksForNoType(Asks):
+    given = replace(Asks.given, dtype="words")
+
+
+class AsksForAList(Asks):
+    given = replace(Asks.given, shape=[3])  # type: ignore[arg-type]
+
+
+class ReadsAsItComes(Asks):
+    def read_input(self, name: str, text: str) -> Tensor:
+        return torch.tensor([len(word) for word in text.split()], dtype=torch.int64)
+
+
+class ReadsOnlyNumbers(Asks):
+    def read_input(self, name: str, text: str) -> Tensor:
+        return torch.tensor([int(word) for word in text.split()][:3] or [0, 0, 0])
+
+
+class ReadsNoText(Asks):
+    def read_input(self, name: str, text: str) -> Tensor:
+        return [0, 0, 0]  # type: ignore[return-value]
 
 
 class OtherScore(Naming):
@@ -308,8 +455,7 @@ class OddTargets(Files):
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
         target = super().target(clip)
-        odd = clip.audio is not None and clip.audio.parent.name == "train" and clip.name == "2"
-        return {"label": target["label"].float()} if odd else target
+        return {"label": target["label"].float()} if trains(clip) and clip.name == "2" else target
 
 
 class ReadsNothing(Files):
@@ -321,6 +467,72 @@ class OwnWindows(Files):
     def __init__(self, config: ClipSettings, root: Path, task: Task) -> None:
         super().__init__(config, root, task)
         self.windows = Windows(length=0.5, margin=0.5)
+
+
+class Asked(Files):
+    """Sound: three ids for each clip."""
+
+    def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
+        return {"words": torch.tensor([int(clip.name), epoch, 0])}
+
+
+class AskedInFloats(Asked):
+    """Of the training clips, which nothing else looks at; so are those below."""
+
+    def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
+        made = super().inputs(clip, epoch)
+        return {name: value.float() for name, value in made.items()} if trains(clip) else made
+
+
+class AskedTooMuch(Asked):
+    def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
+        made = super().inputs(clip, epoch)
+        return {**made, "tags": torch.zeros(2)} if trains(clip) else made
+
+
+class AskedAnything(Asked):
+    turn = itertools.count()
+
+    def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
+        return {"words": torch.tensor([int(clip.name), next(self.turn) % 9, 0])}
+
+
+class Negatives(Files):
+    """Sound: the negative of a clip is another of the other label."""
+
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        assert clip.audio is not None
+        others = [other for other in self.clips(clip.audio.parent.name) if int(other.name) % 2 != int(clip.name) % 2]
+        return replace(clip, companions={"negative": others[random.integers(len(others))]})
+
+
+class OwnNegatives(Negatives):
+    turn = itertools.count()
+
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        return super().draw(clip, np.random.default_rng(next(self.turn)))
+
+
+class LostNegatives(Negatives):
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        drawn = super().draw(clip, random)
+        lost = replace(drawn.companions["negative"], audio=self.root / "lost.wav")
+        return replace(drawn, companions={"negative": lost})
+
+
+class ShortNegatives(Negatives):
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        drawn = super().draw(clip, random)
+        return replace(drawn, companions={"negative": replace(drawn.companions["negative"], seconds=1.0)})
+
+
+class SomeNegatives(Negatives):
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        return clip if trains(clip) and clip.name == "2" else super().draw(clip, random)
+
+
+def trains(clip: Clip) -> bool:
+    return clip.audio is not None and clip.audio.parent.name == "train"
 
 
 def finds_nothing(root: Path) -> dict[str, Any]:
@@ -335,6 +547,22 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"head": CountsPadding}, "head: padded clips", "batch.valid"),
         ({"head": SeesOthers}, "head: batch equivariance", "clips must not see each other"),
         ({"head": MixesTypes}, "head: autocast", "RuntimeError"),
+        ({"head": ForgetsSegments}, "head: prediction axes", "(B, T, ...)"),
+        ({"head": ForgetsColumns}, "head: prediction axes", "(B, T, Y, X)"),
+        ({"serves": ("naming", "namings")}, "head: serves", "Did you mean 'naming'"),
+        ({"head": AsksForNobody}, "head: companions", "'partner'"),
+        ({"head": ComparesOddly, "files": Negatives}, "head: companions", "'frozen'"),
+        ({"head": AlwaysCompares, "files": Negatives}, "head: companions", "features.companions"),
+        ({"head": DiesAway}, "head: progress", "the loss 'entropy' is inf"),
+        ({"head": Ratchets}, "head: progress", "asked for again"),
+        ({"head": Waits}, "head: progress", "late"),
+        ({"task": SaysNothingOfAxes}, "task: predictions", "'label'"),
+        ({"task": InventsAxes}, "task: predictions", "'frames'"),
+        ({"task": AsksWithoutHelp, "head": Reads, "files": Asked}, "task: inputs", "has no help"),
+        ({"task": AsksForAList, "head": Reads, "files": Asked}, "task: inputs", "above 0"),
+        ({"task": ReadsAsItComes, "head": Reads, "files": Asked}, "task: inputs", "is read as"),
+        ({"task": ReadsOnlyNumbers, "head": Reads, "files": Asked}, "task: inputs", "ValueError"),
+        ({"task": ReadsNoText, "head": Reads, "files": Asked}, "task: inputs", "no tensor"),
         ({"task": LosesItsSettings}, "task: default head", "super().__init__(config)"),
         ({"task": OtherScore}, "task: metrics", "'precision'"),
         ({"task": CountsPaddedClips}, "task: padded clips", "batch.valid"),
@@ -349,6 +577,13 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"files": LostPictures}, "data set: files", ".jpg"),
         ({"files": OnePicture}, "data set: files", "1 pictures for 2 segments"),
         ({"files": OddTargets}, "data set: targets", "stacked"),
+        ({"task": Asks, "head": Reads, "files": AskedInFloats}, "data set: inputs", "torch.float32"),
+        ({"task": Asks, "head": Reads, "files": AskedTooMuch}, "data set: inputs", "'tags'"),
+        ({"task": Asks, "head": Reads, "files": AskedAnything}, "data set: inputs", "read again in epoch 0"),
+        ({"files": OwnNegatives}, "data set: companions", "from nothing else"),
+        ({"files": LostNegatives}, "data set: companions", "lost.wav"),
+        ({"files": ShortNegatives}, "data set: companions", "1.0 s"),
+        ({"files": SomeNegatives}, "data set: companions", "others ['negative']"),
         ({"files": ReadsNothing}, "data set: wrong root", "which holds none"),
         ({"files": OwnWindows}, "data set: settings", "(2, 0.5, 0.5)"),
         ({"default_for": ("other",)}, "data set: tasks", "'other'"),
@@ -370,8 +605,25 @@ def test_metrics_of_no_known_kind_fail_whatever_takes_them(failing: Failing) -> 
     assert all("derive it from torchmetrics.Metric" in text for text in found.values())
 
 
-def test_a_sound_world_fails_nothing(failing: Failing) -> None:
-    assert failing_of_all(failing, world()) == {}
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"serves": ("naming",)},
+        {"task": Asks, "head": Reads, "files": Asked},
+        {"head": Compares, "files": Negatives},
+    ],
+    ids=("plain", "serves", "inputs", "companions"),
+)
+def test_a_sound_world_fails_nothing(failing: Failing, given: dict[str, Any]) -> None:
+    assert failing_of_all(failing, world(**given)) == {}
+
+
+def test_an_input_of_no_type_is_found(make_plugin: Callable[..., Any]) -> None:
+    plugin = make_plugin(**world(task=AsksForNoType, files=Asked))
+    subject = Subject.of_module(plugin, "broken", data={"files": write_once()})
+    with pytest.raises(AssertionError, match="'words' is no type"):
+        inputs(TaskCase(subject, subject.specs("tasks")[0]))
 
 
 def test_settings_that_no_run_has_are_found(make_plugin: Callable[..., Any]) -> None:

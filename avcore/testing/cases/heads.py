@@ -1,5 +1,6 @@
 """A head or a task under test: a head on features of toy backbones, with targets of a data set that serves the task."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from avcore.assemble import _build
 from avcore.config import resolve_config
+from avcore.data.randomness import generator
 from avcore.errors import AVCoreError
 from avcore.model import AVModel, Output
 from avcore.registry import Registry
 from avcore.specs import HeadSpec, TaskSpec
-from avcore.tasks import Batch, Dataset
+from avcore.tasks import Batch, Clip, Dataset
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.cases.datasets import DatasetCase
 from avcore.testing.checks import Skipped
@@ -31,6 +33,12 @@ class HeadCase:
 
     subject: Subject
     spec: HeadSpec
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The plugin, what it requires, and whatever else is installed: a head may serve tasks of other plugins."""
+        beside = self.subject.beside if self.subject.installed else {}
+        return Registry.from_modules({**beside, **self.subject.modules})
 
     @cached_property
     def world(self) -> "World":
@@ -123,8 +131,8 @@ class World:
         return model.eval()
 
     @cached_property
-    def targets(self) -> list[dict[str, Tensor]]:
-        """The truth of a few clips.
+    def reader(self) -> Dataset:
+        """The data set on its files.
 
         Raises:
             Skipped: there are no files.
@@ -133,15 +141,32 @@ class World:
         if given is None:
             named = ", ".join(f"'{spec.name}'" for spec in self.registry.datasets_for(self.task.name)) or "a data set"
             raise Skipped(f"The kit has no targets of '{self.task.name}': give data for {named}.")
-        reader: Dataset = given.spec.load()(self.model.config.data.settings, given.root, self.model.task)
-        clips = reader.clips(reader.splits[-1])
-        return [reader.target(clips[index % len(clips)]) for index in range(CLIPS)]
+        made: Dataset = given.spec.load()(self.model.config.data.settings, given.root, self.model.task)
+        return made
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """A few clips of the last split, with the companions that the reader draws for them."""
+        found = self.reader.clips(self.reader.splits[-1])
+        chosen = [index % len(found) for index in range(CLIPS)]
+        return [self.reader.draw(found[index], generator(0, "draw", 0, index)) for index in chosen]
 
     def batch(self) -> Batch:
-        """Noise with the targets of a few clips."""
-        targets = self.targets
-        batch = make_batch(self.model, CLIPS)
-        return replace(batch, targets={name: torch.stack([one[name] for one in targets]) for name in targets[0]})
+        """Noise with the targets, inputs and companions of a few clips."""
+        names = self.clips[0].companions
+        companions = {
+            name: self._batch([clip.companions[name] for clip in self.clips], seed=2 + number)
+            for number, name in enumerate(names)
+        }
+        return replace(self._batch(self.clips, seed=1), companions=companions)
+
+    def _batch(self, clips: Sequence[Clip], *, seed: int) -> Batch:
+        return replace(
+            make_batch(self.model, len(clips), seed=seed),
+            targets=_stacked([self.reader.target(clip) for clip in clips]),
+            inputs=_stacked([self.reader.inputs(clip, 0) for clip in clips]),
+            names=[clip.name for clip in clips],
+        )
 
     def forward(self, batch: Batch, *, training: bool = False) -> Output:
         """The model's output, the head in evaluation or training mode."""
@@ -167,6 +192,10 @@ def padded(batch: Batch) -> Batch:
     return replace(
         batch.map(more),
         names=[*batch.names, "padding"],
-        samples=more(batch.samples),
         valid=torch.cat([batch.valid, batch.valid.new_zeros(1)]),
+        companions={name: padded(one) for name, one in batch.companions.items()},
     )
+
+
+def _stacked(given: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([one[name] for one in given]) for name in given[0]}

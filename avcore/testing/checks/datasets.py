@@ -4,15 +4,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from avcore.data.randomness import generator
 from avcore.errors import AVCoreError
 from avcore.specs import ClipSettings, resolve
+from avcore.tasks import Clip, Dataset
 from avcore.testing.cases import DatasetCase
 from avcore.testing.checks import Skipped, check, refusal
 
 LOOKED_AT = 20
-"""Clips of a split whose targets are loaded."""
+"""Clips of a split whose targets and inputs are loaded, and whose companions are drawn."""
+EPOCHS = range(3)
+"""In which companions are drawn."""
 
 
 @check("data set", "splits")
@@ -39,8 +44,7 @@ def files(case: DatasetCase) -> None:
     for split, clips in case.clips.items():
         for clip in clips:
             where = f"Clip '{clip.name}' of split '{split}'"
-            pictures = clip.frames if isinstance(clip.frames, tuple) else (clip.frames,)
-            for path in (*pictures, *([clip.audio] if clip.audio is not None else [])):
+            for path in _paths(clip):
                 assert path.is_file(), f"{where}: '{path}' is no file. Refuse missing files in 'clips', naming them."
             if isinstance(clip.frames, tuple):
                 assert len(clip.frames) == segments, f"{where} has {len(clip.frames)} pictures for {segments} segments."
@@ -66,6 +70,88 @@ def targets(case: DatasetCase) -> None:
                 f"stacked "
                 f"to batches."
             )
+
+
+@check("data set", "inputs")
+def inputs(case: DatasetCase) -> None:
+    """The inputs of clips are those that the task declares, in shape and type, and the same twice in one epoch."""
+    declared = {
+        name: (tuple(given.shape), getattr(torch, given.dtype, None)) for name, given in case.task.inputs.items()
+    }
+    for split, clips in case.clips.items():
+        for number, clip in enumerate(clips[:LOOKED_AT]):
+            where = f"Clip '{clip.name}' of split '{split}'"
+            for epoch in (0, 1):
+                found = _inputs(case.reader(), clip, number, epoch)
+                kinds = {name: (tuple(value.shape), value.dtype) for name, value in found.items()}
+                assert kinds == declared, (
+                    f"{where}: its inputs are {kinds or 'none'}, and the task '{case.task_name}' declares "
+                    f"{declared or 'none'}."
+                )
+                again = _inputs(case.reader(), clip, number, epoch)
+                other = [name for name in found if not torch.equal(again[name], found[name])]
+                assert not other, (
+                    f"{where}: its input '{other[0]}' differs when it is read again in epoch {epoch}: draw what changes "
+                    f"from the clip and the epoch, or in 'draw' from its generator."
+                )
+
+
+def _inputs(reader: Dataset, clip: Clip, number: int, epoch: int) -> dict[str, Tensor]:
+    return reader.inputs(reader.draw(clip, generator(0, "draw", epoch, number)), epoch)
+
+
+@check("data set", "companions")
+def companions(case: DatasetCase) -> None:
+    """What ``draw`` draws depends on its generator alone; all clips get companions of equal names, whose files exist."""
+    for split, clips in case.clips.items():
+        looked_at = list(enumerate(clips[:LOOKED_AT]))
+        names = None
+        for epoch in EPOCHS:
+            # Another reader, in the other order: nothing may hang on what was drawn before.
+            one = [_drawn(reader, clip, n, epoch) for reader in [case.reader()] for n, clip in looked_at]
+            other = [_drawn(reader, clip, n, epoch) for reader in [case.reader()] for n, clip in looked_at[::-1]]
+            for drawn, again in zip(one, other[::-1], strict=True):
+                where = f"Clip '{drawn.name}' of split '{split}'"
+                assert _places(drawn) == _places(again), (
+                    f"{where}: the same random generator draws something else when it is asked again: draw from the "
+                    f"generator that 'draw' is given, and from nothing else."
+                )
+                names = sorted(drawn.companions) if names is None else names
+                assert sorted(drawn.companions) == names, (
+                    f"{where} has the companions {sorted(drawn.companions)}, others {names}: clips of a split are "
+                    f"stacked to batches."
+                )
+                for name, companion in drawn.companions.items():
+                    _check_companion(f"{where}: its companion '{name}', '{companion.name}',", drawn, companion)
+
+
+def _drawn(reader: Dataset, clip: Clip, number: int, epoch: int) -> Clip:
+    return reader.draw(clip, generator(0, "draw", epoch, number))
+
+
+def _places(clip: Clip) -> tuple[Any, ...]:
+    """Where a clip and its companions are read."""
+    own = (clip.name, clip.frames, clip.audio, clip.seconds, clip.start)
+    return (own, {name: _places(other) for name, other in clip.companions.items()})
+
+
+def _check_companion(words: str, clip: Clip, companion: Clip) -> None:
+    for path in _paths(companion):
+        assert path.is_file(), f"{words} has no file '{path}'."
+    asked, found = (_pictures(clip), clip.seconds), (_pictures(companion), companion.seconds)
+    assert found == asked, (
+        f"{words} has {found[0]} pictures and {found[1]} s, the clip itself {asked[0]} and {asked[1]} s: companions "
+        f"are cut as clips are."
+    )
+
+
+def _pictures(clip: Clip) -> int | str:
+    return len(clip.frames) if isinstance(clip.frames, tuple) else "a video's"
+
+
+def _paths(clip: Clip) -> list[Path]:
+    pictures = clip.frames if isinstance(clip.frames, tuple) else (clip.frames,)
+    return [*pictures, *([clip.audio] if clip.audio is not None else [])]
 
 
 @check("data set", "wrong root")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from avcore.errors import did_you_mean
 from avcore.tasks import Batch, Progress
 from avcore.testing.cases import HeadCase
 from avcore.testing.cases.heads import padded
@@ -14,6 +15,12 @@ from avcore.testing.checks.compare import gap
 
 TOLERANCE = 1e-4
 """Of what should be equal and is summed in another order, relative to the largest value."""
+FIRST, LAST = Progress(epoch=0, epochs=9, step=0, steps=90), Progress(epoch=8, epochs=9, step=89, steps=90)
+"""Of a training of nine epochs with ten steps each."""
+WAYS = ("plain", "parts")
+"""How a head may ask for the features of a companion."""
+KINDS = ("segments", "clip", "masks", "answer", "parsing")
+"""The kinds of task that `TaskSpec` names; authors may name others."""
 
 
 @check("head", "outputs")
@@ -35,13 +42,71 @@ def outputs(case: HeadCase) -> None:
         )
 
 
+@check("head", "prediction axes")
+def prediction_axes(case: HeadCase) -> None:
+    """Predictions have the axes that the task declares: (B, T, ...) for ``segment``, (B, T, Y, X) for ``pixel``."""
+    world = case.world
+    declared, segments = world.model.task.prediction, world.model.segments
+    for name, tensor in world.prediction(world.batch()).items():
+        # What a task does not declare of its own default head, its own check finds.
+        assert name in declared or world.task.head == case.spec.name, (
+            f"Head '{case.spec.name}' predicts '{name}', and the task '{world.task.name}' declares "
+            f"{', '.join(declared) or 'nothing'}: a prediction of another name is not shown by 'avcore predict'."
+        )
+        axes, shape = declared.get(name), tuple(tensor.shape)
+        fits = shape[1:2] == (segments,) and (axes == "segment" or len(shape) == 4)
+        assert axes not in ("segment", "pixel") or fits, (
+            f"Head '{case.spec.name}': the prediction '{name}' is {shape} with {segments} segments, and the task "
+            f"'{world.task.name}' declares it '{axes}': "
+            f"{'(B, T, Y, X)' if axes == 'pixel' else '(B, T, ...)'}."
+        )
+
+
+@check("head", "serves")
+def serves(case: HeadCase) -> None:
+    """What ``HeadSpec.serves`` names is a kind of task that there is, or an installed task by its name."""
+    tasks = [*case.registry.tasks]
+    known = sorted({*KINDS, *(task.name for task in tasks), *(task.kind for task in tasks if task.kind)})
+    for name in case.spec.serves:
+        assert name in known, (
+            f"Head '{case.spec.name}' serves '{name}', which is no kind of task and no task that is installed."
+            f"{did_you_mean(name, known)} Known: {', '.join(known)}."
+        )
+
+
+@check("head", "companions")
+def companions(case: HeadCase) -> None:
+    """It asks for companions that the data set draws, as ``plain`` or ``parts``, and predicts without them too."""
+    world = case.world
+    name, asked = case.spec.name, dict(world.model.head.companions)
+    for companion, way in asked.items():
+        assert way in WAYS, (
+            f"Head '{name}' asks for the companion '{companion}' as {way!r}; it may be {' or '.join(WAYS)}."
+        )
+    batch = world.batch()
+    lacking = sorted({*asked} - {*batch.companions})
+    assert not lacking, (
+        f"Head '{name}' asks for the companion '{lacking[0]}', and the clips of the data set for '{world.task.name}' "
+        f"come with {', '.join(batch.companions) or 'none'}: draw it in the reader's 'draw'."
+    )
+    if not asked:
+        return
+    try:
+        world.prediction(replace(batch, companions={}))
+    except Exception as error:
+        raise AssertionError(
+            f"Head '{name}' fails on clips without companions with {type(error).__name__}: {error}. The video of a "
+            f"person has none: look whether features.companions holds one."
+        ) from error
+
+
 @check("head", "losses")
 def losses(case: HeadCase) -> None:
     """Loss terms are named, finite scalars, and every parameter of the head gets a gradient from them."""
     world, name = case.world, case.spec.name
     batch = world.batch()
     out = world.forward(batch, training=True)
-    terms = world.model.head.loss(out.values, batch, Progress())
+    terms = world.model.head.loss(out.values, batch, FIRST)
     assert terms, f"Head '{name}' returns no loss."
     _check_terms(name, terms)
     head = world.model.head
@@ -62,13 +127,33 @@ def _check_terms(name: str, terms: Mapping[str, Tensor]) -> None:
         assert torch.isfinite(term), f"Head '{name}': the loss '{key}' is {term.item()}."
 
 
+@check("head", "progress")
+def progress(case: HeadCase) -> None:
+    """Losses depend on their arguments alone, and are finite in the first step of a training and in the last."""
+    world, name = case.world, case.spec.name
+    batch = world.batch()
+    out = world.forward(batch)
+    first, last, again = (world.model.head.loss(out.values, batch, at) for at in (FIRST, LAST, FIRST))
+    assert first.keys() == last.keys(), (
+        f"Head '{name}' has the losses {', '.join(first)} at first and {', '.join(last)} at last: a term whose time "
+        f"has not come is zero, so that the same parameters are trained in every step."
+    )
+    _check_terms(name, first)
+    _check_terms(name, last)
+    for key, term in first.items():
+        assert torch.equal(again[key], term), (
+            f"Head '{name}': the loss '{key}' is {term.item():.6g}, and {again[key].item():.6g} when it is asked for "
+            f"again: it must depend on output, batch and progress alone. What changes with the training is in progress."
+        )
+
+
 @check("head", "padded clips")
 def padded_clips(case: HeadCase) -> None:
     """A clip that only fills a batch up (``valid`` False) changes no loss."""
     world, batch = case.world, case.world.batch()
-    one = world.model.head.loss(world.forward(batch).values, batch, Progress())
+    one = world.model.head.loss(world.forward(batch).values, batch, FIRST)
     more = padded(batch)
-    other = world.model.head.loss(world.forward(more).values, more, Progress())
+    other = world.model.head.loss(world.forward(more).values, more, FIRST)
     for key, term in one.items():
         assert gap(other[key], term) <= TOLERANCE, (
             f"Head '{case.spec.name}': the loss '{key}' is {term.item():.6g}, and {other[key].item():.6g} when a clip "
@@ -110,7 +195,7 @@ def autocast(case: HeadCase) -> None:
     try:
         with torch.autocast("cpu", torch.bfloat16):
             out = world.forward(batch, training=True)
-            terms = world.model.losses(out, batch)
+            terms = world.model.losses(out, batch, FIRST)
         torch.stack([term.float() for term in terms.values()]).sum().backward()
     except Exception as error:
         raise AssertionError(

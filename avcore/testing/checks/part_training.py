@@ -7,8 +7,10 @@ from torch.utils.checkpoint import checkpoint
 from avcore.injection import Part
 from avcore.model import AVModel
 from avcore.tasks import Batch
+from avcore.testing.cases.heads import padded
 from avcore.testing.cases.parts import PartCase, objective, restored, tensors_of, train
-from avcore.testing.checks import check
+from avcore.testing.checks import Skipped, check
+from avcore.testing.checks.compare import gap
 from avcore.testing.toys import make_batch
 
 TOLERANCE = 1e-4
@@ -56,6 +58,27 @@ def gradients(case: PartCase) -> None:
                 assert torch.isfinite(parameter.grad).all(), f"{where}: the gradient of {name} is not finite."
 
 
+@check("part", "padded clips")
+def padded_clips(case: PartCase) -> None:
+    """A clip that only fills a batch up (``valid`` False) changes no loss of the part."""
+    seen = False
+    for setup, model in case.models():
+        with restored(model), torch.no_grad():
+            for part in case.instances(model):
+                if type(part.module).losses is Part.losses:
+                    continue
+                seen, batch = True, make_batch(model, 3)
+                one, other = (part.module.losses(model.features(x)) for x in (batch, padded(batch)))
+                for name, term in one.items():
+                    assert gap(other[name], term) <= TOLERANCE, (
+                        f"'{case.name}' on {setup.words}: the loss '{name}' is {term.item():.6g}, and "
+                        f"{other[name].item():.6g} when a clip that is not valid fills the batch up: leave out what "
+                        f"features.valid marks as False."
+                    )
+    if not seen:
+        raise Skipped(f"'{case.name}' has no losses.")
+
+
 @check("part", "frozen weights")
 def frozen_weights(case: PartCase) -> None:
     """After two steps of an optimiser the digest and the buffers of the backbones are what they were."""
@@ -90,10 +113,10 @@ def checkpointing(case: PartCase) -> None:
                     f"do the same when it is run again: keep no state between calls."
                 ) from error
         for name, gradient in plain.items():
-            gap = float((again[name] - gradient).abs().max())
+            difference = float((again[name] - gradient).abs().max())
             bound = TOLERANCE * max(1.0, float(gradient.abs().max()))
-            assert gap <= bound, (
-                f"{where}: under gradient checkpointing the gradient of {name} is another (by {gap:.2g}). A forward "
+            assert difference <= bound, (
+                f"{where}: under gradient checkpointing the gradient of {name} is another (by {difference:.2g}). A forward "
                 f"must "
                 f"do the same when it is run again: draw random numbers from torch's global generator, keep no state."
             )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from avcore.tasks import Batch
+from avcore.errors import AVCoreError
+from avcore.tasks import Batch, Input, Task
 from avcore.testing.cases import TaskCase
 from avcore.testing.cases.heads import padded
 from avcore.testing.checks import check
@@ -18,6 +19,9 @@ from avcore.testing.processes import scores_of_processes
 PROTOCOLS = ("clean", "paper")
 SIDES = (20, 24)
 """Rows and columns of the pictures that are drawn on, px."""
+AXES = ("clip", "segment", "pixel")
+NONSENSE = ("", "  ", "\u2603 \u5f92 ?", "no/such/file.npy", "how many words are too many " * 40)
+"""What a person may give by mistake."""
 SPREAD = 17
 """Clips that are spread over processes: a prime number, so that what counts by batches ends on a smaller one."""
 AT_ONCE = 3
@@ -178,3 +182,51 @@ def description(case: TaskCase) -> None:
     text = world.model.task.describe({name: tensor[0] for name, tensor in world.prediction(batch).items()})
     assert isinstance(text, str), f"Task '{case.spec.name}': describe returns a {type(text).__name__}, no text."
     assert "\n" not in text, f"Task '{case.spec.name}': describe returns several lines."
+
+
+@check("task", "predictions")
+def predictions(case: TaskCase) -> None:
+    """``Task.prediction`` says of everything that its default head predicts whether it is of clip, segment or pixel."""
+    world = case.world
+    declared = world.model.task.prediction
+    for name, axes in declared.items():
+        assert axes in AXES, (
+            f"Task '{case.spec.name}' declares the prediction '{name}' as {axes!r}; it may be {', '.join(AXES)}."
+        )
+    missing = [name for name in world.prediction(world.batch()) if name not in declared]
+    assert not missing, (
+        f"Task '{case.spec.name}': its head predicts '{missing[0]}', which Task.prediction does not declare (it names "
+        f"{', '.join(declared) or 'nothing'}): 'avcore predict' would refuse it."
+    )
+
+
+@check("task", "inputs")
+def inputs(case: TaskCase) -> None:
+    """Every input has a shape, a type and a help text, and what a person gives is read in that shape or refused."""
+    task = case.world.model.task
+    for name, given in task.inputs.items():
+        where = f"Task '{case.spec.name}', input '{name}'"
+        assert given.help.strip(), f"{where} has no help: say what a person writes for it."
+        assert isinstance(getattr(torch, given.dtype, None), torch.dtype), f"{where}: '{given.dtype}' is no type."
+        sizes = isinstance(given.shape, tuple) and all(isinstance(size, int) and size > 0 for size in given.shape)
+        assert sizes, f"{where}: its shape {given.shape!r} is no tuple of whole numbers above 0."
+        for text in NONSENSE:
+            _check_read(task, name, given, text, where)
+
+
+def _check_read(task: Task, name: str, given: Input, text: str, where: str) -> None:
+    try:
+        read = task.read_input(name, text)
+    except AVCoreError:
+        return
+    except Exception as error:
+        raise AssertionError(
+            f"{where}: reading {text[:40]!r} fails with {type(error).__name__}: {error}. Raise AVCoreError that says "
+            f"what it must be."
+        ) from error
+    assert isinstance(read, Tensor), f"{where}: read_input({text[:40]!r}) returns a {type(read).__name__}, no tensor."
+    found, asked = (tuple(read.shape), read.dtype), (given.shape, getattr(torch, given.dtype))
+    assert found == asked, (
+        f"{where}: {text[:40]!r} is read as {found[0]} {found[1]}, and {asked[0]} {asked[1]} is declared: pad, cut, or "
+        f"raise AVCoreError."
+    )

@@ -45,11 +45,14 @@ class Coupling(Fusion):
         return CouplingLayer(self.config, pair)
 
     def losses(self, features: Features) -> dict[str, Tensor]:
-        """lambda * MSE of what leaves both streams, eq. 10 and 11."""
+        """lambda * MSE of what leaves both streams, eq. 10 and 11; the mean over the clips that are valid."""
         compared = self._compared(features)
         if not self.config.consistency_weight or compared is None:
             return {}
-        return {"consistency": self.config.consistency_weight * F.mse_loss(*compared)}
+        each_B = F.mse_loss(*compared, reduction="none").unflatten(0, (features.clips, -1)).flatten(1).mean(1)
+        valid_B = features.valid.to(each_B.dtype)
+        mean = (each_B * valid_B).sum() / valid_B.sum().clamp(min=1)
+        return {"consistency": self.config.consistency_weight * mean}
 
     def _compared(self, features: Features) -> tuple[Tensor, Tensor] | None:
         visual, audio = features.stream("visual"), features.stream("audio")
