@@ -15,9 +15,12 @@ from avcore.errors import AVCoreError
 from avcore.registry import load_registry
 from avcore.specs import Need
 from avcore.testing.golden import real_data
+from avcore_timm.presets import TEST_SWINV2
 
-TRUNK = "swinv2_tiny_window8_256"
-# Side of the pictures, px: stages on grids of 16, 8, 4 and 2, of which the first alone has several windows.
+TRUNK = "test_swinv2"
+# Twice that of the small HTS-AT.
+WIDTH = 32
+# Side of the pictures, px: stages on grids of 16, 8, 4 and 2, of which the first two have several windows.
 SIZE = 64
 OWN = ("audio.weights=random",)
 COMMON = (
@@ -43,12 +46,13 @@ def calm() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def clip_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One clip cache for the module, and a demo of four clips."""
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One clip cache for the module, a demo of four clips, and a small Swin with widths of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("AVCORE_DATA", raising=False)
         patch.setattr("avcore_demo.provide.COUNTS", CLIPS)
+        patch.setitem(TEST_SWINV2, "arguments", {**TEST_SWINV2["arguments"], "embed_dim": WIDTH})
         yield
 
 
