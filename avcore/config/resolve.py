@@ -39,6 +39,16 @@ _OWNED: Mapping[str, tuple[str, ...]] = {
     "head.name": ("head",),
     "data.dataset": ("data",),
 }
+# Such a name -> the table that it is looked up in.
+_KINDS = {
+    "task": "tasks",
+    "method": "methods",
+    "visual.backbone": "backbones",
+    "audio.backbone": "backbones",
+    "text.backbone": "backbones",
+    "head.name": "heads",
+    "data.dataset": "datasets",
+}
 # Keys in such a section that belong to the run, whatever is named.
 _SHARED = ("data.workers", "data.cache", "data.broken", "data.broken_limit")
 # Names that decide which parts there are.
@@ -123,7 +133,7 @@ def resolve_config(
         from_file, recorded = _recorded(_file_layer(file))
         registry = registry.recorded(recorded) if recorded else registry
         given = [_without_demo(registry, from_file, given), *given]
-    user_layers = _without_replaced(given)
+    user_layers = _without_replaced(registry, given)
     user: Leaves = {}
     for leaves in user_layers:
         user = overlay(user, leaves)
@@ -155,7 +165,7 @@ def resolve_config(
             layers.append(_demo_layer(registry, method_key, task_key))
         layers.append(_files_layer(source, user))
     merged: Leaves = dict(source.leaves)
-    for leaves in _without_other_sound(registry, _without_replaced([*layers, *user_layers])):
+    for leaves in _without_other_sound(registry, _without_replaced(registry, [*layers, *user_layers])):
         merged = overlay(merged, {key: leaf for key, leaf in leaves.items() if not _keeps(merged, key, leaf)})
     merged = overlay(merged, chosen)
 
@@ -248,19 +258,35 @@ def _keeps(merged: Leaves, key: str, leaf: Leaf) -> bool:
     return key in ("data.dataset", "data.root") and leaf.value is None and key in merged
 
 
-def _without_replaced(layers: Sequence[Leaves]) -> list[Leaves]:
+def _without_replaced(registry: "Registry", layers: Sequence[Leaves]) -> list[Leaves]:
     """Where a later layer names another task, method, backbone, ..., take out what belonged to the earlier one.
 
     Settings of parts stay, for the part may still be listed; the layer is then no longer to blame for those that
     are not.
     """
     for name in (*_OWNED, "prompts", "fusion"):
-        last = [leaves[name].value for leaves in layers if name in leaves][-1:]
+        values = [leaves[name].value for leaves in layers if name in leaves]
         layers = [
-            leaves if name not in leaves or [leaves[name].value] == last else _released(leaves, name)
+            leaves
+            if name not in leaves or _is_same(registry, name, leaves[name].value, values[-1])
+            else _released(leaves, name)
             for leaves in layers
         ]
     return list(layers)
+
+
+def _is_same(registry: "Registry", key: str, before: Any, last: Any) -> bool:
+    """Whether two layers name the same thing, be it that one does so with its distribution."""
+    kind = _KINDS.get(key)
+    if before == last or kind is None or not isinstance(before, str) or not isinstance(last, str):
+        return bool(before == last)
+    table = registry.tables[kind]
+    if not table.offers(last):
+        return False
+    if not table.offers(before):
+        # Of several distributions, the one that the later layer chooses.
+        return ":" not in before and before == last.rpartition(":")[2]
+    return table.key(before) == table.key(last)
 
 
 def _without_other_sound(registry: "Registry", layers: Sequence[Leaves]) -> list[Leaves]:

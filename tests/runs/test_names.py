@@ -293,6 +293,18 @@ def test_a_method_that_lists_its_own_part_of_a_shared_name_is_read_back(shared):
     assert resolve_config(shared, file=found.tree(), need_data=False).config == found.config
 
 
+def test_a_full_name_leaves_the_settings_that_belong_to_the_name(fake_modules, make_plugin):
+    def visual(modules, **given):
+        registry = Registry.from_modules(modules)
+        return resolve_config(registry, method="m", task="seg", need_data=False, **given).config.visual
+
+    rival = make_plugin(backbones=[BackboneSpec(name="rival", build="r:build", presets={"toy_large": {}})])
+    plain = visual(fake_modules)
+    assert plain.settings.weights == "published"  # of the recipe, which names toy_large
+    assert visual(fake_modules, visual="toy-backbones:toy_large") == plain
+    assert visual({**fake_modules, "rival": rival}, visual="toy-backbones:toy_large").settings == plain.settings
+
+
 @pytest.mark.parametrize(("package", "refused"), [("toy-c", True), ("toy-b", False)])
 def test_shared_names_in_recipes(fake_modules, make_plugin, tmp_path, monkeypatch, shared, package, refused):
     folder = tmp_path / f"recipes_of_{package.replace('-', '_')}" / "recipes"
