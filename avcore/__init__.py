@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         StreamLayout,
         TaskSpec,
         TextGeometry,
+        Windows,
     )
     from avcore.tasks import (
         Batch,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
         Progress,
         StreamFeatures,
         Task,
-        Windows,
     )
 
     __version__: str
@@ -88,6 +88,7 @@ _HOMES = {
         "StreamLayout",
         "TaskSpec",
         "TextGeometry",
+        "Windows",
     ),
     "avcore.tasks": (
         "Batch",
@@ -99,7 +100,6 @@ _HOMES = {
         "Progress",
         "StreamFeatures",
         "Task",
-        "Windows",
     ),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}

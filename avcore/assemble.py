@@ -15,9 +15,9 @@ from avcore.injection import Part, make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, TextGeometry, resolve
+from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, TextGeometry, Windows, resolve
 from avcore.streams import Stream
-from avcore.tasks import Batch, Windows
+from avcore.tasks import Batch
 
 __all__ = ["assemble", "create_model", "streams_of"]
 
@@ -104,8 +104,9 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     clip = config.data.settings
     assert isinstance(clip, ClipSettings)
     chosen = {stream: getattr(config, stream) for stream in _running(config.streams)}
+    windows = Windows(length=clip.window_seconds, margin=clip.window_margin)
     with seeded(config.seed, "backbones"):
-        streams, notices = _streams(chosen, config.visual, registry, clip.segments)
+        streams, notices = _streams(chosen, config.visual, registry, clip.segments, windows)
         further, more = _encoders(config, registry)
     layouts = streams.layouts | {name: tower.layout for name, tower in further.items()}
     task = registry.tasks[config.task].load()(config.task_options)
@@ -113,7 +114,6 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     _check_serves(config, registry)
     with seeded(config.seed, "head"):
         head = registry.heads[config.head.name].load()(config.head.settings, layouts, task)
-    windows = Windows(length=clip.window_seconds, margin=clip.window_margin)
     return AVModel(
         config=config,
         task=task,
@@ -183,9 +183,13 @@ def streams_of(
 
 
 def _streams(
-    chosen: Mapping[str, StreamConfig], shared: StreamConfig, registry: Registry, segments: int
+    chosen: Mapping[str, StreamConfig],
+    shared: StreamConfig,
+    registry: Registry,
+    segments: int,
+    windows: Windows | None = None,
 ) -> tuple[StreamSet, list[str]]:
-    towers, notices = _towers(chosen, shared, registry, segments)
+    towers, notices = _towers(chosen, shared, registry, segments, windows)
     plan = make_plan(*(towers[stream].layout if stream in towers else None for stream in STREAMS))
     for stream, tower in towers.items():
         paired = frozenset(index for entry in plan if entry.paired and (index := getattr(entry, stream)) is not None)
@@ -211,7 +215,11 @@ def _running(streams: str) -> tuple[str, ...]:
 
 
 def _towers(
-    chosen: Mapping[str, StreamConfig], shared: StreamConfig, registry: Registry, segments: int
+    chosen: Mapping[str, StreamConfig],
+    shared: StreamConfig,
+    registry: Registry,
+    segments: int,
+    windows: Windows | None = None,
 ) -> tuple[dict[str, Tower], list[str]]:
     """The towers of the chosen streams; one without a backbone of its own uses that of ``shared``."""
     backbones: dict[str, Backbone] = {}
@@ -233,7 +241,7 @@ def _towers(
         if key not in backbones:
             bare = holder.backbone.rpartition(":")[2]  # without the distribution that was chosen
             backbones[key] = spec.load()(holder.settings, name=bare, preset=preset)
-        towers[stream] = backbones[key].tower(stream, own.settings, segments)
+        towers[stream] = backbones[key].tower(stream, own.settings, segments, windows)
     return towers, [notice for backbone in backbones.values() for notice in backbone.notices]
 
 

@@ -16,9 +16,9 @@ from avcore.backbones import digest, state_faults
 from avcore.config import RunConfig
 from avcore.errors import AssemblyError, DataError
 from avcore.injection import Layer, Part, PlanEntry, Step
-from avcore.specs import STREAMS, AudioGeometry, ImageGeometry
+from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
 from avcore.streams import PartInstance, Stream, Streams, TextEncoder
-from avcore.tasks import Batch, Encoder, Features, Head, Progress, StreamFeatures, Task, Windows
+from avcore.tasks import Batch, Encoder, Features, Head, Progress, StreamFeatures, Task
 
 __all__ = ["AVModel", "Output", "PartInstance"]
 

@@ -37,6 +37,7 @@ __all__ = [
     "StreamLayout",
     "TaskSpec",
     "TextGeometry",
+    "Windows",
     "resolve",
 ]
 
@@ -150,6 +151,19 @@ class TextGeometry:
     tokenizer: str
     placeholder: str = "X"
     lead: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """The pieces of sound that go with the T segments of a clip, in seconds.
+
+    T windows of ``length`` s start at equal spacing from 0 to (duration - ``margin``). ``margin`` is at least
+    ``length``; the reference code leaves 0.1 s more (1.1 for 1.0, 2.05 for 1.95). A clip no longer than ``margin`` goes
+    whole with every segment.
+    """
+
+    length: float
+    margin: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.backbones import TextTower
-from avcore.specs import StreamLayout
+from avcore.specs import StreamLayout, Windows
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -33,20 +33,7 @@ __all__ = [
     "StreamFeatures",
     "Task",
     "TextFeatures",
-    "Windows",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Windows:
-    """The pieces of sound that go with the T segments of a clip, in seconds.
-
-    T windows of ``length`` s start at equal spacing from 0 to (duration - ``margin``). ``margin`` is at least
-    ``length``; the reference code leaves 0.1 s more (1.1 for 1.0, 2.05 for 1.95).
-    """
-
-    length: float
-    margin: float
 
 
 @dataclass(frozen=True, kw_only=True)

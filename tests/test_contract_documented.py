@@ -59,7 +59,7 @@ INTERFACES = (
     avcore.tasks.Head,
 )
 VIEWS = (views.StreamView, views.BlockView, views.PairView)
-RECORDS = (parts.Edit, parts.Edits, avcore.tasks.Batch, avcore.tasks.Clip, avcore.tasks.Windows)
+RECORDS = (parts.Edit, parts.Edits, avcore.tasks.Batch, avcore.tasks.Clip, avcore.specs.Windows)
 READ = (
     parts.PairLayout,
     avcore.specs.BlockLayout,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from avcore.specs import AudioGeometry, ImageGeometry, StageLayout, StreamLayout, TextGeometry
+from avcore.specs import AudioGeometry, ImageGeometry, StageLayout, StreamLayout, TextGeometry, Windows
 
 __all__ = [
     "Backbone",
@@ -236,13 +236,15 @@ class Backbone(Frozen, ABC):
     notices: tuple[str, ...] = ()
 
     @abstractmethod
-    def tower(self, stream: str, settings: Any, segments: int) -> Tower:
+    def tower(self, stream: str, settings: Any, segments: int, windows: Windows | None = None) -> Tower:
         """The use of these weights by ``visual``, ``audio`` or ``text``, with that stream's settings.
 
         Args:
             stream: which of the three; for ``text`` a `TextTower` is returned.
             settings: of that stream.
             segments: T of a clip; 1 for ``text``.
+            windows: the pieces of sound that go with the segments, as front ends cut them; None for ``text``, and where
+                no data set has said so: to convert weights, to compare shapes.
         """
 
 

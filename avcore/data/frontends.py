@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from avcore import compat
 from avcore.errors import DataError
-from avcore.specs import AudioGeometry, FilterBankGeometry, ImageGeometry, MelGeometry
-from avcore.tasks import Windows
+from avcore.specs import AudioGeometry, FilterBankGeometry, ImageGeometry, MelGeometry, Windows
 
 __all__ = ["FilterBank", "ImageFrontEnd", "MelSpectrogram", "SoundFrontEnd"]
 

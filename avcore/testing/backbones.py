@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from avcore.backbones import AttentionWindows, Backbone, Block, Projection, Tower, attend_in_windows, split_heads
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
-from avcore.specs import BackboneSpec, FilterBankGeometry, ImageGeometry, StageLayout, StreamLayout
+from avcore.specs import BackboneSpec, FilterBankGeometry, ImageGeometry, StageLayout, StreamLayout, Windows
 
 __all__ = ["ToyBackbone", "ToyBackbones", "ToySettings"]
 
@@ -122,7 +122,7 @@ class ToyBackbone(Backbone):
         self.norm = nn.LayerNorm(widths[-1])
         self.freeze()
 
-    def tower(self, stream: str, settings: ToySettings, segments: int) -> "ToyTower":
+    def tower(self, stream: str, settings: ToySettings, segments: int, windows: Windows | None = None) -> "ToyTower":
         """See `Backbone.tower`."""
         made = ToyTower(self, stream, settings, segments)
         made.freeze()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avcore.backbones import Backbone, TextTower, Tower
 from avcore.errors import AVCoreError, ConfigError
 from avcore.hookspecs import hookimpl
-from avcore.specs import TEXT, BackboneSpec, StageLayout, StreamLayout, TextGeometry
+from avcore.specs import TEXT, BackboneSpec, StageLayout, StreamLayout, TextGeometry, Windows
 from avcore.testing.backbones import Inner, ToyBlock
 
 __all__ = ["ToyText", "ToyTextSettings", "ToyTextTower", "ToyTexts", "tokenize"]
@@ -86,7 +86,7 @@ class ToyText(Backbone):
         self.projection = nn.Linear(WIDTH, SHARED, bias=False)
         self.freeze()
 
-    def tower(self, stream: str, settings: ToyTextSettings, segments: int) -> Tower:
+    def tower(self, stream: str, settings: ToyTextSettings, segments: int, windows: Windows | None = None) -> Tower:
         """See `Backbone.tower`."""
         if stream != TEXT:
             raise AVCoreError(f"The toy reads {TEXT} only, not {stream}.")

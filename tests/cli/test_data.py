@@ -17,8 +17,8 @@ from avcore.cli import main
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
 from avcore.registry import Registry
-from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec, HeadSpec, TaskSpec
-from avcore.tasks import Clip, Dataset, Task, Windows
+from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec, HeadSpec, TaskSpec, Windows
+from avcore.tasks import Clip, Dataset, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ import torch
 
 from avcore import compat
 from avcore.data.frontends import FilterBank, ImageFrontEnd
-from avcore.specs import FilterBankGeometry, ImageGeometry
-from avcore.tasks import Windows
+from avcore.specs import FilterBankGeometry, ImageGeometry, Windows
 from avcore.testing.golden import assert_close, load_case
 
 ONE_SECOND = Windows(length=1.0, margin=1.1)
@@ -147,7 +146,7 @@ def test_a_front_end_made_on_the_meta_device_leaves_torchaudio_usable() -> None:
         "import torch\n"
         "from avcore.data.frontends import FilterBank\n"
         "from avcore.specs import FilterBankGeometry\n"
-        "from avcore.tasks import Windows\n"
+        "from avcore.specs import Windows\n"
         "with torch.device('meta'):\n"
         "    FilterBank(FilterBankGeometry(), Windows(length=1.0, margin=1.1), segments=2)\n"
         "from torchaudio.compliance import kaldi\n"

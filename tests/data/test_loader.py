@@ -11,8 +11,8 @@ from torch import Tensor
 
 from avcore.data.loader import ClipLoader, swap
 from avcore.errors import AVCoreError
-from avcore.specs import ImageGeometry
-from avcore.tasks import Batch, Clip, Dataset, Windows
+from avcore.specs import ImageGeometry, Windows
+from avcore.tasks import Batch, Clip, Dataset
 
 
 class Levels(Dataset):

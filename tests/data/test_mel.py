@@ -6,8 +6,7 @@ import torch
 from avcore import compat
 from avcore.data.frontends import MelSpectrogram
 from avcore.errors import AVCoreError
-from avcore.specs import MelGeometry
-from avcore.tasks import Windows
+from avcore.specs import MelGeometry, Windows
 from avcore.testing.golden import assert_close, load_case
 
 WHOLE = Windows(length=10.0, margin=10.0)

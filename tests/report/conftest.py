@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from avcore.report.overlay import Pixels
 from avcore.report.video import write_video
-from avcore.specs import FilterBankGeometry, ImageGeometry
-from avcore.tasks import Batch, Task, Windows
+from avcore.specs import FilterBankGeometry, ImageGeometry, Windows
+from avcore.tasks import Batch, Task
 
 RATE = 16000
 FPS = 10

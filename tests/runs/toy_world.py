@@ -33,8 +33,9 @@ from avcore.specs import (
     StageLayout,
     StreamLayout,
     TaskSpec,
+    Windows,
 )
-from avcore.tasks import Batch, Clip, Dataset, Features, Head, Progress, Task, Windows
+from avcore.tasks import Batch, Clip, Dataset, Features, Head, Progress, Task
 
 WIDTH, RATE, SECONDS, SEGMENTS = 8, 8000, 2, 2
 
@@ -81,7 +82,7 @@ class Trunk(Backbone):
                 parameter.data = torch.randn(parameter.shape, generator=draws, device="cpu") * 0.3
         self.freeze()
 
-    def tower(self, stream: str, settings: Any, segments: int) -> Tower:
+    def tower(self, stream: str, settings: Any, segments: int, windows: Windows | None = None) -> Tower:
         return ToyTower(self, stream, segments).freeze()
 
 

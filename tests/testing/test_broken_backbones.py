@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avcore import AVCoreError, BackboneSpec, FilterBankGeometry, StreamLayout
+from avcore import AVCoreError, BackboneSpec, FilterBankGeometry, StreamLayout, Windows
 from avcore.backbones import Projection, TextTower, Tower
 from avcore.data.frontends import FilterBank
 from avcore.testing.backbones import ToyBackbone, ToyBackbones, ToyBlock, ToySettings, ToyTower
@@ -30,7 +30,7 @@ def family(
             return made if block is ToyBlock else block(made.inner, made.attention_windows, made.mergings)
 
     class Backbone(ToyBackbone):
-        def tower(self, stream: str, settings: ToySettings, segments: int) -> ToyTower:
+        def tower(self, stream: str, settings: ToySettings, segments: int, windows: Windows | None = None) -> ToyTower:
             return Tower(self, stream, settings, segments).freeze()
 
     def build(settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> ToyBackbone:
@@ -250,7 +250,7 @@ def reader(tower: type[ToyTextTower] = ToyTextTower) -> BackboneSpec:
     """A family of one toy that reads sentences."""
 
     class Backbone(ToyText):
-        def tower(self, stream: str, settings: ToyTextSettings, segments: int) -> Tower:
+        def tower(self, stream: str, settings: ToyTextSettings, segments: int, windows: Windows | None = None) -> Tower:
             return tower(self, settings, segments).freeze()
 
     def build(settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> ToyText:

@@ -22,8 +22,8 @@ from avcore.data.cache import ClipCache
 from avcore.data.frontends import MelSpectrogram
 from avcore.errors import AVCoreError
 from avcore.runs.data import RunData
-from avcore.specs import MelGeometry
-from avcore.tasks import Clip, Dataset, Windows
+from avcore.specs import MelGeometry, Windows
+from avcore.tasks import Clip, Dataset
 from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore.testing.toys import make_batch, make_model
 from avcore_timm import HTSAT_PRESETS

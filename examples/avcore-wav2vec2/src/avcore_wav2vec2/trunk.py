@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avcore import AVCoreError, StageLayout, StreamLayout, compat
+from avcore import AVCoreError, StageLayout, StreamLayout, Windows, compat
 from avcore.backbones import Backbone, Tower
 from avcore_wav2vec2.blocks import Wav2Vec2Block
 from avcore_wav2vec2.settings import Wav2Vec2Settings, WaveformGeometry
@@ -85,7 +85,7 @@ class Wav2Vec2(Backbone):
         self.notices = notices
         self.freeze()
 
-    def tower(self, stream: str, settings: Wav2Vec2Settings, segments: int) -> Tower:
+    def tower(self, stream: str, settings: Wav2Vec2Settings, segments: int, windows: Windows | None = None) -> Tower:
         """See `Backbone.tower`; for ``audio`` only."""
         made = Wav2Vec2Tower(self, settings, segments)
         made.freeze()

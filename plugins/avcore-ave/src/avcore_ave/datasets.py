@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from avcore.errors import DataError
-from avcore.tasks import Clip, Dataset, Task, Windows
+from avcore.specs import Windows
+from avcore.tasks import Clip, Dataset, Task
 from avcore_ave.annotations import ANNOTATIONS, ClipEvent, classes_in, find_root, read_classes, read_events
 from avcore_ave.config import AVEDataConfig
 from avcore_ave.task import AVETask

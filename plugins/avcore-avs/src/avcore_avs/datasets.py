@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from avcore.errors import DataError
-from avcore.tasks import Clip, Dataset, Task, Windows
+from avcore.specs import Windows
+from avcore.tasks import Clip, Dataset, Task
 from avcore_avs.config import AVSDataConfig
 
 __all__ = ["AVSBenchMS3", "AVSBenchS4", "read_mask"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avcore.backbones import Backbone, Block, Projection, TextTower, Tower, attend, row_columns, split_heads
 from avcore.errors import AVCoreError
-from avcore.specs import TEXT, StageLayout, StreamLayout, TextGeometry
+from avcore.specs import TEXT, StageLayout, StreamLayout, TextGeometry, Windows
 from avcore_clip.models import configuration, make_model
 from avcore_clip.settings import TextSettings
 from avcore_clip.tokenizer import tokenize
@@ -137,7 +137,7 @@ class ClipText(Backbone):
         self.notices = notices
         self.freeze()
 
-    def tower(self, stream: str, settings: TextSettings, segments: int) -> Tower:
+    def tower(self, stream: str, settings: TextSettings, segments: int, windows: Windows | None = None) -> Tower:
         """See `Backbone.tower`.
 
         Raises:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from avcore import compat
 from avcore.backbones import Tower
 from avcore.errors import AVCoreError
-from avcore.specs import FilterBankGeometry
+from avcore.specs import FilterBankGeometry, Windows
 from avcore_timm.settings import ASTSettings
 from avcore_timm.shapes import Unfilled
 from avcore_timm.sound import fill
@@ -130,7 +130,7 @@ class AST(ViT):
         super().__init__(model, preset={}, notices=notices)
         self.name = name
 
-    def tower(self, stream: str, settings: ASTSettings, segments: int) -> Tower:  # type: ignore[override]
+    def tower(self, stream: str, settings: ASTSettings, segments: int, windows: Windows | None = None) -> Tower:  # type: ignore[override]
         """See `Backbone.tower`; for ``audio`` only."""
         made = ASTTower(self, settings, segments)
         made.freeze()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from avcore import compat
 from avcore.backbones import Tower
 from avcore.errors import AVCoreError
-from avcore.specs import MelGeometry
+from avcore.specs import MelGeometry, Windows
 from avcore_timm.settings import HTSATSettings
 from avcore_timm.shapes import Unfilled
 from avcore_timm.sound import fill
@@ -111,7 +111,7 @@ class HTSAT(Swin):
         self.bn0 = bands
         self.freeze()
 
-    def tower(self, stream: str, settings: HTSATSettings, segments: int) -> Tower:  # type: ignore[override]
+    def tower(self, stream: str, settings: HTSATSettings, segments: int, windows: Windows | None = None) -> Tower:  # type: ignore[override]
         """See `Backbone.tower`; for ``audio`` only."""
         made = HTSATTower(self, settings, segments)
         made.freeze()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from avcore import compat
 from avcore.backbones import Backbone, Tower
 from avcore.errors import AVCoreError
-from avcore.specs import FilterBankGeometry, StageLayout, StreamLayout
+from avcore.specs import FilterBankGeometry, StageLayout, StreamLayout, Windows
 from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
 from avcore_timm.settings import SwinSettings
 from avcore_timm.swin_blocks import SwinBlock, SwinV2Block, WindowedBlock, windows_of
@@ -66,7 +66,7 @@ class Swin(Backbone):
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
         self.freeze()
 
-    def tower(self, stream: str, settings: SwinSettings, segments: int) -> Tower:
+    def tower(self, stream: str, settings: SwinSettings, segments: int, windows: Windows | None = None) -> Tower:
         """See `Backbone.tower`: a `PictureTower` for ``visual``, a `SoundTower` for ``audio``."""
         made = PictureTower(self, settings, segments) if stream == "visual" else SoundTower(self, settings, segments)
         made.freeze()

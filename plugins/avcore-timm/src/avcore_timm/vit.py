@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from avcore import compat
 from avcore.backbones import Backbone, Block, Projection, Tower, attend, row_columns, split_heads
 from avcore.errors import AVCoreError
-from avcore.specs import StageLayout, StreamLayout
+from avcore.specs import StageLayout, StreamLayout, Windows
 from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
 from avcore_timm.settings import ViTSettings
 
@@ -115,7 +115,7 @@ class ViT(Backbone):
         self.notices = notices
         self.freeze()
 
-    def tower(self, stream: str, settings: ViTSettings, segments: int) -> Tower:
+    def tower(self, stream: str, settings: ViTSettings, segments: int, windows: Windows | None = None) -> Tower:
         """See `Backbone.tower`: a `PictureTower` for ``visual``, a `SoundTower` for ``audio``."""
         made = PictureTower(self, settings, segments) if stream == "visual" else SoundTower(self, settings, segments)
         made.freeze()
