@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import SumMetric
 
 from avcore.data.loader import Sound
-from avcore.engine.loop import BatchLoader
 from avcore.engine.precision import autocast
+from avcore.engine.step import BatchLoader
 from avcore.errors import DataError, did_you_mean
 from avcore.tasks import Task
 

@@ -1,207 +1,226 @@
-"""The training step: accumulated gradients that equal those of the large batch, and no update that is not finite."""
+"""Training from the first epoch, or from a checkpoint, to the last: steps, evaluations that select the best, saves.
+
+What a run tells its listeners (`avcore.engine.listeners.Listener`), in this order::
+
+    run_started
+        │      ┌──────────────────── each epoch ─────────────────────┐
+        ├─────▶│ epoch_started                                       │
+        │      │    step_finished or step_skipped    each step       │
+        │      │    checkpoint_saved                 train.save_every│
+        │      │ epoch_finished                                      │
+        │      │ evaluated, pictured                 train.eval_every│
+        │      │ checkpoint_saved                                    │
+        │      └─────────────────────────────────────────────────────┘
+        ├─────▶ evaluated each split of train.evaluate, then pictured
+        ▼
+    run_finished      also after an error or a signal, which save what was reached first: checkpoint_saved
+
+Listeners are told in the order of their list: display and log, record on disk, TensorBoard, hooks of plugins.
+"""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from avcore.engine.optim import Rates, gradients
-from avcore.engine.precision import autocast, check_trainable_dtype
-from avcore.engine.randomness import seed_generators
-from avcore.errors import AVCoreError
-from avcore.tasks import Batch, Progress
+from avcore.config import RunConfig
+from avcore.engine.average import Average
+from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Progress, restore_optimizer
+from avcore.engine.listeners import Listeners
+from avcore.engine.optim import Rates, build_optimizer
+from avcore.engine.signals import Signals
+from avcore.engine.step import BatchLoader, NonFiniteError, Step, TrainStep, groups_of
+from avcore.errors import DataError, PluginError
+from avcore.model import AVModel
+from avcore.tasks import Batch
 
-__all__ = ["BatchLoader", "NonFiniteError", "Step", "Trainer", "groups_of"]
-
-
-class NonFiniteError(AVCoreError):
-    """A loss or a gradient is infinite or not a number; parameters and running statistics are as before the step.
-
-    Attributes:
-        report: what was found, for a file: ``step``, ``epoch``, ``what`` (``loss`` or ``gradient``), ``losses`` by name
-            and the names of the ``clips``.
-    """
-
-    def __init__(self, message: str, report: Mapping[str, Any]) -> None:
-        super().__init__(message)
-        self.report = report
+__all__ = ["Trainer"]
 
 
-class BatchLoader(Protocol):
-    """What the loop needs of a loader; `avcore.data.loader.ClipLoader` is one."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Batch]: ...
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch."""
-
-    def set_position(self, batch: int) -> None:
-        """Let the next iteration begin with this batch of the epoch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What an optimiser step did.
-
-    Attributes:
-        step, epoch: counted from 0.
-        loss: the sum of ``losses``, a mean over the valid clips.
-        losses: each named term.
-        rates: the learning rate of each part and of the head.
-        norm: the global norm of the gradient before clipping.
-        clips: valid clips that took part.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    losses: Mapping[str, float]
-    rates: Mapping[str, float]
-    norm: float
-    clips: int
-
-    def scalars(self) -> dict[str, float]:
-        """``step``, ``epoch``, ``loss``, ``loss/<term>``, ``lr/<part>``, ``lr/head``, ``gradient_norm``."""
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "loss": self.loss,
-            **{f"loss/{name}": value for name, value in self.losses.items()},
-            **{f"lr/{kind}": value for kind, value in self.rates.items()},
-            "gradient_norm": self.norm,
-        }
-
-
-def groups_of(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
-    """Lists of ``count`` batches in a row; the last list holds what is left."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == count:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
+@dataclass(kw_only=True)
 class Trainer:
-    """Makes optimiser steps on a model; whoever calls it decides when to evaluate, save and report.
+    """Trains a model as ``config.optim`` and ``config.train`` say, and keeps its best and its latest checkpoint.
 
-    Args:
-        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.parameter_groups()``.
-        optimizer, rates: from `avcore.engine.optim`.
-        seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
-        accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
-        clip_norm: largest global norm of the gradient, None for any.
-        precision: ``bf16`` or ``fp32``.
+    From any of its checkpoints it comes to the same end, bit for bit, as without a stop.
+
+    Attributes:
+        model: on ``device``.
+        loader: the batches of the training split.
+        config: of the run.
+        device: where to compute.
+        select: evaluates the model after so many steps and returns the scores that select the best checkpoint.
+        score: the name among them that decides; larger is better.
+        store: where checkpoints go.
+        listeners: are told what happens.
+        signals: entered; say when to stop.
+        digest: of the frozen weights, kept in each checkpoint.
+        versions: of the software, kept in each checkpoint.
+        nonfinite: writes down a loss or gradient that is not finite; returns where.
+        start: the checkpoint to go on from, None to begin.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        rates: Rates,
-        *,
-        seed: int = 0,
-        accumulate: int = 1,
-        clip_norm: float | None = None,
-        precision: Literal["bf16", "fp32"] = "fp32",
-        device: torch.device | None = None,
-    ) -> None:
-        for group in optimizer.param_groups:
-            check_trainable_dtype(zip(group["names"], group["params"], strict=True))
-        self.model = model
-        self.optimizer = optimizer
-        self.rates = rates
-        self.seed = seed
-        self.accumulate = accumulate
-        self.clip_norm = clip_norm
-        self.precision = precision
-        self.device = device or torch.device("cpu")
-        # The running statistics of parts and head, which a forward in training mode changes in place.
-        trained = {name for group in optimizer.param_groups for name in group["names"]}
-        state: dict[str, Tensor] = model.trainable_state()  # type: ignore[operator]
-        self._statistics = [value for name, value in state.items() if name not in trained]
+    model: AVModel
+    loader: BatchLoader
+    config: RunConfig
+    device: torch.device
+    select: Callable[[int], Mapping[str, float]]
+    score: str
+    store: CheckpointStore
+    listeners: Listeners
+    signals: Signals
+    digest: str
+    versions: Mapping[str, str]
+    nonfinite: Callable[[NonFiniteError], Path]
+    start: Checkpoint | None = None
 
-    def step(self, batches: Sequence[Batch], *, step: int, epoch: int) -> Step:
-        """One update from one or more micro-batches.
+    def __post_init__(self) -> None:
+        if not len(self.loader):
+            raise DataError("There is nothing to train on: the split train has no clips.")
+        train, optim = self.config.train, self.config.optim
+        self._train = train
+        self._epoch_steps = math.ceil(len(self.loader) / optim.accumulate)
+        scales = {name: self.config.part_scales.get(name, 1.0) for name in self.config.parts}
+        optimizer = build_optimizer(self.model.parameter_groups(), optim, scales)
+        self._train_step = TrainStep(
+            self.model,
+            optimizer,
+            Rates(optimizer, optim, steps_per_epoch=self._epoch_steps, epochs=train.epochs),
+            seed=self.config.seed,
+            accumulate=optim.accumulate,
+            clip_norm=optim.clip_norm,
+            precision=train.precision,
+            device=self.device,
+        )
+        self._average = Average(self.model, train)
+        self._progress = Progress(epoch=0, step=0)
+        if self.start is not None:
+            self._restore(self.start)
+        self._saved = self._progress
+        # Whether the model is in the state that the progress tells, and may be saved as such.
+        self._whole = True
+
+    def run(self) -> Progress:
+        """Train to the end; stopped by a signal or an error, save what was reached and pass the exception on.
 
         Raises:
-            NonFiniteError: loss or gradient is not finite; nothing was changed.
+            NonFiniteError: training diverged.
+            AVCoreError: a checkpoint cannot be written, or a clip cannot be read.
+            KeyboardInterrupt, Preempted: a signal came.
         """
-        epochs = self.rates.epochs
-        progress = Progress(epoch=epoch, epochs=epochs, step=step, steps=epochs * self.rates.steps_per_epoch)
-        counts = [int(batch.valid.sum()) for batch in batches]
-        total = sum(counts)
-        if not total:
-            raise ValueError("A step needs at least one valid clip.")
-        self.optimizer.zero_grad(set_to_none=True)
-        statistics = [value.clone() for value in self._statistics]
-        sums: dict[str, Tensor] = {}
-        micro_losses: list[Tensor] = []
-        for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
-            if not count:
-                continue
-            seed_generators(self.seed, "dropout", step, place)
-            losses = self._losses(batch.to(self.device, non_blocking=True), progress)
-            loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
-            (loss * (count / total)).backward()
-            micro_losses.append(loss.detach())
-            for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * (count / total)
-        norm = nn.utils.get_total_norm(gradients(self.optimizer))
-        # One transfer for everything that is looked at on the host.
-        values = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
-        named = dict(zip(sums, values, strict=False))
-        if not all(map(math.isfinite, values)):
-            self.optimizer.zero_grad(set_to_none=True)
-            for value, before in zip(self._statistics, statistics, strict=True):
-                value.copy_(before)
-            raise self._not_finite(batches, counts, micro_losses, named, step=step, epoch=epoch)
-        if self.clip_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        self.rates.advance(step)
-        self.optimizer.step()
-        return Step(
-            step=step,
-            epoch=epoch,
-            loss=sum(named.values()),
-            losses=named,
-            rates=self.rates.current(),
-            norm=values[-1],
-            clips=total,
-        )
+        with self.signals.deferred():
+            try:
+                if not self._train.epochs:
+                    self._evaluate(self._progress)
+                while self._progress.epoch < self._train.epochs:
+                    self._steps()
+                    self._end_epoch()
+            except BaseException:
+                if self._whole:
+                    self._keep()
+                raise
+        return self._progress
 
-    def _losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        with autocast(self.precision, self.device):
-            output = self.model(batch)
-        # Outside autocast: some losses refuse half precision, none gains from it.
-        losses: dict[str, Tensor] = self.model.losses(output, batch, progress)  # type: ignore[operator]
-        return losses
+    def _restore(self, start: Checkpoint) -> None:
+        progress, steps = start.progress, self._epoch_steps
+        if progress.step != progress.epoch * steps + progress.position:
+            raise DataError(
+                f"{start.path} was saved at step {progress.step}, in epoch {progress.epoch + 1}, which does not fit "
+                f"{steps} steps in an epoch: the split train has other clips than before. Start a new run on them."
+            )
+        self.model.load_trainable_state(start.training_state())
+        self._average.restore(start.model_state(), progress.averaged)
+        restore_optimizer(self._train_step.optimizer, start.path)
+        self._progress = progress
 
-    @staticmethod
-    def _not_finite(
-        batches: Sequence[Batch],
-        counts: Sequence[int],
-        losses: Sequence[Tensor],
-        named: Mapping[str, float],
-        *,
-        step: int,
-        epoch: int,
-    ) -> NonFiniteError:
-        used = [batch for batch, count in zip(batches, counts, strict=True) if count]
-        bad = [batch for batch, loss in zip(used, losses, strict=True) if not loss.isfinite()]
-        what = "loss" if bad else "gradient"
-        clips = [name for b in (bad or used) for name, valid in zip(b.names, b.valid.tolist(), strict=True) if valid]
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
-        return NonFiniteError(
-            f"The {what} is not finite at step {step} (epoch {epoch}); no update was made. Losses: {terms}. "
-            f"Clips of the batch: {', '.join(clips)}. Try a smaller optim.lr and optim.head_lr, "
-            "optim.clip_norm=1.0 or train.precision=fp32.",
-            {"step": step, "epoch": epoch, "what": what, "losses": dict(named), "clips": clips},
+    def _steps(self) -> None:
+        """What is left of the epoch."""
+        epoch, total = self._progress.epoch, self._epoch_steps
+        if self._progress.position == total:
+            return
+        self.loader.set_epoch(epoch)
+        self.loader.set_position(self._progress.position * self._train_step.accumulate)
+        self.model.train()
+        self.listeners.tell("epoch_started", epoch, total)
+        try:
+            for batches in groups_of(self.signals.waiting(self.loader), self._train_step.accumulate):
+                made = self._step(batches)
+                if made is not None:
+                    self.listeners.tell("step_finished", made, self._progress.position)
+                every = self._train.save_every
+                if every and self._progress.step % every == 0 and self._progress.position < total:
+                    self._keep()
+        finally:
+            self.listeners.tell("epoch_finished")
+
+    def _step(self, batches: Sequence[Batch]) -> Step | None:
+        """One step; None if its loss or gradient is not finite and the settings allow to skip it."""
+        before, made = self._progress, None
+        after = replace(before, step=before.step + 1, position=before.position + 1, score=None, scores={})
+        self._whole = False
+        try:
+            made = self._train_step(batches, step=before.step, epoch=before.epoch)
+            self._average.step_done()
+        except NonFiniteError as error:
+            self._whole = True
+            after = replace(after, skipped=before.skipped + 1)
+            self._skip(error, after.skipped)
+        self._progress, self._whole = replace(after, averaged=self._average.count), True
+        return made
+
+    def _skip(self, error: NonFiniteError, skipped: int) -> None:
+        limit, path = self._train.nonfinite_limit, self.nonfinite(error)
+        if self._train.nonfinite == "stop":
+            raise NonFiniteError(f"{error} train.nonfinite=skip leaves such steps out. See {path}.", error.report)
+        if skipped > limit:
+            message = f"{error} Before it, train.nonfinite_limit={limit} steps were skipped. See {path}."
+            raise NonFiniteError(message, error.report)
+        found = f"step {error.report['step']} is skipped: its {error.report['what']} is not finite"
+        self.listeners.tell("step_skipped", f"{found} ({skipped} of {limit} that may be), see {path}")
+
+    def _end_epoch(self) -> None:
+        """Evaluate if it is time, and save."""
+        epoch = self._progress.epoch + 1
+        self._average.epoch_done(epoch)
+        self._progress = replace(self._progress, averaged=self._average.count)
+        done = replace(self._progress, epoch=epoch, position=0)
+        if done.epoch % self._train.eval_every == 0 or done.epoch == self._train.epochs:
+            self._evaluate(done)
+        else:
+            self._progress = done
+            self._keep()
+
+    def _evaluate(self, done: Progress) -> None:
+        with self._average.applied(), self.signals.allowed():
+            scores = self.select(done.step)
+        self._progress = _judge(done, scores, self.score)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Save, unless that was done."""
+        if self._progress == self._saved:
+            return
+        self._whole = False
+        path = self.store.save(
+            self._average.state,
+            self._train_step.optimizer,
+            self._progress,
+            frozen_digest=self.digest,
+            versions=self.versions,
+            training_state=self.model.trainable_state() if self._average.count else None,
         )
+        self._saved, self._whole = self._progress, True
+        self.listeners.tell("checkpoint_saved", path)
+
+
+def _judge(done: Progress, scores: Mapping[str, float], name: str) -> Progress:
+    """The progress with these scores, which may be the best so far."""
+    if name not in scores:
+        raise PluginError(f"The task selects on '{name}', but its metrics give {', '.join(scores)}.")
+    value = scores[name]
+    done = replace(done, score=value, scores=dict(scores))
+    # A score that is not finite is read from a checkpoint as None.
+    if done.best is None or not math.isfinite(done.best) or value > done.best:
+        done = replace(done, best=value, best_step=done.step)
+    return done

@@ -11,8 +11,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from avcore.config import OptimConfig
-from avcore.engine.loop import Step, Trainer, groups_of
 from avcore.engine.optim import Rates, build_optimizer
+from avcore.engine.step import Step, TrainStep, groups_of
 from avcore.tasks import Batch, Progress, Task
 
 
@@ -112,18 +112,18 @@ class ToyLoader:
             )
 
 
-def make_trainer(model: nn.Module, *, epochs: int = 2, steps: int = 3, **settings: Any) -> Trainer:
+def make_trainer(model: nn.Module, *, epochs: int = 2, steps: int = 3, **settings: Any) -> TrainStep:
     optim = OptimConfig(lr=0.01, head_lr=0.1)
     optimizer = build_optimizer(model.parameter_groups(), optim)
     rates = Rates(optimizer, optim, steps_per_epoch=steps, epochs=epochs)
-    return Trainer(model, optimizer, rates, **settings)
+    return TrainStep(model, optimizer, rates, **settings)
 
 
-def make_steps(trainer: Trainer, loader: ToyLoader, *, epoch: int, first_step: int) -> Iterator[Step]:
+def make_steps(trainer: TrainStep, loader: ToyLoader, *, epoch: int, first_step: int) -> Iterator[Step]:
     """The steps of an epoch, one by one."""
     trainer.model.train()
     for number, batches in enumerate(groups_of(loader, trainer.accumulate)):
-        yield trainer.step(batches, step=first_step + number, epoch=epoch)
+        yield trainer(batches, step=first_step + number, epoch=epoch)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
-from avcore.engine.loop import NonFiniteError
+from avcore.engine.listeners import Listeners
+from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
 from avcore.runs.summary import describe_results
 
@@ -21,7 +22,7 @@ KEYS = [
     "task", "dataset", "protocol", "method", "prompts", "fusion", "visual", "audio", "seed", "metrics", "params",
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
-MORE = ["selected_on", "baseline", "broken", "skipped_steps", "threads"]
+MORE = ["selected_on", "baseline", "broken", "skipped_steps", "plugins", "threads"]
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
 
@@ -202,7 +203,9 @@ def test_an_interrupted_run_says_so(start, world, tmp_path):
 
 def test_a_killed_run_is_on_disk_as_interrupted(start, world, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("avcore.runs.execute.Fit", lambda **rest: seen.append(results_of(tmp_path / "run")) or 1 / 0)
+    monkeypatch.setattr(
+        "avcore.runs.execute.Trainer", lambda **rest: seen.append(results_of(tmp_path / "run")) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         start()
     assert seen[0]["status"] == "interrupted"
@@ -295,6 +298,22 @@ def test_an_average_is_what_is_evaluated_and_saved(start):
     loaded = avcore.load_run(run.directory)
     assert all(torch.equal(mean[name], tensor) for name, tensor in loaded.model.trainable_state().items())
     assert loaded.evaluate("val") == run.results["metrics"]["val"] == best.progress.scores
+
+
+def test_events_come_in_the_order_that_is_drawn(start, monkeypatch):
+    told = []
+    tell = Listeners.tell
+
+    def listen(self, event, *facts):
+        told.append(event)
+        tell(self, event, *facts)
+
+    monkeypatch.setattr(Listeners, "tell", listen)
+    start(epochs=2, set=["train.save_every=2", "train.eval_every=2"])
+    step, saved = "step_finished", "checkpoint_saved"
+    first = ["epoch_started", step, step, saved, step, "epoch_finished", saved]
+    second = ["epoch_started", step, saved, step, step, "epoch_finished", "evaluated", "pictured", saved]
+    assert told == ["run_started", *first, *second, "evaluated", "pictured", "run_finished"]
 
 
 def test_time_without_a_head_alone_is_one_number():

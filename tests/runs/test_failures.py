@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import avcore
 from avcore.cli import main
 from avcore.engine.checkpoint import CheckpointStore
-from avcore.engine.loop import NonFiniteError
+from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
 
 

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from avcore.engine.loop import NonFiniteError, groups_of
 from avcore.engine.randomness import seed_generators
+from avcore.engine.step import NonFiniteError, groups_of
 from avcore.errors import AVCoreError
 
 

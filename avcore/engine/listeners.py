@@ -1,0 +1,215 @@
+"""Who listens to a run: the person and the log, the record on disk, TensorBoard, the lifecycle hooks of plugins.
+
+`avcore.engine.loop` draws which event follows which. Each event goes to all listeners in the order of their list.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from avcore.engine.board import Board
+from avcore.engine.display import Advance, Display
+from avcore.engine.evaluate import Example
+from avcore.engine.records import RunRecord, peak_bytes
+from avcore.engine.step import Step
+from avcore.report.tables import render_markdown
+
+__all__ = ["Charted", "Hooked", "Hooks", "Listener", "Listeners", "Recorded", "Shown", "format_scores"]
+
+Examples = Mapping[str, Sequence[Example]]
+"""The first clips of a split by the sound that they were evaluated with."""
+
+
+class Hooks(Protocol):
+    """Calls one lifecycle hook of all plugins; `avcore.discovery.Lifecycle` is one."""
+
+    def call(self, name: str, **arguments: Any) -> None:
+        """Call hook ``name`` of every plugin that has it."""
+
+
+class Listener:
+    """The events of a run, in their order; a listener overrides those that it cares for."""
+
+    def run_started(self) -> None:
+        """The model stands on its device and the results say what will be done."""
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        """An epoch, counted from 0, of so many steps begins, or goes on."""
+
+    def step_finished(self, step: Step, done: int) -> None:
+        """An update is made, the ``done``-th of its epoch."""
+
+    def step_skipped(self, reason: str) -> None:
+        """A step made no update since something was not finite."""
+
+    def epoch_finished(self) -> None:
+        """No step of the epoch is left, or it was stopped."""
+
+    def evaluated(self, split: str, scores: Mapping[str, float], step: int) -> None:
+        """A split was evaluated with the weights of a step."""
+
+    def pictured(self, split: str, drawn: Examples, step: int) -> None:
+        """The first clips of that split, for pictures."""
+
+    def checkpoint_saved(self, path: Path) -> None:
+        """A checkpoint is complete on disk."""
+
+    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+        """The run ended; ``failure`` is the traceback of an error or empty, the rest are lines for the person."""
+
+
+class Listeners:
+    """Several listeners, each told of every event in the order of the list."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def tell(self, event: str, *facts: Any) -> None:
+        """Tell of an event, a method of `Listener`, with its arguments."""
+        for listener in self._listeners:
+            getattr(listener, event)(*facts)
+
+
+def format_scores(scores: Mapping[str, float]) -> str:
+    """``M_J 61.25  M_F 70.10``."""
+    return "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
+
+
+class Shown(Listener):
+    """Lines and bars for the person, and all of it in the log.
+
+    Args:
+        display: where it is shown.
+        epochs: of the run.
+        every: steps between two lines.
+    """
+
+    def __init__(self, display: Display, *, epochs: int, every: int) -> None:
+        self.display, self.epochs, self.every = display, epochs, every
+        self._bar = ExitStack()
+        self._advance: Advance
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        work = self.display.progress(f"epoch {epoch + 1}/{self.epochs}", steps, every=self.every)
+        self._advance = self._bar.enter_context(work)
+
+    def step_finished(self, step: Step, done: int) -> None:
+        rates = "  ".join(f"lr/{kind} {rate:.2e}" for kind, rate in step.rates.items())
+        self._advance(done, f"loss {step.loss:.4f}  {rates}")
+
+    def step_skipped(self, reason: str) -> None:
+        self.display.line(reason)
+
+    def epoch_finished(self) -> None:
+        self._bar.close()
+
+    def evaluated(self, split: str, scores: Mapping[str, float], step: int) -> None:
+        self.display.line(f"{split}: {format_scores(scores)}")
+
+    def checkpoint_saved(self, path: Path) -> None:
+        self.display.record(f"checkpoint: {path}")
+
+    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+        for line in farewell:
+            self.display.line(line)
+        if failure:
+            self.display.record(failure)
+        for line in banner:
+            self.display.line(line)
+
+
+class Recorded(Listener):
+    """``results.json``, as far as the results are known, with the time and memory that they took.
+
+    Args:
+        record: writes it.
+        run: has ``results``, and ``data`` that know the broken clips.
+        device: whose memory counts.
+        started: `time.monotonic` at the beginning.
+        before: s that earlier attempts took.
+    """
+
+    def __init__(self, record: RunRecord, run: Any, device: torch.device, *, started: float, before: float) -> None:
+        self.record, self.run, self.device = record, run, device
+        self._seconds: Callable[[], float] = lambda: round(before + time.monotonic() - started, 3)
+
+    def run_started(self) -> None:
+        self.record.write_results(self.run.results, "interrupted")
+
+    def pictured(self, split: str, drawn: Examples, step: int) -> None:
+        self._measure()
+        self.record.write_results(self.run.results, "interrupted")
+
+    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+        if status != "finished":
+            self._measure()
+        self.run.results |= {"status": status, "broken": self.run.data.broken}
+        self.record.write_results(self.run.results, status)
+
+    def _measure(self) -> None:
+        self.run.results |= {"seconds": self._seconds(), "peak_bytes": peak_bytes(self.device)}
+
+
+class Charted(Listener):
+    """Curves, pictures and the table of parameters in TensorBoard.
+
+    Args:
+        board: writes them.
+        run: has ``results``.
+        every: steps between two points of a curve.
+        draw: makes a picture (Y, X, 3) uint8 of a clip under several sounds.
+        glances: clips of a split that are drawn.
+    """
+
+    def __init__(self, board: Board, run: Any, *, every: int, draw: Callable[..., Any], glances: int) -> None:
+        self.board, self.run, self.every, self.draw, self.glances = board, run, every, draw, glances
+
+    def run_started(self) -> None:
+        parts = self.run.results["params"]["parts"]
+        rows = [[name, part["parameters"], part["trainable"]] for name, part in parts.items()]
+        self.board.text("parameters", render_markdown(["component", "parameters", "trainable"], rows))
+
+    def step_finished(self, step: Step, done: int) -> None:
+        if step.step % self.every == 0:
+            self.board.step(step.scalars())
+
+    def evaluated(self, split: str, scores: Mapping[str, float], step: int) -> None:
+        self.board.scores(split, scores, step)
+
+    def pictured(self, split: str, drawn: Examples, step: int) -> None:
+        for number, examples in enumerate(zip(*drawn.values(), strict=True)):
+            if number < self.glances and examples[0].frames is not None:
+                picture = self.draw(dict(zip(drawn, examples, strict=True)))
+                self.board.picture(f"{split}/{number + 1}", picture, step)
+
+
+class Hooked(Listener):
+    """The lifecycle hooks of plugins.
+
+    Args:
+        hooks: calls them.
+        run: what they receive as ``run``.
+    """
+
+    def __init__(self, hooks: Hooks, run: Any) -> None:
+        self.hooks, self.run = hooks, run
+
+    def run_started(self) -> None:
+        self.hooks.call("avcore_run_started", run=self.run)
+        self.hooks.call("avcore_model_assembled", run=self.run, model=self.run.model)
+
+    def step_finished(self, step: Step, done: int) -> None:
+        self.hooks.call("avcore_step_finished", run=self.run, step=step.scalars())
+
+    def evaluated(self, split: str, scores: Mapping[str, float], step: int) -> None:
+        self.hooks.call("avcore_evaluated", run=self.run, split=split, scores=dict(scores), step=step)
+
+    def checkpoint_saved(self, path: Path) -> None:
+        self.hooks.call("avcore_checkpoint_saved", run=self.run, path=path)
+
+    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+        self.hooks.call("avcore_run_finished", run=self.run, status=status)

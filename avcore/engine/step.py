@@ -1,0 +1,207 @@
+"""The training step: accumulated gradients that equal those of the large batch, and no update that is not finite."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from avcore.engine.optim import Rates, gradients
+from avcore.engine.precision import autocast, check_trainable_dtype
+from avcore.engine.randomness import seed_generators
+from avcore.errors import AVCoreError
+from avcore.tasks import Batch, Progress
+
+__all__ = ["BatchLoader", "NonFiniteError", "Step", "TrainStep", "groups_of"]
+
+
+class NonFiniteError(AVCoreError):
+    """A loss or a gradient is infinite or not a number; parameters and running statistics are as before the step.
+
+    Attributes:
+        report: what was found, for a file: ``step``, ``epoch``, ``what`` (``loss`` or ``gradient``), ``losses`` by name
+            and the names of the ``clips``.
+    """
+
+    def __init__(self, message: str, report: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class BatchLoader(Protocol):
+    """What training needs of a loader; `avcore.data.loader.ClipLoader` is one."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+
+    def set_position(self, batch: int) -> None:
+        """Let the next iteration begin with this batch of the epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What an optimiser step did.
+
+    Attributes:
+        step, epoch: counted from 0.
+        loss: the sum of ``losses``, a mean over the valid clips.
+        losses: each named term.
+        rates: the learning rate of each part and of the head.
+        norm: the global norm of the gradient before clipping.
+        clips: valid clips that took part.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    losses: Mapping[str, float]
+    rates: Mapping[str, float]
+    norm: float
+    clips: int
+
+    def scalars(self) -> dict[str, float]:
+        """``step``, ``epoch``, ``loss``, ``loss/<term>``, ``lr/<part>``, ``lr/head``, ``gradient_norm``."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": self.loss,
+            **{f"loss/{name}": value for name, value in self.losses.items()},
+            **{f"lr/{kind}": value for kind, value in self.rates.items()},
+            "gradient_norm": self.norm,
+        }
+
+
+def groups_of(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
+    """Lists of ``count`` batches in a row; the last list holds what is left."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == count:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+class TrainStep:
+    """One update of a model, called once for each step; `avcore.engine.loop.Trainer` is the loop around it.
+
+    Args:
+        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.parameter_groups()``.
+        optimizer, rates: from `avcore.engine.optim`.
+        seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
+        accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
+        clip_norm: largest global norm of the gradient, None for any.
+        precision: ``bf16`` or ``fp32``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        rates: Rates,
+        *,
+        seed: int = 0,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        precision: Literal["bf16", "fp32"] = "fp32",
+        device: torch.device | None = None,
+    ) -> None:
+        for group in optimizer.param_groups:
+            check_trainable_dtype(zip(group["names"], group["params"], strict=True))
+        self.model = model
+        self.optimizer = optimizer
+        self.rates = rates
+        self.seed = seed
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.device = device or torch.device("cpu")
+        # The running statistics of parts and head, which a forward in training mode changes in place.
+        trained = {name for group in optimizer.param_groups for name in group["names"]}
+        state: dict[str, Tensor] = model.trainable_state()  # type: ignore[operator]
+        self._statistics = [value for name, value in state.items() if name not in trained]
+
+    def __call__(self, batches: Sequence[Batch], *, step: int, epoch: int) -> Step:
+        """One update from one or more micro-batches.
+
+        Raises:
+            NonFiniteError: loss or gradient is not finite; nothing was changed.
+        """
+        epochs = self.rates.epochs
+        progress = Progress(epoch=epoch, epochs=epochs, step=step, steps=epochs * self.rates.steps_per_epoch)
+        counts = [int(batch.valid.sum()) for batch in batches]
+        total = sum(counts)
+        if not total:
+            raise ValueError("A step needs at least one valid clip.")
+        self.optimizer.zero_grad(set_to_none=True)
+        statistics = [value.clone() for value in self._statistics]
+        sums: dict[str, Tensor] = {}
+        micro_losses: list[Tensor] = []
+        for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
+            if not count:
+                continue
+            seed_generators(self.seed, "dropout", step, place)
+            losses = self._losses(batch.to(self.device, non_blocking=True), progress)
+            loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
+            (loss * (count / total)).backward()
+            micro_losses.append(loss.detach())
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * (count / total)
+        norm = nn.utils.get_total_norm(gradients(self.optimizer))
+        # One transfer for everything that is looked at on the host.
+        values = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
+        named = dict(zip(sums, values, strict=False))
+        if not all(map(math.isfinite, values)):
+            self.optimizer.zero_grad(set_to_none=True)
+            for value, before in zip(self._statistics, statistics, strict=True):
+                value.copy_(before)
+            raise self._not_finite(batches, counts, micro_losses, named, step=step, epoch=epoch)
+        if self.clip_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        self.rates.advance(step)
+        self.optimizer.step()
+        return Step(
+            step=step,
+            epoch=epoch,
+            loss=sum(named.values()),
+            losses=named,
+            rates=self.rates.current(),
+            norm=values[-1],
+            clips=total,
+        )
+
+    def _losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        with autocast(self.precision, self.device):
+            output = self.model(batch)
+        # Outside autocast: some losses refuse half precision, none gains from it.
+        losses: dict[str, Tensor] = self.model.losses(output, batch, progress)  # type: ignore[operator]
+        return losses
+
+    @staticmethod
+    def _not_finite(
+        batches: Sequence[Batch],
+        counts: Sequence[int],
+        losses: Sequence[Tensor],
+        named: Mapping[str, float],
+        *,
+        step: int,
+        epoch: int,
+    ) -> NonFiniteError:
+        used = [batch for batch, count in zip(batches, counts, strict=True) if count]
+        bad = [batch for batch, loss in zip(used, losses, strict=True) if not loss.isfinite()]
+        what = "loss" if bad else "gradient"
+        clips = [name for b in (bad or used) for name, valid in zip(b.names, b.valid.tolist(), strict=True) if valid]
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
+        return NonFiniteError(
+            f"The {what} is not finite at step {step} (epoch {epoch}); no update was made. Losses: {terms}. "
+            f"Clips of the batch: {', '.join(clips)}. Try a smaller optim.lr and optim.head_lr, "
+            "optim.clip_norm=1.0 or train.precision=fp32.",
+            {"step": step, "epoch": epoch, "what": what, "losses": dict(named), "clips": clips},
+        )
