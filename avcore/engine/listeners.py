@@ -16,7 +16,6 @@ from avcore.engine.display import Advance, Display
 from avcore.engine.evaluate import Example
 from avcore.engine.records import RunRecord, peak_bytes
 from avcore.engine.step import Step
-from avcore.report.tables import render_markdown
 
 __all__ = ["Charted", "Hooked", "Hooks", "Listener", "Listeners", "Recorded", "Shown", "format_scores"]
 
@@ -159,19 +158,17 @@ class Charted(Listener):
 
     Args:
         board: writes them.
-        run: has ``results``.
+        table: of the parameters, in Markdown.
         every: steps between two points of a curve.
         draw: makes a picture (Y, X, 3) uint8 of a clip under several sounds.
         glances: clips of a split that are drawn.
     """
 
-    def __init__(self, board: Board, run: Any, *, every: int, draw: Callable[..., Any], glances: int) -> None:
-        self.board, self.run, self.every, self.draw, self.glances = board, run, every, draw, glances
+    def __init__(self, board: Board, table: str, *, every: int, draw: Callable[..., Any], glances: int) -> None:
+        self.board, self.table, self.every, self.draw, self.glances = board, table, every, draw, glances
 
     def run_started(self) -> None:
-        parts = self.run.results["params"]["parts"]
-        rows = [[name, part["parameters"], part["trainable"]] for name, part in parts.items()]
-        self.board.text("parameters", render_markdown(["component", "parameters", "trainable"], rows))
+        self.board.text("parameters", self.table)
 
     def step_finished(self, step: Step, done: int) -> None:
         if step.step % self.every == 0:

@@ -27,6 +27,7 @@ from avcore.errors import DISK_FAULTS, AVCoreError, PluginError
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
+from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData, open_files
 from avcore.runs.offers import offers_of, refuse_other_majors
@@ -125,7 +126,7 @@ def execute(
         listeners = Listeners(
             Shown(display, epochs=config.train.epochs, every=every),
             Recorded(record, run, device, started=started, before=before),
-            Charted(board, run, every=every, draw=partial(draw_example, model.task), glances=GLANCES),
+            Charted(board, _table_of(model), every=every, draw=partial(draw_example, model.task), glances=GLANCES),
             Hooked(Lifecycle(registry.plugins), run),
         )
         stage = _Stage(run, resolved, display, signals, record, listeners, splits)
@@ -342,3 +343,8 @@ def _params(model: AVModel) -> dict[str, Any]:
     # What papers print belongs to the recipe, not to the results.
     del counted["published"]
     return counted
+
+
+def _table_of(model: AVModel) -> str:
+    rows = [[name, part["parameters"], part["trainable"]] for name, part in _params(model)["parts"].items()]
+    return render_markdown(["component", "parameters", "trainable"], rows)
