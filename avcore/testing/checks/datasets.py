@@ -91,8 +91,8 @@ def inputs(case: DatasetCase) -> None:
                 again = _inputs(case.reader(), clip, number, epoch)
                 other = [name for name in found if not torch.equal(again[name], found[name])]
                 assert not other, (
-                    f"{where}: its input '{other[0]}' differs when it is read again in epoch {epoch}: draw what changes "
-                    f"from the clip and the epoch, or in 'draw' from its generator."
+                    f"{where}: its input '{other[0]}' differs when it is read again in epoch {epoch}: draw what "
+                    f"changes from the clip and the epoch, or in 'draw' from its generator."
                 )
 
 
@@ -102,7 +102,7 @@ def _inputs(reader: Dataset, clip: Clip, number: int, epoch: int) -> dict[str, T
 
 @check("data set", "companions")
 def companions(case: DatasetCase) -> None:
-    """What ``draw`` draws depends on its generator alone; all clips get companions of equal names, whose files exist."""
+    """``draw`` depends on its generator alone, and gives all clips companions of equal names, whose files exist."""
     for split, clips in case.clips.items():
         looked_at = list(enumerate(clips[:LOOKED_AT]))
         names = None

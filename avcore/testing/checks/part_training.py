@@ -116,9 +116,8 @@ def checkpointing(case: PartCase) -> None:
             difference = float((again[name] - gradient).abs().max())
             bound = TOLERANCE * max(1.0, float(gradient.abs().max()))
             assert difference <= bound, (
-                f"{where}: under gradient checkpointing the gradient of {name} is another (by {difference:.2g}). A forward "
-                f"must "
-                f"do the same when it is run again: draw random numbers from torch's global generator, keep no state."
+                f"{where}: under gradient checkpointing the gradient of {name} is another (by {difference:.2g}). A "
+                f"forward must do the same when it is run again: draw random numbers from torch's global generator, keep no state."
             )
 
 
