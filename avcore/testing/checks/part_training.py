@@ -117,7 +117,8 @@ def checkpointing(case: PartCase) -> None:
             bound = TOLERANCE * max(1.0, float(gradient.abs().max()))
             assert difference <= bound, (
                 f"{where}: under gradient checkpointing the gradient of {name} is another (by {difference:.2g}). A "
-                f"forward must do the same when it is run again: draw random numbers from torch's global generator, keep no state."
+                f"forward must do the same when it is run again: draw random numbers from torch's global "
+                f"generator, keep no state."
             )
 
 
