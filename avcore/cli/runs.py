@@ -31,7 +31,8 @@ def runs() -> None:
 def list_(folder: str, as_json: bool) -> None:
     """List the runs in DIR (default: runs), also those that are broken or were interrupted.
 
-    The score is the first metric on test, or on the split that was measured. DEMO marks scores that mean nothing.
+    The score is the one that selects the best checkpoint, on test, or on the split that was measured. DEMO marks scores
+    that mean nothing.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ class ListedRun:
         directory: where it lies.
         status: as in its results; ``broken`` when it cannot be used as it is: ``problem`` says why.
         method: of the parts; their names where no method was asked for.
-        score: the first metric of ``split``, which is ``test`` where that was measured.
+        score: the metric that selects the best checkpoint, on ``split``, which is ``test`` where that was measured.
         epochs: completed with the latest checkpoint, of those asked for: (done, asked for).
         started: when (UTC).
         seconds: that it took, s.
@@ -149,8 +149,10 @@ def _score(results: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(metrics, Mapping):
         return {}
     for split in sorted(metrics, key=lambda split: split != "test"):
-        scores = metrics[split]
-        for name, value in scores.items() if isinstance(scores, Mapping) else ():
+        scores = metrics[split] if isinstance(metrics[split], Mapping) else {}
+        # What was not measured here, or was not named, leaves the first metric.
+        named = [name for name in scores if name == results.get("score_name")]
+        for name, value in ((name, scores[name]) for name in (*named, *scores)):
             if _number(value) is not None:
                 return {"split": split, "metric": name, "score": _number(value)}
     return {}

@@ -317,6 +317,7 @@ def _results(run: Run, select_on: str, seconds: float) -> dict[str, Any]:
         "dataset": config.data.dataset,
         "protocol": config.protocol,
         "selected_on": select_on,
+        "score_name": model.task.score,
         "method": config.method if config.prompts or config.fusion else None,
         "prompts": list(config.prompts),
         "fusion": list(config.fusion),

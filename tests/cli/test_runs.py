@@ -75,6 +75,15 @@ def test_list(write_run: WriteRun, tmp_path: Path) -> None:
     assert "seg-demo DEMO" in second
 
 
+@pytest.mark.parametrize(("name", "found"), [("other", ["other", 1.0]), ("gone", ["score", 61.25])])
+def test_the_score_that_selects_is_listed_before_the_first_one(
+    write_run: WriteRun, tmp_path: Path, name: str, found: list[object]
+) -> None:
+    write_run("one", score_name=name)
+    (row,) = json.loads(invoke("list", tmp_path / "runs", "--json").stdout)
+    assert [row["metric"], row["score"]] == found
+
+
 def test_list_as_json(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("seg-m-20260701T101500Z")
     (row,) = json.loads(invoke("list", tmp_path / "runs", "--json").stdout)

@@ -22,7 +22,7 @@ KEYS = [
     "task", "dataset", "protocol", "method", "prompts", "fusion", "visual", "audio", "seed", "metrics", "params",
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
-MORE = ["selected_on", "baseline", "broken", "skipped_steps", "plugins", "threads"]
+MORE = ["selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads"]
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
 
