@@ -5,6 +5,7 @@ A request is a line on standard input: ``words`` (``avcore ...`` or ``python FIL
 code.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -52,7 +53,16 @@ if __name__ == "__main__":
     import timm  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
+    import avcore.cli.params
     import avcore.runs  # noqa: F401
     import avcore_demo.provide
+    from avcore.registry import _load_registry, load_registry
+
+    # Imports the plugins; each command then reads its own environment.
+    load_registry()
+    _load_registry.cache_clear()
+    # A collection in a child would look at every object made so far, and so copy the memory that is shared until then.
+    gc.collect()
+    gc.freeze()
 
     _perform(_next_request())
