@@ -31,7 +31,7 @@ def read_features(path: str | os.PathLike[str], shape: Sequence[int], *, key: st
             finite; names the file, what was found and what is wanted.
     """
     file = Path(path)
-    if not file.is_file():
+    if not _is_file(file):
         raise DataError(f"The features '{file}' are missing.")
     readers = {".npy": _from_numpy, ".pt": _from_torch, ".pth": _from_torch, ".h5": _from_hdf5, ".hdf5": _from_hdf5}
     if file.suffix not in readers:
@@ -50,6 +50,13 @@ def read_features(path: str | os.PathLike[str], shape: Sequence[int], *, key: st
     if not torch.isfinite(found).all():
         raise DataError(f"The features '{file}' hold values that are not finite.")
     return found.float()
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a sentence in place of a path: the name is too long
+        return False
 
 
 def _from_numpy(file: Path, key: str | None) -> Tensor:

@@ -35,3 +35,9 @@ def test_without_h5py_the_extra_that_brings_it_is_named(stored: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DataError, match=r"takes h5py: pip install 'avcore\[hdf5\]'"):
         read_features(stored, (2, 3), key="clap")
+
+
+@pytest.mark.parametrize("given", ["", "no/such/file.npy", "how many words are too many " * 40])
+def test_what_is_no_file_is_missing(given: str) -> None:
+    with pytest.raises(DataError, match="are missing"):
+        read_features(given, (3,))

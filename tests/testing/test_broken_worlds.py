@@ -192,6 +192,11 @@ class SeesOthers(Linear):
         return {"logits": logits - 2 * logits[:3].mean(0)}
 
 
+class CountsClips(Linear):
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        return {**super().forward(features), "clips": torch.tensor(features.clips)}
+
+
 class MixesTypes(Linear):
     def forward(self, features: Features) -> dict[str, Tensor]:
         logits = super().forward(features)["logits"]
@@ -546,6 +551,7 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"head": UnusedMap}, "head: losses", "other.weight"),
         ({"head": CountsPadding}, "head: padded clips", "batch.valid"),
         ({"head": SeesOthers}, "head: batch equivariance", "clips must not see each other"),
+        ({"head": CountsClips}, "head: batch equivariance", "'clips' is one number"),
         ({"head": MixesTypes}, "head: autocast", "RuntimeError"),
         ({"head": ForgetsSegments}, "head: prediction axes", "(B, T, ...)"),
         ({"head": ForgetsColumns}, "head: prediction axes", "(B, T, Y, X)"),

@@ -170,6 +170,7 @@ def batch_equivariance(case: HeadCase) -> None:
     for number in range(len(batch)):
         alone = world.forward(_only(batch, number))
         for name, tensor in whole.values.items():
+            assert tensor.dim(), f"Head '{case.spec.name}': '{name}' is one number; its first axis must be B, or B*T."
             share = len(tensor) // len(batch)
             expected = tensor[number * share : (number + 1) * share]
             assert alone[name].shape == expected.shape, (
