@@ -299,8 +299,7 @@ def _leaves(tensors: Sequence[Tensor]) -> set[int]:
 def _tiny_batch(model: AVModel) -> Batch:
     frames = waveform = None
     if model.image is not None:
-        side = model.image.size
-        frames = torch.zeros(1, model.segments, 3, side, side, dtype=torch.uint8)
+        frames = torch.zeros(1, model.segments, *model.image.shape, dtype=torch.uint8)
     if model.sound is not None:
         waveform = torch.zeros(1, round(model.clip_seconds * model.sound.rate), dtype=torch.int16)
     return Batch(

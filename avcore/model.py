@@ -98,7 +98,7 @@ class AVModel(nn.Module):
         """Walk the streams through the plan, and companions as the head wants them.
 
         Args:
-            batch: ``frames`` (B, T, 3, Y, X) uint8 and ``waveform`` (B, S), as far as the streams run.
+            batch: ``frames`` and ``waveform``, as far as the streams run.
         """
         companions = {}
         for name, way in self.head.companions.items():
@@ -144,7 +144,7 @@ class AVModel(nn.Module):
         )
 
     def front_ends(self, batch: Batch) -> dict[str, Tensor]:
-        """What the towers embed: (M, 3, Y, X) pictures and (M, frames, mel) log-mel pictures, on the model's device."""
+        """What towers embed (`Tower.embed`), on the model's device: pictures and log-mel pictures, M = B*T first."""
         return {name: self.clips[name].front_end(self._raw(name, batch)) for name in self.clips}
 
     def _raw(self, stream: str, batch: Batch) -> Tensor:

@@ -72,11 +72,26 @@ def resolve(target: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageGeometry:
-    """Pictures as a backbone takes them: ``size`` px square, normalised as (value / 255 - mean) / std."""
+    """Pictures as a backbone takes them: ``size`` px square, normalised as (value / 255 - mean) / std.
+
+    ``frames`` is K, how many of each segment: one, or several for an encoder of videos. They lie in the middles of K
+    equal pieces of the segment, and `Tower.embed` takes (M, K, 3, Y, X) then.
+    """
 
     size: int
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    frames: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ValueError(f"frames must be 1 or more, not {self.frames}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the pictures of a segment: (3, Y, X), or (K, 3, Y, X) with K > 1."""
+        one = (3, self.size, self.size)
+        return one if self.frames == 1 else (self.frames, *one)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,9 +325,7 @@ class ClipSettings:
     reference code's margin is 0.1 s longer than its window.
     """
 
-    segments: int = field(
-        default=10, metadata={"help": "T, segments of a clip: one picture and one window of sound each"}
-    )
+    segments: int = field(default=10, metadata={"help": "T, segments of a clip: pictures and one window of sound each"})
     clip_seconds: float = field(default=10.0, metadata={"help": "length of a clip in s"})
     window_seconds: float = field(default=1.0, metadata={"help": "length of a window of sound in s"})
     window_margin: float = field(default=1.1, metadata={"help": "the last window starts this long before the end, s"})

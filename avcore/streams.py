@@ -70,7 +70,7 @@ class Stream(nn.Module):
         return self.tower.layout
 
     def forward(self, raw: Tensor) -> StreamFeatures:
-        """The frozen tower alone: (B, T, 3, Y, X) pictures or (B, S) sound to features."""
+        """The frozen tower alone: pictures or sound as `Batch` has them to features."""
         x_MND = self.tower.enter(self.tower.embed(self.front_end(raw)))
         tapped = []
         for index in range(self.layout.depth):

@@ -42,7 +42,8 @@ class Clip:
 
     Attributes:
         name: unique within its split.
-        frames: one picture file for each segment, or one video file to take T frames from.
+        frames: one picture file for each segment, K for a backbone that takes K (`ImageGeometry.frames`), or one video
+            file to take frames from.
         audio: the sound file; None takes the sound of the video.
         seconds: how much of it is used, s; sound is trimmed or zero-padded to it.
         start: where the clip begins in its files, s.
@@ -116,7 +117,8 @@ class Batch:
     """B clips, ready for the front ends of a model.
 
     Attributes:
-        frames: (B, T, 3, Y, X) uint8 at the visual backbone's size, or None when that stream is off.
+        frames: (B, T, 3, Y, X) uint8 at the visual backbone's size, or None when that stream is off; (B, T, K, 3, Y, X)
+            for a backbone that takes K > 1 pictures of a segment.
         waveform: (B, S) int16 at the audio backbone's rate, whole clips, or None when that stream is off.
         targets: name -> (B, ...).
         inputs: name -> (B, ...), what the model sees beside pictures and sound; see `Dataset.inputs`.

@@ -146,8 +146,8 @@ class Tower(Frozen, ABC):
         """What the front end makes to tokens (M, N, D), positions added.
 
         Args:
-            image: (M, 3, Y, X) pictures, (M, frames, mel) log-mel pictures, or whatever the front end that the geometry
-                names returns, M first.
+            image: (M, 3, Y, X) pictures, or (M, K, 3, Y, X) where `ImageGeometry.frames` is above 1; (M, frames, mel)
+                log-mel pictures, or whatever the front end that the geometry names returns, M first.
         """
 
     @abstractmethod

@@ -5,7 +5,7 @@ setting that shaped it. A changed file or setting therefore leads to another ent
 written aside and renamed, so that any number of processes may fill one cache: at worst two decode the same clip.
 Writing does not wait for the disk; what a crash cut short or emptied is found out by its checksum and made again.
 
-Shape letters: T segments, S samples, Y and X image rows and columns.
+Shape letters: T segments of K pictures each, S samples, Y and X image rows and columns.
 """
 
 from __future__ import annotations
@@ -49,12 +49,23 @@ class CacheError(DataError):
     """The cache itself cannot be read or written; the clip is not to blame."""
 
 
-def read_frames(clip: Clip, segments: int, size: int) -> np.ndarray:
-    """The pictures of a clip without any cache, as `ClipCache.frames`."""
+def read_frames(clip: Clip, segments: int, size: int, per_segment: int = 1) -> np.ndarray:
+    """The pictures of a clip without any cache, (T * K, 3, Y, X), those of a segment one after the other.
+
+    Args:
+        clip: whose pictures.
+        segments: T.
+        size: Y = X, px.
+        per_segment: K.
+
+    Raises:
+        AVCoreError: as `ClipCache.frames`.
+    """
     if isinstance(clip.frames, Path):
-        return decode_frames(clip.frames, segment_times(segments, clip.start, clip.seconds), size)
-    if len(clip.frames) != segments:
-        raise DataError(f"Clip {clip.name} has {len(clip.frames)} pictures for {segments} segments.")
+        return decode_frames(clip.frames, segment_times(segments * per_segment, clip.start, clip.seconds), size)
+    if len(clip.frames) != segments * per_segment:
+        each = "" if per_segment == 1 else f", {per_segment} each,"
+        raise DataError(f"Clip {clip.name} has {len(clip.frames)} pictures{each} for {segments} segments.")
     return np.stack([read_picture(path, size) for path in clip.frames])
 
 
@@ -75,7 +86,7 @@ class ClipCache:
 
     Args:
         root: the folder; made when it is first needed.
-        segments: T, pictures of each clip.
+        segments: T of each clip.
 
     Attributes:
         decoded: how many entries this object had to make because they were not there.
@@ -88,21 +99,28 @@ class ClipCache:
         self._sources = _Sources(self.root / "sources.jsonl")
         self._checked: set[Path] = set()
 
-    def frames(self, clip: Clip, size: int) -> np.ndarray:
-        """The pictures of a clip, (T, 3, Y, X) uint8 at ``size`` px, read-only.
+    def frames(self, clip: Clip, size: int, per_segment: int = 1) -> np.ndarray:
+        """The pictures of a clip, (T, 3, Y, X) uint8 at ``size`` px, read-only; (T, K, 3, Y, X) with K > 1.
 
-        Of a video, the frame in the middle of each segment (`segment_times`).
+        Of a video, the frame in the middle of each segment, or of each of the K equal pieces of it (`segment_times`).
+
+        Args:
+            clip: whose pictures.
+            size: Y = X, px.
+            per_segment: K.
 
         Raises:
             CacheError: the cache cannot be read or written.
-            AVCoreError: a source file is missing or cannot be read, or the clip has not T pictures.
+            AVCoreError: a source file is missing or cannot be read, or the clip has not T * K pictures.
         """
         sources = [clip.frames] if isinstance(clip.frames, Path) else list(clip.frames)
         settings: dict[str, Any] = {"size": size}
+        total = self.segments * per_segment
         if isinstance(clip.frames, Path):
-            settings["times"] = segment_times(self.segments, clip.start, clip.seconds)
-        make = partial(read_frames, clip, self.segments, size)
-        return self._entry("frames", sources, settings, (self.segments, 3, size, size), np.uint8, make)
+            settings["times"] = segment_times(total, clip.start, clip.seconds)
+        make = partial(read_frames, clip, self.segments, size, per_segment)
+        found = self._entry("frames", sources, settings, (total, 3, size, size), np.uint8, make)
+        return found if per_segment == 1 else found.reshape(self.segments, per_segment, 3, size, size)
 
     def audio(self, clip: Clip, rate: int) -> np.ndarray:
         """The sound of a clip, (S,) int16 at ``rate`` Hz with S = round(seconds * rate), read-only.

@@ -1,6 +1,7 @@
 """What turns stored pictures and sound into what backbones take in, on the device that the model is on.
 
-Shape letters: B clips, T segments, M = B*T in the order (b t), S samples, F mel bins, Y and X image rows and columns.
+Shape letters: B clips, T segments of K pictures each, M = B*T in the order (b t), S samples, F mel bins, Y and X image
+rows and columns.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ImageFrontEnd(_FrontEnd):
         self.register_buffer("std", torch.tensor(geometry.std).view(3, 1, 1), persistent=False)
 
     def forward(self, frames_BT3YX: Tensor) -> Tensor:
-        """Normalise (B, T, 3, Y, X) uint8 to (M, 3, Y, X) float32."""
+        """Normalise (B, T, 3, Y, X) uint8 to (M, 3, Y, X) float32; (B, T, K, 3, Y, X) to (M, K, 3, Y, X)."""
         return (frames_BT3YX.flatten(0, 1).float() / 255 - self.mean) / self.std
 
 

@@ -113,7 +113,7 @@ class ClipLoader:
             self.clips,
             sounds,
             ClipCache(cache, segments=dataset.segments),
-            size=None if image is None else image.size,
+            image=image,
             rate=audio_rate,
             seed=seed,
             policy=broken,

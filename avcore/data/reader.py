@@ -20,6 +20,7 @@ from avcore.data.cache import CacheError, ClipCache
 from avcore.data.randomness import generator
 from avcore.data.workers import start_worker
 from avcore.errors import AVCoreError, DataError
+from avcore.specs import ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
 
 __all__ = ["Filled", "Filler", "Reader", "Reading", "Request", "torch_loader"]
@@ -80,7 +81,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         clips: the split.
         sounds: for each clip the one that it is heard with; None for silence.
         cache: of decoded clips.
-        size: of pictures, px; None leaves them out.
+        image: the pictures that are wanted; None leaves them out.
         rate: of sound, Hz; None leaves it out.
         seed: of the clips that take the places of broken ones.
         policy: what is done about a broken clip.
@@ -94,7 +95,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         sounds: Sequence[Clip] | None,
         cache: ClipCache,
         *,
-        size: int | None,
+        image: ImageGeometry | None,
         rate: int | None,
         seed: int,
         policy: BrokenPolicy,
@@ -104,7 +105,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         self.clips = clips
         self.sounds = sounds
         self.cache = cache
-        self.size = size
+        self.image = image
         self.rate = rate
         self.seed = seed
         self.policy = policy
@@ -130,8 +131,10 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             CacheError: the cache cannot be used.
             AVCoreError: the clip is broken.
         """
-        frames = None if self.size is None else self.cache.frames(self.clips[index], self.size)
-        return frames, None if self.sounds is None else self._sound(self.sounds[index])
+        return self._frames(self.clips[index]), None if self.sounds is None else self._sound(self.sounds[index])
+
+    def _frames(self, clip: Clip) -> np.ndarray | None:
+        return None if self.image is None else self.cache.frames(clip, self.image.size, self.image.frames)
 
     def _sound(self, clip: Clip) -> np.ndarray | None:
         return None if self.rate is None else self.cache.audio(clip, self.rate)
@@ -185,7 +188,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
     def _companion(self, clip: Clip, epoch: int) -> _Content:
         return _Content(
             name=clip.name,
-            frames=None if self.size is None else self.cache.frames(clip, self.size),
+            frames=self._frames(clip),
             sound=None if self.sounds is None else self._sound(clip),
             target=self.dataset.target(clip),
             inputs=self.dataset.inputs(clip, epoch),

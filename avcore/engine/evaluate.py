@@ -26,7 +26,7 @@ class Example:
 
     Attributes:
         name: of the clip.
-        frames: (T, 3, Y, X) uint8, or None when the visual stream is off.
+        frames: (T, 3, Y, X) uint8, the first picture of each segment, or None when the visual stream is off.
         prediction: named predictions of this clip, no B axis.
         targets: named targets of this clip, no B axis.
     """
@@ -64,6 +64,11 @@ def split_and_sound(name: str, splits: tuple[str, ...]) -> tuple[str, Sound]:
 def _on_host(value: Tensor) -> Tensor:
     """A copy on the CPU; half precision becomes fp32, which numpy and pictures can hold."""
     return (value.float() if value.is_floating_point() else value).detach().cpu().clone()
+
+
+def _first(frames: Tensor) -> Tensor:
+    """The first of the K pictures of each segment, where there are several."""
+    return frames[:, 0] if frames.dim() == 5 else frames
 
 
 @torch.no_grad()
@@ -116,7 +121,7 @@ def evaluate(
                 kept.append(
                     Example(
                         name=batch.names[index],
-                        frames=None if batch.frames is None else batch.frames[index].cpu(),
+                        frames=None if batch.frames is None else _first(batch.frames[index]).cpu(),
                         prediction={key: _on_host(value[index]) for key, value in prediction.items()},
                         targets={key: _on_host(value[index]) for key, value in batch.targets.items()},
                     )

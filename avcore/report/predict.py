@@ -200,10 +200,10 @@ def _predict(
 ) -> list[dict[str, Tensor]]:
     """The prediction of each segment in the form of a clip with T = 1, on the CPU."""
     device = next(model.parameters()).device
-    frames_N3YX = None
+    frames = None  # (segments, 3, Y, X), or (segments, K, 3, Y, X)
     if model.image is not None:
-        times = segment_times(cuts.seen, 0.0, cuts.seen * cuts.seconds)
-        frames_N3YX = decode_frames(path, times, model.image.size)
+        times = segment_times(cuts.seen * model.image.frames, 0.0, cuts.seen * cuts.seconds)
+        frames = decode_frames(path, times, model.image.size).reshape(cuts.seen, *model.image.shape)
     heard_S = sound_S if model.sound is not None else None
     found: list[dict[str, Tensor]] = []
     training = model.training
@@ -211,12 +211,12 @@ def _predict(
     try:
         for start in cuts.starts:
             clip = slice(start, start + cuts.per_clip)
-            frames = None if frames_N3YX is None else torch.from_numpy(frames_N3YX[None, clip])
+            seen = None if frames is None else torch.from_numpy(frames[None, clip])
             heard = cuts.samples(start, cuts.per_clip, rate)
             sound = None if heard_S is None else torch.from_numpy(heard_S[None, heard])
             valid = torch.ones(1, dtype=torch.bool)
             batch = Batch(
-                frames=frames,
+                frames=seen,
                 waveform=sound,
                 targets={},
                 names=[path.stem],

@@ -225,7 +225,7 @@ def make_batch(model: AVModel, clips: int = 2, *, seed: int = 1) -> Batch:
     draws = torch.Generator().manual_seed(seed)
     frames = waveform = None
     if model.image is not None:
-        shape = (clips, model.segments, 3, model.image.size, model.image.size)
+        shape = (clips, model.segments, *model.image.shape)
         frames = torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8)
     if model.sound is not None:
         samples = round(model.clip_seconds * model.sound.rate)

@@ -58,6 +58,33 @@ def test_entries_equal_what_is_decoded_and_are_mapped(clip: Clip, tmp_path: Path
     assert not frames.flags.writeable
 
 
+def test_several_pictures_of_a_segment_lie_in_the_middles_of_its_equal_pieces(
+    clip: Clip, tmp_path: Path, decoded: list[str]
+) -> None:
+    cache = ClipCache(tmp_path, segments=3)
+    assert isinstance(clip.frames, Path)
+    expected = decode_frames(clip.frames, segment_times(6, 0.5, 4.0), 16)
+    assert not (expected[0] == expected[1]).all()
+    for _ in range(2):
+        frames = cache.frames(clip, 16, 2)
+        assert frames.shape == (3, 2, 3, 16, 16)
+        assert np.array_equal(frames.reshape(6, 3, 16, 16), expected)
+    assert decoded == ["decode_frames"]
+    assert cache.frames(clip, 16).shape == (3, 3, 16, 16)
+
+
+def test_of_picture_files_there_are_as_many_as_all_segments_take(tmp_path: Path) -> None:
+    files = []
+    for number in range(4):
+        files.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(files[-1])
+    clip = Clip(name="one", frames=tuple(files), audio=None, seconds=2.0)
+    frames = ClipCache(tmp_path / "cache", segments=2).frames(clip, 4, 2)
+    assert frames[:, :, 0, 0, 0].tolist() == [[0, 1], [2, 3]]
+    with pytest.raises(AVCoreError, match="Clip one has 4 pictures, 3 each, for 2 segments"):
+        ClipCache(tmp_path / "cache", segments=2).frames(clip, 4, 3)
+
+
 def test_every_setting_leads_to_an_entry_of_its_own(clip: Clip, tmp_path: Path) -> None:
     cache = ClipCache(tmp_path, segments=3)
     for changed in (clip, replace(clip, start=0.0), replace(clip, seconds=3.0)):

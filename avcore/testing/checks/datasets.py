@@ -39,7 +39,7 @@ def splits(case: DatasetCase) -> None:
 
 @check("data set", "files")
 def files(case: DatasetCase) -> None:
-    """The files of every clip exist, and it has one picture for each segment or a video, and a length."""
+    """The files of every clip exist, and it has as many pictures for each segment or a video, and a length."""
     segments = case.reader().segments
     for split, clips in case.clips.items():
         for clip in clips:
@@ -47,7 +47,9 @@ def files(case: DatasetCase) -> None:
             for path in _paths(clip):
                 assert path.is_file(), f"{where}: '{path}' is no file. Refuse missing files in 'clips', naming them."
             if isinstance(clip.frames, tuple):
-                assert len(clip.frames) == segments, f"{where} has {len(clip.frames)} pictures for {segments} segments."
+                pictures = len(clip.frames)
+                alike = pictures > 0 and pictures % segments == 0
+                assert alike, f"{where} has {pictures} pictures for {segments} segments."
             assert clip.seconds > 0, f"{where} lasts {clip.seconds} s."
 
 

@@ -1,0 +1,128 @@
+"""An encoder of videos, which takes several pictures of each segment, from the files to a prediction."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import avcore
+from avcore.hookspecs import hookimpl
+from avcore.registry import Registry
+from avcore.runs import Run
+from avcore.specs import BackboneSpec, ImageGeometry
+from avcore.testing.toys import at_hand, make_batch
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def pairs(world: ModuleType) -> Iterator[None]:
+    """A backbone whose pictures are pairs; their first and second one count differently."""
+
+    class Pairs(world.ToyTower):  # type: ignore[misc, name-defined]
+        def __init__(self, trunk: Any, stream: str, segments: int) -> None:
+            super().__init__(trunk, stream, segments)
+            if stream == "visual":
+                self.geometry = ImageGeometry(size=8, frames=2)
+
+        def embed(self, image: Tensor) -> Tensor:
+            if self.stream != "visual":
+                return super().embed(image)  # type: ignore[no-any-return]
+            assert image.shape[1:] == (2, 3, 8, 8)
+            return super().embed(image[:, 0]) + 2 * super().embed(image[:, 1])  # type: ignore[no-any-return]
+
+    class Trunk(world.Trunk):  # type: ignore[misc, name-defined]
+        def tower(self, stream: str, settings: Any, segments: int, windows: Any = None) -> Any:
+            return Pairs(self, stream, segments).freeze()
+
+    class Plugin:
+        @hookimpl
+        def avcore_backbones(self) -> list[BackboneSpec]:
+            fields: dict[str, Any] = {"config": world.TrunkSettings, "presets": {"test_pairs": {}}}
+            return [at_hand(BackboneSpec, name="pairs", thing=Trunk, **fields)]
+
+    registry = Registry.from_modules({"toy-world": world.Plugin(), "toy-pairs": Plugin()})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("runs.start", "runs.base", "runs.adapter", "assemble", "cli.options"):
+            patch.setattr(importlib.import_module(f"avcore.{name}"), "load_registry", lambda: registry)
+        yield
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Four seconds, ever brighter, with noise."""
+    path = tmp_path / "four.mkv"
+    draws = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("ffv1", rate=10)
+        pictures.height, pictures.width, pictures.pix_fmt = 32, 32, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for number in range(40):
+            grey = np.full((32, 32, 3), 20 + 5 * number, np.uint8)
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(pictures.encode(None))
+        noise = draws.integers(-900, 900, 4 * RATE).astype(np.int16)
+        piece = av.AudioFrame.from_ndarray(noise[None], format="s16", layout="mono")
+        piece.sample_rate = RATE
+        container.mux(sound.encode(piece))
+        container.mux(sound.encode(None))
+    return path
+
+
+@pytest.fixture
+def run(pairs: None, tmp_path: Path) -> Callable[..., Run]:
+    def start(*sets: str) -> Run:
+        # The clips of the toy world have two pictures: one segment of two.
+        cut = ["data.segments=1", "data.window_seconds=2", "data.window_margin=2"]
+        where = {"out": tmp_path / "run", "quiet": True}
+        return avcore.run("rowing", task="listen", visual="test_pairs", set=[*cut, "train.epochs=1", *sets], **where)
+
+    return start
+
+
+def test_a_tower_of_pairs_trains_and_predicts(
+    run: Callable[..., Run], video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run()
+    batch = next(iter(done.data.loader("val")))
+    assert batch.frames is not None
+    assert batch.frames.shape == (4, 1, 2, 3, 8, 8)
+    assert make_batch(done.model).frames.shape == (2, 1, 2, 3, 8, 8)  # type: ignore[union-attr]
+    expected = done.model.features(batch).stream("visual")
+    assert expected.tokens.shape == (4, 4, 8)
+    batch.frames = batch.frames.flip(2)
+    assert not torch.allclose(done.model.features(batch).stream("visual").tokens, expected.tokens)
+    assert done.results["status"] == "finished"
+
+    seen: list[Tensor] = []
+    forward = type(done.model).forward
+
+    def watched(self: Any, batch: Any) -> Any:
+        seen.append(batch.frames)
+        return forward(self, batch)
+
+    monkeypatch.setattr(type(done.model), "forward", watched)
+    found = done.predict(video, tmp_path / "predicted")
+    assert found.strip.exists()
+    assert [frames.shape for frames in seen] == [(1, 1, 2, 3, 8, 8)] * 2
+    # The pictures at 0.5 and 1.5, 2.5 and 3.5 s.
+    levels = torch.cat(seen).float().mean((1, 3, 4, 5)).flatten()
+    assert torch.allclose(levels, torch.tensor([45.0, 95.0, 145.0, 195.0]), atol=4)
+
+
+def test_clips_with_too_few_pictures_are_refused(run: Callable[..., Run]) -> None:
+    with pytest.raises(avcore.AVCoreError, match="has 2 pictures, 2 each, for 2 segments"):
+        run("data.segments=2", "data.window_seconds=1", "data.window_margin=1")
+
+
+def test_a_segment_has_at_least_one_picture() -> None:
+    assert ImageGeometry(size=4).shape == (3, 4, 4)
+    with pytest.raises(ValueError, match="frames must be 1 or more, not 0"):
+        ImageGeometry(size=4, frames=0)
