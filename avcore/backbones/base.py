@@ -6,8 +6,8 @@ affair. Shape letters: M batch, N tokens, D width, R rows, Y and X image rows an
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,59 @@ __all__ = [
     "BackboneBuilder",
     "Block",
     "Frozen",
+    "Increment",
+    "Phases",
+    "Point",
     "Projection",
     "TextTower",
     "Tower",
     "digest",
+    "plus",
+    "run_phases",
     "state_faults",
 ]
 
+T = TypeVar("T")
+
 Projection = Callable[[str, Tensor], Tensor | None]
 """The increment of a frozen linear map: (``qkv``, ``proj``, ``fc1`` or ``fc2``; its input) to its increment."""
+
+
+class Point(NamedTuple):
+    """Where a sub-layer of a block stands: before it adds the increment of a frozen linear map.
+
+    Attributes:
+        name: of the map: ``qkv``, ``proj``, ``fc1`` or ``fc2``.
+        x: its input, (M, N, D), or (M, W, N, D) where the tokens lie in windows.
+        tokens: False where x is of prompt rows alone.
+    """
+
+    name: str
+    x: Tensor
+    tokens: bool = True
+
+
+Increment = tuple[Tensor, Tensor | None]
+Phases = Generator[Point | T, Tensor | None, None]
+"""A sub-layer in phases: it yields each `Point` that it comes to and is sent the increment there or None; at last it
+yields what the sub-layer adds. That is no ``return``, whose value torch.compile does not read."""
+
+
+def plus(made: Tensor, increment: Tensor | None) -> Tensor:
+    """What a frozen map made, with the increment that was sent: ``plus(layer(x), (yield Point("proj", x)))``.
+
+    Phases yield their points themselves, not through ``yield from``, which torch.compile does not follow when
+    increments are sent.
+    """
+    return made if increment is None else made + increment
+
+
+def run_phases(phases: Phases[T], project: Projection | None = None) -> T:
+    """Run a sub-layer by itself, with the increments that ``project`` gives."""
+    reached = next(phases)
+    while isinstance(reached, Point):
+        reached = phases.send(None if project is None else project(reached.name, reached.x))
+    return reached
 
 
 class Frozen(nn.Module):
@@ -54,7 +98,26 @@ class Block(ABC):
     def dtype(self) -> torch.dtype:
         """Of the frozen weights."""
 
-    @abstractmethod
+    def attention_phases(
+        self,
+        x_MND: Tensor,
+        *,
+        rows: Tensor | None = None,
+        carry: Tensor | None = None,
+        kv: tuple[Tensor, Tensor] | None = None,
+        row_bias_R: Tensor | None = None,
+        windowed: bool = True,
+    ) -> Phases[Increment]:
+        """`attention` in phases, so that both streams of a pair stand at the same map at the same time.
+
+        A family implements this or, if no fusion shall act within its blocks, `attention` alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not run its attention in phases.")
+
+    def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
+        """`mlp` in phases; see `attention_phases`."""
+        raise NotImplementedError(f"{type(self).__name__} does not run its MLP in phases.")
+
     def attention(
         self,
         x_MND: Tensor,
@@ -80,6 +143,10 @@ class Block(ABC):
         Returns:
             The increments of the tokens and of ``carry`` (None without).
         """
+        return run_phases(
+            self.attention_phases(x_MND, rows=rows, carry=carry, kv=kv, row_bias_R=row_bias_R, windowed=windowed),
+            project,
+        )
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """The keys and values of vectors that have passed the norm, or are not meant to, as ``kv`` takes them.
@@ -93,9 +160,9 @@ class Block(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} gives no keys and values of vectors behind its norm.")
 
-    @abstractmethod
     def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
         """M(x): the increment of the MLP sub-layer, norms included."""
+        return run_phases(self.mlp_phases(x_MND), project)
 
     def lift(self, rows: Tensor) -> Tensor:
         """Bring rows of an earlier stage's width to this block's width, through the frozen merging layers between.

@@ -153,6 +153,19 @@ class FusionLayer(Layer):
         """As `PromptLayer.mlp_output`: both increments in, both out."""
         raise NotImplementedError
 
+    def projection(self, name: str, visual: Tensor, audio: Tensor, at: PairView) -> tuple[Tensor | None, Tensor | None]:
+        """The increments of the frozen maps ``qkv``, ``proj``, ``fc1`` or ``fc2`` of both streams; None for none.
+
+        Both blocks stand before the same map at the same time, so that each stream may read what the other one has
+        there: before ``proj`` the values that its attention mixed, before ``fc2`` its hidden layer (CoLA).
+
+        Args:
+            name: of the map.
+            visual, audio: its inputs, (M, N, D), or (M, W, N, D) where the tokens lie in windows.
+            at: both sides of the pair.
+        """
+        raise NotImplementedError
+
     def read(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Mapping[str, Tensor]:
         """Offer named tensors after the pair of blocks and change nothing."""
         raise NotImplementedError

@@ -6,19 +6,22 @@ A step holds no parameters and no integer of its own, so that equal steps share 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from avcore.backbones.base import Block, Projection
+from avcore.backbones.base import Block, Phases, Projection
 from avcore.errors import AssemblyError
 from avcore.injection.merge import MergedEdit, Owner, merge_edits, wrong_shape
 from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, Prompt, PromptLayer
+from avcore.injection.phases import run_together
 from avcore.injection.views import BlockView, PairView
 from avcore.specs import STREAMS
 
 __all__ = ["Mounted", "Step", "sites_of"]
+
+T = TypeVar("T")
 
 Streams = dict[str, Tensor]
 Carried = dict[Owner, Tensor]
@@ -90,10 +93,13 @@ class Step(nn.Module):
         for place in mounted:
             for site in place.sites:
                 self.at_site.setdefault(site, []).append(place)
-        if self.atomic and any(place.is_fusion for place in self.at_site.get("mlp_output", ())):
-            names = ", ".join(place.name for place in self.at_site["mlp_output"] if place.is_fusion)
+        self._meeting = tuple(place for place in self.at_site.get("projection", ()) if place.is_fusion)
+        both = [*(place for place in self.at_site.get("mlp_output", ()) if place.is_fusion), *self._meeting]
+        if self.atomic and both:
+            names = ", ".join(dict.fromkeys(place.name for place in both))
             raise AssemblyError(
-                f"'{names}' transforms both MLP increments, but audio blocks run atomically in this plan."
+                f"'{names}' acts within both MLPs at once, but audio blocks run atomically in this plan "
+                "(plan.atomic_audio)."
             )
         # In a tuple: its parameters are those of its part.
         self._aligners = self._only_aligner()
@@ -103,7 +109,11 @@ class Step(nn.Module):
         )
         self.projections = {
             stream: _join_projections(
-                [place.layer for place in self.at_site.get("projection", ()) if stream in place.streams]
+                [
+                    place.layer
+                    for place in self.at_site.get("projection", ())
+                    if stream in place.streams and not place.is_fusion
+                ]
             )
             for stream in self.blocks
         }
@@ -134,18 +144,11 @@ class Step(nn.Module):
         edits = self._edits("attention", x, carried, offers)
         out: Streams = {}
         flowing: Streams = {}
-        for stream, block in self.blocks.items():
-            edit = edits[stream]
-            out[stream], carry = block.attention(
-                x[stream],
-                rows=edit.rows,
-                carry=edit.carry,
-                kv=edit.kv,
-                row_bias_R=edit.row_bias_R,
-                project=self.projections[stream],
-            )
-            if edit.carry is not None and carry is not None:
-                flowing[stream] = edit.carry + carry
+        for stream, (made, carry) in self._attended(x, edits, carried).items():
+            out[stream] = made
+            kept = edits[stream].carry
+            if kept is not None and carry is not None:
+                flowing[stream] = kept + carry
         out = self._transform("attention_output", out, x, carried)
         updated = dict(x)
         for stream in self.blocks:
@@ -158,16 +161,51 @@ class Step(nn.Module):
             sent |= edits[stream].split_carry(rows)
         return updated, sent
 
+    def _attended(
+        self, x: Streams, edits: Mapping[str, MergedEdit], carried: Carried
+    ) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """The increments of the frozen attention; of both streams side by side where a fusion reads both within."""
+        given: dict[str, dict[str, Any]] = {
+            stream: {"rows": edit.rows, "carry": edit.carry, "kv": edit.kv, "row_bias_R": edit.row_bias_R}
+            for stream, edit in edits.items()
+        }
+        if self._meeting:
+            runs = {s: block.attention_phases(x[s], **given[s]) for s, block in self.blocks.items()}
+            return self._together(runs, x, carried)
+        return {s: block.attention(x[s], **given[s], project=self.projections[s]) for s, block in self.blocks.items()}
+
+    def _together(self, runs: dict[str, Phases[T]], x: Streams, carried: Carried) -> dict[str, T]:
+        views = [self._view(place, x, carried) for place in self._meeting]
+
+        def meet(name: str, seen: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+            total: dict[str, Tensor | None] = dict.fromkeys(seen)
+            for place, view in zip(self._meeting, views, strict=True):
+                layer: Any = place.layer
+                made = layer.projection(name, *(seen[stream] for stream in place.streams), view)
+                for stream, increment in zip(place.streams, made, strict=True):
+                    if increment is not None:
+                        before = total[stream]
+                        increment = increment.to(x[stream].dtype)
+                        total[stream] = increment if before is None else before + increment
+            return total
+
+        return run_together(runs, self.projections, {stream: x[stream].shape[1] for stream in runs}, meet)
+
     def _mlp(self, x: Streams, sent: Carried, carried: Carried, offers: Offers) -> tuple[Streams, Carried]:
         edits = self._edits("mlp", x, carried, offers)
         out: Streams = {}
         sent = dict(sent)
-        for stream, block in self.blocks.items():
-            if stream in self.atomic:
-                continue
-            owners = [owner for owner in sent if owner[1] == stream]
-            whole = torch.cat([x[stream], *(sent[owner] for owner in owners)], dim=1) if owners else x[stream]
-            made = block.mlp(whole, project=self.projections[stream])
+        owned = {
+            stream: [owner for owner in sent if owner[1] == stream]
+            for stream in self.blocks
+            if stream not in self.atomic
+        }
+        whole = {
+            stream: torch.cat([x[stream], *(sent[owner] for owner in owners)], dim=1) if owners else x[stream]
+            for stream, owners in owned.items()
+        }
+        for stream, made in self._through_mlp(whole, x, carried).items():
+            owners = owned[stream]
             if owners:
                 made, *pieces = made.split([x[stream].shape[1], *(sent[owner].shape[1] for owner in owners)], dim=1)
                 sent |= {owner: sent[owner] + piece for owner, piece in zip(owners, pieces, strict=True)}
@@ -178,6 +216,11 @@ class Step(nn.Module):
             tokens = x[stream] + out[stream] if stream in out else x[stream]
             updated[stream] = _plus(tokens, edits[stream].add)
         return updated, sent
+
+    def _through_mlp(self, whole: Streams, x: Streams, carried: Carried) -> Streams:
+        if self._meeting:
+            return self._together({s: self.blocks[s].mlp_phases(tokens) for s, tokens in whole.items()}, x, carried)
+        return {s: self.blocks[s].mlp(tokens, project=self.projections[s]) for s, tokens in whole.items()}
 
     def _frozen_mlp(self, stream: str, tokens: Tensor, flowing: Streams, carried: Carried) -> tuple[Tensor, Streams]:
         block, project = self.blocks[stream], self.projections[stream]

@@ -15,7 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore.backbones import AttentionWindows, Backbone, Block, Projection, Tower, attend_in_windows, split_heads
+from avcore.backbones import (
+    AttentionWindows,
+    Backbone,
+    Block,
+    Increment,
+    Phases,
+    Point,
+    Projection,
+    Tower,
+    attend_in_windows,
+    plus,
+    split_heads,
+)
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
 from avcore.specs import BackboneSpec, FilterBankGeometry, ImageGeometry, StageLayout, StreamLayout, Windows
@@ -215,7 +227,7 @@ class ToyBlock(Block):
         found: torch.dtype = self.inner.qkv.weight.dtype
         return found
 
-    def attention(
+    def attention_phases(
         self,
         x_MND: Tensor,
         *,
@@ -224,36 +236,50 @@ class ToyBlock(Block):
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
         windowed: bool = True,
-        project: Projection | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Phases[Increment]:
         """See `Block.attention`. Rows and carried rows stand in every window."""
         norm, windows = self.inner.norm1, self.attention_windows if windowed else None
         u_MND = norm(x_MND)
-        q, k, v = self._heads(u_MND[:, None] if windows is None else windows.split(u_MND), project)
-        others = [] if rows is None else [self.keys_values(norm(rows), project=project)]
+        u_MWND = u_MND[:, None] if windows is None else windows.split(u_MND)
+        q, k, v = self._heads(u_MWND, (yield Point("qkv", u_MWND)))
+        others = []
+        if rows is not None:
+            u_rows = norm(rows)
+            others.append(self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False))))
         others += [] if kv is None else [kv]
+        carried = None
+        if carry is not None:
+            u_carry = norm(carry)
+            carried = self._heads(u_carry, (yield Point("qkv", u_carry, tokens=False)))
         mixed_MWND, mixed_carry = attend_in_windows(
             q,
             k,
             v,
-            carry=None if carry is None else self._heads(norm(carry), project),
+            carry=carried,
             rows=[self._row_heads(*pair) for pair in others],
             bias=None if windows is None else self._bias(windows),
             row_bias_R=row_bias_R,
         )
-        out_MWND = _linear("proj", self.inner.proj, mixed_MWND, project)
+        out_MWND = plus(self.inner.proj(mixed_MWND), (yield Point("proj", mixed_MWND)))
         out_MND = out_MWND[:, 0] if windows is None else windows.join(out_MWND)
-        return out_MND, None if mixed_carry is None else _linear("proj", self.inner.proj, mixed_carry, project)
+        if mixed_carry is None:
+            yield out_MND, None
+        else:
+            yield out_MND, plus(self.inner.proj(mixed_carry), (yield Point("proj", mixed_carry, tokens=False)))
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """See `Block.keys_values`."""
-        _, k, v = _linear("qkv", self.inner.qkv, u, project).chunk(3, dim=-1)
+        return self._keys_values(u, None if project is None else project("qkv", u))
+
+    def _keys_values(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor]:
+        _, k, v = plus(self.inner.qkv(u), increment).chunk(3, dim=-1)
         return k, v
 
-    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+    def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
         """See `Block.mlp`."""
-        hidden = F.gelu(_linear("fc1", self.inner.fc1, self.inner.norm2(x_MND), project))
-        return _linear("fc2", self.inner.fc2, hidden, project)
+        u_MND = self.inner.norm2(x_MND)
+        hidden = F.gelu(plus(self.inner.fc1(u_MND), (yield Point("fc1", u_MND))))
+        yield plus(self.inner.fc2(hidden), (yield Point("fc2", hidden)))
 
     def lift(self, rows: Tensor) -> Tensor:
         """See `Block.lift`.
@@ -281,8 +307,9 @@ class ToyBlock(Block):
             return x_MND
         return windows.join(x_MND.unflatten(0, (-1, windows.counts[0] * windows.counts[1])))
 
-    def _heads(self, u: Tensor, project: Projection | None) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (split_heads(x, self.inner.heads) for x in _linear("qkv", self.inner.qkv, u, project).chunk(3, -1))
+    def _heads(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        made = plus(self.inner.qkv(u), increment)
+        q, k, v = (split_heads(x, self.inner.heads) for x in made.chunk(3, -1))
         return q, k, v
 
     def _row_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,9 +349,3 @@ def _layout(trunk: ToyBackbone, grid: tuple[int, int], segments: int) -> StreamL
         ends = tuple(sum(stage.depth for stage in stages[: number + 1]) - 1 for number in range(len(stages)))
         return StreamLayout(stages=tuple(stages), segments=segments, taps=ends, pool="mean")
     return StreamLayout(stages=tuple(stages), segments=segments, taps=tuple(range(stages[0].depth)), pool="class")
-
-
-def _linear(name: str, layer: nn.Linear, x: Tensor, project: Projection | None) -> Tensor:
-    out: Tensor = layer(x)
-    increment = None if project is None else project(name, x)
-    return out if increment is None else out + increment

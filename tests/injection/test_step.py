@@ -288,7 +288,7 @@ def test_atomic_audio_refuses_a_fusion_of_both_mlp_increments() -> None:
         ) -> tuple[Tensor, Tensor]:
             return out_audio, out_visual
 
-    with pytest.raises(AVCoreError, match="'mixer' transforms both MLP increments"):
+    with pytest.raises(AVCoreError, match="'mixer' acts within both MLPs at once"):
         rig(fusion("mixer", Mixer()), atomic_audio=True)
 
 

@@ -12,7 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore.backbones import AttentionWindows, Block, Projection, attend_in_windows, fused, split_heads
+from avcore.backbones import (
+    AttentionWindows,
+    Block,
+    Increment,
+    Phases,
+    Point,
+    Projection,
+    attend_in_windows,
+    fused,
+    plus,
+    split_heads,
+)
 from avcore.errors import AVCoreError
 
 __all__ = ["BlockTables", "SwinBlock", "SwinV2Block", "WindowedBlock"]
@@ -92,7 +103,7 @@ class WindowedBlock(Block):
         """Of the frozen weights."""
         return self.inner.attn.qkv.weight.dtype  # type: ignore[no-any-return]
 
-    def attention(
+    def attention_phases(
         self,
         x_MND: Tensor,
         *,
@@ -101,8 +112,7 @@ class WindowedBlock(Block):
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
         windowed: bool = True,
-        project: Projection | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Phases[Increment]:
         """See `Block.attention`.
 
         Rows stand in every window: their keys and values are computed once for each picture. What becomes of carried
@@ -111,46 +121,56 @@ class WindowedBlock(Block):
         """
         attn, norm = self.inner.attn, self.inner.norm1
         u_MND = self.before(norm, x_MND)
-        q, k, v = self._heads(self.attention_windows.split(u_MND) if windowed else u_MND[:, None], project)
+        u_MWND = self.attention_windows.split(u_MND) if windowed else u_MND[:, None]
+        q, k, v = self._heads(u_MWND, (yield Point("qkv", u_MWND)))
         others = []
         if rows is not None:
-            others.append(self.keys_values(self.before(norm, rows), project=project))
+            u_rows = self.before(norm, rows)
+            others.append(self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False))))
         if kv is not None:
             others.append(kv)
+        carried = None
+        if carry is not None:
+            u_carry = self.before(norm, carry)
+            carried = self._heads(u_carry, (yield Point("qkv", u_carry, tokens=False)))
         mixed_MWND, mixed_carry = attend_in_windows(
             q,
             k,
             v,
-            carry=None if carry is None else self._heads(self.before(norm, carry), project),
+            carry=carried,
             rows=[self._row_heads(*pair) for pair in others],
             bias=self.tables.bias if windowed else None,
             row_bias_R=row_bias_R,
             neutral=self.neutral_row_bias,
             mix=self.mix,
         )
-        out_MWND = _linear("proj", mixed_MWND, attn.proj.weight, attn.proj.bias, project)
+        out_MWND = plus(attn.proj(mixed_MWND), (yield Point("proj", mixed_MWND)))
         out_MND = self.after(norm, self.attention_windows.join(out_MWND) if windowed else out_MWND[:, 0])
         if mixed_carry is None:
-            return out_MND, None
-        return out_MND, self.after(norm, _linear("proj", mixed_carry, attn.proj.weight, attn.proj.bias, project))
+            yield out_MND, None
+        else:
+            out_carry = plus(attn.proj(mixed_carry), (yield Point("proj", mixed_carry, tokens=False)))
+            yield out_MND, self.after(norm, out_carry)
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """See `Block.keys_values`."""
+        return self._keys_values(u, None if project is None else project("qkv", u))
+
+    def _keys_values(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor]:
         weight, bias = self.inner.attn.qkv.weight, self.qkv_bias
         width = weight.shape[0] // 3
         made = F.linear(u, weight[width:], None if bias is None else bias[width:])
-        increment = None if project is None else project("qkv", u)
         if increment is not None:
             made = made + increment[..., width:]
         k, v = made.chunk(2, dim=-1)
         return k, v
 
-    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+    def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
         """See `Block.mlp`."""
         mlp, norm = self.inner.mlp, self.inner.norm2
         u_MND = self.before(norm, x_MND)
-        hidden = mlp.act(_linear("fc1", u_MND, mlp.fc1.weight, mlp.fc1.bias, project))
-        return self.after(norm, _linear("fc2", hidden, mlp.fc2.weight, mlp.fc2.bias, project))
+        hidden = mlp.act(plus(mlp.fc1(u_MND), (yield Point("fc1", u_MND))))
+        yield self.after(norm, plus(mlp.fc2(hidden), (yield Point("fc2", hidden))))
 
     def lift(self, rows: Tensor) -> Tensor:
         """See `Block.lift`.
@@ -177,10 +197,10 @@ class WindowedBlock(Block):
             x_MND.unflatten(0, (-1, self.attention_windows.counts[0] * self.attention_windows.counts[1]))
         )
 
-    def _heads(self, u: Tensor, project: Projection | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(..., N, D) to queries, keys and values, (..., H, N, D / H) each."""
         attn = self.inner.attn
-        made = _linear("qkv", u, attn.qkv.weight, self.qkv_bias, project)
+        made = plus(F.linear(u, attn.qkv.weight, self.qkv_bias), increment)
         q, k, v = (split_heads(part, attn.num_heads) for part in made.chunk(3, -1))
         return self.queries(q).to(v.dtype), self.keys(k).to(v.dtype), v
 
@@ -290,12 +310,6 @@ def windows_of(inner: Any) -> AttentionWindows:
 
 def _softmax_attention(logits: Tensor, v_MWHKD: Tensor, bias: Tensor | None) -> Tensor:
     return torch.softmax(logits if bias is None else logits + bias, dim=-1) @ v_MWHKD
-
-
-def _linear(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, project: Projection | None) -> Tensor:
-    out = F.linear(x, weight, bias)
-    increment = None if project is None else project(name, x)
-    return out if increment is None else out + increment
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

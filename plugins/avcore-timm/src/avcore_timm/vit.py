@@ -12,7 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import compat
-from avcore.backbones import Backbone, Block, Projection, Tower, attend, row_columns, split_heads
+from avcore.backbones import (
+    Backbone,
+    Block,
+    Increment,
+    Phases,
+    Point,
+    Projection,
+    Tower,
+    attend,
+    plus,
+    row_columns,
+    split_heads,
+)
 from avcore.errors import AVCoreError
 from avcore.specs import StageLayout, StreamLayout, Windows
 from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
@@ -50,7 +62,7 @@ class ViTBlock(Block):
         """Of the frozen weights."""
         return self.inner.attn.qkv.weight.dtype  # type: ignore[no-any-return]
 
-    def attention(
+    def attention_phases(
         self,
         x_MND: Tensor,
         *,
@@ -59,19 +71,20 @@ class ViTBlock(Block):
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
         windowed: bool = True,
-        project: Projection | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Phases[Increment]:
         """See `Block.attention`. Rows go through the norm and the key and value maps, never through the query map."""
         attn = self.inner.attn
         tokens = x_MND.shape[1]
         if carry is not None:
             x_MND = torch.cat([x_MND, carry], dim=1)
         u_MND = self.inner.norm1(x_MND)
-        q, k, v = (split_heads(part, attn.num_heads) for part in _linear("qkv", attn.qkv, u_MND, project).chunk(3, -1))
+        made = plus(attn.qkv(u_MND), (yield Point("qkv", u_MND)))
+        q, k, v = (split_heads(part, attn.num_heads) for part in made.chunk(3, -1))
         q, k = attn.q_norm(q), attn.k_norm(k)
         keys, values = [k], [v]
         if rows is not None:
-            k_rows, v_rows = self.keys_values(self.inner.norm1(_batched(rows)), project=project)
+            u_rows = self.inner.norm1(_batched(rows))
+            k_rows, v_rows = self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False)))
             keys.append(split_heads(k_rows, attn.num_heads))
             values.append(split_heads(v_rows, attn.num_heads))
         if kv is not None:
@@ -82,27 +95,28 @@ class ViTBlock(Block):
             k = torch.cat([key.expand(shape) for key in keys], dim=2)
             v = torch.cat([value.expand(shape) for value in values], dim=2)
         mixed_MND = attend(q, k, v, bias=row_columns(None, x_MND.shape[1], row_bias_R))
-        out_MND = self.inner.ls1(_linear("proj", attn.proj, mixed_MND, project))
-        if carry is None:
-            return out_MND, None
-        return out_MND[:, :tokens], out_MND[:, tokens:]
+        out_MND = self.inner.ls1(plus(attn.proj(mixed_MND), (yield Point("proj", mixed_MND))))
+        yield (out_MND, None) if carry is None else (out_MND[:, :tokens], out_MND[:, tokens:])
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """See `Block.keys_values`."""
+        return self._keys_values(u, None if project is None else project("qkv", u))
+
+    def _keys_values(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor]:
         attn, width = self.inner.attn, u.shape[-1]
         made = F.linear(u, attn.qkv.weight[width:], None if attn.qkv.bias is None else attn.qkv.bias[width:])
-        increment = None if project is None else project("qkv", u)
         if increment is not None:
             made = made + increment[..., width:]
         k, v = made.chunk(2, dim=-1)
         return attn.k_norm(k.unflatten(-1, (attn.num_heads, -1))).flatten(-2), v
 
-    def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
+    def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
         """See `Block.mlp`."""
         mlp = self.inner.mlp
-        hidden = _activated(mlp, _linear("fc1", mlp.fc1, self.inner.norm2(x_MND), project))
-        out: Tensor = self.inner.ls2(_linear("fc2", mlp.fc2, mlp.norm(hidden), project))
-        return out
+        u_MND = self.inner.norm2(x_MND)
+        hidden = mlp.norm(_activated(mlp, plus(mlp.fc1(u_MND), (yield Point("fc1", u_MND)))))
+        out: Tensor = self.inner.ls2(plus(mlp.fc2(hidden), (yield Point("fc2", hidden))))
+        yield out
 
 
 class ViT(Backbone):
@@ -293,12 +307,6 @@ def _activated(mlp: Any, hidden: Tensor) -> Tensor:
     left, right = hidden.chunk(2, dim=-1)
     gated: Tensor = left * mlp.act(right) if mlp.gate_last else mlp.act(left) * right
     return gated
-
-
-def _linear(name: str, layer: nn.Module, x: Tensor, project: Projection | None) -> Tensor:
-    out: Tensor = layer(x)
-    increment = None if project is None else project(name, x)
-    return out if increment is None else out + increment
 
 
 def _refuse_unknown(model: Any, name: str) -> None:
