@@ -135,7 +135,7 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     waves = tensors["in/wave"].double()
     images = {
         "visual": tensors["in/image"].double().flatten(0, 1),
-        "audio": model.stream("audio").front_end(waves.flatten(1)),
+        "audio": model.streams["audio"].front_end(waves.flatten(1)),
     }
     monkeypatch.setattr(model, "front_ends", lambda batch: images)
     empty = Batch(

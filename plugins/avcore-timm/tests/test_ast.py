@@ -181,7 +181,7 @@ def test_weights_must_be_named_and_pictures_are_refused() -> None:
 
 def test_it_listens_beside_a_vit() -> None:
     model = make_model(avcore_timm, "test_vit", sets=("audio.backbone=test_ast", "audio.weights=random"))
-    assert isinstance(model.stream("audio").front_end, FilterBank)
+    assert isinstance(model.streams["audio"].front_end, FilterBank)
     features = model.features(make_batch(model))
     assert features.audio is not None
     assert features.audio.pooled.shape == (2, 2, 24)
