@@ -301,7 +301,7 @@ def _tiny_batch(model: AVModel) -> Batch:
     if model.image is not None:
         frames = torch.zeros(1, model.segments, *model.image.shape, dtype=torch.uint8)
     if model.sound is not None:
-        waveform = torch.zeros(1, round(model.clip_seconds * model.sound.rate), dtype=torch.int16)
+        waveform = torch.zeros(1, *model.sound.shape(model.clip_seconds), dtype=torch.int16)
     return Batch(
         frames=frames,
         waveform=waveform,

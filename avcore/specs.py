@@ -100,11 +100,22 @@ class AudioGeometry:
 
     Attributes:
         front_end: ``"package.module:Name"`` of what turns sound into what `Tower.embed` takes; made as
-            ``build(geometry, windows, segments)``, an ``nn.Module`` that is called with (B, S) samples.
+            ``build(geometry, windows, segments)``, an ``nn.Module`` that is called with `Batch.waveform`.
+        channels: 1, all channels of a file mixed, or 2, left and right; sound of one channel is in both then.
     """
 
     front_end: ClassVar[str]
     rate: int = 16000
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 2):
+            raise ValueError(f"channels must be 1 or 2, not {self.channels}")
+
+    def shape(self, seconds: float) -> tuple[int, ...]:
+        """Of the sound of so many seconds: (S,), or (2, S) of two channels."""
+        samples = round(seconds * self.rate)
+        return (samples,) if self.channels == 1 else (self.channels, samples)
 
 
 @dataclass(frozen=True, kw_only=True)

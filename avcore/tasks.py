@@ -119,7 +119,8 @@ class Batch:
     Attributes:
         frames: (B, T, 3, Y, X) uint8 at the visual backbone's size, or None when that stream is off; (B, T, K, 3, Y, X)
             for a backbone that takes K > 1 pictures of a segment.
-        waveform: (B, S) int16 at the audio backbone's rate, whole clips, or None when that stream is off.
+        waveform: (B, S) int16 at the audio backbone's rate, whole clips, or None when that stream is off; (B, 2, S) for
+            a backbone that hears two channels (`AudioGeometry.channels`).
         targets: name -> (B, ...).
         inputs: name -> (B, ...), what the model sees beside pictures and sound; see `Dataset.inputs`.
         companions: name -> the companions of these clips, a batch of B clips in the same order; see `Clip.companions`.

@@ -214,7 +214,8 @@ class Tower(Frozen, ABC):
 
         Args:
             image: (M, 3, Y, X) pictures, or (M, K, 3, Y, X) where `ImageGeometry.frames` is above 1; (M, frames, mel)
-                log-mel pictures, or whatever the front end that the geometry names returns, M first.
+                log-mel pictures, (M, 2, frames, mel) of two channels, or whatever the front end that the geometry names
+                returns, M first.
         """
 
     @abstractmethod

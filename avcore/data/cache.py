@@ -69,9 +69,9 @@ def read_frames(clip: Clip, segments: int, size: int, per_segment: int = 1) -> n
     return np.stack([read_picture(path, size) for path in clip.frames])
 
 
-def read_sound(clip: Clip, rate: int) -> np.ndarray:
+def read_sound(clip: Clip, rate: int, channels: int = 1) -> np.ndarray:
     """The sound of a clip without any cache, as `ClipCache.audio`."""
-    return decode_audio(_sound_file(clip), rate=rate, start=clip.start, seconds=clip.seconds)
+    return decode_audio(_sound_file(clip), rate=rate, start=clip.start, seconds=clip.seconds, channels=channels)
 
 
 def _sound_file(clip: Clip) -> Path:
@@ -122,16 +122,21 @@ class ClipCache:
         found = self._entry("frames", sources, settings, (total, 3, size, size), np.uint8, make)
         return found if per_segment == 1 else found.reshape(self.segments, per_segment, 3, size, size)
 
-    def audio(self, clip: Clip, rate: int) -> np.ndarray:
+    def audio(self, clip: Clip, rate: int, channels: int = 1) -> np.ndarray:
         """The sound of a clip, (S,) int16 at ``rate`` Hz with S = round(seconds * rate), read-only.
+
+        Of two ``channels`` it is (2, S).
 
         Raises:
             CacheError: the cache cannot be read or written.
             AVCoreError: a source file is missing, cannot be read, or has no sound.
         """
-        shape = (round(clip.seconds * rate),)
-        settings = {"rate": rate, "start": clip.start, "seconds": clip.seconds}
-        return self._entry("audio", [_sound_file(clip)], settings, shape, np.int16, partial(read_sound, clip, rate))
+        shape: tuple[int, ...] = (round(clip.seconds * rate),)
+        settings: dict[str, Any] = {"rate": rate, "start": clip.start, "seconds": clip.seconds}
+        if channels > 1:
+            shape, settings["channels"] = (channels, *shape), channels
+        make = partial(read_sound, clip, rate, channels)
+        return self._entry("audio", [_sound_file(clip)], settings, shape, np.int16, make)
 
     def _entry(
         self,

@@ -1,7 +1,7 @@
 """What turns stored pictures and sound into what backbones take in, on the device that the model is on.
 
-Shape letters: B clips, T segments of K pictures each, M = B*T in the order (b t), S samples, F mel bins, Y and X image
-rows and columns.
+Shape letters: B clips, T segments of K pictures each, M = B*T in the order (b t), C channels, S samples, F mel bins, Y
+and X image rows and columns.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class ImageFrontEnd(_FrontEnd):
 class SoundFrontEnd(_FrontEnd, ABC):
     """Cuts T windows out of each clip and makes of each what the backbone embeds, by `pictures`.
 
-    The base of the front ends of other backbones, which `AudioGeometry.front_end` names.
+    The base of the front ends of other backbones, which `AudioGeometry.front_end` names. Of two channels each goes its
+    way as if it were a clip of its own, and what comes of them lies side by side behind M: (M, 2, ...).
 
     Args:
         geometry: what the backbone takes.
@@ -72,16 +73,25 @@ class SoundFrontEnd(_FrontEnd, ABC):
     def __init__(self, geometry: AudioGeometry, windows: Windows, segments: int) -> None:
         super().__init__()
         self.rate = geometry.rate
+        self.channels = geometry.channels
         self.windows = windows
         self.segments = segments
 
-    def forward(self, waveform_BS: Tensor) -> Tensor:
-        """Turn (B, S) samples, int16 or float in [-1, 1], into what `pictures` makes, in float32 at least."""
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Turn (B, S) samples, int16 or float in [-1, 1], into what `pictures` makes, in float32 at least.
+
+        Of two channels, (B, 2, S), it makes (M, 2, ...).
+        """
         # The meta device, on which shapes are checked, knows no autocast.
-        with torch.autocast("cpu" if waveform_BS.is_meta else waveform_BS.device.type, enabled=False):
-            exact = torch.float64 if waveform_BS.dtype == torch.float64 else torch.float32
-            scale = 1.0 if waveform_BS.is_floating_point() else 1 / FULL_SCALE
-            return self.pictures(self._cut(self.prepared(waveform_BS.to(exact) * scale)).flatten(0, 1))
+        with torch.autocast("cpu" if waveform.is_meta else waveform.device.type, enabled=False):
+            exact = torch.float64 if waveform.dtype == torch.float64 else torch.float32
+            scale = 1.0 if waveform.is_floating_point() else 1 / FULL_SCALE
+            if self.channels == 1:
+                return self.pictures(self._cut(self.prepared(waveform.to(exact) * scale)).flatten(0, 1))
+            cut_BTS = self._cut(self.prepared(waveform.flatten(0, 1).to(exact) * scale))  # of B * C clips
+            cut_BTCS = cut_BTS.unflatten(0, (-1, self.channels)).transpose(1, 2)
+            made: Tensor = self.pictures(cut_BTCS.flatten(0, 2)).unflatten(0, (-1, self.channels))
+            return made
 
     def prepared(self, samples_BS: Tensor) -> Tensor:
         """What is done to whole clips, (B, S) to (B, S); nothing by default."""

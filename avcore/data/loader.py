@@ -18,7 +18,7 @@ from avcore.data.cache import ClipCache
 from avcore.data.randomness import generator
 from avcore.data.reader import Filler, Reader, Reading, Request, torch_loader
 from avcore.errors import AVCoreError, DataError, did_you_mean
-from avcore.specs import ImageGeometry
+from avcore.specs import AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
 
 __all__ = ["ClipLoader", "Sound"]
@@ -44,7 +44,7 @@ class ClipLoader:
         dataset: the reader.
         split: one of its splits.
         image: what the visual backbone takes, None if that stream is off.
-        audio_rate: what the audio backbone takes, Hz, None if that stream is off.
+        audio: what the audio backbone takes, None if that stream is off.
         batch_size: B.
         shuffle: whether each epoch has an order of its own.
         seed: of the order and of the pairs of ``sound="swapped"``.
@@ -70,7 +70,7 @@ class ClipLoader:
         split: str,
         *,
         image: ImageGeometry | None,
-        audio_rate: int | None,
+        audio: AudioGeometry | None,
         batch_size: int,
         shuffle: bool,
         seed: int,
@@ -114,7 +114,7 @@ class ClipLoader:
             sounds,
             ClipCache(cache, segments=dataset.segments),
             image=image,
-            rate=audio_rate,
+            audio=audio,
             seed=seed,
             policy=broken,
             broken=BrokenClips(split, len(self.clips), broken_limit),

@@ -1,7 +1,7 @@
 """Pictures and sound out of media files, with PyAV (FFmpeg's libraries) and Pillow.
 
 Time 0 of a file is where its earliest stream begins. Everything runs on one thread, because the loader decodes several
-clips side by side. Shape letters: T times, S samples, Y and X image rows and columns.
+clips side by side. Shape letters: T times, S samples, C channels, Y and X image rows and columns.
 """
 
 from __future__ import annotations
@@ -301,17 +301,18 @@ def check_video(path: Path | str, *, start: float = 0.0, seconds: float) -> None
                 break
 
 
-def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: float) -> np.ndarray:
-    """Sound as one channel of 16 bits: channels mixed down, resampled, trimmed or zero-padded.
+def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: float, channels: int = 1) -> np.ndarray:
+    """Sound as one or two channels of 16 bits: channels mixed down, resampled, trimmed or zero-padded.
 
     Args:
         path: a sound or video file of any format that FFmpeg reads.
         rate: of the result, Hz.
         start: where to begin, s from time 0 of the file.
         seconds: how much to take, s.
+        channels: of the result, 1 or 2; sound of one channel comes twice then.
 
     Returns:
-        (S,) int16 with S = round(seconds * rate).
+        (S,) int16 with S = round(seconds * rate), or (2, S).
 
     Raises:
         AVCoreError: the file is missing, damaged, cut short, or without sound.
@@ -325,41 +326,46 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
         if audio is None:
             raise DataError(f"{path} has no sound.")
         length = 0
-        for block in _sound(container, audio, rate, first + count):
+        for block in _sound(container, audio, rate, channels, first + count):
             blocks.append(block)
             length += len(block)
             if length >= first + count:
                 break
         if not blocks:
             raise DataError(f"{container.name} has a sound stream without a single sample in it.")
-    samples = np.concatenate(blocks)[first : first + count]
-    return np.pad(samples, (0, count - len(samples)))
+    samples_SC = np.concatenate(blocks)[first : first + count]
+    samples_SC = np.pad(samples_SC, ((0, count - len(samples_SC)), (0, 0)))
+    return samples_SC[:, 0] if channels == 1 else np.ascontiguousarray(samples_SC.T)
 
 
-def _sound(container: InputContainer, audio: AudioStream, rate: int, wanted: int) -> Iterator[np.ndarray]:
-    """Blocks of mono int16 samples from time 0 on: silence up to where the stream begins, then the stream.
+def _sound(
+    container: InputContainer, audio: AudioStream, rate: int, channels: int, wanted: int
+) -> Iterator[np.ndarray]:
+    """Blocks (S, C) of int16 samples from time 0 on: silence up to where the stream begins, then the stream.
 
     The silence is no longer than the ``wanted`` samples, whatever a damaged timestamp says.
     """
     early: int | None = None  # samples before time 0, still to be dropped
-    for time, block in _resampled(container, on_one_thread(audio), rate):
+    for time, block in _resampled(container, on_one_thread(audio), rate, channels):
         if early is None:
             begin = 0 if time is None else round((time - origin(container)) * rate)
             early = max(-begin, 0)
-            yield np.zeros(min(max(begin, 0), wanted), np.int16)
+            yield np.zeros((min(max(begin, 0), wanted), channels), np.int16)
         yield block[early:]
         early = max(early - len(block), 0)
 
 
-def _resampled(container: InputContainer, audio: AudioStream, rate: int) -> Iterator[tuple[float | None, np.ndarray]]:
-    """For each frame of a stream its time, s, and the mono int16 samples that are ready after it."""
+def _resampled(
+    container: InputContainer, audio: AudioStream, rate: int, channels: int
+) -> Iterator[tuple[float | None, np.ndarray]]:
+    """For each frame of a stream its time, s, and the int16 samples (S, C) that are ready after it."""
     resampler: _Resampler | None = None
     for packet in packets(container, audio):
         for frame in packet.decode():
             check_frame(frame, container.name)
             if resampler is None or not resampler.fits(frame):
-                rest = np.empty(0, np.int16) if resampler is None else resampler.take(None)
-                resampler = _Resampler(frame, rate)
+                rest = np.empty((0, channels), np.int16) if resampler is None else resampler.take(None)
+                resampler = _Resampler(frame, rate, channels)
                 yield frame.time, np.concatenate([rest, resampler.take(frame)])
             else:
                 yield frame.time, resampler.take(frame)
@@ -368,19 +374,23 @@ def _resampled(container: InputContainer, audio: AudioStream, rate: int) -> Iter
 
 
 class _Resampler:
-    """Makes sound like a given frame's into mono int16 at ``rate`` Hz.
+    """Makes sound like a given frame's into int16 at ``rate`` Hz, of one channel or two.
 
     As `av.AudioResampler`, which starts a thread for each processor.
     """
 
-    def __init__(self, like: AudioFrame, rate: int) -> None:
+    def __init__(self, like: AudioFrame, rate: int, channels: int) -> None:
+        self._channels = channels
+        # FFmpeg makes a channel that becomes two softer: it is doubled here instead.
+        self._mixed = min(channels, like.layout.nb_channels)
         self._kind = self._kind_of(like)
         self._graph = av.filter.Graph()
         self._graph.threads = 1
         source = self._graph.add_abuffer(
             sample_rate=like.sample_rate, format=like.format, layout=like.layout, time_base=like.time_base
         )
-        wanted = self._graph.add("aformat", sample_rates=str(rate), sample_fmts="s16", channel_layouts="mono")
+        layout = "mono" if self._mixed == 1 else "stereo"
+        wanted = self._graph.add("aformat", sample_rates=str(rate), sample_fmts="s16", channel_layouts=layout)
         self._graph.link_nodes(source, wanted, self._graph.add("abuffersink")).configure()
 
     def fits(self, frame: AudioFrame) -> bool:
@@ -390,11 +400,12 @@ class _Resampler:
     def take(self, frame: AudioFrame | None) -> np.ndarray:
         """The samples that are ready after a further frame, or the last ones (None)."""
         self._graph.push(frame)
-        blocks: list[np.ndarray] = [np.empty(0, np.int16)]
+        blocks: list[np.ndarray] = [np.empty((0, self._mixed), np.int16)]
         with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or has no more
             while True:
-                blocks.append(self._graph.pull().to_ndarray().reshape(-1))
-        return np.concatenate(blocks)
+                blocks.append(self._graph.pull().to_ndarray().reshape(-1, self._mixed))
+        mixed_SC = np.concatenate(blocks)
+        return mixed_SC if self._mixed == self._channels else mixed_SC.repeat(self._channels, axis=1)
 
     @staticmethod
     def _kind_of(frame: AudioFrame) -> tuple[int, str, str]:

@@ -20,7 +20,7 @@ from avcore.data.cache import CacheError, ClipCache
 from avcore.data.randomness import generator
 from avcore.data.workers import start_worker
 from avcore.errors import AVCoreError, DataError
-from avcore.specs import ImageGeometry
+from avcore.specs import AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
 
 __all__ = ["Filled", "Filler", "Reader", "Reading", "Request", "torch_loader"]
@@ -82,7 +82,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         sounds: for each clip the one that it is heard with; None for silence.
         cache: of decoded clips.
         image: the pictures that are wanted; None leaves them out.
-        rate: of sound, Hz; None leaves it out.
+        audio: the sound that is wanted; None leaves it out.
         seed: of the clips that take the places of broken ones.
         policy: what is done about a broken clip.
         broken: those that this process knows.
@@ -96,7 +96,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         cache: ClipCache,
         *,
         image: ImageGeometry | None,
-        rate: int | None,
+        audio: AudioGeometry | None,
         seed: int,
         policy: BrokenPolicy,
         broken: BrokenClips,
@@ -106,7 +106,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         self.sounds = sounds
         self.cache = cache
         self.image = image
-        self.rate = rate
+        self.audio = audio
         self.seed = seed
         self.policy = policy
         self.broken = broken
@@ -137,7 +137,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         return None if self.image is None else self.cache.frames(clip, self.image.size, self.image.frames)
 
     def _sound(self, clip: Clip) -> np.ndarray | None:
-        return None if self.rate is None else self.cache.audio(clip, self.rate)
+        return None if self.audio is None else self.cache.audio(clip, self.audio.rate, self.audio.channels)
 
     def judge(self, index: int, error: AVCoreError) -> dict[str, str]:
         """The broken clip's name and cause, for a policy that goes on without it.
@@ -200,8 +200,8 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         yield from generator(self.seed, "replacement", epoch, index).permutation(len(self.clips)).tolist()
 
     def _waveform(self, contents: Sequence[_Content]) -> Tensor | None:
-        if self.rate is not None and self.sounds is None:
-            return torch.zeros(len(contents), round(self.clips[0].seconds * self.rate), dtype=torch.int16)
+        if self.audio is not None and self.sounds is None:
+            return torch.zeros(len(contents), *self.audio.shape(self.clips[0].seconds), dtype=torch.int16)
         return _stacked([content.sound for content in contents])
 
     def _batch(self, contents: Sequence[_Content], samples: Tensor, valid: Tensor) -> Batch:

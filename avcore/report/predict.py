@@ -117,8 +117,9 @@ def predict_video(
             raise AVCoreError(f"{file} exists already. Choose another --out folder, or replace it with --overwrite.")
 
     cuts = Cuts.of(info.duration_s, model.clip_seconds, model.segments)
-    sound_S, rate = _sound(path, info, model, cuts)
-    predictions = _predict(model, config, path, cuts, sound_S, rate, given)
+    sound, rate = _sound(path, info, model, cuts)
+    predictions = _predict(model, config, path, cuts, sound, rate, given)
+    sound_S = sound if sound is None or sound.ndim == 1 else sound.mean(0).astype(np.int16)
     fps = _frame_rate(info)
     painter = _Painter(model.task, predictions, cuts, fps, frame_count(info.duration_s, fps))
     frames = read_frames(path, fps=fps, seconds=info.duration_s, long_side=LONG_SIDE)
@@ -180,12 +181,12 @@ def _frame_rate(info: MediaInfo) -> Fraction:
 
 
 def _sound(path: Path, info: MediaInfo, model: AVModel, cuts: Cuts) -> tuple[np.ndarray | None, int]:
-    """The sound of all segments (S,) int16, zero-padded to whole clips, and its rate in Hz."""
-    rate = model.sound.rate if model.sound is not None else DRAWN_RATE
+    """The sound of all segments, (S,) or (2, S) int16, zero-padded to whole clips, and its rate in Hz."""
+    rate, channels = (model.sound.rate, model.sound.channels) if model.sound is not None else (DRAWN_RATE, 1)
     if info.audio_rate is None:
         return None, rate
     last = cuts.samples(cuts.starts[-1], cuts.per_clip, rate)
-    return decode_audio(path, rate=rate, start=0.0, seconds=last.stop / rate), rate
+    return decode_audio(path, rate=rate, start=0.0, seconds=last.stop / rate, channels=channels), rate
 
 
 @torch.no_grad()
@@ -194,7 +195,7 @@ def _predict(
     config: RunConfig,
     path: Path,
     cuts: Cuts,
-    sound_S: np.ndarray | None,
+    sound: np.ndarray | None,
     rate: int,
     inputs: dict[str, Tensor],
 ) -> list[dict[str, Tensor]]:
@@ -204,7 +205,7 @@ def _predict(
     if model.image is not None:
         times = segment_times(cuts.seen * model.image.frames, 0.0, cuts.seen * cuts.seconds)
         frames = decode_frames(path, times, model.image.size).reshape(cuts.seen, *model.image.shape)
-    heard_S = sound_S if model.sound is not None else None
+    listened = sound if model.sound is not None else None
     found: list[dict[str, Tensor]] = []
     training = model.training
     model.eval()
@@ -212,12 +213,12 @@ def _predict(
         for start in cuts.starts:
             clip = slice(start, start + cuts.per_clip)
             seen = None if frames is None else torch.from_numpy(frames[None, clip])
-            heard = cuts.samples(start, cuts.per_clip, rate)
-            sound = None if heard_S is None else torch.from_numpy(heard_S[None, heard])
+            piece = cuts.samples(start, cuts.per_clip, rate)
+            heard = None if listened is None else torch.from_numpy(listened[None, ..., piece])
             valid = torch.ones(1, dtype=torch.bool)
             batch = Batch(
                 frames=seen,
-                waveform=sound,
+                waveform=heard,
                 targets={},
                 names=[path.stem],
                 samples=torch.zeros(1, dtype=torch.long),

@@ -99,7 +99,7 @@ class RunData:
             self.dataset,
             split,
             image=model.image,
-            audio_rate=None if model.sound is None else model.sound.rate,
+            audio=model.sound,
             batch_size=config.train.batch_size if train else config.train.eval_batch_size,
             shuffle=train,
             # Clips that only pad a batch would enter the running statistics of a head.

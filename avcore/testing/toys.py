@@ -228,8 +228,8 @@ def make_batch(model: AVModel, clips: int = 2, *, seed: int = 1) -> Batch:
         shape = (clips, model.segments, *model.image.shape)
         frames = torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8)
     if model.sound is not None:
-        samples = round(model.clip_seconds * model.sound.rate)
-        waveform = torch.randint(-9999, 9999, (clips, samples), generator=draws, dtype=torch.int16)
+        heard = (clips, *model.sound.shape(model.clip_seconds))
+        waveform = torch.randint(-9999, 9999, heard, generator=draws, dtype=torch.int16)
     return Batch(
         frames=frames,
         waveform=waveform,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avcore.data.loader import ClipLoader, swap
 from avcore.errors import AVCoreError
-from avcore.specs import ImageGeometry, Windows
+from avcore.specs import AudioGeometry, ImageGeometry, Windows
 from avcore.tasks import Batch, Clip, Dataset
 
 
@@ -52,7 +52,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory, make_wav: Any) -> list[Clip]
 def load(clips: list[Clip], tmp_path: Path) -> Any:
     def make(**changes: Any) -> ClipLoader:
         settings: dict[str, Any] = dict(
-            image=ImageGeometry(size=8), audio_rate=8000, batch_size=4, shuffle=True, seed=3, cache=tmp_path
+            image=ImageGeometry(size=8),
+            audio=AudioGeometry(rate=8000),
+            batch_size=4,
+            shuffle=True,
+            seed=3,
+            cache=tmp_path,
         )
         dataset = changes.pop("dataset", Levels(clips))
         return ClipLoader(dataset, changes.pop("split", "train"), **(settings | changes))
@@ -185,7 +190,7 @@ def test_workers_change_nothing(load: Any) -> None:
 
 def test_a_stream_that_is_off_is_not_loaded(load: Any, clips: list[Clip]) -> None:
     mute = Levels([replace(clip, audio=None) for clip in clips])
-    assert next(iter(load(dataset=mute, audio_rate=None))).waveform is None
+    assert next(iter(load(dataset=mute, audio=None))).waveform is None
     blind = Levels([replace(clip, frames=()) for clip in clips])
     assert next(iter(load(dataset=blind, image=None))).frames is None
 

@@ -270,7 +270,7 @@ def short_clips(case: BackboneCase) -> None:
     for seconds in (0.5, 0.1):
         batch = make_batch(model)
         assert batch.waveform is not None
-        batch.waveform = batch.waveform[:, : round(seconds * model.sound.rate)]
+        batch.waveform = batch.waveform[..., : round(seconds * model.sound.rate)]
         heard: list[Tensor] = []
         try:
             refusal(partial(_hear, model, batch, heard))
