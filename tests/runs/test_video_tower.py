@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 import avcore
+from avcore.data.verify import list_clips, verify
 from avcore.hookspecs import hookimpl
 from avcore.registry import Registry
 from avcore.runs import Run
-from avcore.specs import BackboneSpec, ImageGeometry
+from avcore.specs import BackboneSpec, ClipSettings, ImageGeometry
 from avcore.testing.toys import at_hand, make_batch
 
 RATE = 16000
@@ -120,6 +121,14 @@ def test_a_tower_of_pairs_trains_and_predicts(
 def test_clips_with_too_few_pictures_are_refused(run: Callable[..., Run]) -> None:
     with pytest.raises(avcore.AVCoreError, match="has 2 pictures, 2 each, for 2 segments"):
         run("data.segments=2", "data.window_seconds=1", "data.window_margin=1")
+
+
+def test_verify_takes_any_number_of_pictures_that_all_segments_can_have(world: ModuleType, tmp_path: Path) -> None:
+    root = world.render("listen", tmp_path)
+    for segments, expected in ((1, set()), (2, set()), (3, {"pictures for 3 segments"})):
+        dataset = world.Files(ClipSettings(segments=segments, clip_seconds=2.0), root, None)
+        findings = [one for found in verify(dataset, list_clips(dataset)[0], audio=False) for one in found]
+        assert {" ".join(finding.text.rstrip(".").split()[-4:]) for finding in findings} == expected
 
 
 def test_a_segment_has_at_least_one_picture() -> None:
