@@ -114,6 +114,11 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     _check_serves(config, registry)
     with seeded(config.seed, "head"):
         head = registry.heads[config.head.name].load()(config.head.settings, layouts, task)
+    if wrong := [way for way in head.companions.values() if way not in ("plain", "parts")]:
+        raise AssemblyError(
+            f"Head '{config.head.name}' wants the features of companions '{wrong[0]}': it may say 'plain' or 'parts'. "
+            "Tell its author."
+        )
     return AVModel(
         config=config,
         task=task,
@@ -307,10 +312,7 @@ def _tiny_batch(model: AVModel) -> Batch:
         waveform=waveform,
         targets={},
         names=["shapes"],
-        inputs={
-            name: torch.zeros(1, *given.shape, dtype=getattr(torch, given.dtype))
-            for name, given in model.task.inputs.items()
-        },
+        inputs={name: given.zeros(1) for name, given in model.task.inputs.items()},
         samples=torch.zeros(1, dtype=torch.long),
         valid=torch.ones(1, dtype=torch.bool),
     )

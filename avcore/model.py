@@ -111,8 +111,8 @@ class AVModel(nn.Module):
         walked = self.clips(self.front_ends(batch))
         left = {name: self.clips[name].leave(x_MND, walked.tapped[name]) for name, x_MND in walked.tokens.items()}
         features = self._collect(batch, left, walked.offers)
-        for part in self._overriding(Part, "finish"):
-            if part.streams != ("text",):
+        for part in self.clips.instances:
+            if part.overrides(Part, "finish"):
                 features = part.module.finish(features)
         return features
 

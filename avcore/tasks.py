@@ -261,7 +261,7 @@ class Features:
     def project(self, name: str) -> Tensor:
         """The pooled vectors of a stream in the space that its tower shares with others: (B, T, ``layout.shared``).
 
-        The frozen map of CLIP or CLAP; cosines with projected sentences mean something there.
+        Cosines with the projected vectors of other modalities, such as sentences, mean something there.
         """
         return self.projections[name](self.stream(name).pooled)
 
@@ -331,6 +331,11 @@ class Input:
     shape: tuple[int, ...]
     dtype: str = "float32"
     help: str = ""
+
+    def zeros(self, clips: int) -> Tensor:
+        """Zeros for so many clips, (B, *shape): what a model is tried with before there are files."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return torch.zeros(clips, *self.shape, dtype=dtype)
 
 
 class Task:

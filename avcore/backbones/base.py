@@ -241,7 +241,7 @@ class Tower(Frozen, ABC):
     def project(self, pooled_MD: Tensor) -> Tensor:
         """What `pool` gives, brought into the space that this tower shares with those of other modalities.
 
-        The frozen map with which the weights were trained to be compared (CLIP, CLAP), without the division by the
+        The frozen map with which the weights were trained to be compared, without the division by the
         length. It counts among the frozen weights.
 
         Returns:
@@ -252,7 +252,7 @@ class Tower(Frozen, ABC):
         """
         raise NotImplementedError(
             f"{type(self).__name__} shares no space with other modalities: its layout.shared is None. Projections come "
-            "with the weights of CLIP and its like."
+            "with weights that were trained to be compared across modalities."
         )
 
     def map(self, x_MND: Tensor, stage: StageLayout) -> Tensor:

@@ -119,7 +119,7 @@ class Sections:
             known = sorted(name for spec in self.registry.backbones if TEXT in spec.streams for name in spec.presets)
             raise ConfigError(
                 f"Head '{head.name}' reads sentences: give --text NAME. Available: "
-                f"{', '.join(known) or 'none installed (pip install avcore-clip)'}."
+                f"{', '.join(known) or 'none installed'}."
             )
         if not wanted and leaf.value is not None and leaf.layer.user:
             raise ConfigError(f"--text {leaf.value}: head '{head.name}' reads no sentences. Leave it out.")

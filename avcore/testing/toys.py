@@ -237,8 +237,5 @@ def make_batch(model: AVModel, clips: int = 2, *, seed: int = 1) -> Batch:
         names=[f"clip {index}" for index in range(clips)],
         samples=torch.arange(clips),
         valid=torch.ones(clips, dtype=torch.bool),
-        inputs={
-            name: torch.zeros(clips, *given.shape, dtype=getattr(torch, given.dtype))
-            for name, given in model.task.inputs.items()
-        },
+        inputs={name: given.zeros(clips) for name, given in model.task.inputs.items()},
     )
