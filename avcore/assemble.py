@@ -114,11 +114,6 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     _check_serves(config, registry)
     with seeded(config.seed, "head"):
         head = registry.heads[config.head.name].load()(config.head.settings, layouts, task)
-    if wrong := [way for way in head.companions.values() if way not in ("plain", "parts")]:
-        raise AssemblyError(
-            f"Head '{config.head.name}' wants the features of companions '{wrong[0]}': it may say 'plain' or 'parts'. "
-            "Tell its author."
-        )
     return AVModel(
         config=config,
         task=task,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avcore.backbones import digest, state_faults
 from avcore.config import RunConfig
-from avcore.errors import AssemblyError, DataError
+from avcore.errors import AssemblyError, DataError, PluginError
 from avcore.injection import Layer, Part, PlanEntry, Step
 from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
 from avcore.streams import PartInstance, Stream, Streams, TextEncoder
@@ -101,10 +101,15 @@ class AVModel(nn.Module):
             batch: ``frames`` and ``waveform``, as far as the streams run.
         """
         companions = {}
+        ways = {"plain": self.frozen_features, "parts": self._walk}
         for name, way in self.head.companions.items():
             if name in batch.companions:
-                seen = {"plain": self.frozen_features, "parts": self._walk}[way]
-                companions[name] = seen(batch.companions[name])
+                if way not in ways:
+                    raise PluginError(
+                        f"{type(self.head).__name__}.companions wants '{name}' as '{way}': it may say "
+                        f"{' or '.join(ways)}. Tell its author."
+                    )
+                companions[name] = ways[way](batch.companions[name])
         return replace(self._walk(batch), companions=companions)
 
     def _walk(self, batch: Batch) -> Features:

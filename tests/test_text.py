@@ -252,9 +252,3 @@ def test_the_configuration_comes_back_from_its_tree() -> None:
     assert resolved.tree()["text"] == {"backbone": "toy_text", "weights": "random", "length": 6}
     again = resolve_config(REGISTRY, file=resolved.tree(), need_data=False)
     assert again.config == resolved.config
-
-
-def test_a_head_asks_for_companions_in_words_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ClassesInWords, "companions", {"negative": "plane"})
-    with pytest.raises(AVCoreError, match=r"'words' wants the features of companions 'plane': it may say 'plain'"):
-        make()

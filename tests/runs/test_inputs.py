@@ -144,6 +144,9 @@ def test_companions_are_equal_to_the_plain_stream(run: Callable[..., Run]) -> No
     through = done.model.features(batch).companions["negative"]
     assert torch.equal(through.stream("audio").tokens, done.model.features(batch.companions["negative"]).audio.tokens)
     assert not torch.equal(through.stream("audio").tokens, negative.stream("audio").tokens)
+    done.model.head.companions = {"negative": "plane"}
+    with pytest.raises(AVCoreError, match=r"CompareHead\.companions wants 'negative' as 'plane': it may say plain or"):
+        done.model.features(batch)
 
 
 def test_features_come_from_files_beside_the_clips(run: Callable[..., Run], files: Path) -> None:

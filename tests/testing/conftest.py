@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sound_world import write
 
 from avcore.testing.cases import PartCase
 from avcore.testing.cases.parts import PLAIN
@@ -107,3 +108,21 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     yield write
     for name in [name for name in sys.modules if name.partition(".")[0] == "avcore_mine"]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def world_files(tmp_path: Path) -> Path:
+    """The clips of `sound_world`."""
+    return write(tmp_path)
+
+
+@pytest.fixture
+def failing_of_all(failing: Failing, world_files: Path) -> Failing:
+    """What a world fails of the checks of heads, tasks and data sets: ``head: NAME`` to what it says."""
+
+    def run(**declared: list[Any]) -> dict[str, str]:
+        kinds = ("head", "task", "data set")
+        found = [(kind, failing(kind, data={"files": world_files}, **declared)) for kind in kinds]
+        return {f"{kind}: {name}": text for kind, failed in found for name, text in failed.items()}
+
+    return run
