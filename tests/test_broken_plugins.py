@@ -20,7 +20,7 @@ InstallPlugin = Callable[..., str]
 
 HEADER = """
 from avcore.hookspecs import hookimpl
-from avcore.specs import BackboneSpec, DatasetSpec, FusionSpec, MethodSpec, PromptSpec, TaskSpec
+from avcore.specs import BackboneSpec, DatasetSpec, FusionSpec, HeadSpec, MethodSpec, PromptSpec, TaskSpec
 """
 ROWS = """
 @hookimpl
@@ -92,6 +92,10 @@ BROKEN = {
     "a stream that there is not": (
         returning("avcore_backbones", "[BackboneSpec(name='x', build='a:b', streams=('video',))]"),
         "streams is ('video',); it must list visual, audio or text, or several of them",
+    ),
+    "an encoder that there is not": (
+        returning("avcore_heads", "[HeadSpec(name='x', build='a:b', encoders=('words',))]"),
+        "encoders is ('words',); it may list text",
     ),
     "raises half-way through its records": (
         f"{HEADER}{ROWS.format(name='bad.rows')}\n@hookimpl\ndef avcore_fusions():\n"

@@ -12,7 +12,7 @@ import pluggy
 from avcore import hookspecs
 from avcore.discovery.records import KINDS, one_line
 from avcore.errors import PluginError, did_you_mean
-from avcore.specs import STREAMS, TEXT, BackboneSpec, ClipSettings, Need, PartSpec, Spec
+from avcore.specs import STREAMS, TEXT, BackboneSpec, ClipSettings, HeadSpec, Need, PartSpec, Spec
 
 __all__ = ["declarations", "hook_manager"]
 
@@ -152,6 +152,8 @@ def _problem(kind: str, spec: Spec) -> str:
             return f"config {config.__name__} may not have a field '{entry.name}': avcore keeps that key."
     if isinstance(spec, BackboneSpec) and not (spec.streams and set(spec.streams) <= {*STREAMS, TEXT}):
         return f"streams is {spec.streams!r}; it must list {', '.join(STREAMS)} or {TEXT}, or several of them."
+    if isinstance(spec, HeadSpec) and not set(spec.encoders) <= {TEXT}:
+        return f"encoders is {spec.encoders!r}; it may list {TEXT}."
     return _unusable(spec)
 
 

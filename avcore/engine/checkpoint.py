@@ -22,14 +22,14 @@ from torch.optim import Optimizer
 from avcore.engine.files import ASIDE, clear_leftovers, json_text, read_json, sha256, sync_directory, write_synced
 from avcore.errors import AVCoreError
 
-__all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Progress", "load_tensors", "restore_optimizer", "serialise"]
+__all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Reached", "load_tensors", "restore_optimizer", "serialise"]
 
 CHOICES = ("best", "latest")
 FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Reached:
     """How far a run has come, enough to go on from there.
 
     Attributes:
@@ -60,7 +60,7 @@ class Checkpoint:
     """A complete checkpoint on disk, its hashes verified."""
 
     path: Path
-    progress: Progress
+    progress: Reached
     frozen_digest: str
     versions: Mapping[str, str]
 
@@ -96,7 +96,7 @@ class CheckpointStore:
         self,
         model_state: Mapping[str, Tensor],
         optimizer: Optimizer,
-        progress: Progress,
+        progress: Reached,
         *,
         frozen_digest: str,
         versions: Mapping[str, str],
@@ -223,7 +223,7 @@ def _verified(path: Path, state: Mapping[str, Any]) -> Checkpoint:
             raise AVCoreError(
                 f"The checkpoint {path} is damaged: {name} is {found}, expected {expected['bytes']} bytes."
             )
-    progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+    progress = Reached(**{name: state[name] for name in Reached.__dataclass_fields__})
     return Checkpoint(path, progress, state["frozen_digest"], state["versions"])
 
 

@@ -27,7 +27,7 @@ import torch
 
 from avcore.config import RunConfig
 from avcore.engine.average import Average
-from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Progress, restore_optimizer
+from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Reached, restore_optimizer
 from avcore.engine.listeners import Listeners
 from avcore.engine.optim import Rates, build_optimizer
 from avcore.engine.signals import Signals
@@ -94,14 +94,14 @@ class Trainer:
             device=self.device,
         )
         self._average = Average(self.model, train)
-        self._progress = Progress(epoch=0, step=0)
+        self._progress = Reached(epoch=0, step=0)
         if self.start is not None:
             self._restore(self.start)
         self._saved = self._progress
         # Whether the model is in the state that the progress tells, and may be saved as such.
         self._whole = True
 
-    def run(self) -> Progress:
+    def run(self) -> Reached:
         """Train to the end; stopped by a signal or an error, save what was reached and pass the exception on.
 
         Raises:
@@ -191,7 +191,7 @@ class Trainer:
             self._progress = done
             self._keep()
 
-    def _evaluate(self, done: Progress) -> None:
+    def _evaluate(self, done: Reached) -> None:
         with self._average.applied(), self.signals.allowed():
             scores = self.select(done.step)
         self._progress = _judge(done, scores, self.score)
@@ -214,7 +214,7 @@ class Trainer:
         self.listeners.tell("checkpoint_saved", path)
 
 
-def _judge(done: Progress, scores: Mapping[str, float], name: str) -> Progress:
+def _judge(done: Reached, scores: Mapping[str, float], name: str) -> Reached:
     """The progress with these scores, which may be the best so far."""
     if name not in scores:
         raise PluginError(f"The task selects on '{name}', but its metrics give {', '.join(scores)}.")

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from avcore.engine.checkpoint import CheckpointStore, Progress, restore_optimizer
+from avcore.engine.checkpoint import CheckpointStore, Reached, restore_optimizer
 from avcore.errors import AVCoreError
 
 
@@ -23,7 +23,7 @@ def store(tmp_path, trained):
     model, optimizer = trained
 
     def save(step, *, best=None, **progress):
-        done = Progress(epoch=step // 10, step=step, best_step=best, **progress)
+        done = Reached(epoch=step // 10, step=step, best_step=best, **progress)
         return store.save(model.trainable_state(), optimizer, done, frozen_digest="abc", versions={"avcore": "1"})
 
     store.put = save
@@ -38,7 +38,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(store, trained):
     store.put(10, best=10, score=0.5, scores={"accuracy": 0.5})
     found = store.open("best")
     assert found.path.name == "step-00000010"
-    assert found.progress == Progress(epoch=1, step=10, score=0.5, best_step=10, scores={"accuracy": 0.5})
+    assert found.progress == Reached(epoch=1, step=10, score=0.5, best_step=10, scores={"accuracy": 0.5})
     assert (found.frozen_digest, found.versions) == ("abc", {"avcore": "1"})
     saved, expected = found.model_state(), trained[0].trainable_state()
     assert list(saved) == sorted(expected)
@@ -113,10 +113,10 @@ def test_a_step_is_saved_again_without_a_moment_that_loses_it(store, monkeypatch
     if moment < 2:
         with pytest.raises(KeyboardInterrupt):
             store.put(10, best=10)
-        assert store.open("latest").progress == Progress(epoch=1, step=10, position=1)
+        assert store.open("latest").progress == Reached(epoch=1, step=10, position=1)
         calls.extend([None] * 9)
     store.put(10, best=10)
-    assert store.open("best").progress == Progress(epoch=1, step=10, best_step=10)
+    assert store.open("best").progress == Reached(epoch=1, step=10, best_step=10)
     assert names(store) == ["step-00000010"]
 
 

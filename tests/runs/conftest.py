@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from installed import installed
 
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
@@ -38,14 +39,7 @@ def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def world(toy_module: ModuleType, toy_cache: Path) -> Iterator[ModuleType]:
     """The only installed plugin is the toy world's; what it renders and decodes is kept for the session."""
-    registry = Registry.from_modules({"toy-world": toy_module.Plugin()})
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (
-            *("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter"),
-            *("avcore.assemble", "avcore.cli.options"),
-        ):
-            importlib.import_module(module)
-            patch.setattr(f"{module}.load_registry", lambda: registry)
+    with installed(Registry.from_modules({"toy-world": toy_module.Plugin()})) as patch:
         patch.setenv("AVCORE_CACHE", str(toy_cache))
         patch.delenv("AVCORE_DATA", raising=False)
         yield toy_module

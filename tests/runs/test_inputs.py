@@ -1,18 +1,17 @@
 """What a model sees beside pictures and sound: inputs, companions, and how a person gives them."""
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
+import toy_inputs
 from click.testing import CliRunner, Result
+from installed import installed
+from media import grey_video
 
 import avcore
 from avcore.cli import main
@@ -23,21 +22,11 @@ from avcore.runs import Run
 RATE = 16000
 
 
-@pytest.fixture(scope="module")
-def toys(world: ModuleType) -> Iterator[ModuleType]:
-    """`toy_inputs.py` beside the toy world, whose backbone and clips it uses."""
-    spec = importlib.util.spec_from_file_location("avcore_toy_inputs", Path(__file__).with_name("toy_inputs.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["avcore_toy_inputs"] = module
-    spec.loader.exec_module(module)
-    registry = Registry.from_modules({"toy-world": world.Plugin(), "toy-inputs": module.Plugin()})
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("runs.start", "runs.base", "runs.adapter", "assemble", "cli.options"):
-            patch.setattr(importlib.import_module(f"avcore.{name}"), "load_registry", lambda: registry)
-        yield module
-    del sys.modules["avcore_toy_inputs"]
+@pytest.fixture(scope="module", autouse=True)
+def _toys(world: ModuleType) -> Iterator[None]:
+    """`toy_inputs` beside the toy world, whose backbone and clips it uses."""
+    with installed(Registry.from_modules({"toy-world": world.Plugin(), "toy-inputs": toy_inputs.Plugin()})):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +39,7 @@ def files(world: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(toys: ModuleType, files: Path, tmp_path: Path) -> Callable[..., Run]:
+def run(files: Path, tmp_path: Path) -> Callable[..., Run]:
     def start(task: str, **options: Any) -> Run:
         out = options.pop("out", tmp_path / "run")
         sets = ["optim.head_lr=0.3", "train.epochs=6", *options.pop("set", ())]
@@ -62,22 +51,8 @@ def run(toys: ModuleType, files: Path, tmp_path: Path) -> Callable[..., Run]:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of grey with a tone."""
-    time = np.arange(2 * RATE) / RATE
-    tone = (9000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
-    path = tmp_path_factory.mktemp("videos") / "two.mkv"
-    with av.open(str(path), "w") as container:
-        pictures = container.add_stream("mpeg4", rate=10)
-        pictures.height, pictures.width, pictures.pix_fmt = 32, 32, "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
-        for number in range(20):
-            grey = np.full((32, 32, 3), 10 * number, np.uint8)
-            container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-        container.mux(pictures.encode(None))
-        piece = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
-        piece.sample_rate = RATE
-        container.mux(sound.encode(piece))
-        container.mux(sound.encode(None))
-    return path
+    tone = (9000 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)).astype(np.int16)
+    return grey_video(tmp_path_factory.mktemp("videos") / "two.mkv", range(0, 200, 10), tone[:, None], RATE)
 
 
 def command(*words: object) -> Result:
@@ -86,8 +61,12 @@ def command(*words: object) -> Result:
 
 def test_a_question_reaches_the_head(run: Callable[..., Run], video: Path, tmp_path: Path) -> None:
     done = run("asked")
-    # The sound alone cannot tell: half of the questions are negated.
-    assert done.model.head.words.weight.shape == (5, 4)
+    batch = next(iter(done.data.loader("val")))
+    asked = done.model(batch)["logits"]
+    # Half of the clips are asked whether they are quiet.
+    assert batch.inputs["question"][:, 2].unique().tolist() == [3, 4]
+    batch.inputs["question"][:, 2] = 7 - batch.inputs["question"][:, 2]
+    assert (done.model(batch)["logits"] != asked).any(-1).all()
     given = done.predict(video, tmp_path / "out", inputs={"question": "is it humming?"})
     # As many numbers as the clip has segments, and yet not one for each.
     assert {segment.text.split()[-1] for segment in given.segments} == {"2"}
@@ -112,14 +91,14 @@ def test_a_missing_question_ends_the_command_with_code_2(run: Callable[..., Run]
 
 
 def test_a_companion_is_drawn_anew_in_each_epoch_and_seen_by_the_frozen_stream(
-    run: Callable[..., Run], toys: ModuleType, tmp_path: Path
+    run: Callable[..., Run], tmp_path: Path
 ) -> None:
     pairs = []
     for workers in (0, 2):
-        toys.CompareHead.SEEN.clear()
+        toy_inputs.CompareHead.SEEN.clear()
         run("compared", out=tmp_path / str(workers), set=["train.epochs=2", f"data.workers={workers}"])
         epochs: dict[int, dict[str, str]] = {}
-        for progress, found in toys.CompareHead.SEEN:
+        for progress, found in toy_inputs.CompareHead.SEEN:
             assert (progress.epochs, progress.steps) == (2, 6)
             epochs.setdefault(progress.epoch, {}).update(found)
         assert set(epochs) == {0, 1}
@@ -128,7 +107,7 @@ def test_a_companion_is_drawn_anew_in_each_epoch_and_seen_by_the_frozen_stream(
             assert int(clip.removeprefix("train")) % 2 != int(negative.removeprefix("train")) % 2
         pairs.append(epochs)
     assert pairs[0] == pairs[1]
-    assert [progress.step for progress, _ in toys.CompareHead.SEEN] == list(range(6))
+    assert [progress.step for progress, _ in toy_inputs.CompareHead.SEEN] == list(range(6))
 
 
 def test_companions_are_equal_to_the_plain_stream(run: Callable[..., Run]) -> None:
@@ -165,7 +144,7 @@ def test_a_file_of_the_wrong_shape_is_refused_by_its_path(run: Callable[..., Run
         np.save(wrong, kept)
 
 
-def test_a_head_serves_some_kinds_of_task_only(toys: ModuleType) -> None:
+def test_a_head_serves_some_kinds_of_task_only() -> None:
     with pytest.raises(
         AVCoreError, match=r"Head 'answer' serves answer; task 'compared' predicts clip\. Heads for it: c"
     ):

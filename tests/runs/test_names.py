@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from installed import LOADERS
 from omegaconf import OmegaConf
 
 import avcore
@@ -16,8 +17,6 @@ from avcore.errors import AVCoreError, PluginError
 from avcore.registry import Registry
 from avcore.runs.offers import major
 from avcore.specs import BackboneSpec, DatasetSpec, FusionSpec, HeadSpec, MethodSpec, PromptSpec, TaskSpec
-
-PATCHED = ("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter", "avcore.assemble", "avcore.cli.options")
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def installed(world, monkeypatch):
             for name, module in {"toy-world": world.Plugin(), **modules}.items()
         ]
         registry = Registry(plugins)
-        for name in PATCHED:
+        for name in LOADERS:
             monkeypatch.setattr(f"{importlib.import_module(name).__name__}.load_registry", lambda: registry)
         return registry
 

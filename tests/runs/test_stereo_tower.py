@@ -1,16 +1,16 @@
 """A backbone that hears left and right, from the files to a prediction."""
 
-import importlib
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
+from installed import installed
+from media import grey_video
 from torch import Tensor
 
 import avcore
@@ -122,10 +122,7 @@ def ears(world: ModuleType) -> Iterator[None]:
             fields: dict[str, Any] = {"config": world.TrunkSettings, "presets": {"test_ears": {}}}
             return [at_hand(BackboneSpec, name="ears", thing=Trunk, **fields)]
 
-    registry = Registry.from_modules({"toy-world": world.Plugin(), "toy-ears": Plugin()})
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("runs.start", "runs.base", "runs.adapter", "assemble", "cli.options"):
-            patch.setattr(importlib.import_module(f"avcore.{name}"), "load_registry", lambda: registry)
+    with installed(Registry.from_modules({"toy-world": world.Plugin(), "toy-ears": Plugin()})):
         yield
 
 
@@ -141,20 +138,7 @@ def files(world: ModuleType, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def video(left_right: np.ndarray, tmp_path: Path) -> Path:
-    path = tmp_path / "two.mkv"
-    with av.open(str(path), "w") as container:
-        pictures = container.add_stream("ffv1", rate=10)
-        pictures.height, pictures.width, pictures.pix_fmt = 32, 32, "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=RATE, layout="stereo")
-        for number in range(20):
-            grey = np.full((32, 32, 3), 5 * number, np.uint8)
-            container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-        container.mux(pictures.encode(None))
-        piece = av.AudioFrame.from_ndarray(left_right.T.reshape(1, -1).copy(), format="s16", layout="stereo")
-        piece.sample_rate = RATE
-        container.mux(sound.encode(piece))
-        container.mux(sound.encode(None))
-    return path
+    return grey_video(tmp_path / "two.mkv", range(0, 100, 5), left_right.T, RATE)
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
 """An encoder of videos, which takes several pictures of each segment, from the files to a prediction."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
+from installed import installed
+from media import grey_video
 from torch import Tensor
 
 import avcore
@@ -49,32 +49,15 @@ def pairs(world: ModuleType) -> Iterator[None]:
             fields: dict[str, Any] = {"config": world.TrunkSettings, "presets": {"test_pairs": {}}}
             return [at_hand(BackboneSpec, name="pairs", thing=Trunk, **fields)]
 
-    registry = Registry.from_modules({"toy-world": world.Plugin(), "toy-pairs": Plugin()})
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("runs.start", "runs.base", "runs.adapter", "assemble", "cli.options"):
-            patch.setattr(importlib.import_module(f"avcore.{name}"), "load_registry", lambda: registry)
+    with installed(Registry.from_modules({"toy-world": world.Plugin(), "toy-pairs": Plugin()})):
         yield
 
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """Four seconds, ever brighter, with noise."""
-    path = tmp_path / "four.mkv"
-    draws = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        pictures = container.add_stream("ffv1", rate=10)
-        pictures.height, pictures.width, pictures.pix_fmt = 32, 32, "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
-        for number in range(40):
-            grey = np.full((32, 32, 3), 20 + 5 * number, np.uint8)
-            container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-        container.mux(pictures.encode(None))
-        noise = draws.integers(-900, 900, 4 * RATE).astype(np.int16)
-        piece = av.AudioFrame.from_ndarray(noise[None], format="s16", layout="mono")
-        piece.sample_rate = RATE
-        container.mux(sound.encode(piece))
-        container.mux(sound.encode(None))
-    return path
+    noise = np.random.default_rng(0).integers(-900, 900, (4 * RATE, 1)).astype(np.int16)
+    return grey_video(tmp_path / "four.mkv", range(20, 220, 5), noise, RATE)
 
 
 @pytest.fixture

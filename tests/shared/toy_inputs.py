@@ -35,7 +35,7 @@ from avcore import (
     read_features,
 )
 
-HERE = "avcore_toy_inputs"
+HERE = __name__
 WORDS = {"is": 1, "it": 2, "humming": 3, "quiet": 4}
 LENGTH = 4
 
