@@ -221,6 +221,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         plan = [PlanEntry(text=index) for index in range(stream.layout.depth)]
         self.walk = Streams({"text": stream}, plan, instances)
+        # Ids to what they gave, with the version of the ids and whether autocast was on.
         self._kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     @property
@@ -244,12 +245,10 @@ class TextEncoder(nn.Module):
         frozen = not self.walk.instances
         if not (keep and frozen):
             return self._encode(ids_KL, frozen)
-        version, found = self._kept.get(ids_KL, (None, None))
-        if found is None or version != (ids_KL._version, torch.is_autocast_enabled(ids_KL.device.type)):
-            version = (ids_KL._version, torch.is_autocast_enabled(ids_KL.device.type))
-            found = self._encode(ids_KL, frozen)
-            self._kept[ids_KL] = (version, found)
-        return cast(TextFeatures, found)
+        state = (ids_KL._version, torch.is_autocast_enabled(ids_KL.device.type))
+        if self._kept.get(ids_KL, (None, None))[0] != state:
+            self._kept[ids_KL] = (state, self._encode(ids_KL, frozen))
+        return cast(TextFeatures, self._kept[ids_KL][1])
 
     def project(self, pooled_KD: Tensor) -> Tensor:
         """`Tower.project`: vectors in the space that is shared with pictures or sound."""
