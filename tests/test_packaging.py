@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,15 @@ def lazy() -> set[str]:
     return set(requirements(pyproject("avcore")["project"]["optional-dependencies"][LAZY]))
 
 
+@cache
+def providers() -> Mapping[str, list[str]]:
+    """The distributions that provide each importable name; reading all that is installed takes a while."""
+    return packages_distributions()
+
+
 def imported_distributions(name: str, files: Iterable[Path]) -> set[str]:
     """The distributions that files of a distribution import."""
-    installed = packages_distributions()
+    installed = providers()
     found: set[str] = set()
     for dotted in imports(files):
         top = dotted.partition(".")[0]
