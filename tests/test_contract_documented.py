@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -141,7 +141,7 @@ def last_name(node: ast.expr) -> str:
 
 
 @functools.cache
-@cache
+@functools.cache
 def usage() -> Usage:
     """What tests, first-party plugins, examples and the kit use."""
     found = Usage()
