@@ -27,7 +27,7 @@ def create_model(
     *,
     task: str,
     prompts: str | None = None,
-    fusion: str | None = None,
+    fusions: str | None = None,
     visual: str | None = None,
     audio: str | None = None,
     text: str | None = None,
@@ -42,7 +42,7 @@ def create_model(
     Args:
         method: a published method; its prompts, fusions and recipe for the task.
         task: the name of a task.
-        prompts, fusion: parts joined by ``+``, a method's name for all its prompts or fusions, or ``none``.
+        prompts, fusions: parts joined by ``+``, a method's name for all its prompts or fusions, or ``none``.
         visual, audio: backbone names; without ``audio`` both streams share the visual trunk.
         text: the encoder of sentences, for heads that read some.
         streams: ``visual``, ``audio`` or ``both``.
@@ -60,7 +60,7 @@ def create_model(
         method=method,
         task=task,
         prompts=prompts,
-        fusion=fusion,
+        fusions=fusions,
         visual=visual,
         audio=audio,
         text=text,
@@ -157,7 +157,7 @@ def _listed(config: RunConfig, registry: Registry) -> list[ListedPart]:
         ListedPart(name, registry.prompts[name], config.parts[name], config.part_streams.get(name, "both"))
         for name in config.prompts
     ]
-    return [*prompts, *(ListedPart(name, registry.fusions[name], config.parts[name]) for name in config.fusion)]
+    return [*prompts, *(ListedPart(name, registry.fusions[name], config.parts[name]) for name in config.fusions)]
 
 
 # ---------------------------------------------------------------------------------------------------------- streams

@@ -4,7 +4,7 @@ Layouts, needs and ``finishes`` decide, and what the parts themselves refuse whe
 no weights, no forward, default settings.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -24,7 +24,6 @@ SHARED = "shared"
 """The name of sound's backbone where it shares the pictures'."""
 SEGMENTS = 2
 """T of the layouts; what a part refuses does not depend on it."""
-_LISTED_AS: Mapping[PartKind, str] = {"prompts": "prompts", "fusion": "fusions"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class Combination:
     """
 
     prompts: str
-    fusion: str
+    fusions: str
     visual: str
     audio: str
     ok: bool = field(init=False)
@@ -58,11 +57,11 @@ def fusion_sets(registry: Registry) -> list[str]:
     fusions = registry.fusions
     aligners = [registry.to_ask(fusions, key) for key in fusions.unique_names() if fusions[key].aligns]
     sets: list[str] = []
-    for name in _sets(registry, registry.fusions, "fusion"):
+    for name in _sets(registry, registry.fusions, "fusions"):
         if name in aligners:
             continue
         sets.append(name)
-        parts = [registry.fusions[part] for part in _parts(registry, name, "fusion")]
+        parts = [registry.fusions[part] for part in _parts(registry, name, "fusions")]
         if any(reads_aligned(part, part.config()) for part in parts):
             sets += [f"{aligner}+{name}" for aligner in aligners]
     return sets
@@ -72,7 +71,7 @@ def _sets(registry: Registry, table: Table[Any], kind: PartKind) -> list[str]:
     methods = [
         registry.to_ask(registry.methods, key)
         for key in registry.methods.unique_names()
-        if getattr(registry.methods[key], _LISTED_AS[kind])
+        if getattr(registry.methods[key], kind)
     ]
     owned = {part for method in methods for part in _parts(registry, method, kind)}
     return ["none", *methods, *(registry.to_ask(table, key) for key in table.unique_names() if key not in owned)]
@@ -115,7 +114,7 @@ def combinations(registry: Registry, pairs: Sequence[tuple[str, str]]) -> Iterat
         bench = _Bench(registry, _streams(registry, visual, audio))
         for prompt_set, fusion_set in product(prompts, fusions):
             reason = bench.refusal(prompt_set, fusion_set)
-            yield Combination(prompts=prompt_set, fusion=fusion_set, visual=visual, audio=audio, reason=reason)
+            yield Combination(prompts=prompt_set, fusions=fusion_set, visual=visual, audio=audio, reason=reason)
 
 
 def _streams(registry: Registry, visual: str, audio: str) -> StreamSet:
@@ -135,11 +134,11 @@ class _Bench:
         self.streams = streams
         self._tried: dict[tuple[str, bool], str] = {}
 
-    def refusal(self, prompts: str, fusion: str) -> str:
+    def refusal(self, prompts: str, fusions: str) -> str:
         """Why these sets of parts do not run together; empty where they do."""
         try:
             listed = [self._listed(name, self.registry.prompts) for name in self.registry.parts_of(prompts, "prompts")]
-            listed += [self._listed(name, self.registry.fusions) for name in self.registry.parts_of(fusion, "fusion")]
+            listed += [self._listed(name, self.registry.fusions) for name in self.registry.parts_of(fusions, "fusions")]
             check_together(listed)
         except AVCoreError as error:
             return str(error)

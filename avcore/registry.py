@@ -29,7 +29,7 @@ from avcore.specs import (
 __all__ = ["BackboneTable", "PartKind", "Registry", "Table", "load_registry"]
 
 SpecT = TypeVar("SpecT", bound=Spec)
-PartKind = Literal["prompts", "fusion"]
+PartKind = Literal["prompts", "fusions"]
 
 NEAR = 5
 """Presets that the message about an unknown backbone lists."""
@@ -386,7 +386,7 @@ class Registry:
     def to_ask(self, table: Table[Any], name: str) -> str:
         """As `Table.key` of a method or part, but in full also where a method and a part share the name."""
         key = table.key(name)
-        kinds: tuple[PartKind, ...] = ("prompts", "fusion")
+        kinds: tuple[PartKind, ...] = ("prompts", "fusions")
         for kind in kinds:
             try:
                 self._refuse_shared(key, kind)
@@ -429,7 +429,7 @@ class Registry:
             if own := _listed_by(method, kind):
                 return [table.key(self.own_part(name, part, kind)) for part in own]
             if name not in table:
-                others = _listed_by(method, "fusion" if kind == "prompts" else "prompts")
+                others = _listed_by(method, "fusions" if kind == "prompts" else "prompts")
                 offered = ", ".join(others) or "no parts at all"
                 raise ConfigError(
                     f"Method '{name}' has no {table.noun}s; it offers {offered} (as --{_option(other)} {name})."

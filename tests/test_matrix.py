@@ -74,7 +74,7 @@ def registry(**others: Any) -> Registry:
 
 
 def rows_of(found: Registry, visual: str, audio: str) -> dict[tuple[str, str], Combination]:
-    return {(one.prompts, one.fusion): one for one in combinations(found, [(visual, audio)])}
+    return {(one.prompts, one.fusions): one for one in combinations(found, [(visual, audio)])}
 
 
 def test_sets_are_methods_and_what_no_method_lists() -> None:
@@ -87,7 +87,7 @@ def test_every_set_of_prompts_meets_every_fusion_once_on_each_pair() -> None:
     found = registry()
     pairs = [("toy_plain", SHARED), ("toy_windowed", "toy_plain")]
     rows = list(combinations(found, pairs))
-    assert len(rows) == len({(row.prompts, row.fusion, row.visual, row.audio) for row in rows})
+    assert len(rows) == len({(row.prompts, row.fusions, row.visual, row.audio) for row in rows})
     assert len(rows) == len(pairs) * len(prompt_sets(found)) * len(fusion_sets(found))
     assert all(row.ok is (row.reason == "") for row in rows)
 
@@ -143,9 +143,9 @@ def invoke(*arguments: str) -> Any:
 def test_the_command_prints_tables_and_json() -> None:
     pair = ("--visual", "test_vit", "--audio", "test_ast")
     rows = json.loads(invoke(*pair, "--json").stdout)
-    assert list(rows[0]) == ["prompts", "fusion", "visual", "audio", "ok", "reason"]
+    assert list(rows[0]) == ["prompts", "fusions", "visual", "audio", "ok", "reason"]
     assert {row["audio"] for row in rows} == {"test_ast"}
-    refused = {row["fusion"]: row["reason"] for row in rows if row["prompts"] == "none" and not row["ok"]}
+    refused = {row["fusions"]: row["reason"] for row in rows if row["prompts"] == "none" and not row["ok"]}
     assert refused["copl"] == "parts.copl.coupling.last=4, but there are 2 blocks."
     printed = invoke(*pair).stdout
     assert "visual test_vit, audio test_ast" in printed

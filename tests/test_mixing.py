@@ -76,17 +76,17 @@ PROMPTS, FUSIONS = prompt_sets(REGISTRY), fusion_sets(REGISTRY)
 @cache
 def reasons(pair: str) -> dict[tuple[str, str], str]:
     """The matrix of one pair of backbones."""
-    return {(row.prompts, row.fusion): row.reason for row in combinations(REGISTRY, [PAIRS[pair]])}
+    return {(row.prompts, row.fusions): row.reason for row in combinations(REGISTRY, [PAIRS[pair]])}
 
 
-def configured(prompts: str, fusion: str, pair: str) -> RunConfig:
+def configured(prompts: str, fusions: str, pair: str) -> RunConfig:
     visual, audio = PAIRS[pair]
     own = () if audio == SHARED else ("audio.weights=random",)
     resolved = resolve_config(
         REGISTRY,
         task="toy",
         prompts=prompts,
-        fusion=fusion,
+        fusions=fusions,
         visual=visual,
         audio=audio,
         options={"data.dataset": "toy-data"},
@@ -150,7 +150,7 @@ def perturbed(model: AVModel) -> AVModel:
 
 
 @pytest.mark.parametrize(
-    ("prompts", "fusion", "pair"),
+    ("prompts", "fusions", "pair"),
     [
         pytest.param(prompts, fusion, pair, id=f"{prompts} with {fusion}, {pair}")
         for pair in PAIRS
@@ -161,10 +161,10 @@ def perturbed(model: AVModel) -> AVModel:
     ],
 )
 def test_what_the_matrix_allows_trains_and_what_it_refuses_is_refused(
-    prompts: str, fusion: str, pair: str, tmp_path: Path
+    prompts: str, fusions: str, pair: str, tmp_path: Path
 ) -> None:
-    reason = reasons(pair)[prompts, fusion]
-    config = configured(prompts, fusion, pair)
+    reason = reasons(pair)[prompts, fusions]
+    config = configured(prompts, fusions, pair)
     if reason:
         with pytest.raises(AVCoreError) as refused:
             assemble(config, REGISTRY)

@@ -97,14 +97,14 @@ def registry() -> Registry:
 def resolve(registry: Registry, **options: Any) -> RunConfig:
     resolved = resolve_config(
         registry,
-        **{"task": "toy", "prompts": "none", "fusion": "none", "visual": "test_vit", "need_data": False, **options},
+        **{"task": "toy", "prompts": "none", "fusions": "none", "visual": "test_vit", "need_data": False, **options},
     )
     return resolved.config
 
 
-def make(registry: Registry, prompts: str = "none", fusion: str = "none", **options: Any) -> AVModel:
+def make(registry: Registry, prompts: str = "none", fusions: str = "none", **options: Any) -> AVModel:
     sets = ("data.dataset=toy-data", "visual.weights=random", "audio.frames=48", "audio.mel_bins=32")
-    return assemble(resolve(registry, prompts=prompts, fusion=fusion, sets=sets, **options), registry).eval()
+    return assemble(resolve(registry, prompts=prompts, fusions=fusions, sets=sets, **options), registry).eval()
 
 
 def batch(model: AVModel, clips: int = 2) -> Batch:

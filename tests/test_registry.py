@@ -128,11 +128,11 @@ def test_the_longer_pattern_wins_and_equal_ones_are_ambiguous(make_plugin: MakeP
     [
         ("none", "prompts", ()),
         ("m", "prompts", ("m.rows",)),
-        ("m", "fusion", ("m.mix",)),
+        ("m", "fusions", ("m.mix",)),
         ("m.deep + m", "prompts", ("m.deep", "m.rows")),
         (("m", "m.rows"), "prompts", ("m.rows",)),
-        ((), "fusion", ()),
-        ("solo", "fusion", ("solo",)),
+        ((), "fusions", ()),
+        ("solo", "fusions", ("solo",)),
     ],
 )
 def test_parts_by_name_and_by_method(fake_registry: Registry, written: Any, kind: Any, parts: tuple[str, ...]) -> None:

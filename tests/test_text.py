@@ -117,7 +117,7 @@ def make(*sets: str, prompts: str = "none", text: str | None = "toy_text", head:
         REGISTRY,
         task="toy",
         prompts=prompts,
-        fusion="none",
+        fusions="none",
         visual="toy_plain",
         text=text,
         options={"data.dataset": "toy-data", "head.name": head},

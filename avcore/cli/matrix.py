@@ -23,7 +23,7 @@ __all__ = ["matrix"]
     metavar="NAME",
     help="Backbone of the sound, or 'shared'; else shared, and the first of every family that serves sound alone.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: prompts, fusion, visual, audio, ok, reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: prompts, fusions, visual, audio, ok, reason.")
 def matrix(visual: str | None, audio: str | None, as_json: bool) -> None:
     """List which prompts run with which fusions on which backbones, and why the others do not.
 
@@ -53,7 +53,7 @@ def matrix(visual: str | None, audio: str | None, as_json: bool) -> None:
 def _print_pair(rows: Sequence["Combination"]) -> None:
     """One table, each refusal a number that stands for its reason below."""
     click.echo(f"visual {rows[0].visual}, audio {rows[0].audio}")
-    fusions = list(dict.fromkeys(one.fusion for one in rows))
+    fusions = list(dict.fromkeys(one.fusions for one in rows))
     reasons = list(dict.fromkeys(one.reason for one in rows if one.reason))
     table = [["PROMPTS", *fusions]]
     for prompts, ones in groupby(rows, key=lambda one: one.prompts):

@@ -20,7 +20,9 @@ _OPTIONS = (
     click.option("--task", metavar="NAME", help="Task (such as avs); 'avcore plugins list' names all."),
     click.option("--recipe", metavar="VARIANT", help="Variant of the method's published settings for the task."),
     click.option("--prompts", metavar="A+B", help="Prompts in place of the method's: names, a method, or none."),
-    click.option("--fusion", metavar="C+D", help="Fusions in place of the method's: names, a method, or none."),
+    click.option(
+        "--fusion", "fusions", metavar="C+D", help="Fusions in place of the method's: names, a method, or none."
+    ),
     click.option("--streams", metavar="visual|audio|both", help="Which streams run.  [default: both]"),
     click.option("--visual", metavar="NAME", help="Backbone for pictures."),
     click.option("--audio", metavar="NAME", help="Backbone for sound; 'shared' uses the one for pictures."),

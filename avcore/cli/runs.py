@@ -146,7 +146,7 @@ def _print(run: ListedRun, registry: Registry) -> None:
         "task": run.task,
         "method": run.method,
         "prompts": results.get("prompts"),
-        "fusion": results.get("fusion"),
+        "fusions": results.get("fusions"),
         "visual": results.get("visual"),
         "audio": results.get("audio"),
         "data": _data(run, registry),

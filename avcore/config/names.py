@@ -23,7 +23,7 @@ def names_of(config: RunConfig) -> dict[str, tuple[str, ...]]:
         "tasks": (config.task,),
         "methods": (config.method,),
         "prompts": config.prompts,
-        "fusions": config.fusion,
+        "fusions": config.fusions,
         "backbones": tuple(one.backbone for one in vars(config).values() if isinstance(one, StreamConfig)),
         "heads": (config.head.name,),
         "datasets": (config.data.dataset,),

@@ -144,7 +144,7 @@ class RunConfig:
     """Everything that decides a run.
 
     Attributes:
-        prompts, fusion: names of parts, in the order in which their edits concatenate.
+        prompts, fusions: names of parts, in the order in which their edits concatenate.
         parts: full name of a part -> the config dataclass of its spec.
         part_streams: name of a prompt -> the streams it is put into (``parts.<name>.streams``).
         part_scales: name of a part -> the factor of its learning rate (``parts.<name>.lr_scale``).
@@ -157,7 +157,7 @@ class RunConfig:
     method: str | None = None  # published method whose parts and recipe are used
     recipe: str | None = None  # variant of the method's recipe; null: the plain one, where there is one
     prompts: tuple[str, ...] = ()  # parts acting on one stream
-    fusion: tuple[str, ...] = ()  # parts reading both streams
+    fusions: tuple[str, ...] = ()  # parts reading both streams
     streams: Streams = "both"  # which branches run
     protocol: Literal["clean", "paper"] = "clean"  # clean: selected on val, test read once; paper: as published
     seed: int = 0  # of every random draw

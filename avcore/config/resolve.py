@@ -32,7 +32,7 @@ _USER_ONLY = ("task", "method", "recipe", "data.dataset", "data.root")
 # A name -> the sections and keys that belong to what it names.
 _OWNED: Mapping[str, tuple[str, ...]] = {
     "task": ("recipe", "head", "task_options", "data"),
-    "method": ("recipe", "prompts", "fusion"),
+    "method": ("recipe", "prompts", "fusions"),
     "visual.backbone": ("visual",),
     "audio.backbone": ("audio",),
     "text.backbone": ("text",),
@@ -52,7 +52,7 @@ _KINDS = {
 # Keys in such a section that belong to the run, whatever is named.
 _SHARED = ("data.workers", "data.cache", "data.broken", "data.broken_limit")
 # Names that decide which parts there are.
-_LISTING = ("method", "prompts", "fusion")
+_LISTING = ("method", "prompts", "fusions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def resolve_config(
     task: str | None = None,
     recipe: str | None = None,
     prompts: str | Sequence[str] | None = None,
-    fusion: str | Sequence[str] | None = None,
+    fusions: str | Sequence[str] | None = None,
     streams: str | None = None,
     visual: str | None = None,
     audio: str | None = None,
@@ -102,7 +102,7 @@ def resolve_config(
         registry: where names are looked up.
         method, task, recipe, streams, visual, audio, text: dedicated options; None means not given. ``method="none"``
             picks no method, ``audio="shared"`` the visual trunk for sound.
-        prompts, fusion: names of parts, ``"a+b"`` or a sequence, a method for all of its own, ``"none"``.
+        prompts, fusions: names of parts, ``"a+b"`` or a sequence, a method for all of its own, ``"none"``.
         data: root of the data.
         file: a YAML file, or the tree itself.
         options: further dedicated options, dotted key -> value; None values are skipped.
@@ -117,7 +117,7 @@ def resolve_config(
         "task": task,
         "recipe": recipe,
         "prompts": prompts,
-        "fusion": fusion,
+        "fusions": fusions,
         "streams": streams,
         "visual.backbone": visual,
         "audio.backbone": audio,
@@ -152,7 +152,7 @@ def resolve_config(
         spec = registry.methods[method_key]
         parts = {
             "prompts": [registry.own_part(method_key, part, "prompts") for part in spec.prompts],
-            "fusion": [registry.own_part(method_key, part, "fusion") for part in spec.fusions],
+            "fusions": [registry.own_part(method_key, part, "fusions") for part in spec.fusions],
         }
         home = registry.methods.origin(method_key)
         layers.append(_plugin_layer(f"method {method_key}", spec.defaults, home))
@@ -194,7 +194,7 @@ def _file_layer(file: str | Path | Mapping[str, Any]) -> Leaves:
 
 
 def _option_layer(key: str, value: Any) -> Leaves:
-    short = {"data.root": "data"}.get(key, key.removesuffix(".backbone").rpartition(".")[2])
+    short = {"data.root": "data", "fusions": "fusion"}.get(key, key.removesuffix(".backbone").rpartition(".")[2])
     if key == "audio.backbone" and value == "shared":
         value = None
     if isinstance(value, tuple):
@@ -217,7 +217,7 @@ def _recorded(file: Leaves) -> tuple[Leaves, dict[str, tuple[str, ...]]]:
     if not recorded:
         return rest, {}
     source = next(iter(recorded.values())).layer.name
-    for key in ("prompts", "fusion"):
+    for key in ("prompts", "fusions"):
         # As resolved, methods have become their parts.
         if key in rest:
             rest[key] = Leaf(rest[key].value, replace(rest[key].layer, parts_only=True))
@@ -264,7 +264,7 @@ def _without_replaced(registry: "Registry", layers: Sequence[Leaves]) -> list[Le
     Settings of parts stay, for the part may still be listed; the layer is then no longer to blame for those that
     are not.
     """
-    for name in (*_OWNED, "prompts", "fusion"):
+    for name in (*_OWNED, "prompts", "fusions"):
         values = [leaves[name].value for leaves in layers if name in leaves]
         layers = [
             leaves
@@ -358,7 +358,7 @@ def _task(registry: "Registry", user: Leaves) -> str:
 
 def _method(registry: "Registry", user: Leaves) -> str | None:
     if "method" not in user:
-        if "prompts" in user or "fusion" in user:
+        if "prompts" in user or "fusions" in user:
             return None
         raise ConfigError(
             f"Nothing to train: give --plugin NAME, or --prompts and --fusion, or --plugin none for the head alone. "

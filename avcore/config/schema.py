@@ -54,7 +54,7 @@ def run_schema(config: RunConfig, registry: "Registry") -> dict[str, Any]:
         "parts": _parts(config, registry),
         "task_options": _section(type(config.task_options)),
     }
-    names = "+".join((*config.prompts, *config.fusion)) or "the head alone"
+    names = "+".join((*config.prompts, *config.fusions)) or "the head alone"
     return _whole(sections, f"A run of avcore: {names}, task {config.task}")
 
 
@@ -63,7 +63,7 @@ def _whole(sections: Mapping[str, Any], title: str) -> dict[str, Any]:
     elsewhere = {"part_streams", "part_scales", *core, *sections}
     scalars = {name: entry for name, entry in _properties(RunConfig).items() if name not in elsewhere}
     # On the command line and in a file, a text may stand for a list of parts.
-    for name in ("prompts", "fusion"):
+    for name in ("prompts", "fusions"):
         scalars[name] = {**scalars[name], "type": ["array", "string", "null"]}
     return {"$schema": DIALECT, "title": title, **_closed({**scalars, **sections, **core})}
 

@@ -29,7 +29,7 @@ __all__ = ["Sections", "to_tree"]
 
 _SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", "baseline")
 _SECTIONS = ("visual", "audio", "text", "plan", "parts", "head", "task_options", "data", "optim", "train")
-_TOP = (*_SCALARS[:3], "prompts", "fusion", *_SCALARS[3:], *_SECTIONS)
+_TOP = (*_SCALARS[:3], "prompts", "fusions", *_SCALARS[3:], *_SECTIONS)
 _CORE_KEYS = (
     *(f"plan.{entry.name}" for entry in dataclasses.fields(PlanConfig)),
     *(f"optim.{entry.name}" for entry in dataclasses.fields(OptimConfig)),
@@ -61,7 +61,7 @@ class Sections:
             raise ConfigError(f"No backbone: give --visual NAME. Available: {', '.join(known) or 'none installed'}.")
         made: dict[str, Any] = {
             "prompts": self._part_names("prompts"),
-            "fusion": self._part_names("fusion"),
+            "fusions": self._part_names("fusions"),
             "visual": visual,
             "audio": self._stream("audio", visual.backbone),
             "head": self._head(),
@@ -74,7 +74,7 @@ class Sections:
             "train": build(TrainConfig, section(self.leaves, "train"), "train"),
         }
         made["text"] = self._text(made["head"])
-        made["parts"], made["part_streams"], made["part_scales"] = self._parts((*made["prompts"], *made["fusion"]))
+        made["parts"], made["part_streams"], made["part_scales"] = self._parts((*made["prompts"], *made["fusions"]))
         scalars = {
             entry.name: coerce(entry.type, self.leaves[entry.name], entry.name)
             for entry in dataclasses.fields(RunConfig)

@@ -94,7 +94,7 @@ def read_run(directory: Path) -> ListedRun:
     status = _entry(results, str, "status")
     if results and status is None:
         problems.append("results.json has no status")
-    parts = [name for key in ("prompts", "fusion") for name in _names(results.get(key, config.get(key)))]
+    parts = [name for key in ("prompts", "fusions") for name in _names(results.get(key, config.get(key)))]
     return ListedRun(
         directory=directory,
         status="broken" if problems else str(status),

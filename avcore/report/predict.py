@@ -131,7 +131,9 @@ def predict_video(
             cuts.times(info.duration_s), _levels(sound_S, rate, cuts), predictions, strict=True
         )
     ]
-    title = f"{path.name}: {config.task}, {config.method or '+'.join((*config.prompts, *config.fusion)) or 'head only'}"
+    title = (
+        f"{path.name}: {config.task}, {config.method or '+'.join((*config.prompts, *config.fusions)) or 'head only'}"
+    )
     save_png(_strip(painter, segments, sound_S, rate, cuts, title), strip_file)
     kind = "Overlay with sound" if info.audio_rate is not None else "Overlay"
     summary = f"Segments of {cuts.seconds:g} s: {cuts.count}. {kind}: {video_file}. Picture strip: {strip_file}."

@@ -36,7 +36,7 @@ ENTRIES = {"config": dict, "plugins": dict, "frozen_digest": str, "versions": di
 # What the machine decides, not the model.
 _LOCAL = ("device", "data.root", "data.cache", "data.workers")
 # What shapes the model and what it is fed; weights are compared by their digest, whatever their file is called.
-_SHAPING = ("task", "task_options", "prompts", "fusion", "streams", "visual", "audio", "plan", "parts", "head", "data")
+_SHAPING = ("task", "task_options", "prompts", "fusions", "streams", "visual", "audio", "plan", "parts", "head", "data")
 _NAMES = ("task", "head.name", *(f"{stream}.backbone" for stream in (*STREAMS, TEXT)))
 _UNCOMPARED = ("visual.weights", "audio.weights", "data.dataset")
 
@@ -136,7 +136,7 @@ def load_adapter(
     try:
         model.load_trainable_state(state)
     except AVCoreError as error:
-        of = " and ".join(f"{key} {description['config'].get(key)}" for key in ("prompts", "fusion"))
+        of = " and ".join(f"{key} {description['config'].get(key)}" for key in ("prompts", "fusions"))
         raise AssemblyError(f"{what}, of {of}, does not fit. {error}") from error
     differ += _other_settings(description["config"], _portable(model.config))
     now = versions()
@@ -207,7 +207,7 @@ def _bare(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in flatten(config).items():
         if key.startswith("parts."):
             key = f"parts.{key.removeprefix('parts.').rpartition(':')[2]}"
-        if key in ("prompts", "fusion") and isinstance(value, list):
+        if key in ("prompts", "fusions") and isinstance(value, list):
             value = [str(name).rpartition(":")[2] for name in value]
         elif key in _NAMES and isinstance(value, str):
             value = value.rpartition(":")[2]
@@ -217,8 +217,8 @@ def _bare(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _renamed(state: Mapping[str, Tensor], config: Mapping[str, Any], model: AVModel) -> dict[str, Tensor]:
     """Tensors under the names of the model's parts: a part may be listed with its distribution here, there without."""
-    saved = [str(name) for key in ("prompts", "fusion") for name in config.get(key) or ()]
-    own = {name.rpartition(":")[2]: name for name in (*model.config.prompts, *model.config.fusion)}
+    saved = [str(name) for key in ("prompts", "fusions") for name in config.get(key) or ()]
+    own = {name.rpartition(":")[2]: name for name in (*model.config.prompts, *model.config.fusions)}
     here = {name: own.get(name.rpartition(":")[2], name) for name in saved if name not in own.values()}
 
     def rename(key: str) -> str:

@@ -49,7 +49,7 @@ def head_alone(resolved: Resolved) -> Resolved:
     config = replace(
         resolved.config,
         prompts=(),
-        fusion=(),
+        fusions=(),
         parts={},
         part_streams={},
         part_scales={},
@@ -137,7 +137,7 @@ def execute(
             run.data.prepare(("train", *splits), display)
             best = _train(stage, checkpoint)
             pictures = _measure(stage, best)
-            if config.baseline and (config.prompts or config.fusion):
+            if config.baseline and (config.prompts or config.fusions):
                 display.line("\nThe head alone, with the same recipe:")
                 inner = execute(
                     head_alone(resolved), registry, directory / "baseline", quiet=quiet, outer=False, resume=resume
@@ -318,9 +318,9 @@ def _results(run: Run, select_on: str, seconds: float) -> dict[str, Any]:
         "protocol": config.protocol,
         "selected_on": select_on,
         "score_name": model.task.score,
-        "method": config.method if config.prompts or config.fusion else None,
+        "method": config.method if config.prompts or config.fusions else None,
         "prompts": list(config.prompts),
-        "fusion": list(config.fusion),
+        "fusions": list(config.fusions),
         "visual": config.visual.backbone,
         "audio": config.audio.backbone,
         "seed": config.seed,

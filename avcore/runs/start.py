@@ -29,7 +29,7 @@ def run(
     task: str | None = None,
     recipe: str | None = None,
     prompts: str | Sequence[str] | None = None,
-    fusion: str | Sequence[str] | None = None,
+    fusions: str | Sequence[str] | None = None,
     streams: str | None = None,
     visual: str | None = None,
     audio: str | None = None,
@@ -53,7 +53,7 @@ def run(
         method: a published method: its prompts, fusions and recipe; ``"none"`` trains the head alone.
         task: what is to be learnt, such as ``"avs"``; needed unless ``config`` says it.
         recipe: variant of the method's recipe.
-        prompts, fusion: parts in place of the method's: ``"a+b"``, a sequence, a method for all of its own, ``"none"``.
+        prompts, fusions: in place of the method's: ``"a+b"``, a sequence, a method for all its own, ``"none"``.
         streams: ``visual``, ``audio`` or ``both``.
         visual, audio: backbones; ``audio="shared"`` uses the visual one for sound.
         text: the encoder of sentences, for heads that read some.
@@ -102,7 +102,7 @@ def run(
         task=task,
         recipe=recipe,
         prompts=prompts,
-        fusion=fusion,
+        fusions=fusions,
         streams=streams,
         visual=visual,
         audio=audio,

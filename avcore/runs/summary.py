@@ -16,7 +16,7 @@ SOUND_WORDS = {"swapped": "another clip's sound", "mute": "no sound"}
 
 def describe_config(config: RunConfig) -> str:
     """Two or three lines: what is trained on what."""
-    parts = ", ".join((*config.prompts, *config.fusion)) or "no parts, the head alone"
+    parts = ", ".join((*config.prompts, *config.fusions)) or "no parts, the head alone"
     audio = config.audio.backbone or "shares the visual trunk"
     streams = (
         f"visual {config.visual.backbone}; audio {audio}" if config.streams == "both" else f"{config.streams} only"
@@ -56,7 +56,7 @@ def describe_results(results: Mapping[str, Any], pictures: Sequence[str], *, sec
     names = _names(results["metrics"])
     rows = _score_rows(results["metrics"], names)
     rows += _score_rows(results["baseline"] or {}, names, ", head alone")
-    method = results["method"] or "+".join((*results["prompts"], *results["fusion"])) or "head alone"
+    method = results["method"] or "+".join((*results["prompts"], *results["fusions"])) or "head alone"
     title = f"{method} on {results['task']} ({results['dataset']}), seed {results['seed']}"
     if results["selected_on"] == "test":
         title += ", SELECTED ON TEST (protocol=paper)"

@@ -163,7 +163,7 @@ def make_model(
         registry,
         task="toy",
         prompts="+".join([*(prompts or {}), *further[True]]) or "none",
-        fusion="+".join([*(fusions or {}), *further[False]]) or "none",
+        fusions="+".join([*(fusions or {}), *further[False]]) or "none",
         visual=name,
         streams=streams,
         options={"data.dataset": "toy-data"},
@@ -183,7 +183,7 @@ def create_model(
     task: str,
     method: str | None = None,
     prompts: str | None = None,
-    fusion: str | None = None,
+    fusions: str | None = None,
     visual: str | None = None,
     audio: str | None = None,
     streams: str | None = None,
@@ -196,7 +196,7 @@ def create_model(
 
     Args:
         plugins: distribution to light module, or to an object with the same hooks.
-        task, method, prompts, fusion, visual, audio, streams, recipe, set, meta: as in `avcore.create_model`.
+        task, method, prompts, fusions, visual, audio, streams, recipe, set, meta: as in `avcore.create_model`.
         data: the folder whose files say more of the configuration, such as their classes.
 
     Raises:
@@ -208,7 +208,7 @@ def create_model(
         task=task,
         method=method,
         prompts=prompts,
-        fusion=fusion,
+        fusions=fusions,
         visual=visual,
         audio=audio,
         streams=streams,

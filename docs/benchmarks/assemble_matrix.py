@@ -28,7 +28,7 @@ def refusal(one: Combination, registry: Registry) -> str:
             registry,
             task="ave",
             prompts=one.prompts,
-            fusion=one.fusion,
+            fusions=one.fusions,
             visual=one.visual,
             audio=one.audio,
             sets=("visual.weights=random", "data.segments=2", *own),
@@ -52,7 +52,7 @@ def main() -> None:
     for row in rows:
         found = refusal(row, registry)
         if found != row.reason:
-            wrong.append({"row": f"{row.prompts} + {row.fusion} on {row.visual}, {row.audio}", "assembly": found})
+            wrong.append({"row": f"{row.prompts} + {row.fusions} on {row.visual}, {row.audio}", "assembly": found})
             print(wrong[-1], flush=True)
     allowed: dict[str, dict[str, int]] = {}
     for row in rows:

@@ -61,7 +61,7 @@ def features(given: argparse.Namespace, name: str) -> dict[str, tuple[Tensor, Te
     model = avcore.create_model(
         method,
         task="ave",
-        fusion=fusion,
+        fusions=fusion,
         visual="vit_tiny_patch16_224",
         set=(
             f"data.root={given.data}",

@@ -74,7 +74,7 @@ def made(prompts: str, fusion: str, visual: str, audio: str, dtype: torch.dtype)
         REGISTRY,
         task="toy",
         prompts=prompts,
-        fusion=fusion,
+        fusions=fusion,
         visual=visual,
         audio=audio,
         options={"data.dataset": "toy-data"},

@@ -48,7 +48,7 @@ def main() -> None:
     described = json.loads((given.data / "objects.json").read_text())
     silent = {clip["name"] for clip in described if clip["set"] == "S4" and has_silent_object(clip)}
     rows = []
-    for name, parts in (("copl", {}), ("head alone", {"prompts": "none", "fusion": "none"})):
+    for name, parts in (("copl", {}), ("head alone", {"prompts": "none", "fusions": "none"})):
         with tempfile.TemporaryDirectory() as folder:
             run = avcore.run(
                 "copl",

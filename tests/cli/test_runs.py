@@ -15,7 +15,7 @@ RESULTS = {
     "dataset": "seg-files",
     "method": "m",
     "prompts": ["m.rows"],
-    "fusion": [],
+    "fusions": [],
     "protocol": "clean",
     "seed": 3,
     "metrics": {"val": {"score": 50.0}, "test": {"score": 61.25, "other": 1}},

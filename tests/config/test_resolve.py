@@ -54,7 +54,7 @@ def test_every_leaf_has_an_origin(fake_registry: Registry, files: Path) -> None:
 def test_typed_sections(fake_registry: Registry, files: Path) -> None:
     config = resolved(fake_registry, task="segment", data=files).config
     assert (config.task, config.method) == ("seg", "m")
-    assert (config.prompts, config.fusion) == (("m.rows",), ("m.mix",))
+    assert (config.prompts, config.fusions) == (("m.rows",), ("m.mix",))
     assert config.parts["m.rows"].length == 20
     assert config.parts["m.mix"].reduction == 8
     assert config.visual.backbone == "toy_large"
@@ -68,7 +68,7 @@ def test_typed_sections(fake_registry: Registry, files: Path) -> None:
     "given",
     [
         {},
-        {"prompts": "none", "fusion": "solo", "method": None},
+        {"prompts": "none", "fusions": "solo", "method": None},
         {"audio": "swin_a", "sets": ["parts.m.rows.streams=visual", "optim.clip_norm=1", "optim.lr=1e-9"]},
         {"method": "none", "streams": "visual", "sets": ["data.cache=here", "train.evaluate=[test, test_swapped]"]},
     ],
@@ -96,9 +96,9 @@ def test_dotted_keys_and_null_sections_in_a_file(fake_registry: Registry) -> Non
 
 def test_prompts_and_fusion_replace_those_of_the_method(fake_registry: Registry) -> None:
     config = resolved(fake_registry, prompts="m+m.deep").config
-    assert (config.prompts, config.fusion) == (("m.rows", "m.deep"), ("m.mix",))
-    config = resolved(fake_registry, fusion="none", sets=["prompts=[m.deep]"]).config
-    assert (config.prompts, config.fusion) == (("m.deep",), ())
+    assert (config.prompts, config.fusions) == (("m.rows", "m.deep"), ("m.mix",))
+    config = resolved(fake_registry, fusions="none", sets=["prompts=[m.deep]"]).config
+    assert (config.prompts, config.fusions) == (("m.deep",), ())
     assert set(config.parts) == {"m.deep"}
     with pytest.raises(AVCoreError, match=r"Method 'solo' has no prompts.*\(prompts, option prompts\)"):
         resolved(fake_registry, prompts="solo")
@@ -106,7 +106,7 @@ def test_prompts_and_fusion_replace_those_of_the_method(fake_registry: Registry)
 
 def test_without_a_method_there_is_no_recipe(fake_registry: Registry) -> None:
     found = resolved(fake_registry, method=None, prompts="m")
-    assert (found.config.method, found.config.prompts, found.config.fusion) == (None, ("m.rows",), ())
+    assert (found.config.method, found.config.prompts, found.config.fusions) == (None, ("m.rows",), ())
     assert found.config.parts["m.rows"].length == 10
     assert found.recipe is None
     assert resolved(fake_registry, method="none").config.prompts == ()
@@ -125,7 +125,7 @@ def test_on_a_demo_the_method_says_what_its_parts_need(fake_registry: Registry, 
     assert reduction(data=files) == (8, "recipe m/seg")
     assert reduction(recipe="large") == (2, "recipe m/seg.demo")
     assert reduction(sets=["parts.m.mix.reduction=3"]) == (3, "--set parts.m.mix.reduction=3")
-    assert reduction(method=None, fusion="m") == (4, "default")
+    assert reduction(method=None, fusions="m") == (4, "default")
     found = resolved(fake_registry)
     assert found.recipe is not None
     assert found.recipe.name == "m/seg"
@@ -142,9 +142,9 @@ def test_a_prompt_can_be_put_into_one_stream(fake_registry: Registry) -> None:
 
 def test_settings_of_parts_that_are_not_listed(fake_registry: Registry, files: Path) -> None:
     with pytest.raises(AVCoreError, match=r"'parts.m.mix.reduction' \(--set .*\) belongs to no part.*: m.rows\."):
-        resolved(fake_registry, fusion="none", sets=["parts.m.mix.reduction=2"])
+        resolved(fake_registry, fusions="none", sets=["parts.m.mix.reduction=2"])
     whole = resolved(fake_registry, data=files).tree()
-    config = resolve_config(fake_registry, file=whole, fusion="none").config
+    config = resolve_config(fake_registry, file=whole, fusions="none").config
     assert set(config.parts) == {"m.rows"}
     assert config.parts["m.rows"].length == 20
     with pytest.raises(AVCoreError, match=r"Unknown key 'parts.m.rows.lenght'.*Did you mean 'parts.m.rows.length'"):
@@ -179,7 +179,7 @@ def test_another_head_method_or_task_leaves_the_earlier_settings_behind(fake_reg
     assert resolved(fake_registry, data=files, sets=["head.name=seg.points"]).config.head.settings.points == 9
     whole = resolved(fake_registry, data=files).tree()
     other = resolve_config(fake_registry, file=whole, method="solo").config
-    assert (other.method, other.prompts, other.fusion) == ("solo", (), ("solo",))
+    assert (other.method, other.prompts, other.fusions) == ("solo", (), ("solo",))
     task = resolve_config(fake_registry, file=whole, task="cls", need_data=False).config
     assert (task.head.name, task.data.dataset, task.data.root) == ("seg.points", None, None)
 
@@ -209,6 +209,7 @@ def test_weights_that_exist_become_absolute(
         ({"visual": "nope"}, r"Unknown backbone 'nope'"),
         ({"options": {"device": "gpu"}}, r"device must be auto, cpu, cuda or cuda:N, not 'gpu' \(option device\)"),
         ({"options": {"seed": -1}}, r"seed must be a whole number from 0.* \(option seed\)"),
+        ({"sets": ["fusion=m"]}, r"Unknown key 'fusion' \(--set fusion=m\). Did you mean 'fusions'"),
         ({"sets": ["lr=1"]}, r"Unknown key 'lr' \(--set lr=1\). Did you mean 'optim.lr'\?"),
         ({"sets": ["visual.wieghts=x"]}, r"Unknown key 'visual.wieghts' \(--set .*\). Did you mean 'visual.weights'"),
         ({"sets": ["parts.m.mix.lr_scale=-1"]}, r"parts.m.mix.lr_scale must be 0 or more and finite, not -1 \(--set"),

@@ -77,7 +77,7 @@ def toy_model() -> Callable[..., Any]:
 @pytest.fixture
 def toy_config() -> Any:
     return SimpleNamespace(
-        task="toy", method=None, prompts=("toy.rows",), fusion=(), train=SimpleNamespace(precision="fp32")
+        task="toy", method=None, prompts=("toy.rows",), fusions=(), train=SimpleNamespace(precision="fp32")
     )
 
 

@@ -140,5 +140,5 @@ def test_a_swin_beside_an_htsat_trains_or_is_refused_for_its_width(
             check_two_steps(tmp_path / "run", method, task, options, *sets)
         if Need.COMPARABLE_WIDTHS not in needs:
             return
-        options["fusion"] = f"align+{method}"
+        options["fusions"] = f"align+{method}"
     check_two_steps(tmp_path / "run", method, task, options, *sets)

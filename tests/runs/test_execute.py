@@ -19,7 +19,7 @@ from avcore.runs.summary import describe_results
 
 # The promised keys of results.json; below them what this library adds.
 KEYS = [
-    "task", "dataset", "protocol", "method", "prompts", "fusion", "visual", "audio", "seed", "metrics", "params",
+    "task", "dataset", "protocol", "method", "prompts", "fusions", "visual", "audio", "seed", "metrics", "params",
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
 MORE = ["selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads"]
@@ -41,7 +41,7 @@ def test_a_run_directory_holds_everything(finished):
     assert results == run.results
     assert (results["task"], results["dataset"], results["method"]) == ("listen", "toy-demo", "rowing")
     assert (results["protocol"], results["selected_on"], results["status"]) == ("clean", "val", "finished")
-    assert (results["prompts"], results["fusion"]) == (["rows"], [])
+    assert (results["prompts"], results["fusions"]) == (["rows"], [])
     assert (results["visual"], results["audio"], results["seed"]) == ("toy", None, 0)
     assert set(results["metrics"]) == {"val", "test", "test_swapped"}
     assert results["metrics"]["test"]["clips"] == 6

@@ -261,28 +261,28 @@ CHOICE = "'gatex' is the method of toy-a and the fusion of toy-b: write 'toy-a:g
 
 def test_a_name_of_a_method_and_of_anothers_part_is_refused(shared):
     with pytest.raises(AVCoreError, match=CHOICE):
-        shared.parts_of("gatex", "fusion")
-    with pytest.raises(AVCoreError, match=rf"{CHOICE} \(fusion, option fusion\)"):
-        resolve_config(shared, task="seg", visual="toy_tiny", fusion="solo+gatex", need_data=False)
-    with pytest.raises(AVCoreError, match=rf"{CHOICE} \(fusion, --set fusion=gatex\)"):
-        resolve_config(shared, task="seg", visual="toy_tiny", method="m", sets=["fusion=gatex"], need_data=False)
+        shared.parts_of("gatex", "fusions")
+    with pytest.raises(AVCoreError, match=rf"{CHOICE} \(fusions, option fusion\)"):
+        resolve_config(shared, task="seg", visual="toy_tiny", fusions="solo+gatex", need_data=False)
+    with pytest.raises(AVCoreError, match=rf"{CHOICE} \(fusions, --set fusions=gatex\)"):
+        resolve_config(shared, task="seg", visual="toy_tiny", method="m", sets=["fusions=gatex"], need_data=False)
 
 
 def test_a_shared_name_is_refused_in_the_list_of_a_method_that_offers_neither(shared):
     with pytest.raises(AVCoreError, match=f"Method 'c' lists a name that is not clear. {CHOICE}"):
         resolve_config(shared, task="seg", method="c", visual="toy_tiny", need_data=False)
     with pytest.raises(AVCoreError, match=CHOICE):
-        shared.parts_of("c", "fusion")
-    assert shared.parts_of("b", "fusion") == ("gatex",)
+        shared.parts_of("c", "fusions")
+    assert shared.parts_of("b", "fusions") == ("gatex",)
 
 
 @pytest.mark.parametrize(("written", "parts"), [("toy-a:gatex", ("a.mix",)), ("toy-b:gatex", ("gatex",))])
 def test_the_full_name_chooses_and_is_read_back(shared, written, parts):
-    found = resolve_config(shared, task="seg", visual="toy_tiny", fusion=written, need_data=False)
-    assert found.config.fusion == parts
+    found = resolve_config(shared, task="seg", visual="toy_tiny", fusions=written, need_data=False)
+    assert found.config.fusions == parts
     assert resolve_config(shared, file=found.tree(), need_data=False).config == found.config
     # Whoever repeats what the file says means what the file does.
-    repeated = resolve_config(shared, file=found.tree(), fusion="+".join(parts), need_data=False)
+    repeated = resolve_config(shared, file=found.tree(), fusions="+".join(parts), need_data=False)
     assert repeated.config == found.config
 
 
@@ -309,7 +309,7 @@ def test_shared_names_in_recipes(fake_modules, make_plugin, tmp_path, monkeypatc
     folder = tmp_path / f"recipes_of_{package.replace('-', '_')}" / "recipes"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
-    (folder / "seg.yaml").write_text("settings: {visual: {backbone: toy_tiny}, fusion: gatex}\n")
+    (folder / "seg.yaml").write_text("settings: {visual: {backbone: toy_tiny}, fusions: gatex}\n")
     monkeypatch.syspath_prepend(tmp_path)
     offered = {"fusions": list(shared.fusions)[-1:]} if package == "toy-b" else {}
     spec = MethodSpec(name="r", prompts=("m.rows",), recipes=folder.parent.name)
@@ -323,10 +323,10 @@ def test_shared_names_in_recipes(fake_modules, make_plugin, tmp_path, monkeypatc
     modules[package] = make_plugin(methods=[spec], **offered)
     registry = Registry.from_modules(modules)
     if refused:
-        with pytest.raises(AVCoreError, match=rf"{CHOICE} \(fusion, recipe r/seg\)"):
+        with pytest.raises(AVCoreError, match=rf"{CHOICE} \(fusions, recipe r/seg\)"):
             resolve_config(registry, task="seg", method="r", need_data=False)
     else:
-        assert resolve_config(registry, task="seg", method="r", need_data=False).config.fusion == ("gatex",)
+        assert resolve_config(registry, task="seg", method="r", need_data=False).config.fusions == ("gatex",)
 
 
 def test_a_part_that_a_method_of_its_own_distribution_is_called_like_is_read_back(fake_modules, make_plugin):
@@ -336,7 +336,7 @@ def test_a_part_that_a_method_of_its_own_distribution_is_called_like_is_read_bac
     )
     registry = Registry.from_modules({**fake_modules, "toy-wide": wide})
     found = resolve_config(registry, task="seg", method="wide", visual="toy_tiny", need_data=False)
-    assert found.config.fusion == ("wide", "wide.more")
+    assert found.config.fusions == ("wide", "wide.more")
     assert resolve_config(registry, file=found.tree(), need_data=False).config == found.config
-    alone = {**found.tree(), "method": None, "fusion": ["wide"], "parts": {}}
-    assert resolve_config(registry, file=alone, need_data=False).config.fusion == ("wide",)
+    alone = {**found.tree(), "method": None, "fusions": ["wide"], "parts": {}}
+    assert resolve_config(registry, file=alone, need_data=False).config.fusions == ("wide",)

@@ -167,13 +167,13 @@ def test_parts_heads_and_backbones_assemble_together(imported: Mapping[str, Modu
     mixed = assembled(
         registry,
         prompts="scaffolded_prompt",
-        fusion="scaffolded_fusion",
+        fusions="scaffolded_fusion",
         visual="scaffolded_backbone_tiny",
         audio="toy_windowed",
         sets=["audio.frames=32"],
     )
     assert {part.name for part in mixed.instances} == {"scaffolded_prompt", "scaffolded_fusion"}
-    model = assembled(registry, task="scaffolded_task", prompts="none", fusion="none")
+    model = assembled(registry, task="scaffolded_task", prompts="none", fusions="none")
     assert type(model.task).__name__ == "Classes"
 
 

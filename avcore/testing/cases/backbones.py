@@ -82,7 +82,7 @@ class BackboneCase:
             self.registry(segments),
             task="toy",
             prompts="none",
-            fusion="none",
+            fusions="none",
             visual=own.get("visual", "toy_plain"),
             audio=None if len(own) == 2 else own.get("audio", "toy_plain"),
             options={"data.dataset": "toy-data"},

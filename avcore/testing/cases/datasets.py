@@ -87,7 +87,7 @@ class DatasetCase:
             self.registry if registry is None else registry,
             task=self.task_name,
             prompts="none",
-            fusion="none",
+            fusions="none",
             visual="toy_plain",
             data=self.root if files else None,
             options={"data.dataset": self.spec.name},

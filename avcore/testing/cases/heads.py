@@ -119,7 +119,7 @@ class World:
             self.registry,
             task=self.task.name,
             prompts="none",
-            fusion="none",
+            fusions="none",
             visual="toy_plain",
             data=None if given is None else given.root,
             options=options,

@@ -121,7 +121,7 @@ def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
         {"timm": avcore_timm, "lora": avcore_lora, "toys": ToyPlugin()},
         task="toy",
         prompts="lora",
-        fusion="none",
+        fusions="none",
         visual="vit_base_patch16_224",
         set=sets,
         meta=True,

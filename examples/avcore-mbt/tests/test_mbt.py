@@ -111,7 +111,7 @@ def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
         {"timm": avcore_timm, "mbt": avcore_mbt, "toys": ToyPlugin()},
         task="toy",
         prompts="none",
-        fusion="mbt",
+        fusions="mbt",
         visual="vit_base_patch16_224",
         set=sets,
         meta=True,

@@ -55,7 +55,7 @@ def start(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     def run(*sets: str, **options: Any) -> avcore.Run:
         given = {"epochs": 2, "out": tmp_path / "run", "prompts": "segment_embedding", **options}
         return avcore.run(
-            task="avs", visual="demo_vit", data=clips, fusion="none", quiet=True, set=[*SETTINGS, *sets], **given
+            task="avs", visual="demo_vit", data=clips, fusions="none", quiet=True, set=[*SETTINGS, *sets], **given
         )
 
     return run

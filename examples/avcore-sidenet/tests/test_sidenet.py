@@ -200,7 +200,7 @@ def test_counts_on_vit_base(sets: tuple[str, ...], rungs: int, k: int) -> None:
         {"timm": avcore_timm, "side": avcore_sidenet, "toys": ToyPlugin()},
         task="toy",
         prompts="none",
-        fusion="sidenet",
+        fusions="sidenet",
         visual="vit_base_patch16_224",
         set=sets,
         meta=True,

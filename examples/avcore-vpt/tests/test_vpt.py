@@ -128,7 +128,7 @@ def test_counts_on_vit_base(length: int, deep: int, shallow: int) -> None:
         {"timm": avcore_timm, "vpt": avcore_vpt, "toys": ToyPlugin()},
         task="toy",
         prompts="vpt.deep+vpt.shallow",
-        fusion="none",
+        fusions="none",
         visual="vit_base_patch16_224",
         set=(f"parts.vpt.deep.length={length}", f"parts.vpt.shallow.length={length}"),
         meta=True,

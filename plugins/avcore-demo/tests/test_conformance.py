@@ -19,7 +19,7 @@ def render(folder: Path, style: str) -> Path:
 
 @pytest.mark.parametrize("spec", avcore_datasets(), ids=lambda spec: spec.name)
 def test_a_demo_names_no_method(spec: DatasetSpec) -> None:
-    assert not [key for key in flatten(spec.defaults) if key.split(".")[0] in ("parts", "prompts", "fusion", "method")]
+    assert not [key for key in flatten(spec.defaults) if key.split(".")[0] in ("parts", "prompts", "fusions", "method")]
 
 
 @parametrize_with_checks("avcore-demo", data={f"demo-{style}": partial(render, style=style) for style in ("s4", "ms3")})

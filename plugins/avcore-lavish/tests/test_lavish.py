@@ -204,14 +204,14 @@ def test_adapters_train_in_every_stage_of_a_shared_swin(make: Make) -> None:
 
 def test_adapters_and_the_maps_between_unequal_encoders_train(make: Make) -> None:
     sets = (*SMALL_SOUND, "audio.backbone=narrow_swin", "audio.weights=random")
-    model = make(*sets, visual="small_swin", fusion="align+lavish", moved=True).train()
+    model = make(*sets, visual="small_swin", fusions="align+lavish", moved=True).train()
     assert list(model.parts["lavish"].layers) == list(model.parts["align"].layers) == ["0", "1", "4", "5"]
     trained_everywhere(model)
 
 
 def test_with_unequal_encoders_event_localisation_starts_at_the_frozen_ones(make: Make) -> None:
     sets = (*SMALL_SOUND, "audio.backbone=narrow_swin", "audio.weights=random")
-    model = make(*sets, visual="small_swin", fusion="align+lavish").eval()
+    model = make(*sets, visual="small_swin", fusions="align+lavish").eval()
     batch = make_batch(model)
     features = model.features(batch)
     for stream in ("visual", "audio"):

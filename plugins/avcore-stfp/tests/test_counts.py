@@ -18,12 +18,12 @@ BASELINE = 1_063_965 + 20 * WIDTH + 2 * WIDTH + WIDTH
 
 
 @cache
-def count(registry: Registry, *sets: str, fusion: str | None = None, **options: str) -> ParameterReport:
+def count(registry: Registry, *sets: str, fusions: str | None = None, **options: str) -> ParameterReport:
     """Count the recipe of AVE; gates are left out where their part is there, as the poster prints none."""
-    gateless = [key for key in NO_GATES if fusion is None or not key.startswith(f"parts.{F}")]
+    gateless = [key for key in NO_GATES if fusions is None or not key.startswith(f"parts.{F}")]
     gateless = [key for key in gateless if T in options.get("prompts", T) or not key.startswith(f"parts.{T}")]
     resolved = resolve_config(
-        registry, method="stfp", task="ave", fusion=fusion, sets=(*gateless, *sets), need_data=False, **options
+        registry, method="stfp", task="ave", fusions=fusions, sets=(*gateless, *sets), need_data=False, **options
     )
     return count_parameters(assemble(resolved.config, registry, meta=True))
 
@@ -33,7 +33,7 @@ def millions(number: int, decimals: int = 2) -> str:
 
 
 @pytest.mark.parametrize(
-    ("prompts", "fusion", "vectors", "printed"),
+    ("prompts", "fusions", "vectors", "printed"),
     [
         (BASE, "none", 0, "1.09"),
         (f"{BASE}+{T}", "none", 8, "1.28"),
@@ -47,10 +47,10 @@ def millions(number: int, decimals: int = 2) -> str:
     ids=["baseline", "T", "S", "F", "T+S", "S+F", "T+F", "all"],
 )
 def test_ablation_of_the_three_prompts(
-    registry: Registry, prompts: str, fusion: str | None, vectors: int, printed: str
+    registry: Registry, prompts: str, fusions: str | None, vectors: int, printed: str
 ) -> None:
     """S+F is not legible (1.6?); the others round to what is printed."""
-    found = count(registry, prompts=prompts, fusion=fusion)
+    found = count(registry, prompts=prompts, fusions=fusions)
     assert found.trainable == BASELINE + vectors * DEPTH * WIDTH
     assert found.unused_in_reference == 0
     assert millions(found.trainable) == printed
@@ -66,10 +66,10 @@ def test_the_whole_method(registry: Registry, recipe: str | None, bare: int, gat
 @pytest.mark.parametrize(("stream", "unused"), [("audio", 10 * WIDTH), ("visual", 11 * WIDTH)])
 def test_single_branches(registry: Registry, stream: str, unused: int) -> None:
     """0.06 and 0.4 M, with the other stream's embedding, and visually the class token, which the reference has too."""
-    none = count(registry, streams=stream, prompts=BASE, fusion="none")
+    none = count(registry, streams=stream, prompts=BASE, fusions="none")
     assert none.unused_in_reference == unused
     assert none.trainable + none.unused_in_reference == 55_325
-    prompted = count(registry, streams=stream, fusion="none")
+    prompted = count(registry, streams=stream, fusions="none")
     assert prompted.unused_in_reference == unused
     assert prompted.trainable + prompted.unused_in_reference == 55_325 + 14 * DEPTH * WIDTH == 399_389
     assert (millions(55_325), millions(399_389, 1)) == ("0.06", "0.4")
@@ -78,14 +78,14 @@ def test_single_branches(registry: Registry, stream: str, unused: int) -> None:
 @pytest.mark.parametrize("stream", ["audio", "visual"])
 def test_prompts_in_one_modality_only(registry: Registry, stream: str) -> None:
     """1.43 M: so temporal prompts are not shared by the modalities."""
-    found = count(registry, f"parts.{T}.streams={stream}", f"parts.{S}.streams={stream}", fusion="none")
+    found = count(registry, f"parts.{T}.streams={stream}", f"parts.{S}.streams={stream}", fusions="none")
     assert found.trainable == BASELINE + 14 * DEPTH * WIDTH == 1_431_581
     assert millions(found.trainable) == "1.43"
 
 
 def test_joint_attention_without_prompts_counts_as_no_fusion(registry: Registry) -> None:
     without = count(registry, "parts.stfp.joint.vectors=0")
-    assert without.trainable == count(registry, fusion="none").trainable == 1_775_645
+    assert without.trainable == count(registry, fusions="none").trainable == 1_775_645
     assert millions(without.trainable, 1) == "1.8"
 
 
@@ -142,7 +142,7 @@ def test_one_class_token_for_both_streams(registry: Registry) -> None:
         method="stfp",
         task="ave",
         recipe="base",
-        fusion="stfp.joint+stfp.class_token",
+        fusions="stfp.joint+stfp.class_token",
         sets=both,
         need_data=False,
     )

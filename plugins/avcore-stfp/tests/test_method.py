@@ -40,7 +40,7 @@ every_form = pytest.mark.parametrize(
 
 def test_the_class_token_of_sound_starts_as_the_frozen_one(narrow: Make) -> None:
     """Before any step the base changes nothing; then it moves row 0 of the embedded sound alone."""
-    with_base = narrow(prompts="segment_embedding+stfp.base", fusion="none", initial=True)
+    with_base = narrow(prompts="segment_embedding+stfp.base", fusions="none", initial=True)
     batch = make_batch(with_base)
     for stream in ("visual", "audio"):
         assert torch.equal(with_base.features(batch).stream(stream).tokens, with_base.plain(stream, batch).tokens)
@@ -58,7 +58,7 @@ def test_the_class_token_of_sound_starts_as_the_frozen_one(narrow: Make) -> None
 
 
 def test_one_class_token_serves_both_streams(narrow: Make) -> None:
-    model = narrow("parts.stfp.base.class_token=none", fusion="stfp.joint+stfp.class_token", initial=True)
+    model = narrow("parts.stfp.base.class_token=none", fusions="stfp.joint+stfp.class_token", initial=True)
     assert [name for name in model.trainable_state() if "class_token" in name] == ["stfp.class_token.class_token"]
     batch = make_batch(model)
     with torch.no_grad():
@@ -132,16 +132,16 @@ def test_parts_left_out_leave_no_node(narrow: Make) -> None:
     """A step without AV-STFP is the frozen pair of blocks; each part adds operations of its own."""
     sizes = []
     for prompts, fusion in (("stfp.base", "none"), ("stfp.spatial", "none"), ("stfp.spatial", "stfp.joint")):
-        model = narrow(prompts=prompts, fusion=fusion)
+        model = narrow(prompts=prompts, fusions=fusion)
         sizes.append(capture(model.steps[0], tokens_for(model)).nodes)
-    bare = narrow(method="none", fusion="none")
+    bare = narrow(method="none", fusions="none")
     frozen = capture(bare.steps[0], tokens_for(bare)).nodes
     assert sizes[0] == frozen < sizes[1] < sizes[2]
 
 
 @pytest.mark.parametrize("stream", ["visual", "audio"])
 def test_one_branch_runs_with_its_own_prompts(narrow: Make, stream: str) -> None:
-    model = narrow(streams=stream, fusion="none")
+    model = narrow(streams=stream, fusions="none")
     assert set(model.parts) == {
         f"{name}.{stream}" for name in ("segment_embedding", "stfp.base", "stfp.temporal", "stfp.spatial")
     }
@@ -185,7 +185,7 @@ def test_a_backbone_without_class_token_runs_without_one(narrow: Make) -> None:
     model = narrow("visual.backbone=plain")
     assert not [name for name in model.trainable_state() if "class_token" in name]
     assert model(make_batch(model))["logits"].shape == (2, 3, 29)
-    alone = narrow("visual.backbone=plain", streams="visual", fusion="none")
+    alone = narrow("visual.backbone=plain", streams="visual", fusions="none")
     assert alone.parts["stfp.base.visual"].unused_in_reference == 3 * 48
 
 

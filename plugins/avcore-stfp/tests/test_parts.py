@@ -76,7 +76,7 @@ def projected(inner: Any, u: Tensor) -> tuple[Tensor, Tensor]:
 
 def alone(narrow: Make, prompt: str, *sets: str) -> tuple[AVModel, dict[str, Tensor], Any]:
     """A model with that prompt only, tokens, and timm's block."""
-    model = narrow(*sets, prompts=prompt, fusion="none")
+    model = narrow(*sets, prompts=prompt, fusions="none")
     return model, tokens_for(model, BLOCK, CLIPS), timm_block(model)
 
 
@@ -142,7 +142,7 @@ def test_space_time_attention_is_attention_over_all_frames_of_a_clip(narrow: Mak
         "parts.stfp.temporal.gate=none",
         f"parts.stfp.temporal.form={form}",
         prompts="stfp.temporal+stfp.spatial",
-        fusion="none",
+        fusions="none",
     )
     x, inner = tokens_for(model, BLOCK, CLIPS), timm_block(model)
     for stream, tokens in x.items():
@@ -277,7 +277,7 @@ def test_gates_at_zero_leave_the_frozen_forward_untouched(narrow: Make, form: st
     """What is left is the frozen block with the spatial rows, bit for bit."""
     model = narrow(f"parts.stfp.joint.form={form}")
     x = tokens_for(model, BLOCK, CLIPS)
-    bare = narrow(prompts="stfp.spatial", fusion="none")
+    bare = narrow(prompts="stfp.spatial", fusions="none")
     with torch.no_grad():
         for stream in x:
             layer(bare, f"stfp.spatial.{stream}").rows.copy_(layer(model, f"stfp.spatial.{stream}").rows)
@@ -322,7 +322,7 @@ def test_exchanging_streams_and_parameters_exchanges_the_outputs(narrow: Make, s
 
 
 def test_class_tokens_take_part_in_the_temporal_pass(narrow: Make) -> None:
-    model = narrow(prompts="stfp.temporal", fusion="none")
+    model = narrow(prompts="stfp.temporal", fusions="none")
     x = tokens_for(model, BLOCK, CLIPS)["visual"]
     block, part = model.steps[BLOCK].blocks["visual"], model.parts["stfp.temporal.visual"]
     at = BlockView(B=CLIPS, T=T, part=part, block=block, project=None)

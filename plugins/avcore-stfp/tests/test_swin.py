@@ -57,7 +57,7 @@ def test_the_temporal_pass_is_cosine_attention_over_the_segments_of_each_positio
     narrow: Make, form: str, index: int
 ) -> None:
     sets = (f"parts.stfp.temporal.form={form}", "parts.stfp.temporal.gate=none")
-    model = swin(narrow, *sets, prompts="stfp.temporal", fusion="none")
+    model = swin(narrow, *sets, prompts="stfp.temporal", fusions="none")
     block, x = frozen(model, index), tokens_for(model, index, CLIPS)
     for stream, tokens in x.items():
         own: Any = model.parts[f"stfp.temporal.{stream}"].layers[str(index)]

@@ -56,7 +56,7 @@ def official(mode: str) -> dict[str, Tensor]:
     return {key: torch.randn(shape) for key, shape in shapes.items()}
 
 
-WITHOUT_EXCHANGE = {"prompts": "stgcma+stgcma.adapters", "fusion": "none"}
+WITHOUT_EXCHANGE = {"prompts": "stgcma+stgcma.adapters", "fusions": "none"}
 MODES = {
     "fusion": {},
     "multimodal": WITHOUT_EXCHANGE,
@@ -150,7 +150,7 @@ def test_a_checkpoint_becomes_an_adapter_that_loads(
 
 def test_a_checkpoint_of_one_branch_becomes_an_adapter(run_convert: Callable[..., Result], tmp_path: Path) -> None:
     torch.save(official("videoonly"), tmp_path / "best.pth")
-    parts = ("streams=visual", "prompts=stgcma+stgcma.adapters", "fusion=none")
+    parts = ("streams=visual", "prompts=stgcma+stgcma.adapters", "fusions=none")
     result = run_convert(tmp_path / "best.pth", tmp_path / "adapter", *parts)
     assert result.exit_code == 0, result.output
 

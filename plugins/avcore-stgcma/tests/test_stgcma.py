@@ -86,7 +86,7 @@ def test_total_of_clip_base_tiny_to_the_digit(registry: Registry) -> None:
 
 
 def test_a_single_branch_without_adapters_is_the_published_baseline(registry: Registry) -> None:
-    config = resolve(registry, None, streams="audio", prompts="segment_embedding+stgcma.base", fusion="none").config
+    config = resolve(registry, None, streams="audio", prompts="segment_embedding+stgcma.base", fusions="none").config
     report = count_parameters(assemble(config, registry, meta=True))
     other_stream = 10 * 1024  # the reference keeps the segment embedding of the stream that does not run
     assert report.trainable + other_stream == 31_773 + 20_480 + 2_048
@@ -100,7 +100,7 @@ def test_recipes_are_the_published_settings(registry: Registry) -> None:
     for _, variant in found:
         config = resolve(registry, variant).config
         assert config.prompts == ("segment_embedding", "stgcma.base", "stgcma.temporal")
-        assert config.fusion == ("stgcma.exchange",)
+        assert config.fusions == ("stgcma.exchange",)
         optim, train, head = config.optim, config.train, config.head.settings
         assert (optim.optimizer, optim.betas, optim.weight_decay) == ("adam", (0.95, 0.999), 5e-7)
         assert (optim.lr, optim.head_lr, optim.min_lr) == (5e-5, 5e-6, 2e-6)
@@ -294,7 +294,7 @@ def test_blocks_that_differ_in_their_drop_path_alone_make_the_same_graph(make: M
 
 @pytest.mark.parametrize("stream", ["visual", "audio"])
 def test_one_branch_runs_with_the_adapters_alone(make: Make, stream: str) -> None:
-    model = make(streams=stream, prompts="stgcma+stgcma.adapters", fusion="none")
+    model = make(streams=stream, prompts="stgcma+stgcma.adapters", fusions="none")
     assert list(model.towers) == [stream]
     assert set(model.parts) == {
         f"{part}.{stream}" for part in ("segment_embedding", "stgcma.base", "stgcma.temporal", "stgcma.adapters")

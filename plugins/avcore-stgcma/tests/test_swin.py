@@ -141,7 +141,7 @@ def test_a_pair_of_blocks_compiles_to_one_graph() -> None:
 def test_windows_that_do_not_correspond_are_refused_unless_a_part_aligns_them() -> None:
     with pytest.raises(AVCoreError, match=r"needs the same attention windows in both streams.*in windows of \(4, 4\)"):
         make("audio.weights=random", audio="other_windows")
-    model = make("audio.weights=random", audio="other_windows", fusion="align+stgcma")
+    model = make("audio.weights=random", audio="other_windows", fusions="align+stgcma")
     batch = make_batch(model)
     batch.targets["labels"] = torch.randint(0, 29, (2, 2))
     model.loss(model(batch), batch).backward()
@@ -152,7 +152,7 @@ def test_windows_that_do_not_correspond_are_refused_unless_a_part_aligns_them() 
 def test_a_stream_with_windows_reads_the_other_on_its_own_grid() -> None:
     """Sound on 8 x 8 in windows of 2 beside pictures in windows of 4: each side by hand, on its own windows."""
     sets = ("audio.weights=random", "parts.stgcma.exchange.ratio=0.25")
-    model = make(*sets, audio="other_windows", prompts="none", fusion="align+stgcma")
+    model = make(*sets, audio="other_windows", prompts="none", fusions="align+stgcma")
     layer: Any = model.parts["stgcma.exchange"].layers["0"]
     blocks = {stream: model.towers[stream].block(0) for stream in ("visual", "audio")}  # type: ignore[operator]
     x = tokens_for(model, 0, clips=1)
