@@ -13,6 +13,7 @@ __all__ = [
     "PluginError",
     "Preempted",
     "did_you_mean",
+    "why",
 ]
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -55,3 +56,11 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest choice, or ``""`` when nothing is near."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def why(error: Exception) -> str:
+    """What the system or a library says against a file, such as ``No space left on device``; never empty.
+
+    Libraries raise an OSError with a text of their own and no ``strerror``, as numpy does on a full disk.
+    """
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()).rstrip(".")

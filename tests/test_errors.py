@@ -89,3 +89,13 @@ def test_what_a_layer_raises_has_a_kind(layer: str) -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "AVCoreError":
                 pytest.fail(f"{path.name} line {node.lineno}: raise {' or '.join(KINDS[layer])}")
+
+
+def test_no_reason_is_printed_that_may_be_missing() -> None:
+    for path in sorted(Path(avcore.__file__).parent.rglob("*.py")):
+        found = [
+            node.lineno
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute) and node.attr == "strerror"
+        ]
+        assert not found, f"{path} line {found[0]}: avcore.errors.why(error) says more than None"

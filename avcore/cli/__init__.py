@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from avcore.cli.usage import Refusal, UsageGroup
-from avcore.errors import DISK_FAULTS, AVCoreError, Preempted
+from avcore.errors import DISK_FAULTS, AVCoreError, Preempted, why
 
 __all__ = ["COMMANDS", "main"]
 
@@ -60,7 +60,7 @@ class _LazyGroup(UsageGroup):
             raise
         except BaseException as error:
             if isinstance(error, OSError) and error.errno in DISK_FAULTS and error.filename is not None:
-                raise Refusal(f"Cannot use {error.filename}: {error.strerror}.") from error
+                raise Refusal(f"Cannot use {error.filename}: {why(error)}.") from error
             _blame(error)
             raise
 

@@ -1,5 +1,7 @@
 """Wrong usage in one line: what is wrong, the near miss, and which help explains it. Imports click only."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -10,6 +12,8 @@ __all__ = ["Refusal", "UsageGroup"]
 
 CALLED = "avcore.called"
 """Where a click context keeps the command that was called last."""
+GIVEN = "avcore.given"
+"""Where a click context keeps what was written after the name of that command."""
 
 
 class Refusal(click.ClickException):
@@ -49,6 +53,7 @@ class UsageGroup(click.Group):
             raise click.UsageError(f"Unknown command '{args[0]}'.{near} Commands: {', '.join(commands)}.", ctx)
         # Kept because some of click's errors do not say which command they are about.
         ctx.meta[CALLED] = f"{ctx.command_path} {args[0]}"
+        ctx.meta[GIVEN] = args[1:]
         return super().resolve_command(ctx, args)
 
 
@@ -59,6 +64,15 @@ def _refusal(error: click.UsageError, called: str) -> click.ClickException:
     message = error.format_message()
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         known = [name for one in error.ctx.command.get_params(error.ctx) for name in (*one.opts, *one.secondary_opts)]
-        message = f"Unknown option '{error.option_name}'.{did_you_mean(error.option_name, known)}"
+        file = _file_like(error.ctx.meta.get(GIVEN, ()), error.option_name)
+        near = f" Write './{file}' for the file." if file else did_you_mean(error.option_name, known)
+        message = f"Unknown option '{file or error.option_name}'.{near}"
     path = called if error.ctx is None else error.ctx.command_path
     return Refusal(f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'} '{path} --help' shows how.")
+
+
+def _file_like(given: Sequence[str], option: str) -> str | None:
+    """The argument that was taken for options and is meant as a file: ``-abc.mp4``, read as ``-a -b -c ...``."""
+    letters = option.lstrip("-")
+    dashed = (text for text in given if text.startswith("-") and letters in text and "=" not in text)
+    return next((text for text in dashed if Path(text).suffix or Path(text).exists()), None)

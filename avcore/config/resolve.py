@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
 from avcore.config.datasource import Source, choose_source
@@ -19,7 +20,7 @@ from avcore.config.recipes import Recipe, load_demo_recipe, load_recipe, parse_y
 from avcore.config.records import RunConfig
 from avcore.config.sections import Sections, to_tree
 from avcore.config.settings import blamed, coerce
-from avcore.errors import AVCoreError, ConfigError
+from avcore.errors import AVCoreError, ConfigError, why
 from avcore.specs import BackboneSpec, resolve
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _file_layer(file: str | Path | Mapping[str, Any]) -> Leaves:
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"The configuration file '{file}' cannot be read: {reason}.") from None
     return _leaves(parse_yaml(text, f"The configuration file '{file}'"), Layer(f"file {file}", user=True))
 
@@ -206,8 +207,22 @@ def _set_layer(text: str) -> Leaves:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text}: write KEY=VALUE, such as --set optim.lr=1e-3.")
-    tree = parse_yaml(f"value: {value}", f"The value of --set {text}")
-    return _leaves({key.strip(): tree["value"]}, Layer(f"--set {text}", user=True))
+    if _loses_some(value):  # a person who writes one value means all of it
+        given: Any = value.strip()
+    else:
+        given = parse_yaml(f"value: {value}", f"The value of --set {text}")["value"]
+    return _leaves({key.strip(): given}, Layer(f"--set {text}", user=True))
+
+
+def _loses_some(text: str) -> bool:
+    """Whether YAML reads less than the whole text: `` #...`` is a comment to it, and what is no Unicode an error."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError:
+        return True
+    except yaml.YAMLError:
+        return False  # refused where it is read
+    return bool(text.strip() if node is None else text[node.end_mark.index :].strip())
 
 
 def _recorded(file: Leaves) -> tuple[Leaves, dict[str, tuple[str, ...]]]:

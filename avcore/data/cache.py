@@ -26,7 +26,7 @@ import numpy as np
 
 from avcore.data.container import existing
 from avcore.data.media import decode_audio, decode_frames, read_picture, segment_times
-from avcore.errors import DataError
+from avcore.errors import DataError, why
 from avcore.tasks import Clip
 
 __all__ = ["CacheError", "ClipCache", "cache_home", "default_location", "read_frames", "read_sound"]
@@ -201,7 +201,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def _unusable(root: Path, how: str, error: OSError) -> CacheError:
     return CacheError(
-        f"The clip cache {root} cannot be {how}: {error.strerror}. "
+        f"The clip cache {root} cannot be {how}: {why(error)}. "
         "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
     )
 
@@ -231,7 +231,7 @@ class _Sources:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+            raise DataError(f"{path} cannot be read: {why(error)}.") from error
         if time.time_ns() - max(stamp[1:]) > SETTLED_NS:
             self._known[str(path)] = (stamp, digest)
             self._append(json.dumps([str(path), stamp, digest]) + "\n")

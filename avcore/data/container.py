@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from avcore.errors import DataError
+from avcore.errors import DataError, why
 
 __all__ = [
     "MAX_SECONDS",
@@ -68,7 +68,7 @@ def existing(path: Path | str) -> Path:
             raise DataError(f"{path} is empty (0 bytes).")
         readable = os.access(path, os.R_OK)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{path} cannot be read: {why(error)}.") from error
     if not readable:
         raise DataError(f"{path} may not be read by this user: its permissions forbid it.")
     return path.absolute()
@@ -101,7 +101,7 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
             yield container
     except av.FFmpegError as error:
         raise DataError(
-            f"{path} cannot be decoded: {error.strerror}. It is damaged, cut short, or of no known media format."
+            f"{path} cannot be decoded: {why(error)}. It is damaged, cut short, or of no known media format."
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from avcore.config import RunConfig
 from avcore.data.cache import cache_home
-from avcore.errors import DataError
+from avcore.errors import DataError, why
 from avcore.registry import Registry
 from avcore.specs import resolve
 from avcore.tasks import Dataset, Task
@@ -42,7 +42,7 @@ def open_dataset(
             root = Path(provide(config.task, home, progress))
         except OSError as error:
             raise DataError(
-                f"The files of data set '{chosen.dataset}' cannot be made in {home}: {error.strerror or error}. "
+                f"The files of data set '{chosen.dataset}' cannot be made in {home}: {why(error)}. "
                 "Name another folder with AVCORE_CACHE or --set data.cache=PATH."
             ) from error
     if root is None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from avcore.engine.files import ASIDE, clear_leftovers, json_text, read_json, sha256, sync_directory, write_synced
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, why
 
 __all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Reached", "load_tensors", "restore_optimizer", "serialise"]
 
@@ -141,7 +141,7 @@ class CheckpointStore:
             os.replace(aside, final)
             sync_directory(self.directory)
         except OSError as error:
-            raise AVCoreError(f"Cannot write the checkpoint {final}: {error.strerror}.") from error
+            raise AVCoreError(f"Cannot write the checkpoint {final}: {why(error)}.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         kept = (final.name, "" if progress.best_step is None else self._at(progress.best_step).name)

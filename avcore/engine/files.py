@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, why
 
 __all__ = [
     "clear_leftovers",
@@ -65,7 +65,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(aside, path)
         sync_directory(path.parent)
     except OSError as error:
-        raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
+        raise AVCoreError(f"Cannot write {path}: {why(error)}.") from error
     finally:
         with suppress(OSError):
             aside.unlink()
@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AVCoreError(f"Cannot read {path}: {error.strerror}.") from error
+        raise AVCoreError(f"Cannot read {path}: {why(error)}.") from error
     except (ValueError, RecursionError) as error:
         raise AVCoreError(f"{path} is damaged: {error}.") from error
 

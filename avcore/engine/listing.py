@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avcore.config.recipes import parse_yaml
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, why
 
 __all__ = ["ListedRun", "find_runs", "read_run"]
 
@@ -118,7 +118,7 @@ def _read(path: Path, parse: Any, problems: list[str]) -> dict[str, Any]:
     except FileNotFoundError:
         problems.append(f"no {path.name}")
     except OSError as error:
-        problems.append(f"{path.name} cannot be read: {error.strerror}")
+        problems.append(f"{path.name} cannot be read: {why(error)}")
     except (ValueError, AVCoreError):
         problems.append(f"{path.name} is damaged")
     else:

@@ -6,8 +6,8 @@ import math
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 from avcore.engine.files import clear_leftovers, write_atomic, write_json
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, why
 
 __all__ = [
     "RunRecord",
@@ -35,14 +35,42 @@ OWN = ("log.txt", "checkpoints", "pictures", "events.out.", ".tmp-")
 FOUNDATIONS = ("torch", "torchvision", "torchaudio", "timm", "av", "numpy", "safetensors")
 
 
-def default_directory(task: str, method: str | None, root: Path = Path("runs")) -> Path:
-    """``runs/<task>-<method>-<UTC>``; a run of the same second gets ``-2``, ``-3``, ..."""
+@contextmanager
+def default_directory(task: str, method: str | None, root: Path = Path("runs")) -> Iterator[Path]:
+    """Make ``runs/<task>-<method>-<UTC>`` for a run; one of the same second gets ``-2``, ``-3``, ...
+
+    Making it is what takes the name, so that runs that begin at once share none. Left with an error, it goes again if
+    nothing is in it.
+
+    Raises:
+        AVCoreError: it cannot be made.
+    """
     stem = f"{task}-{method or 'plain'}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     path, number = root / stem, 1
-    while path.exists():
-        number += 1
-        path = root / f"{stem}-{number}"
-    return path
+    while True:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            break
+        except FileExistsError as error:
+            if not path.exists():  # something else is in the way, further up
+                raise _cannot_make(path, error) from error
+            number += 1
+            path = root / f"{stem}-{number}"
+        except OSError as error:
+            raise _cannot_make(path, error) from error
+    try:
+        yield path
+    except BaseException:
+        with suppress(OSError):
+            path.rmdir()
+            root.rmdir()
+        raise
+
+
+def _cannot_make(directory: Path, error: OSError) -> AVCoreError:
+    where = error.filename or directory
+    return AVCoreError(f"Cannot make the run directory {directory}: {where}: {why(error)}.")
 
 
 def refuse_used(directory: Path, *, resume: bool = False) -> None:
@@ -139,8 +167,7 @@ class RunRecord:
         except BlockingIOError as error:
             raise AVCoreError(f"Another process works in {directory}: wait for its end, or stop it first.") from error
         except OSError as error:
-            path = error.filename or directory
-            raise AVCoreError(f"Cannot make the run directory {directory}: {path}: {error.strerror}.") from error
+            raise _cannot_make(directory, error) from error
         clear_leftovers(directory)
 
     @property

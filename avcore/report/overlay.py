@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, why
 
 __all__ = ["BACKGROUND", "Pixels", "column_width", "resize", "save_png", "side_by_side", "stack", "strip", "waveform"]
 
@@ -184,7 +184,7 @@ def save_png(picture_YX3: Pixels, path: Path) -> Path:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
+        raise AVCoreError(f"Cannot write {path}: {why(error)}.") from error
     finally:
         with suppress(OSError):
             aside.unlink()

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from avcore.data.container import opened, origin, video_stream
-from avcore.errors import AVCoreError, DataError
+from avcore.errors import AVCoreError, DataError, why
 from avcore.report.overlay import Pixels, resize
 
 __all__ = ["Sound", "frame_count", "read_frames", "write_video"]
@@ -128,7 +128,7 @@ def write_video(path: Path, frames: Iterable[Pixels], fps: Fraction | float, aud
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise AVCoreError(f"Cannot write {path}: {error.strerror}.") from error
+        raise AVCoreError(f"Cannot write {path}: {why(error)}.") from error
     finally:
         with suppress(OSError):
             aside.unlink()

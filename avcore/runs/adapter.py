@@ -21,7 +21,7 @@ from avcore.config.sections import to_tree
 from avcore.engine.checkpoint import load_tensors, serialise
 from avcore.engine.files import read_json, write_atomic, write_json
 from avcore.engine.records import versions
-from avcore.errors import AssemblyError, AVCoreError, ConfigError
+from avcore.errors import AssemblyError, AVCoreError, ConfigError, why
 from avcore.model import AVModel
 from avcore.registry import load_registry
 from avcore.runs.offers import offers_of, other_distributions, refuse_other_majors
@@ -85,7 +85,7 @@ def write_adapter(model: AVModel, folder: Path, **remarks: Any) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AVCoreError(f"Cannot make {folder}: {error.strerror}.") from error
+        raise AVCoreError(f"Cannot make {folder}: {why(error)}.") from error
     write_atomic(folder / "adapter.safetensors", serialise(model.trainable_state()))
     write_json(folder / "adapter.json", description)
 

@@ -23,7 +23,7 @@ from avcore.engine.loop import Trainer
 from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.records import RunRecord, commit_of, refuse_used, reset_peak, versions
 from avcore.engine.signals import Preempted, Signals
-from avcore.errors import DISK_FAULTS, AVCoreError, PluginError
+from avcore.errors import DISK_FAULTS, AVCoreError, PluginError, why
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
@@ -163,7 +163,7 @@ def _disk_fault(error: OSError, directory: Path) -> AVCoreError:
     # TensorBoard tells no name.
     path = directory if error.filename is None else Path(error.filename)
     what = "write" if path.is_relative_to(directory) else "use"
-    return AVCoreError(f"Cannot {what} {path}: {error.strerror}.")
+    return AVCoreError(f"Cannot {what} {path}: {why(error)}.")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`avcore.run`: options in, a finished run out; several seeds become several runs and their mean."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,11 @@ def run(
         },
         sets=tuple(set),
     )
-    directory = target or default_directory(resolved.config.task, resolved.config.method)
-    if seeds == 1:
-        return execute(resolved, registry, directory, quiet=quiet, resume=going_on, notes=notes)
-    return _run_seeds(resolved, registry, directory, seeds, quiet=quiet, resume=going_on)
+    chosen = default_directory(resolved.config.task, resolved.config.method) if target is None else nullcontext(target)
+    with chosen as directory:
+        if seeds == 1:
+            return execute(resolved, registry, directory, quiet=quiet, resume=going_on, notes=notes)
+        return _run_seeds(resolved, registry, directory, seeds, quiet=quiet, resume=going_on)
 
 
 def _target(out: str | Path | None, resume: bool | str | Path | None) -> tuple[Path | None, bool]:

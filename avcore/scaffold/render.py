@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
 
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, why
 from avcore.scaffold.kinds import KINDS
 from avcore.scaffold.names import Names
 
@@ -65,7 +65,7 @@ def write(texts: Mapping[str, str], folder: Path) -> None:
             with file.open("x", encoding="utf-8", newline="\n") as opened:
                 opened.write(text)
     except OSError as error:
-        raise AVCoreError(f"'{folder}' cannot be written: {error.strerror} ({error.filename}).") from error
+        raise AVCoreError(f"'{folder}' cannot be written: {why(error)} ({error.filename}).") from error
 
 
 def _read(folder: Traversable, at: str = "") -> dict[str, str]:

@@ -80,6 +80,12 @@ def test_every_command_exists(target: str) -> None:
         ("--blok x run", "Unknown option '--blok'. Did you mean '--block'? 'avcore --help'"),
         ("eval", "Missing argument 'RUN'. 'avcore eval --help'"),
         ("plugins show", "Missing argument 'NAME'. 'avcore plugins show --help'"),
+        ("predict a -xyz.mp4", "Unknown option '-xyz.mp4'. Write './-xyz.mp4' for the file. 'avcore predict --help'"),
+        (
+            "predict a -hat.webm",
+            "Unknown option '-hat.webm'. Write './-hat.webm' for the file. 'avcore predict --help'",
+        ),
+        ("predict a --x.mp4", "Unknown option '--x.mp4'. Write './--x.mp4' for the file. 'avcore predict --help'"),
         ("predict a b c", "Got unexpected extra argument (c). 'avcore predict --help'"),
         ("run --seeds 0", "Invalid value for '--seeds': 0 is not in the range x>=1. 'avcore run --help'"),
         ("run --seed", "Option '--seed' requires an argument. 'avcore run --help'"),

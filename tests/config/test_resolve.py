@@ -287,3 +287,21 @@ def test_no_backbone_is_an_error(fake_registry: Registry, files: Path) -> None:
 def test_a_mistake_names_key_layer_and_what_would_be_right(fake_registry: Registry, written: str, message: str) -> None:
     with pytest.raises(AVCoreError, match=message):
         resolved(fake_registry, sets=[written])
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("/a #3", "/a #3"),
+        ("/a#3", "/a#3"),
+        ('"/a #3"', "/a #3"),
+        ("/videos\udce9", "/videos\udce9"),
+    ],
+)
+def test_a_value_is_kept_whole(fake_registry: Registry, written: str, value: str) -> None:
+    assert str(resolved(fake_registry, sets=[f"data.cache={written}"]).config.data.cache) == value
+
+
+def test_a_value_that_begins_like_a_comment_is_kept(fake_registry: Registry) -> None:
+    with pytest.raises(AVCoreError, match="Unknown task '#3'"):
+        resolved(fake_registry, sets=["task=#3"])

@@ -222,3 +222,15 @@ def test_two_processes_may_fill_one_cache(videos: dict[str, Path], tmp_path: Pat
     assert totals[0] == totals[1] != 0
     assert len(entries(tmp_path)) == 40
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("text", ["19200 requested and 4096 written", ""])
+def test_a_full_disk_of_which_a_library_tells_in_its_own_words(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(text)
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(AVCoreError, match=rf"clip cache {tmp_path} cannot be written: {text or 'OSError'}\. Name"):
+        ClipCache(tmp_path, segments=3).frames(clip, 16)

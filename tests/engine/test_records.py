@@ -1,6 +1,7 @@
 import json
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,41 @@ from avcore.errors import AVCoreError
 
 
 def test_default_directory_names_task_method_and_time(tmp_path):
-    path = default_directory("avs", "copl", tmp_path)
-    assert re.fullmatch(r"avs-copl-\d{8}T\d{6}Z", path.name)
-    path.mkdir()
-    assert default_directory("avs", "copl", tmp_path) != path
-    assert default_directory("avs", None, tmp_path).name.startswith("avs-plain-")
+    with default_directory("avs", "copl", tmp_path) as path:
+        assert re.fullmatch(r"avs-copl-\d{8}T\d{6}Z", path.name)
+    with default_directory("avs", None, tmp_path) as plain:
+        assert plain.name.startswith("avs-plain-")
+
+
+def test_runs_that_begin_at_once_have_a_directory_each(tmp_path):
+    def begin(_: int) -> Path:
+        with default_directory("avs", "copl", tmp_path) as path:
+            return path
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(begin, range(40)))) == 40
+
+
+def test_a_directory_goes_again_where_nothing_came_of_the_run(tmp_path):
+    def stop(root: Path, leave: str | None) -> None:
+        with default_directory("avs", "copl", root) as path:
+            if leave is not None:
+                (path / leave).touch()
+            raise AVCoreError("no such data")
+
+    for leave, left in ((None, 0), ("log.txt", 1)):
+        with pytest.raises(AVCoreError, match="no such data"):
+            stop(tmp_path / "runs", leave)
+        assert len(list((tmp_path / "runs").glob("*"))) == left
+
+
+def test_a_default_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "runs").touch()
+    with (
+        pytest.raises(AVCoreError, match=r"Cannot make the run directory .*runs"),
+        default_directory("avs", None, tmp_path / "runs"),
+    ):
+        pass
 
 
 def test_a_directory_with_files_is_refused(tmp_path):

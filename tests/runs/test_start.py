@@ -57,3 +57,10 @@ def test_a_wrong_name_is_one_clear_error(start, tmp_path):
     with pytest.raises(AVCoreError, match="Did you mean 'rowing'"):
         start("rowin")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_refused_leaves_no_directory(start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AVCoreError, match="nowhere"):
+        start(out=None, set=["visual.weights=nowhere.safetensors"])
+    assert not (tmp_path / "runs").exists()

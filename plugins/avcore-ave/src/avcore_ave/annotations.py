@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from avcore.errors import DataError
+from avcore.errors import DataError, why
 
 __all__ = [
     "ANNOTATIONS",
@@ -49,7 +49,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DataError(f"Cannot read '{path}': {reason}.") from None
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
