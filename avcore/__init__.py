@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from avcore.assemble import create_model
     from avcore.data.features import read_features
     from avcore.data.frontends import SoundFrontEnd
+    from avcore.engine.result import RunResult
     from avcore.errors import AssemblyError, AVCoreError, ConfigError, DataError, PluginError
     from avcore.hookspecs import hookimpl
     from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
@@ -64,6 +65,7 @@ _HOMES = {
     "avcore.runs.convert": ("convert_checkpoint",),
     "avcore.data.features": ("read_features",),
     "avcore.data.frontends": ("SoundFrontEnd",),
+    "avcore.engine.result": ("RunResult",),
     "avcore.errors": ("AVCoreError", "AssemblyError", "ConfigError", "DataError", "PluginError"),
     "avcore.hookspecs": ("hookimpl",),
     "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),
@@ -139,6 +141,7 @@ __all__ = [
     "PromptLayer",
     "PromptSpec",
     "Run",
+    "RunResult",
     "SoundFrontEnd",
     "StageLayout",
     "StreamFeatures",

@@ -80,8 +80,8 @@ def avcore_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
 def avcore_run_started(run: Any) -> None:
     """A run is about to train.
 
-    ``run`` has ``config`` (a `RunConfig`), ``directory`` (a path) and ``results`` (what results.json will hold:
-    ``params`` from here on, ``metrics`` and ``seconds`` at the end). Since 0.1.
+    ``run`` has ``config`` (a `RunConfig`), ``directory`` (a path) and ``results`` (an `avcore.RunResult`, replaced as
+    more is known: ``params`` from here on, ``metrics`` and ``seconds`` at the end). Since 0.1.
     """
 
 

@@ -19,9 +19,9 @@ NAMES = [
     "ClipSettings", "ConfigError", "DataError", "Dataset", "DatasetSpec", "Edit", "Edits", "Features",
     "FilterBankGeometry", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "Input",
     "MelGeometry", "MethodSpec", "Need", "NoConfig", "PluginError", "Progress", "Prompt", "PromptLayer",
-    "PromptSpec", "Run", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task", "TaskSpec",
-    "TextGeometry", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl", "load_adapter",
-    "load_run", "open_data", "read_features", "run", "save_adapter",
+    "PromptSpec", "Run", "RunResult", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",
+    "TaskSpec", "TextGeometry", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl",
+    "load_adapter", "load_run", "open_data", "read_features", "run", "save_adapter",
 ]  # fmt: skip
 
 

@@ -46,4 +46,4 @@ def run(file: str | None, sets: tuple[str, ...], resume: str | None, as_json: bo
     if as_json:
         from avcore.engine.files import json_text
 
-        click.echo(json_text({"directory": str(done.directory), **done.results}))
+        click.echo(json_text({"directory": str(done.directory), **done.results.to_json()}))

@@ -1,6 +1,5 @@
 """``avcore runs``: what lies in a folder of runs. Imports no torch."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def show(directory: str, as_json: bool) -> None:
     run, registry = read_run(path), load_registry()
     if as_json:
         record = _record(run, path, registry)
-        click.echo(json_text({**record, "results": run.results, "config": run.config}))
+        click.echo(json_text({**record, "results": run.results and run.results.to_json(), "config": run.config}))
         return
     _print(run, registry)
 
@@ -86,24 +85,25 @@ def _is_demo(run: ListedRun, registry: Registry) -> bool:
 
 
 def _record(run: ListedRun, root: Path, registry: Registry) -> dict[str, Any]:
-    done, asked = run.epochs
+    (done, asked), results = run.epochs, run.results
+    score = results.score if results else None
     return {
         "name": _name(run, root),
         "directory": str(run.directory),
         "status": run.status,
         "problem": run.problem,
         "task": run.task,
-        "method": run.method,
+        "method": run.label,
         "dataset": run.dataset,
         "demo": _is_demo(run, registry),
-        "split": run.split,
-        "metric": run.metric,
-        "score": run.score,
+        "split": score and score.split,
+        "metric": score and score.name,
+        "score": score and score.value,
         "epochs_done": done,
         "epochs": asked,
         "started": run.started.isoformat() if run.started else None,
-        "seconds": run.seconds,
-        "seeds": list(run.seeds),
+        "seconds": results and results.seconds,
+        "seeds": list(results.seeds) if results else [],
     }
 
 
@@ -112,12 +112,12 @@ def _row(run: ListedRun, root: Path, registry: Registry) -> list[Cell]:
         _name(run, root),
         run.status,
         run.task,
-        run.method or ("head alone" if run.config or run.results else None),
+        run.label or ("head alone" if run.config or run.results else None),
         _data(run, registry),
         _score(run),
         _epochs(run),
         f"{run.started:%Y-%m-%d %H:%M}" if run.started else None,
-        round(run.seconds) if run.seconds is not None else None,
+        round(run.results.seconds) if run.results else None,
     ]
 
 
@@ -126,10 +126,11 @@ def _data(run: ListedRun, registry: Registry) -> str | None:
 
 
 def _score(run: ListedRun) -> str | None:
-    if run.score is None:
+    if run.results is None or run.results.score is None:
         return None
-    seeds = f" (mean of {len(run.seeds)} seeds)" if run.seeds else ""
-    return f"{run.split} {run.metric} {run.score:.2f}{seeds}"
+    split, name, value = run.results.score
+    seeds = f" (mean of {len(run.results.seeds)} seeds)" if run.results.seeds else ""
+    return f"{split} {name} {value:.2f}{seeds}"
 
 
 def _epochs(run: ListedRun) -> str | None:
@@ -144,29 +145,27 @@ def _print(run: ListedRun, registry: Registry) -> None:
     facts: dict[str, Any] = {
         "status": f"{run.status} ({run.problem})" if run.problem else run.status,
         "task": run.task,
-        "method": run.method,
-        "prompts": results.get("prompts"),
-        "fusions": results.get("fusions"),
-        "visual": results.get("visual"),
-        "audio": results.get("audio"),
+        "method": run.label,
         "data": _data(run, registry),
-        "protocol": results.get("protocol"),
-        "seed": list(run.seeds) or results.get("seed"),
         "epochs": f"{done} of {asked}" if done is not None else asked,
         "started": f"{run.started:%Y-%m-%d %H:%M} UTC" if run.started else None,
-        "seconds": run.seconds,
-        "commit": results.get("commit"),
     }
+    if results:
+        facts |= {
+            "prompts": ", ".join(results.prompts),
+            "fusions": ", ".join(results.fusions),
+            "visual": results.visual,
+            "audio": results.audio,
+            "text": results.text,
+            "protocol": results.protocol,
+            "seed": ", ".join(map(str, results.seeds)) or results.seed,
+            "seconds": results.seconds,
+            "commit": results.commit,
+        }
     click.echo(run.directory)
     for key, value in facts.items():
-        if value not in (None, "", []):
-            text = ", ".join(map(str, value)) if isinstance(value, list) else value
-            click.echo(f"  {key:<9} {text}")
-    metrics = results.get("metrics")
-    rows = [
-        [split, name, value if isinstance(value, int | float) else json.dumps(value)]
-        for split, scores in (metrics.items() if isinstance(metrics, dict) else ())
-        for name, value in (scores.items() if isinstance(scores, dict) else ())
-    ]
-    if rows:
+        if value not in (None, ""):
+            click.echo(f"  {key:<9} {value}")
+    if results and results.metrics:
+        rows = [[split, name, value] for split, scores in results.metrics.items() for name, value in scores.items()]
         click.echo(render_table(["split", "metric", "value"], rows))

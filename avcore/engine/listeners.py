@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from avcore.engine.board import Board
 from avcore.engine.display import Advance, Display
 from avcore.engine.evaluate import Example
 from avcore.engine.records import RunRecord, peak_bytes
+from avcore.engine.result import Status
 from avcore.engine.step import Step
 
 __all__ = ["Charted", "Hooked", "Hooks", "Listener", "Listeners", "Recorded", "Shown", "format_scores"]
@@ -57,7 +59,7 @@ class Listener:
     def checkpoint_saved(self, path: Path) -> None:
         """A checkpoint is complete on disk."""
 
-    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+    def run_finished(self, status: Status, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
         """The run ended; ``failure`` is the traceback of an error or empty, the rest are lines for the person."""
 
 
@@ -112,7 +114,7 @@ class Shown(Listener):
     def checkpoint_saved(self, path: Path) -> None:
         self.display.record(f"checkpoint: {path}")
 
-    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+    def run_finished(self, status: Status, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
         for line in farewell:
             self.display.line(line)
         if failure:
@@ -137,20 +139,23 @@ class Recorded(Listener):
         self._seconds: Callable[[], float] = lambda: round(before + time.monotonic() - started, 3)
 
     def run_started(self) -> None:
-        self.record.write_results(self.run.results, "interrupted")
+        self._write()
 
     def pictured(self, split: str, drawn: Examples, step: int) -> None:
         self._measure()
-        self.record.write_results(self.run.results, "interrupted")
+        self._write()
 
-    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+    def run_finished(self, status: Status, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
         if status != "finished":
             self._measure()
-        self.run.results |= {"status": status, "broken": self.run.data.broken}
-        self.record.write_results(self.run.results, status)
+        self._write(status=status, broken=self.run.data.broken)
 
     def _measure(self) -> None:
-        self.run.results |= {"seconds": self._seconds(), "peak_bytes": peak_bytes(self.device)}
+        self.run.results = replace(self.run.results, seconds=self._seconds(), peak_bytes=peak_bytes(self.device))
+
+    def _write(self, **known: Any) -> None:
+        self.run.results = replace(self.run.results, **known)
+        self.record.write_results(self.run.results)
 
 
 class Charted(Listener):
@@ -208,5 +213,5 @@ class Hooked(Listener):
     def checkpoint_saved(self, path: Path) -> None:
         self.hooks.call("avcore_checkpoint_saved", run=self.run, path=path)
 
-    def run_finished(self, status: str, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
+    def run_finished(self, status: Status, farewell: Sequence[str], failure: str, banner: Sequence[str]) -> None:
         self.hooks.call("avcore_run_finished", run=self.run, status=status)

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from avcore.config.recipes import parse_yaml
+from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError, why
 
 __all__ = ["ListedRun", "find_runs", "read_run"]
@@ -28,31 +29,41 @@ class ListedRun:
 
     Attributes:
         directory: where it lies.
-        status: as in its results; ``broken`` when it cannot be used as it is: ``problem`` says why.
-        method: of the parts; their names where no method was asked for.
-        score: the metric that selects the best checkpoint, on ``split``, which is ``test`` where that was measured.
+        problem: why it cannot be used as it is; empty where it can.
+        results, config: as far as they could be read.
         epochs: completed with the latest checkpoint, of those asked for: (done, asked for).
         started: when (UTC).
-        seconds: that it took, s.
-        seeds: of a folder that holds one run for each.
-        config, results: as far as they could be read.
     """
 
     directory: Path
-    status: str
     problem: str = ""
-    task: str | None = None
-    method: str | None = None
-    dataset: str | None = None
-    split: str | None = None
-    metric: str | None = None
-    score: float | None = None
+    results: RunResult | None = None
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     epochs: tuple[int | None, int | None] = (None, None)
     started: datetime | None = None
-    seconds: float | None = None
-    seeds: tuple[int, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    results: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def status(self) -> str:
+        """As in its results; ``broken`` when there is a problem."""
+        return "broken" if self.problem or self.results is None else self.results.status
+
+    @property
+    def task(self) -> str | None:
+        """What was learnt."""
+        return self.results.task if self.results else _entry(self.config, str, "task")
+
+    @property
+    def label(self) -> str | None:
+        """The method, or the names of its parts; None for the head alone."""
+        if self.results:
+            return self.results.label
+        parts = [str(name) for key in ("prompts", "fusions") for name in _entry(self.config, list, key) or ()]
+        return _entry(self.config, str, "method") or "+".join(parts) or None
+
+    @property
+    def dataset(self) -> str | None:
+        """On what."""
+        return self.results.dataset if self.results else _entry(self.config, str, "data", "dataset")
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -85,77 +96,49 @@ def _is_run(folder: Path) -> bool:
 
 
 def read_run(directory: Path) -> ListedRun:
-    """Read what a run directory says of itself. Whatever is missing or damaged makes it ``broken``, and no error."""
+    """Read what a run directory says of itself. Whatever is missing or damaged is its ``problem``, and no error."""
     problems: list[str] = []
-    results = _read(directory / "results.json", json.loads, problems)
-    seeds = results.get("seeds")
-    many = isinstance(seeds, list) and any(directory.glob("seed-*/config.yaml"))
-    config = {} if many else _read(directory / "config.yaml", lambda text: parse_yaml(text, "it"), problems)
-    status = _entry(results, str, "status")
-    if results and status is None:
-        problems.append("results.json has no status")
-    parts = [name for key in ("prompts", "fusions") for name in _names(results.get(key, config.get(key)))]
+    results = _read(directory / "results.json", _results, problems)
+    many = any(directory.glob("seed-*/config.yaml")) and (results is None or results.seeds)
+    config = {} if many else _read(directory / "config.yaml", _config, problems) or {}
     return ListedRun(
         directory=directory,
-        status="broken" if problems else str(status),
         problem="; ".join(problems),
-        task=_entry(results, str, "task") or _entry(config, str, "task"),
-        method=_entry(results, str, "method") or _entry(config, str, "method") or "+".join(parts) or None,
-        dataset=_entry(results, str, "dataset") or _entry(config, str, "data", "dataset"),
-        **_score(results),
+        results=results,
+        config=config,
         epochs=(_epochs_done(directory), _entry(config, int, "train", "epochs")),
         started=_started(directory),
-        seconds=_number(results.get("seconds")),
-        seeds=tuple(seed for seed in seeds if isinstance(seed, int)) if isinstance(seeds, list) else (),
-        config=config,
-        results=results,
     )
 
 
-def _read(path: Path, parse: Any, problems: list[str]) -> dict[str, Any]:
+def _results(text: str) -> RunResult:
+    return RunResult.from_json(json.loads(text), "results.json")
+
+
+def _config(text: str) -> Mapping[str, Any]:
+    return parse_yaml(text, "config.yaml")
+
+
+def _read(path: Path, parse: Callable[[str], T], problems: list[str]) -> T | None:
     try:
-        content = parse(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         problems.append(f"no {path.name}")
     except OSError as error:
         problems.append(f"{path.name} cannot be read: {why(error)}")
-    except (ValueError, AVCoreError):
+    except AVCoreError as error:
+        problems.append(str(error).rstrip("."))
+    except (ValueError, RecursionError):
         problems.append(f"{path.name} is damaged")
-    else:
-        if isinstance(content, dict):
-            return content
-        problems.append(f"{path.name} is damaged")
-    return {}
+    return None
 
 
-def _entry(tree: Mapping[str, Any], kind: type[T], *keys: str) -> T | None:
+def _entry(tree: Any, kind: type[T], *keys: str) -> T | None:
     """``tree[key][key]...`` where it is of that kind."""
     value: Any = tree
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, kind) else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _names(value: Any) -> list[str]:
-    return [str(name) for name in value] if isinstance(value, list) else []
-
-
-def _score(results: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = results.get("metrics")
-    if not isinstance(metrics, Mapping):
-        return {}
-    for split in sorted(metrics, key=lambda split: split != "test"):
-        scores = metrics[split] if isinstance(metrics[split], Mapping) else {}
-        # What was not measured here, or was not named, leaves the first metric.
-        named = [name for name in scores if name == results.get("score_name")]
-        for name, value in ((name, scores[name]) for name in (*named, *scores)):
-            if _number(value) is not None:
-                return {"split": split, "metric": name, "score": _number(value)}
-    return {}
 
 
 def _epochs_done(directory: Path) -> int | None:

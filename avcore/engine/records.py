@@ -17,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 from avcore.engine.files import clear_leftovers, write_atomic, write_json
+from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError, why
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "versions",
 ]
 
-STATUSES = ("finished", "interrupted", "failed")
 OWN = ("log.txt", "checkpoints", "pictures", "events.out.", ".tmp-")
 """How the names begin that stand in a run directory before its configuration does."""
 FOUNDATIONS = ("torch", "torchvision", "torchaudio", "timm", "av", "numpy", "safetensors")
@@ -196,11 +196,9 @@ class RunRecord:
         write_json(path, {**report, "losses": losses, "config": tree})
         return path
 
-    def write_results(self, results: Mapping[str, Any], status: str) -> None:
-        """Write the results as far as they are known. What is not ``finished`` is told apart by its ``status``."""
-        if status not in STATUSES:
-            raise ValueError(f"'{status}' is not one of {', '.join(STATUSES)}.")
-        write_json(self.directory / "results.json", {**results, "status": status})
+    def write_results(self, results: RunResult) -> None:
+        """Write the results as far as they are known."""
+        results.write(self.directory / "results.json")
 
     def close(self) -> None:
         """Close the log."""

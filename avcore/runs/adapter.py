@@ -119,7 +119,7 @@ def load_adapter(
     folder = Path(path)
     description = _read_description(folder / "adapter.json")
     what = f"The adapter {folder}"
-    refuse_other_majors(what, description, load_registry(), but=("datasets",))
+    refuse_other_majors(what, description["plugins"], description["versions"], load_registry(), but=("datasets",))
     if model is None:
         model = _make_model(folder, description["config"], tuple(set), device)
     elif set:

@@ -14,8 +14,8 @@ from avcore.config.recipes import parse_yaml
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.device import choose_device
 from avcore.engine.evaluate import Evaluation, evaluate
-from avcore.engine.files import read_json
 from avcore.engine.randomness import isolated_randomness
+from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
@@ -42,7 +42,7 @@ class Run:
     Attributes:
         directory: where everything lies.
         config: the resolved configuration.
-        results: the content of ``results.json``.
+        results: the content of ``results.json``, so far.
         members: the runs of each seed where there are several; such a run has no model of its own.
     """
 
@@ -52,14 +52,14 @@ class Run:
         config: RunConfig,
         registry: Registry,
         *,
-        results: Mapping[str, Any] | None = None,
+        results: RunResult,
         members: tuple[Run, ...] = (),
         checkpoint: str = "best",
     ) -> None:
         self.directory = directory
         self.config = config
         self.registry = registry.recorded(config.full_names)
-        self.results: dict[str, Any] = dict(results or {})
+        self.results = results
         self.members = members
         self.checkpoint = checkpoint
         self._model: AVModel | None = None
@@ -187,10 +187,10 @@ def load_run(
         raise AVCoreError(missing_run(directory))
     tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     registry = load_registry()
-    results_file = directory / "results.json"
-    results = read_json(results_file) if results_file.is_file() else {}
+    results = RunResult.read(directory / "results.json")
     # Before its settings are read, whose meaning may be another one now.
-    refuse_other_majors(f"The run {directory}", results, registry, but=() if data is None else ("datasets",))
+    needless = () if data is None else ("datasets",)
+    refuse_other_majors(f"The run {directory}", results.plugins, results.versions, registry, but=needless)
     config = resolve_config(
         registry, file=tree, data=data, options={"device": device}, need_data=data is not None
     ).config

@@ -22,6 +22,7 @@ from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Shown
 from avcore.engine.loop import Trainer
 from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.records import RunRecord, commit_of, refuse_used, reset_peak, versions
+from avcore.engine.result import RunResult, Status
 from avcore.engine.signals import Preempted, Signals
 from avcore.errors import DISK_FAULTS, AVCoreError, PluginError, why
 from avcore.model import AVModel
@@ -30,9 +31,16 @@ from avcore.report.parameters import count_parameters
 from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData, open_files
-from avcore.runs.offers import offers_of, refuse_other_majors
+from avcore.runs.offers import offers_of
 from avcore.runs.pictures import draw_example, save_pictures
-from avcore.runs.resume import describe_versions, has_run, is_finished, refuse_changes, results_in
+from avcore.runs.resume import (
+    describe_versions,
+    has_run,
+    is_finished,
+    refuse_changes,
+    refuse_other_release,
+    results_in,
+)
 from avcore.runs.summary import DEMO, describe_config, describe_results
 
 __all__ = ["execute", "head_alone"]
@@ -88,11 +96,11 @@ def execute(
     registry = registry.recorded(config.full_names)
     display = Display(quiet=quiet)
     if resume and has_run(directory):
-        refuse_other_majors(f"The run {directory}", results_in(directory), registry)
+        refuse_other_release(directory, registry)
         changed = refuse_changes(resolved, directory, registry)
         if is_finished(directory, changed):
             display.line(f"{directory} is finished; there is nothing to go on with.")
-            return Run(directory, config, registry, results=results_in(directory))
+            return Run(directory, config, registry, results=RunResult.read(directory / "results.json"))
         notes = (*notes, *describe_versions(directory))
     else:
         refuse_used(directory, resume=resume)
@@ -111,10 +119,11 @@ def execute(
         model = build_model(config, registry)
         for notice in model.notices:
             display.line(notice)
-        run = Run(directory, config, registry)
+        earlier = results_in(directory)
+        before = earlier.seconds if earlier else 0.0
+        run = Run(directory, config, registry, results=_results(model, registry, before))
         run.adopt(model, RunData(config, model, dataset, root))
         splits = _splits(run, display)
-        before = float(results_in(directory).get("seconds", 0.0))
         record = RunRecord(directory, resume=resume)
         record.write_config(resolved.tree())
         display.attach(record.log)
@@ -130,9 +139,8 @@ def execute(
             Hooked(Lifecycle(registry.plugins), run),
         )
         stage = _Stage(run, resolved, display, signals, record, listeners, splits)
-        status = "failed"
+        status: Status = "failed"
         try:
-            run.results = _results(run, splits[0], before)
             listeners.tell("run_started")
             run.data.prepare(("train", *splits), display)
             best = _train(stage, checkpoint)
@@ -142,7 +150,7 @@ def execute(
                 inner = execute(
                     head_alone(resolved), registry, directory / "baseline", quiet=quiet, outer=False, resume=resume
                 )
-                run.results["baseline"] = inner.results["metrics"]
+                run.results = replace(run.results, baseline=inner.results.metrics)
             if outer:
                 tables = describe_results(run.results, pictures, seconds=time.monotonic() - started)
                 display.line(f"\n{tables}\nrun: {directory}")
@@ -192,7 +200,7 @@ def _splits(run: Run, display: Display) -> list[str]:
 
     Asked for before training, so that a missing split or a swap that cannot be made shows then.
     """
-    kept = ["val" if run.config.protocol == "clean" else "test"]
+    kept = [run.results.selected_on]
     for name in run.config.train.evaluate:
         _, sound = split_and_sound(name, run.data.dataset.splits)
         if sound != "own" and run.model.sound is None:
@@ -255,17 +263,16 @@ def _train(stage: _Stage, start: Checkpoint | None) -> int:
         listeners=stage.listeners,
         signals=stage.signals,
         digest=model.backbone_digest,
-        versions=run.results["versions"],
+        versions=run.results.versions,
         nonfinite=lambda error: stage.record.write_nonfinite(error.report, stage.resolved.tree()),
         start=start,
     ).run()
     if model.digest() != before:
         raise PluginError("The frozen weights are not what they were before training: a part or a plugin changes them.")
-    run.results["skipped_steps"] = reached.skipped
     best = store.open("best")
     model.load_trainable_state(best.model_state())
     model.eval()
-    run.results["metrics"][select_on] = dict(best.progress.scores)
+    run.results = replace(run.results.measured(select_on, best.progress.scores), skipped_steps=reached.skipped)
     stage.display.line(f"best on {select_on}: epoch {best.progress.epoch}")
     return best.progress.step
 
@@ -277,7 +284,7 @@ def _measure(stage: _Stage, step: int) -> list[str]:
     drawn: dict[str, dict[str, list[Example]]] = {}
     for name in stage.splits[1:]:
         found = stage.evaluate(name, PICTURES, step)
-        run.results["metrics"][name] = found.scores
+        run.results = run.results.measured(name, found.scores)
         split, sound = run.data.split(name)
         drawn.setdefault(split, {})[sound] = found.examples
     for split, by_sound in drawn.items():
@@ -287,7 +294,7 @@ def _measure(stage: _Stage, step: int) -> list[str]:
     return pictures
 
 
-def _finish(stage: _Stage, board: Board, status: str, *, banner: Sequence[str], outer: bool) -> None:
+def _finish(stage: _Stage, board: Board, status: Status, *, banner: Sequence[str], outer: bool) -> None:
     """Write the results as far as they go, and say how it ended."""
     failure = traceback.format_exc() if status == "failed" else ""
     try:
@@ -309,34 +316,29 @@ def _farewell(stage: _Stage, status: str) -> str:
     return f"{status}{by}; {reached}; to go on: avcore run --resume {stage.run.directory}"
 
 
-def _results(run: Run, select_on: str, seconds: float) -> dict[str, Any]:
-    """What ``results.json`` holds before anything is measured."""
-    config, model = run.config, run.model
-    return {
-        "task": config.task,
-        "dataset": config.data.dataset,
-        "protocol": config.protocol,
-        "selected_on": select_on,
-        "score_name": model.task.score,
-        "method": config.method if config.prompts or config.fusions else None,
-        "prompts": list(config.prompts),
-        "fusions": list(config.fusions),
-        "visual": config.visual.backbone,
-        "audio": config.audio.backbone,
-        "seed": config.seed,
-        "metrics": {},
-        "baseline": None,
-        "params": _params(model),
-        "seconds": seconds,
-        "peak_bytes": 0,
-        "skipped_steps": 0,
-        "broken": {},
-        "plugins": offers_of(config, run.registry),
-        "versions": versions(),
-        "threads": torch.get_num_threads(),
-        "commit": commit_of(Path(__file__).parent),
-        "status": "interrupted",
-    }
+def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
+    """What is known before anything is measured."""
+    config = model.config
+    return RunResult(
+        task=config.task,
+        dataset=config.data.dataset,
+        protocol=config.protocol,
+        method=config.method if config.prompts or config.fusions else None,
+        prompts=config.prompts,
+        fusions=config.fusions,
+        visual=config.visual.backbone,
+        audio=config.audio.backbone,
+        text=config.text.backbone,
+        seed=config.seed,
+        selected_on="val" if config.protocol == "clean" else "test",
+        score_name=model.task.score,
+        params=_params(model),
+        seconds=seconds,
+        plugins=offers_of(config, registry),
+        versions=versions(),
+        threads=torch.get_num_threads(),
+        commit=commit_of(Path(__file__).parent),
+    )
 
 
 def _params(model: AVModel) -> dict[str, Any]:

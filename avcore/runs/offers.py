@@ -39,12 +39,15 @@ def major(version: str) -> str:
     return str(release[0]) if release[0] else ".".join(map(str, (*release, 0)[:2]))
 
 
-def refuse_other_majors(what: str, record: Mapping[str, Any], registry: Registry, *, but: Collection[str] = ()) -> None:
+def refuse_other_majors(
+    what: str, plugins: Any, versions: Mapping[str, Any], registry: Registry, *, but: Collection[str] = ()
+) -> None:
     """Refuse what was made with another major version of avcore, or of a plugin that it needs.
 
     Args:
         what: the run or the adapter, for the message.
-        record: the content of ``results.json`` or ``adapter.json``: `Offers` as ``plugins``, and ``versions``.
+        plugins: the `Offers` that were written down, as a file gives them.
+        versions: by distribution.
         registry: what is installed.
         but: kinds that are not needed.
 
@@ -52,8 +55,8 @@ def refuse_other_majors(what: str, record: Mapping[str, Any], registry: Registry
         PluginError: a version differs; names it and what it offers.
     """
     released = {plugin.distribution: plugin.version for plugin in registry.plugins}
-    saved = _mapping(record.get("plugins"))
-    needed: dict[tuple[str, str], list[str]] = {("avcore", str(_mapping(record.get("versions")).get("avcore"))): []}
+    saved = _mapping(plugins)
+    needed: dict[tuple[str, str], list[str]] = {("avcore", str(versions.get("avcore"))): []}
     for kind in (one for one in _COMPARED if one not in but):
         for name, offer in _mapping(saved.get(kind)).items():
             made_with = (str(_mapping(offer).get("distribution")), str(_mapping(offer).get("version")))

@@ -1,20 +1,19 @@
 """Going on with a run: what may have changed since it was stopped, and what must not."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from avcore.config import Resolved, resolve_config
 from avcore.config.leaves import flatten
-from avcore.engine.files import read_json
 from avcore.engine.optim import WHOLE_COURSES
 from avcore.engine.records import commit_of, versions
-from avcore.errors import AVCoreError, ConfigError
+from avcore.engine.result import RunResult
+from avcore.errors import ConfigError
 from avcore.registry import Registry
+from avcore.runs.offers import refuse_other_majors
 
-__all__ = ["describe_versions", "has_run", "is_finished", "refuse_changes", "results_in"]
+__all__ = ["describe_versions", "has_run", "is_finished", "refuse_changes", "refuse_other_release", "results_in"]
 
 FREE = ("data.workers", "data.cache", "train.log_every", "train.save_every", "train.nonfinite", "train.nonfinite_limit")
 """Keys that say how the work is done; a change of them leaves what was done as it is."""
@@ -25,17 +24,20 @@ def has_run(directory: Path) -> bool:
     return (directory / "config.yaml").is_file()
 
 
-def results_in(directory: Path) -> dict[str, Any]:
-    """The content of ``results.json``; empty where there is none.
+def results_in(directory: Path) -> RunResult | None:
+    """The content of ``results.json``; None where there is none.
 
     Raises:
-        AVCoreError: it cannot be read, or is no record of results.
+        AVCoreError: it cannot be read, or is not as it was written.
     """
     file = directory / "results.json"
-    found = read_json(file) if file.is_file() else {}
-    if not isinstance(found, dict):
-        raise AVCoreError(f"{file} is damaged: it holds no record of results. Restore it, or start anew.")
-    return found
+    return RunResult.read(file) if file.is_file() else None
+
+
+def refuse_other_release(directory: Path, registry: Registry) -> None:
+    """Refuse to go on with a run that another major version of avcore, or of a plugin that it needs, began."""
+    if results := results_in(directory):
+        refuse_other_majors(f"The run {directory}", results.plugins, results.versions, registry)
 
 
 def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> list[str]:
@@ -65,17 +67,18 @@ def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> l
 
 def is_finished(directory: Path, changed: list[str]) -> bool:
     """Whether there is nothing left to do for a run of which these keys changed."""
-    return results_in(directory).get("status") == "finished" and "train.epochs" not in changed
+    results = results_in(directory)
+    return results is not None and results.status == "finished" and "train.epochs" not in changed
 
 
 def describe_versions(directory: Path) -> list[str]:
     """A line that names what is installed otherwise than for the results in a run directory; none if nothing is."""
     results = results_in(directory)
-    before: Mapping[str, str | None] = results.get("versions", {})
-    now: dict[str, str | None] = dict(versions()) if before else {}
-    facts = {"commit": commit_of(Path(__file__).parent), "threads": torch.get_num_threads()}
-    before = {**before, **{key: str(results[key]) for key in facts if key in results}}
-    now |= {key: str(value) for key, value in facts.items() if key in results}
+    if results is None:
+        return []
+    before = {**results.versions, "commit": str(results.commit), "threads": str(results.threads)}
+    commit = str(commit_of(Path(__file__).parent))
+    now = {**versions(), "commit": commit, "threads": str(torch.get_num_threads())}
     changed = [
         f"{name} {now.get(name, 'missing')} (was {before.get(name, 'missing')})"
         for name in sorted({*before, *now})

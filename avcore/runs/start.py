@@ -4,22 +4,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from avcore.config import Resolved, resolve_config
 from avcore.config.names import full_names_in
 from avcore.config.recipes import parse_yaml
 from avcore.engine.display import Display
-from avcore.engine.files import write_json
 from avcore.engine.records import default_directory, refuse_used
+from avcore.engine.result import mean_over_seeds
 from avcore.engine.signals import Signals
 from avcore.errors import AVCoreError, ConfigError
 from avcore.registry import Registry, load_registry
 from avcore.runs.base import Run, missing_run
 from avcore.runs.execute import execute
-from avcore.runs.offers import refuse_other_majors
-from avcore.runs.resume import describe_versions, has_run, results_in
-from avcore.runs.summary import describe_seeds, spread_of
+from avcore.runs.resume import describe_versions, has_run, refuse_other_release
+from avcore.runs.summary import describe_seeds
 
 __all__ = ["run"]
 
@@ -95,7 +93,7 @@ def run(
     registry = load_registry()
     if target is not None and going_on and has_run(target):
         # Before its settings are read, whose meaning may be another one now.
-        refuse_other_majors(f"The run {target}", results_in(target), registry)
+        refuse_other_release(target, registry)
         registry = registry.recorded(_recorded_in(target / "config.yaml"))
     resolved = resolve_config(
         registry,
@@ -160,25 +158,7 @@ def _run_seeds(
             # The next seed needs the memory.
             member.release()
             members.append(member)
-    results = _summed_up([member.results for member in members])
-    write_json(directory / "results.json", results)
-    title = f"\n{members[0].config.task}: mean ± standard deviation over seeds {', '.join(map(str, results['seeds']))}"
-    Display(quiet=quiet).line(describe_seeds([member.results for member in members], title))
+    results = mean_over_seeds([member.results for member in members])
+    results.write(directory / "results.json")
+    Display(quiet=quiet).line(f"\n{describe_seeds(results)}")
     return Run(directory, resolved.config, registry, results=results, members=tuple(members))
-
-
-def _summed_up(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first run's record with means for metrics, standard deviations beside them, and totals."""
-    spreads = {
-        split: {name: spread_of([one["metrics"][split][name] for one in results]) for name in scores}
-        for split, scores in results[0]["metrics"].items()
-    }
-    return {
-        **results[0],
-        "seeds": [one["seed"] for one in results],
-        "metrics": {split: {name: s.mean for name, s in scores.items()} for split, scores in spreads.items()},
-        "metrics_sd": {split: {name: s.sd for name, s in scores.items()} for split, scores in spreads.items()},
-        "baseline": None,
-        "seconds": round(sum(one["seconds"] for one in results), 3),
-        "peak_bytes": max(one["peak_bytes"] for one in results),
-    }

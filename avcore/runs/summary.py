@@ -1,14 +1,13 @@
 """What a run says of itself: before it starts, and in the tables at its end."""
 
-from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
-from typing import Any
+from collections.abc import Sequence
 
 from avcore.config import RunConfig
 from avcore.engine.evaluate import SOUNDS
+from avcore.engine.result import RunResult, Scores
 from avcore.report.tables import Cell, Spread, render_table
 
-__all__ = ["DEMO", "describe_config", "describe_results", "describe_seeds", "spread_of"]
+__all__ = ["DEMO", "describe_config", "describe_results", "describe_seeds"]
 
 DEMO = "DEMO DATA: scores on it mean nothing beside published ones."
 SOUND_WORDS = {"swapped": "another clip's sound", "mute": "no sound"}
@@ -37,54 +36,48 @@ def _label(split: str) -> str:
     return f"{split}, own sound"
 
 
-def _score_rows(metrics: Mapping[str, Mapping[str, Any]], names: Sequence[str], suffix: str = "") -> list[list[Cell]]:
+def _score_rows(metrics: Scores, names: Sequence[str], suffix: str = "") -> list[list[Cell]]:
     return [[_label(split) + suffix, *(scores.get(name) for name in names)] for split, scores in metrics.items()]
 
 
-def _names(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _names(metrics: Scores) -> list[str]:
     return list(dict.fromkeys(name for scores in metrics.values() for name in scores))
 
 
-def describe_results(results: Mapping[str, Any], pictures: Sequence[str], *, seconds: float) -> str:
+def describe_results(results: RunResult, pictures: Sequence[str], *, seconds: float) -> str:
     """The final tables: scores for each sound and for the head alone, trained parameters, time, memory, pictures.
 
     Args:
-        results: the content of ``results.json``, whose ``seconds`` leave out the head alone.
+        results: whose ``seconds`` leave out the head alone.
         pictures: where they lie.
         seconds: s that the run and the head alone took together.
     """
-    names = _names(results["metrics"])
-    rows = _score_rows(results["metrics"], names)
-    rows += _score_rows(results["baseline"] or {}, names, ", head alone")
-    method = results["method"] or "+".join((*results["prompts"], *results["fusions"])) or "head alone"
-    title = f"{method} on {results['task']} ({results['dataset']}), seed {results['seed']}"
-    if results["selected_on"] == "test":
+    names = _names(results.metrics)
+    rows = _score_rows(results.metrics, names)
+    rows += _score_rows(results.baseline or {}, names, ", head alone")
+    title = f"{results.label or 'head alone'} on {results.task} ({results.dataset}), seed {results.seed}"
+    if results.selected_on == "test":
         title += ", SELECTED ON TEST (protocol=paper)"
-    parts = [[name, part["trainable"]] for name, part in results["params"]["parts"].items() if part["trainable"]]
-    both = f", {seconds:.0f} s with the head alone" if results["baseline"] else ""
+    parts = [[name, part["trainable"]] for name, part in results.params["parts"].items() if part["trainable"]]
+    both = f", {seconds:.0f} s with the head alone" if results.baseline else ""
     lines = [
         render_table(["split", *names], rows, title),
         "",
-        render_table(["trained part", "parameters"], [*parts, ["all", results["params"]["trainable"]]]),
+        render_table(["trained part", "parameters"], [*parts, ["all", results.params["trainable"]]]),
         "",
-        f"{results['seconds']:.0f} s{both}, peak memory {results['peak_bytes'] / 2**20:,.0f} MiB",
+        f"{results.seconds:.0f} s{both}, peak memory {results.peak_bytes / 2**20:,.0f} MiB",
     ]
     if pictures:
         lines.append(f"pictures: {', '.join(pictures)}")
     return "\n".join(lines)
 
 
-def spread_of(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation (0 for one value)."""
-    return Spread(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
-
-
-def describe_seeds(results: Sequence[Mapping[str, Any]], title: str) -> str:
+def describe_seeds(results: RunResult) -> str:
     """Mean ± standard deviation of each score over runs that differ in their seed."""
-    metrics = [result["metrics"] for result in results]
-    names = _names(metrics[0])
+    names = _names(results.metrics)
     rows: list[list[Cell]] = [
-        [_label(split), *(spread_of([found[split][name] for found in metrics]) for name in scores)]
-        for split, scores in metrics[0].items()
+        [_label(split), *(Spread(scores[name], results.metrics_sd[split][name], len(results.seeds)) for name in names)]
+        for split, scores in results.metrics.items()
     ]
-    return render_table(["split", *names], rows, title)
+    seeds = ", ".join(map(str, results.seeds))
+    return render_table(["split", *names], rows, f"{results.task}: mean ± standard deviation over seeds {seeds}")

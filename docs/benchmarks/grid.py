@@ -65,11 +65,11 @@ def one_run(grid: dict[str, Any], row: dict[str, Any], settings: list[str], seed
         )
     results = run.results
     return {
-        "metrics": results["metrics"],
-        "trainable": results["params"]["trainable"],
-        "parts": {name: part["trainable"] for name, part in results["params"]["parts"].items() if part["trainable"]},
-        "seconds": round(results["seconds"]),
-        "peak_bytes": results["peak_bytes"],
+        "metrics": results.metrics,
+        "trainable": results.params["trainable"],
+        "parts": {name: part["trainable"] for name, part in results.params["parts"].items() if part["trainable"]},
+        "seconds": round(results.seconds),
+        "peak_bytes": results.peak_bytes,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("avcore", "torch", "timm")},

@@ -66,10 +66,10 @@ def main() -> None:
                     "trained": name,
                     "own_sound": scores(run, silent, ("val", "test")),
                     "swapped_sound": scores(run, silent, ("val_swapped", "test_swapped")),
-                    "trainable": run.results["params"]["trainable"],
-                    "seconds": round(run.results["seconds"]),
-                    "peak_bytes": run.results["peak_bytes"],
-                    "metrics": run.results["metrics"],
+                    "trainable": run.results.params["trainable"],
+                    "seconds": round(run.results.seconds),
+                    "peak_bytes": run.results.peak_bytes,
+                    "metrics": run.results.metrics,
                 }
             )
     record = {

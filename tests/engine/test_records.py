@@ -1,4 +1,3 @@
-import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -6,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_results import result
 
 from avcore.engine.records import RunRecord, commit_of, default_directory, peak_bytes, versions
+from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError
 
 
@@ -65,22 +66,14 @@ def test_a_place_that_cannot_be_made_is_named(tmp_path):
 def test_what_is_written(tmp_path):
     record = RunRecord(tmp_path / "run")
     record.write_config({"task": "avs", "prompts": ["a.b"], "data": {"root": None}})
-    record.write_results({"metrics": {"test": {"M_J": 0.5}}}, "interrupted")
+    record.write_results(result())
     record.log("one\ntwo")
     record.close()
     assert (tmp_path / "run/config.yaml").read_text() == "task: avs\nprompts:\n- a.b\ndata:\n  root: null\n"
-    assert json.loads((tmp_path / "run/results.json").read_text()) == {
-        "metrics": {"test": {"M_J": 0.5}},
-        "status": "interrupted",
-    }
+    assert RunResult.read(tmp_path / "run/results.json") == result()
     assert re.fullmatch(r"(\d\d:\d\d:\d\d (one|two)\n){2}", (tmp_path / "run/log.txt").read_text())
     assert (tmp_path / "run/checkpoints").is_dir()
     assert (tmp_path / "run/pictures").is_dir()
-
-
-def test_a_status_is_one_of_three(tmp_path):
-    with pytest.raises(ValueError, match="finished, interrupted, failed"):
-        RunRecord(tmp_path / "run").write_results({}, "done")
 
 
 def test_versions_name_what_computes():

@@ -19,7 +19,7 @@ def test_a_loaded_run_is_the_one_that_was_trained(finished):
     for name, value in finished.run.model.trainable_state().items():
         assert torch.equal(value, run.model.trainable_state()[name])
     for split in ("val", "test"):
-        assert run.evaluate(split) == finished.results["metrics"][split]
+        assert run.evaluate(split) == finished.results.metrics[split]
 
 
 def test_best_by_default_latest_on_request(finished):

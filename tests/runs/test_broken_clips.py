@@ -36,8 +36,8 @@ def test_a_broken_file_stops_a_run_before_it_trains(start: Callable[..., Run], h
 
 def test_skipped_clips_are_counted_and_listed(start: Callable[..., Run], holed: Path) -> None:
     run = start(data=holed, set=[*SKIP, "train.evaluate=[test, test_swapped]"])
-    assert run.results["metrics"]["val"]["clips"] == 5
-    assert run.results["metrics"]["test"]["clips"] == 5
+    assert run.results.metrics["val"]["clips"] == 5
+    assert run.results.metrics["test"]["clips"] == 5
     assert {split: list(clips) for split, clips in run.data.broken.items()} == {
         "train": ["train5"],
         "val": ["val0"],
@@ -60,7 +60,7 @@ def test_runs_with_skipped_clips_repeat(start: Callable[..., Run], holed: Path, 
     first, second = (
         start(data=holed, out=tmp_path / str(workers), set=[*SKIP, f"data.workers={workers}"]) for workers in (0, 2)
     )
-    assert first.results["metrics"] == second.results["metrics"]
+    assert first.results.metrics == second.results.metrics
 
 
 def test_evaluating_later_warns_of_what_is_left_out(

@@ -98,7 +98,7 @@ def check_two_steps(out: Path, method: str, task: str, options: Mapping[str, Any
         method, task=task, visual=TRUNK, epochs=1, baseline=False, set=(*COMMON, *sets), out=out, quiet=True, **options
     )
     assert CheckpointStore(out / "checkpoints").open("latest").progress.step == 2
-    assert run.results["status"] == "finished"
+    assert run.results.status == "finished"
     model = run.model
     assert model.digest() == frozen_digest(options["audio"], run.config.train.precision)
     (batch, _) = run.data.loader("train", train=True)

@@ -3,16 +3,19 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy_results import result
 
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.listeners import Listeners
+from avcore.engine.result import RunResult
 from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
 from avcore.runs.summary import describe_results
@@ -22,7 +25,10 @@ KEYS = [
     "task", "dataset", "protocol", "method", "prompts", "fusions", "visual", "audio", "seed", "metrics", "params",
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
-MORE = ["selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads"]
+MORE = [
+    "format", "text", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads", "seeds",
+    "metrics_sd",
+]  # fmt: skip
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
 
@@ -38,7 +44,7 @@ def test_a_run_directory_holds_everything(finished):
     assert len(list((run.directory / "pictures").glob("test-*.png"))) == 6
     results = results_of(run.directory)
     assert set(results) == {*KEYS, *MORE}
-    assert results == run.results
+    assert RunResult.from_json(results, "it") == run.results
     assert (results["task"], results["dataset"], results["method"]) == ("listen", "toy-demo", "rowing")
     assert (results["protocol"], results["selected_on"], results["status"]) == ("clean", "val", "finished")
     assert (results["prompts"], results["fusions"]) == (["rows"], [])
@@ -51,7 +57,7 @@ def test_a_run_directory_holds_everything(finished):
 
 
 def test_parameters_are_itemised(finished):
-    params = finished.results["params"]
+    params = finished.results.params
     assert params["parts"]["rows"] == {"tensors": 4, "parameters": 64, "trainable": 64}
     assert params["parts"]["head"]["trainable"] == 34
     assert params["trainable"] == 98
@@ -63,7 +69,7 @@ def test_the_saved_configuration_repeats_the_run_bit_by_bit(start, tmp_path):
     torch.rand(5)
     again = start(None, task=None, config=first.directory / "config.yaml", out=tmp_path / "again")
     assert (again.directory / "config.yaml").read_text() == (first.directory / "config.yaml").read_text()
-    assert again.results["metrics"] == first.results["metrics"]
+    assert again.results.metrics == first.results.metrics
     states = [CheckpointStore(run.directory / "checkpoints").open("latest").model_state() for run in (first, again)]
     assert states[0]["rows.visual.layers.0.rows"].shape == (3, 8)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -77,7 +83,7 @@ def test_another_seed_draws_otherwise(start, tmp_path):
 
 def test_training_learns_and_listens(start):
     run = start(epochs=12, set=["train.eval_every=12", "train.evaluate=[test, test_swapped, test_mute_audio]"])
-    metrics = run.results["metrics"]
+    metrics = run.results.metrics
     assert metrics["test"]["accuracy"] == 100
     assert metrics["test_swapped"]["accuracy"] == 0
     assert metrics["test_mute_audio"]["accuracy"] == 50
@@ -87,7 +93,7 @@ def test_the_best_weights_are_the_ones_evaluated(start):
     run = start(epochs=4)
     store = CheckpointStore(run.directory / "checkpoints")
     best, latest = store.open("best"), store.open("latest")
-    assert run.results["metrics"]["val"] == dict(best.progress.scores)
+    assert run.results.metrics["val"] == dict(best.progress.scores)
     assert latest.progress.epoch == 4
     assert latest.progress.best == best.progress.score
     assert all(torch.equal(value, best.model_state()[name]) for name, value in run.model.trainable_state().items())
@@ -95,8 +101,8 @@ def test_the_best_weights_are_the_ones_evaluated(start):
 
 def test_protocol_paper_selects_on_test_and_says_so(start, capsys):
     run = start(protocol="paper", quiet=False, epochs=1)
-    assert run.results["selected_on"] == "test"
-    assert set(run.results["metrics"]) == {"test"}
+    assert run.results.selected_on == "test"
+    assert set(run.results.metrics) == {"test"}
     assert "SELECTED ON TEST (protocol=paper)" in capsys.readouterr().out
 
 
@@ -108,7 +114,7 @@ def test_demo_data_are_announced_first_and_last(finished):
 
 def test_named_data_are_no_demo(start, world, tmp_path, capsys):
     run = start(data=world.render("listen", tmp_path, seed=5), quiet=False, epochs=1)
-    assert run.results["dataset"] == "toy-files"
+    assert run.results.dataset == "toy-files"
     assert "DEMO" not in capsys.readouterr().out
 
 
@@ -117,12 +123,12 @@ def test_the_final_table(finished):
     table = out[out.index("rowing on listen (toy-demo), seed 0") :]
     for label in ("val, own sound", "test, own sound", "test, another clip's sound", "test, own sound, head alone"):
         assert label in table
-    assert f"{run.results['metrics']['test']['accuracy']:.2f}" in table
+    assert f"{run.results.metrics['test']['accuracy']:.2f}" in table
     assert "rows" in table
     seconds, both = map(int, re.search(r"(\d+) s, (\d+) s with the head alone, peak memory ", table).groups())
     alone = results_of(run.directory / "baseline")["seconds"]
-    assert seconds == round(run.results["seconds"])
-    assert both >= round(run.results["seconds"] + alone - 1)
+    assert seconds == round(run.results.seconds)
+    assert both >= round(run.results.seconds + alone - 1)
     assert str(run.directory / "pictures") in table
 
 
@@ -160,7 +166,7 @@ def test_tensorboard_has_losses_scores_pictures_and_parameters(finished):
 def test_the_head_alone_is_trained_beside_it(finished):
     run = finished.run
     inner = results_of(run.directory / "baseline")
-    assert run.results["baseline"] == inner["metrics"]
+    assert run.results.baseline == inner["metrics"]
     assert (inner["prompts"], inner["method"], inner["status"]) == ([], None, "finished")
     assert inner["params"]["trainable"] == 34
     assert avcore.load_run(run.directory / "baseline").evaluate("test") == inner["metrics"]["test"]
@@ -168,7 +174,7 @@ def test_the_head_alone_is_trained_beside_it(finished):
 
 def test_the_head_alone_is_no_baseline_of_itself(start):
     run = start("none", baseline=True, epochs=1)
-    assert run.results["baseline"] is None
+    assert run.results.baseline is None
     assert not (run.directory / "baseline").exists()
 
 
@@ -248,21 +254,21 @@ def test_mistakes_show_before_anything_is_written(start, tmp_path, options, mess
 
 def test_a_run_without_sound_leaves_out_the_splits_that_change_it(start, capsys):
     run = start(streams="visual", quiet=False, epochs=1, set=["train.evaluate=[test, test_swapped]"])
-    assert set(run.results["metrics"]) == {"val", "test"}
+    assert set(run.results.metrics) == {"val", "test"}
     assert "test_swapped is left out" in capsys.readouterr().out
 
 
 def test_no_epochs_measure_the_untrained_model(start):
     run = start(epochs=0)
-    assert set(run.results["metrics"]) == {"val", "test"}
-    assert avcore.load_run(run.directory).evaluate("test") == run.results["metrics"]["test"]
+    assert set(run.results.metrics) == {"val", "test"}
+    assert avcore.load_run(run.directory).evaluate("test") == run.results.metrics["test"]
 
 
 def test_bf16_trains_and_keeps_what_is_trained_in_fp32(start):
     run = start(epochs=12, set=["train.eval_every=12", "train.precision=bf16"])
-    assert run.results["metrics"]["test"]["accuracy"] == 100
+    assert run.results.metrics["test"]["accuracy"] == 100
     assert {value.dtype for value in run.model.trainable_state().values()} == {torch.float32}
-    assert run.evaluate("test") == run.results["metrics"]["test"]
+    assert run.evaluate("test") == run.results.metrics["test"]
 
 
 def test_the_callers_random_numbers_are_left_alone(start):
@@ -297,7 +303,7 @@ def test_an_average_is_what_is_evaluated_and_saved(start):
     assert not all(torch.equal(mean[name], own[name]) for name in mean)
     loaded = avcore.load_run(run.directory)
     assert all(torch.equal(mean[name], tensor) for name, tensor in loaded.model.trainable_state().items())
-    assert loaded.evaluate("val") == run.results["metrics"]["val"] == best.progress.scores
+    assert loaded.evaluate("val") == run.results.metrics["val"] == best.progress.scores
 
 
 def test_events_come_in_the_order_that_is_drawn(start, monkeypatch):
@@ -317,10 +323,9 @@ def test_events_come_in_the_order_that_is_drawn(start, monkeypatch):
 
 
 def test_time_without_a_head_alone_is_one_number():
-    results = {"metrics": {}, "baseline": None, "method": "m", "task": "t", "dataset": "d", "seed": 0}
-    results |= {"selected_on": "val", "params": {"parts": {}, "trainable": 0}, "seconds": 110.2, "peak_bytes": 2**20}
-    assert "110 s, peak memory 1 MiB" in describe_results(results, [], seconds=111.0)
-    both = describe_results({**results, "baseline": {"test": {}}}, [], seconds=170.4)
+    alone = result(seconds=110.2, peak_bytes=2**20)
+    assert "110 s, peak memory 1 MiB" in describe_results(alone, [], seconds=111.0)
+    both = describe_results(replace(alone, baseline={"test": {}}), [], seconds=170.4)
     assert "110 s, 170 s with the head alone, peak memory 1 MiB" in both
 
 
@@ -378,4 +383,4 @@ def strict(clips):
 def test_a_demo_run_is_repeated_on_files(start, world, finished, tmp_path):
     root = world.render("listen", tmp_path, seed=5)
     run = start(None, task=None, config=finished.directory / "config.yaml", data=root, epochs=1, baseline=False)
-    assert (run.results["dataset"], run.data.root) == ("toy-files", root)
+    assert (run.results.dataset, run.data.root) == ("toy-files", root)

@@ -172,7 +172,7 @@ def test_a_bad_step_is_written_down_and_what_was_reached_saved(start, tmp_path):
 def test_bad_steps_may_be_skipped_and_are_counted(start, world, tmp_path, capsys):
     world.Exploder.until = 12
     run = start("none", prompts="exploder", set=["train.nonfinite=skip", "train.nonfinite_limit=2"], quiet=False)
-    assert run.results["skipped_steps"] == 2
+    assert run.results.skipped_steps == 2
     assert [step["step"] for step in world.STEPS] == [0, 3, 4, 5]
     out = capsys.readouterr().out
     assert "step 1 is skipped: its loss is not finite (1 of 2 that may be), see" in out
@@ -192,7 +192,7 @@ def test_a_run_that_stopped_so_may_go_on_by_skipping(start, world, tmp_path):
         start("none", prompts="exploder")
     world.Exploder.calls, world.Exploder.until = 4, 8
     run = avcore.run(resume=tmp_path / "run", set=["train.nonfinite=skip"], quiet=True)
-    assert (run.results["status"], run.results["skipped_steps"]) == ("finished", 1)
+    assert (run.results.status, run.results.skipped_steps) == ("finished", 1)
 
 
 def test_a_clip_that_cannot_be_read_costs_no_work(start, world, tmp_path):

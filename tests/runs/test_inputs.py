@@ -130,7 +130,7 @@ def test_companions_are_equal_to_the_plain_stream(run: Callable[..., Run]) -> No
 
 def test_features_come_from_files_beside_the_clips(run: Callable[..., Run], files: Path) -> None:
     done = run("precomputed")
-    assert done.results["metrics"]["test"]["accuracy"] == 100.0
+    assert done.results.metrics["test"]["accuracy"] == 100.0
 
 
 def test_a_file_of_the_wrong_shape_is_refused_by_its_path(run: Callable[..., Run], files: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_run_says_which_distribution_offered_each_name(finished):
 
 
 def test_a_finished_run_is_what_it_was_when_its_names_are_offered_twice(finished, installed, newcomer):
-    before = finished.results["metrics"]["test"]
+    before = finished.results.metrics["test"]
     installed(newcomer=newcomer)
     with pytest.raises(AVCoreError, match=r"'newcomer:toy' or 'toy-world:toy'|'newcomer:listen' or 'toy-world:listen'"):
         avcore.create_model("rowing", task="listen")

@@ -196,4 +196,4 @@ def test_no_handler_can_be_set_in_a_thread_and_nothing_breaks(start):
 
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(start, epochs=1).result()
-    assert run.results["status"] == "finished"
+    assert run.results.status == "finished"

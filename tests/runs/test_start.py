@@ -1,12 +1,12 @@
 """`avcore.run`: options and several seeds."""
 
-import json
 import re
 from statistics import mean, stdev
 
 import pytest
 
 import avcore
+from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError
 
 
@@ -30,11 +30,12 @@ def test_several_seeds_give_mean_and_deviation(start, capsys):
     run = start(seeds=3, seed=5, epochs=1, quiet=False)
     assert [member.directory.name for member in run.members] == ["seed-5", "seed-6", "seed-7"]
     assert [member.config.seed for member in run.members] == [5, 6, 7]
-    values = [member.results["metrics"]["test"]["accuracy"] for member in run.members]
-    results = json.loads((run.directory / "results.json").read_text())
-    assert results["seeds"] == [5, 6, 7]
-    assert results["metrics"]["test"]["accuracy"] == pytest.approx(mean(values))
-    assert results["metrics_sd"]["test"]["accuracy"] == pytest.approx(stdev(values))
+    values = [member.results.metrics["test"]["accuracy"] for member in run.members]
+    results = RunResult.read(run.directory / "results.json")
+    assert results == run.results
+    assert results.seeds == (5, 6, 7)
+    assert results.metrics["test"]["accuracy"] == pytest.approx(mean(values))
+    assert results.metrics_sd["test"]["accuracy"] == pytest.approx(stdev(values))
     assert f"{mean(values):.2f} ± {stdev(values):.2f} (n = 3)" in capsys.readouterr().out
 
 
@@ -45,7 +46,7 @@ def test_the_runs_of_seeds_are_used_one_by_one(start):
     with pytest.raises(AVCoreError, match="seed-0"):
         avcore.load_run(run.directory)
     member = run.members[1]
-    assert member.evaluate("test") == member.results["metrics"]["test"]
+    assert member.evaluate("test") == member.results.metrics["test"]
 
 
 def test_no_seeds_are_refused(start):

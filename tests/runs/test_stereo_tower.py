@@ -158,7 +158,7 @@ def test_a_tower_of_two_channels_trains_and_predicts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = done()
-    assert run.results["status"] == "finished"
+    assert run.results.status == "finished"
     batch = next(iter(run.data.loader("val")))
     assert batch.waveform is not None
     assert batch.waveform.shape == (4, 2, 2 * RATE)

@@ -83,7 +83,7 @@ def test_a_tower_of_pairs_trains_and_predicts(
     assert expected.tokens.shape == (4, 4, 8)
     batch.frames = batch.frames.flip(2)
     assert not torch.allclose(done.model.features(batch).stream("visual").tokens, expected.tokens)
-    assert done.results["status"] == "finished"
+    assert done.results.status == "finished"
 
     seen: list[Tensor] = []
     forward = type(done.model).forward

@@ -151,4 +151,4 @@ def test_training_goes_on_when_the_store_cannot_be_written(
     run = start(epochs=1)
     (said,) = [one for one in caplog.messages if "hook" in one]
     assert "avcore-mlflow: its hook avcore_run_started failed" in said
-    assert run.results["status"] == "finished"
+    assert run.results.status == "finished"

@@ -93,11 +93,11 @@ def test_a_run_with_its_pictures_a_prediction_and_an_evaluation_later(root: Path
     done = run(root, tmp_path / "run", "train.evaluate=[test, test_swapped]")
     assert done.config.method == "copl"
     assert done.model.head.output.out_features == 3
-    metrics = done.results["metrics"]
+    metrics = done.results.metrics
     assert metrics.keys() == {"val", "test", "test_swapped"}
     assert metrics["test"].keys() == {"accuracy", "accuracy_event", "accuracy_background"}
     assert 0 <= metrics["test"]["accuracy"] <= 100
-    assert done.results["selected_on"] == "val"
+    assert done.results.selected_on == "val"
     pictures = sorted((tmp_path / "run" / "pictures").glob("test-*.png"))
     assert len(pictures) == 4
 
@@ -115,8 +115,8 @@ def test_a_run_with_its_pictures_a_prediction_and_an_evaluation_later(root: Path
 
 def test_the_paper_protocol_selects_on_test(root: Path, tmp_path: Path) -> None:
     done = run(root, tmp_path / "run", method="none", protocol="paper", streams="audio")
-    assert done.results["selected_on"] == "test"
-    assert done.results["metrics"]["test"].keys() == {"accuracy", "accuracy_running"}
+    assert done.results.selected_on == "test"
+    assert done.results.metrics["test"].keys() == {"accuracy", "accuracy_running"}
 
 
 def test_data_info(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

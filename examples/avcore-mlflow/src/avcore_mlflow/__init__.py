@@ -30,7 +30,7 @@ def avcore_run_started(run: "Run") -> None:
 def avcore_model_assembled(run: "Run", model: Any) -> None:
     """Write down the numbers of parameters."""
     if run.directory in _tracked:
-        _tracked[run.directory].count(run.results["params"])
+        _tracked[run.directory].count(run.results.params)
 
 
 @hookimpl
@@ -58,4 +58,4 @@ def avcore_checkpoint_saved(run: "Run", path: Path) -> None:
 def avcore_run_finished(run: "Run", status: str) -> None:
     """Write down the results, copy files and pictures, and close the run of MLflow."""
     if run.directory in _tracked:
-        _tracked.pop(run.directory).finish(run.results["metrics"], status)
+        _tracked.pop(run.directory).finish(run.results.metrics, status)

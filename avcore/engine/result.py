@@ -1,0 +1,181 @@
+"""What a run reached, as a record: what lists, compares or draws runs reads it. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import nan
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal, NamedTuple
+
+from avcore.config.leaves import Layer, Leaf
+from avcore.config.settings import coerce, field_types
+from avcore.engine.files import read_json, write_json
+from avcore.errors import AVCoreError, ConfigError
+
+__all__ = ["RunResult", "Score", "Scores", "Status", "mean_over_seeds"]
+
+FORMAT = 1
+_FILE = Layer("in the file")
+_SCORES = ("metrics", "baseline", "metrics_sd")
+Scores = Mapping[str, Mapping[str, int | float]]
+"""Split -> metric -> value."""
+Status = Literal["finished", "interrupted", "failed"]
+
+
+class Score(NamedTuple):
+    """The metric that selects the best checkpoint, and its value on a split."""
+
+    split: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run was asked for and what it reached, as far as it went; ``results.json`` is its form on disk.
+
+    Attributes:
+        task, dataset, protocol: what was learnt, on what, measured how (``clean``, ``paper``).
+        method: None where its parts were named one by one, and for the head alone.
+        prompts, fusions: the parts.
+        visual, audio, text: the backbones; None for ``audio`` that shares the visual one, and for no ``text``.
+        seed: of every draw; the first one of several runs.
+        selected_on: the split whose score chose the best checkpoint.
+        score_name: the metric that chose it; larger is better.
+        metrics: split -> metric -> value with the best weights; means over seeds where there are several.
+        baseline: the same of the head alone; None where that was not asked for.
+        params: ``trainable``, ``frozen``, ``total``, ``unused_in_reference``, and ``parts``: component -> ``tensors``,
+            ``parameters``, ``trainable``.
+        seconds: that it took, earlier attempts included, the head alone left out.
+        peak_bytes: most memory allocated on the GPU, or resident in the process on a CPU.
+        skipped_steps: that made no update since something was not finite.
+        broken: split -> clip -> why it could not be read and was skipped.
+        plugins: kind -> name -> the ``distribution`` that offered it, and its ``version``.
+        versions: of avcore, the plugins, and what they compute with.
+        threads: of the CPU that computed.
+        commit: of avcore's working tree; None where it has none.
+        status: ``interrupted`` until it is ``finished`` or has ``failed``.
+        seeds: of several runs whose mean this is; empty for one run.
+        metrics_sd: standard deviations over those seeds, like ``metrics``.
+    """
+
+    task: str
+    dataset: str | None
+    protocol: str
+    method: str | None
+    prompts: tuple[str, ...]
+    fusions: tuple[str, ...]
+    visual: str | None
+    audio: str | None
+    text: str | None
+    seed: int
+    selected_on: str
+    score_name: str
+    metrics: Scores = field(default_factory=dict)
+    baseline: Scores | None = None
+    params: Mapping[str, Any]
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    skipped_steps: int = 0
+    broken: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    plugins: Mapping[str, Mapping[str, Mapping[str, str]]]
+    versions: Mapping[str, str]
+    threads: int
+    commit: str | None
+    status: Status = "interrupted"
+    seeds: tuple[int, ...] = ()
+    metrics_sd: Scores = field(default_factory=dict)
+
+    @property
+    def label(self) -> str | None:
+        """The method, or the names of the parts; None for the head alone."""
+        return self.method or "+".join((*self.prompts, *self.fusions)) or None
+
+    @property
+    def score(self) -> Score | None:
+        """What selects the best checkpoint, on ``test`` where that was measured; None before anything was."""
+        for split in sorted(self.metrics, key=lambda split: split != "test"):
+            if self.score_name in self.metrics[split]:
+                return Score(split, self.score_name, self.metrics[split][self.score_name])
+        return None
+
+    def measured(self, split: str, scores: Mapping[str, float]) -> RunResult:
+        """The same with the scores of one more split."""
+        return replace(self, metrics={**self.metrics, split: dict(scores)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with the number of its format. What is not a finite number becomes null in a file."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Any, source: str) -> RunResult:
+        """The record that gave this with `to_json`, be it through a file: a score that is null is not a number.
+
+        Args:
+            content: plain data.
+            source: where it comes from, for messages.
+
+        Raises:
+            AVCoreError: it has another format, or an entry is missing, unknown or of another type; names it.
+        """
+        if not isinstance(content, Mapping):
+            raise AVCoreError(f"{source} is damaged: it holds no record of results. Restore it, or train again.")
+        if content.get("format") != FORMAT:
+            raise AVCoreError(
+                f"{source} has format {content.get('format')!r}, and this avcore reads {FORMAT}: read it with the "
+                f"version that wrote it, or train again."
+            )
+        kinds = field_types(cls)
+        needed = [one.name for one in fields(cls) if one.default is one.default_factory is MISSING]
+        entries = {key: value for key, value in content.items() if key != "format"}
+        try:
+            for key in (*needed, *entries):
+                if key not in entries or key not in kinds:
+                    raise ConfigError(f"'{key}' is {'missing' if key in kinds else 'unknown'}.")
+            leaves = {key: Leaf(_numbers(value) if key in _SCORES else value, _FILE) for key, value in entries.items()}
+            return cls(**{key: coerce(kinds[key], leaf, key) for key, leaf in leaves.items()})
+        except ConfigError as error:
+            raise AVCoreError(f"{source} is damaged: {error} Restore it, or train again.") from error
+
+    @classmethod
+    def read(cls, file: str | Path) -> RunResult:
+        """Read a ``results.json``.
+
+        Raises:
+            AVCoreError: it is missing, or not as it was written.
+        """
+        return cls.from_json(read_json(Path(file)), str(file))
+
+    def write(self, file: str | Path) -> None:
+        """Write a ``results.json``; see `avcore.engine.files.write_atomic`."""
+        write_json(Path(file), self.to_json())
+
+
+def mean_over_seeds(results: Sequence[RunResult]) -> RunResult:
+    """The first run's record with means for metrics, their standard deviations (0 for one), and totals."""
+    first = results[0]
+
+    def over_seeds(how: Callable[[list[float]], float]) -> Scores:
+        return {
+            split: {name: how([one.metrics[split][name] for one in results]) for name in scores}
+            for split, scores in first.metrics.items()
+        }
+
+    return replace(
+        first,
+        seeds=tuple(one.seed for one in results),
+        metrics=over_seeds(mean),
+        metrics_sd=over_seeds(lambda values: stdev(values) if len(values) > 1 else 0.0),
+        baseline=None,
+        seconds=round(sum(one.seconds for one in results), 3),
+        peak_bytes=max(one.peak_bytes for one in results),
+    )
+
+
+def _numbers(scores: Any) -> Any:
+    """Scores out of JSON, which has null for what is not a number."""
+    if isinstance(scores, Mapping):
+        return {key: nan if value is None else _numbers(value) for key, value in scores.items()}
+    return scores
