@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,15 @@ def refuse_used(directory: Path, *, resume: bool = False) -> None:
 
 def versions() -> dict[str, str]:
     """Installed versions of avcore, of every plugin distribution and of what they compute with."""
+    # The version that runs, build tag included, not the one that a wheel's name gives.
+    return dict(sorted({**_installed(tuple(sys.path)), "torch": torch.__version__}.items()))
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> Mapping[str, str]:
+    """Read once for a search path: a process keeps what it has imported, whatever is installed meanwhile."""
     found: dict[str, str] = {}
-    for distribution in distributions():
+    for distribution in distributions(path=list(path)):
         name, offers = "", False
         # What is damaged offers nothing; `avcore plugins doctor` tells of it.
         with suppress(OSError, ValueError, configparser.Error):
@@ -101,9 +109,7 @@ def versions() -> dict[str, str]:
             offers = any(point.group == "avcore.plugins" for point in distribution.entry_points)
         if offers or name == "avcore" or name.lower() in FOUNDATIONS:
             found.setdefault(name, distribution.version)
-    # The version that runs, build tag included, not the one that a wheel's name gives.
-    found["torch"] = torch.__version__
-    return dict(sorted(found.items()))
+    return found
 
 
 def commit_of(directory: Path) -> str | None:
