@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from avcore.assemble import create_model
     from avcore.data.features import read_features
     from avcore.data.frontends import SoundFrontEnd
+    from avcore.data.pictures import by_number, read_mask
     from avcore.engine.result import RunResult
     from avcore.errors import AssemblyError, AVCoreError, ConfigError, DataError, PluginError
     from avcore.hookspecs import hookimpl
@@ -65,6 +66,7 @@ _HOMES = {
     "avcore.runs.convert": ("convert_checkpoint",),
     "avcore.data.features": ("read_features",),
     "avcore.data.frontends": ("SoundFrontEnd",),
+    "avcore.data.pictures": ("by_number", "read_mask"),
     "avcore.engine.result": ("RunResult",),
     "avcore.errors": ("AVCoreError", "AssemblyError", "ConfigError", "DataError", "PluginError"),
     "avcore.hookspecs": ("hookimpl",),
@@ -151,6 +153,7 @@ __all__ = [
     "TextGeometry",
     "Windows",
     "__version__",
+    "by_number",
     "convert_checkpoint",
     "create_model",
     "hookimpl",
@@ -158,6 +161,7 @@ __all__ = [
     "load_run",
     "open_data",
     "read_features",
+    "read_mask",
     "run",
     "save_adapter",
 ]

@@ -20,8 +20,8 @@ NAMES = [
     "FilterBankGeometry", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "Input",
     "MelGeometry", "MethodSpec", "Need", "NoConfig", "PluginError", "Progress", "Prompt", "PromptLayer",
     "PromptSpec", "Run", "RunResult", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",
-    "TaskSpec", "TextGeometry", "Windows", "__version__", "convert_checkpoint", "create_model", "hookimpl",
-    "load_adapter", "load_run", "open_data", "read_features", "run", "save_adapter",
+    "TaskSpec", "TextGeometry", "Windows", "__version__", "by_number", "convert_checkpoint", "create_model",
+    "hookimpl", "load_adapter", "load_run", "open_data", "read_features", "read_mask", "run", "save_adapter",
 ]  # fmt: skip
 
 

@@ -139,7 +139,8 @@ def _describe_clip(dataset: "Dataset", clip: "Clip") -> dict[str, Any]:
     from dataclasses import asdict
     from pathlib import Path
 
-    from avcore.data.media import picture_size, probe
+    from avcore.data.media import probe
+    from avcore.data.pictures import picture_size
 
     if isinstance(clip.frames, Path):
         frames: dict[str, Any] = {"file": str(clip.frames), **asdict(probe(clip.frames))}

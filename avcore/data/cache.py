@@ -25,13 +25,14 @@ from uuid import uuid4
 import numpy as np
 
 from avcore.data.container import existing
-from avcore.data.media import decode_audio, decode_frames, read_picture, segment_times
+from avcore.data.media import decode_audio, decode_frames, segment_times
+from avcore.data.pictures import read_picture
 from avcore.errors import DataError, why
 from avcore.tasks import Clip
 
 __all__ = ["CacheError", "ClipCache", "cache_home", "default_location", "read_frames", "read_sound"]
 
-FORMAT = 1  # part of every name; to be raised whenever the same settings come to mean other bytes
+FORMAT = 2  # part of every name; to be raised whenever the same settings come to mean other bytes
 SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its timestamps
 
 

@@ -1,4 +1,4 @@
-"""Pictures and sound out of media files, with PyAV (FFmpeg's libraries) and Pillow.
+"""Pictures and sound out of media files, with PyAV (FFmpeg's libraries).
 
 Time 0 of a file is where its earliest stream begins. Everything runs on one thread, because the loader decodes several
 clips side by side. Shape letters: T times, S samples, C channels, Y and X image rows and columns.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from avcore.data.container import (
     audio_stream,
     check_frame,
     check_size,
-    existing,
     length,
     on_one_thread,
     opened,
@@ -35,6 +34,7 @@ from avcore.data.container import (
     packets,
     video_stream,
 )
+from avcore.data.pictures import resized
 from avcore.errors import DataError
 
 __all__ = [
@@ -42,9 +42,7 @@ __all__ = [
     "check_video",
     "decode_audio",
     "decode_frames",
-    "picture_size",
     "probe",
-    "read_picture",
     "segment_times",
 ]
 
@@ -100,42 +98,6 @@ def probe(path: Path | str) -> MediaInfo:
 def segment_times(segments: int, start: float, seconds: float, offset: float = 0.5) -> tuple[float, ...]:
     """When each of T equal segments is looked at, s: at the fraction ``offset`` of it, by default in the middle."""
     return tuple(start + (index + offset) * seconds / segments for index in range(segments))
-
-
-def _resized(picture: Image.Image, size: int) -> np.ndarray:
-    picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
-
-
-def picture_size(path: Path | str) -> tuple[int, int]:
-    """Width and height of a picture file, px; raises as `read_picture` does."""
-    path = existing(path)
-    with _picture_errors(path), Image.open(path) as picture:
-        check_size(path, *picture.size)
-        return picture.size
-
-
-def read_picture(path: Path | str, size: int) -> np.ndarray:
-    """Read a picture file of any colour mode and resize it to ``size`` px square (bicubic, antialiased, no crop).
-
-    Returns:
-        (3, Y, X) uint8, RGB.
-
-    Raises:
-        AVCoreError: the file is missing, no picture, damaged, or more than 8192 px wide or high.
-    """
-    path = existing(path)
-    with _picture_errors(path), Image.open(path) as picture:
-        check_size(path, *picture.size)
-        return _resized(picture.convert("RGB"), size)
-
-
-@contextmanager
-def _picture_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}.") from error
 
 
 def decode_frames(path: Path | str, times_s: Sequence[float], size: int) -> np.ndarray:
@@ -202,7 +164,7 @@ def _check_lead(container: InputContainer, first: int, decoded: int, video: Vide
 def _picture(frame: VideoFrame, size: int, path: str) -> np.ndarray:
     check_size(Path(path), frame.width, frame.height)
     upright = np.rot90(frame.to_ndarray(format="rgb24", threads=1), round(frame.rotation / 90))
-    return _resized(Image.fromarray(np.ascontiguousarray(upright)), size)
+    return resized(Image.fromarray(np.ascontiguousarray(upright)), size)
 
 
 def _in_sequence(

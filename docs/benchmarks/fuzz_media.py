@@ -26,7 +26,8 @@ import av
 import numpy as np
 import PIL
 
-from avcore.data.media import check_video, decode_audio, decode_frames, probe, read_picture
+from avcore.data.media import check_video, decode_audio, decode_frames, probe
+from avcore.data.pictures import read_picture
 from avcore.errors import AVCoreError
 
 PICTURES = {".png", ".jpg"}

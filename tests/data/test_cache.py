@@ -11,7 +11,8 @@ from PIL import Image
 
 from avcore.data import cache as cache_module
 from avcore.data.cache import ClipCache, cache_home, default_location
-from avcore.data.media import decode_audio, decode_frames, read_picture, segment_times
+from avcore.data.media import decode_audio, decode_frames, segment_times
+from avcore.data.pictures import read_picture
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip
 

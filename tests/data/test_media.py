@@ -12,7 +12,8 @@ from PIL import Image
 
 from avcore.data import media
 from avcore.data.container import opened, origin, video_stream
-from avcore.data.media import decode_audio, decode_frames, probe, read_picture, segment_times
+from avcore.data.media import decode_audio, decode_frames, probe, segment_times
+from avcore.data.pictures import read_picture
 from avcore.errors import AVCoreError
 from avcore.testing.golden import real_data
 

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from avcore.data import container, media
-from avcore.data.media import check_video, decode_audio, decode_frames, probe, read_picture
+from avcore.data.media import check_video, decode_audio, decode_frames, probe
+from avcore.data.pictures import read_picture
 from avcore.errors import AVCoreError
 
 ROOT = Path(__file__).parents[2]

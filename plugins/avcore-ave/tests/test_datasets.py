@@ -106,6 +106,15 @@ def test_extracted_media(tmp_path: Path, media: str) -> None:
     assert [int(path.stem) for path in middle.frames] == [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]
 
 
+@pytest.mark.parametrize("name", ["{}.jpg", "frame_{}.jpg", "{:02d}.jpg"])
+def test_pictures_go_by_their_numbers(tmp_path: Path, name: str) -> None:
+    folder = make(tmp_path, media="frames") / "video_frames" / "-b_id"
+    for number, path in enumerate(sorted(folder.iterdir()), start=1):
+        path.rename(folder / name.format(number))
+    (clip,) = read(tmp_path).clips("test")
+    assert [path.name for path in clip.frames] == [name.format(n) for n in (1, 4, 7, 10, 13, 17, 20, 23, 26, 30)]
+
+
 def test_few_pictures_are_repeated(tmp_path: Path) -> None:
     make(tmp_path, media="frames")
     for path in sorted((tmp_path / "video_frames/-b_id").iterdir())[3:]:

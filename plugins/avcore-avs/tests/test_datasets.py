@@ -3,6 +3,8 @@
 import csv
 import os
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from avcore.errors import AVCoreError
 from avcore.tasks import Dataset
 from avcore.testing.golden import real_data
 from avcore_avs.config import AVSDataConfig
-from avcore_avs.datasets import AVSBenchMS3, AVSBenchS4, read_mask
+from avcore_avs.datasets import AVSBenchMS3, AVSBenchS4
 
 SIZE = 16
 CONFIG = AVSDataConfig(size=SIZE)
@@ -66,8 +68,7 @@ def make_ms3(root: Path) -> Path:
         write(data / "audio_wav" / split / f"{name}.wav")
         for number in range(1, 6):
             write(data / "visual_frames" / name / f"{name}.mp4_{number}.png", Image.new("RGB", (SIZE, SIZE)))
-            index = 255 if number < 5 else 51
-            write(data / "gt_masks" / split / name / f"{name}_{number}.png", palette_picture(HALF * index))
+            write(data / "gt_masks" / split / name / f"{name}_{number}.png", palette_picture(HALF * 255 * (number < 5)))
     (folder / "ms3_meta_data.csv").write_text("name,split\nx_0,train\ny_1,test\nz_2,val\n")
     return folder
 
@@ -119,21 +120,27 @@ def test_ms3_clips_and_palette_masks(tmp_path: Path) -> None:
     assert clip.audio == folder / "ms3_data/audio_wav/train/x_0.wav"
     target = reader.target(clip)
     assert target["labelled"].all()
-    # Index 255 is foreground, whatever its colour; index 51 is the fraction 0.2.
-    torch.testing.assert_close(target["masks"].amax((1, 2)), torch.tensor([1.0, 1.0, 1.0, 1.0, 0.2]))
+    # Index 255 is foreground, whatever its colour.
+    assert target["masks"].amax((1, 2)).tolist() == [1, 1, 1, 1, 0]
     torch.testing.assert_close(target["masks"][0], torch.from_numpy(HALF).float())
 
 
-def test_masks_are_resized_by_nearest_neighbour(tmp_path: Path) -> None:
-    path = tmp_path / "mask.png"
-    palette_picture(np.kron(HALF, np.ones((3, 3), dtype=np.uint8)) * 255).save(path)
-    for mode in ("1", "P"):
-        if mode == "1":
-            Image.fromarray(np.kron(HALF, np.ones((3, 3), dtype=np.uint8)) * 255).convert("1").save(path)
-        torch.testing.assert_close(read_mask(path, SIZE, mode=mode), torch.from_numpy(HALF).float())
-    path.write_bytes(b"no picture")
-    with pytest.raises(AVCoreError, match=r"mask\.png"):
-        read_mask(path, SIZE, mode="1")
+@pytest.mark.parametrize(("make", "reader"), [(make_s4, AVSBenchS4), (make_ms3, AVSBenchMS3)])
+def test_what_is_foreground_is_a_setting(tmp_path: Path, make: Callable[[Path], Path], reader: type[Dataset]) -> None:
+    """A label image is neither dithered nor divided: it is refused by name, or taken by what is not 0."""
+    make(tmp_path)
+    clip = reader(CONFIG, tmp_path).clips("test")[0]
+    expected = torch.from_numpy(HALF).float()
+    for value in (1, 38, 255):
+        for picture in (Image.fromarray(HALF * value), palette_picture(HALF * value)):
+            picture.save(clip.info["masks"][0])
+            mixed = reader(replace(CONFIG, foreground="nonzero"), tmp_path)
+            torch.testing.assert_close(mixed.target(clip)["masks"][0], expected)
+            if value == 255:
+                torch.testing.assert_close(reader(CONFIG, tmp_path).target(clip)["masks"][0], expected)
+                continue
+            with pytest.raises(AVCoreError, match=rf"_1\.png' holds the .* 0, {value}: .*data\.foreground=nonzero"):
+                reader(CONFIG, tmp_path).target(clip)
 
 
 def test_windows_and_length_are_settings(tmp_path: Path) -> None:
@@ -171,7 +178,7 @@ def test_what_is_there_but_is_no_file_is_a_matter_of_its_clip(tmp_path: Path) ->
     sound.mkdir()
     reader = AVSBenchS4(CONFIG, tmp_path)
     clip = next(clip for clip in reader.clips("test") if clip.name == "t1")
-    with pytest.raises(AVCoreError, match=r"t1_2\.png' is not a regular file"):
+    with pytest.raises(AVCoreError, match=r"t1_2\.png is not a regular file"):
         reader.target(clip)
 
 

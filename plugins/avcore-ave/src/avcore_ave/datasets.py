@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avcore import by_number
 from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
@@ -112,7 +113,7 @@ class AVE(Dataset):
 
     def _extracted(self, video: str) -> tuple[tuple[Path, ...], Path, list[Path]]:
         folder, audio = self.root / FRAMES / video, self.root / SOUNDS / f"{video}.wav"
-        pictures = sorted(folder.glob("*.jpg"))
+        pictures = by_number(folder.glob("*.jpg"))
         absent = [] if pictures else [folder / "0001.jpg"]
         chosen = tuple(pictures[index] for index in self._chosen(len(pictures))) if pictures else ()
         return chosen, audio, absent if os.path.lexists(audio) else [*absent, audio]

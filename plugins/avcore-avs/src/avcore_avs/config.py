@@ -72,6 +72,7 @@ class AVSDataConfig(ClipSettings):
     """How clips in AVSBench's layout are read: a frame each second, LAVISH's windows of sound."""
 
     size: int = 224  # side to which masks are resized, px; equal to head.size
+    foreground: Literal["white", "nonzero"] = "white"  # of a mask: white on black (index 255), or all that is not 0
     segments: int = 5  # frames of a clip, one each second
     clip_seconds: float = 5.0  # length of a clip, s
     window_seconds: float = 1.95  # length of the piece of sound of each frame, s

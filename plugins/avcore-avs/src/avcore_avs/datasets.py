@@ -11,43 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from avcore import read_mask
 from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
 from avcore_avs.config import AVSDataConfig
 
-__all__ = ["AVSBenchMS3", "AVSBenchS4", "read_mask"]
+__all__ = ["AVSBenchMS3", "AVSBenchS4"]
 
 SPLITS = ("train", "val", "test")
-
-
-def read_mask(path: Path, size: int, *, mode: str) -> Tensor:
-    """A mask file as (size, size) fp32 in 0..1, nearest neighbour.
-
-    Mode ``1`` (S4): 1-bit, or any picture that becomes so. Mode ``P`` (MS3): the palette *index* / 255, so that index
-    255 is foreground and any other index is a fractional target, as in the reference and under both protocols; a file
-    of another kind is brought to 8-bit grey first, where it means the same.
-
-    Raises:
-        DataError: the file is no picture.
-    """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise DataError(f"The mask '{path}' is not a regular file.")
-    try:
-        with Image.open(path) as picture:
-            wanted = picture if mode == "P" and picture.mode == "P" else picture.convert("1" if mode == "1" else "L")
-            if wanted.size != (size, size):
-                wanted = wanted.resize((size, size), Image.Resampling.NEAREST)
-            values = np.asarray(wanted)
-    # What Pillow raises for damaged files, beside OSError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"Cannot read the mask '{path}': {error}.") from error
-    return torch.from_numpy(values.astype(np.float32) / (1.0 if mode == "1" else 255.0))
 
 
 class _AVSBench(Dataset, ABC):
@@ -62,7 +37,6 @@ class _AVSBench(Dataset, ABC):
     """The folder of the media."""
     columns: ClassVar[Mapping[str, int]]
     """Columns that are read: by name, or at this position when the header does not name them."""
-    mask_mode: ClassVar[str]
 
     def __init__(self, config: AVSDataConfig, root: Path, task: Task | None = None) -> None:
         self.config = config
@@ -143,12 +117,16 @@ class _AVSBench(Dataset, ABC):
         return rows
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
-        """``masks`` (T, size, size) fp32 in 0..1, zero where ``labelled`` (T,) is False."""
+        """``masks`` (T, size, size) fp32, 0 and 1, zero where ``labelled`` (T,) is False.
+
+        Raises:
+            DataError: a mask cannot be read, or its foreground is not known; see `avcore.read_mask`.
+        """
         paths: tuple[Path, ...] = clip.info["masks"]
         size = self.config.size
         masks_TYX = torch.zeros(self.segments, size, size)
         for index, path in enumerate(paths):
-            masks_TYX[index] = read_mask(path, size, mode=self.mask_mode)
+            masks_TYX[index] = read_mask(path, size, foreground=self.config.foreground)
         return {"masks": masks_TYX, "labelled": torch.arange(self.segments) < len(paths)}
 
 
@@ -162,7 +140,6 @@ class AVSBenchS4(_AVSBench):
     table = "s4_meta_data.csv"
     data = "s4_data"
     columns: ClassVar[Mapping[str, int]] = {"name": 0, "category": 2, "split": 3}
-    mask_mode = "1"
 
     def _files(self, split: str, row: Mapping[str, str]) -> tuple[list[Path], list[Path], Path]:
         base, name = self.root / self.data, row["name"]
@@ -184,7 +161,6 @@ class AVSBenchMS3(_AVSBench):
     table = "ms3_meta_data.csv"
     data = "ms3_data"
     columns: ClassVar[Mapping[str, int]] = {"name": 0, "split": 1}
-    mask_mode = "P"
 
     def _files(self, split: str, row: Mapping[str, str]) -> tuple[list[Path], list[Path], Path]:
         base, name = self.root / self.data, row["name"]

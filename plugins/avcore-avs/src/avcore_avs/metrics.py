@@ -24,7 +24,7 @@ def frame_iou(probability_MYX: Tensor, masks_MYX: Tensor) -> Tensor:
     """Intersection over union of each frame, (M,) float64: prediction is probability > 0.5, exactly 0.5 is background.
 
     With an empty truth it is the share of pixels that are background in the prediction too. 1e-7 is added to the union.
-    A fractional mask (another palette index than 255) counts by its value, as in the reference.
+    A fractional mask counts by its value, as in the reference.
     """
     masks = masks_MYX.double()
     predicted = (probability_MYX > 0.5).double()
