@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from avcore.backbones import Backbone, TextTower, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
+from avcore.data.augment import Augmentation
 from avcore.data.frontends import ImageFrontEnd
 from avcore.errors import AssemblyError
 from avcore.injection import Part, make_plan
@@ -93,6 +94,7 @@ def assemble(
     with torch.device("meta"):
         shapes = _build(config, registry)
         _check_gradients(shapes)
+    Augmentation(shapes)  # refuses what does not go with this model
     if meta:
         return shapes
     model = _build(config, registry)

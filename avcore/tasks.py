@@ -348,6 +348,10 @@ class Task:
     """The axes of every prediction of its heads behind B: ``clip`` (any axes, none over time), ``segment`` (T, ...) or
     ``pixel`` (T, Y, X). A prediction that is not named here is refused when a video is predicted."""
 
+    pixel_targets: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    """The targets that lie on the pictures, (B, ..., Y, X) of any size, each with the value of a pixel that was outside
+    (background, or what its loss ignores): ``train.augment`` moves them with the pictures."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 

@@ -42,7 +42,6 @@ PLACES = (
 )
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 IDLE = {
-    "Batch.companions": "the loader fills it in; `tests/runs/test_inputs.py` reads what heads and losses get",
     "Clip.companions": "readers fill it in by `dataclasses.replace`: `Negatives` of `tests/shared/toy_inputs.py`",
     "PairView.aligner": "`to_visual` and `to_audio` read it for the layer",
     "Tower.map": "no tower has another; what it gives is compared as the maps of features",

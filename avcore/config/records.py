@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avcore.config.settings import require
+from avcore.config.transforms import AugmentConfig
 from avcore.specs import ClipSettings, NoConfig
 
 __all__ = ["Chosen", "DataConfig", "OptimConfig", "PlanConfig", "RunConfig", "StreamConfig", "Streams", "TrainConfig"]
@@ -73,6 +74,7 @@ class TrainConfig:
     eval_every: int = 1  # epochs between two evaluations
     save_every: int | None = None  # steps between two checkpoints within an epoch; null: at the end of each epoch only
     log_every: int = 10  # steps between two log lines
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # transforms of pictures and log-mel in training
     # what is evaluated and saved: the weights, or their mean over steps (ema) or over the ends of average_epochs
     average: Literal["none", "ema", "epochs"] = "none"
     average_decay: float = 0.999  # average=ema: what is left of the mean at each step

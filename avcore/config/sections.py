@@ -35,6 +35,8 @@ _CORE_KEYS = (
     *(f"optim.{entry.name}" for entry in dataclasses.fields(OptimConfig)),
     *(f"train.{entry.name}" for entry in dataclasses.fields(TrainConfig)),
     *(f"data.{entry.name}" for entry in dataclasses.fields(DataConfig) if entry.name != "settings"),
+    "train.augment.visual",
+    "train.augment.audio",
     "visual.backbone",
     "audio.backbone",
     "text.backbone",

@@ -44,7 +44,7 @@ def require(holds: bool, key: str, value: object, allowed: str) -> None:
 # Values
 
 
-def _members(kind: Any) -> tuple[Any, ...]:
+def members(kind: Any) -> tuple[Any, ...]:
     """The alternatives of ``A | B``, or the type alone."""
     if typing.get_origin(kind) in (Union, types.UnionType):
         return typing.get_args(kind)
@@ -160,7 +160,7 @@ def coerce(kind: Any, leaf: Leaf, key: str) -> Any:
         return _fit(kind, leaf.value)
     except _MismatchError:
         quoting = ""
-        if str in _members(kind) and isinstance(leaf.value, bool | int | float):
+        if str in members(kind) and isinstance(leaf.value, bool | int | float):
             quoting = f" Quote it to make it text: {key}=\"'{leaf.value}'\"."
         raise ConfigError(
             f"'{key}' is {leaf.value!r} ({leaf.layer.name}); it must be {expected(kind)}.{quoting}"
@@ -268,7 +268,7 @@ def _value(kind: Any, group: Leaves, key: str) -> Any:
     whole = group.get("")
     if whole is not None:
         return coerce(kind, whole, key)
-    for member in _members(kind):
+    for member in members(kind):
         if dataclasses.is_dataclass(member) and isinstance(member, type):
             return build(member, group, key)
     tree = nest({name: leaf.value for name, leaf in group.items()})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -70,6 +70,10 @@ class SoundFrontEnd(_FrontEnd, ABC):
         segments: T.
     """
 
+    log_mel: ClassVar[bool] = False
+    """Whether `pictures` makes log-mel pictures (M, frames, F), of which ``train.augment.audio`` may mask rows and
+    columns."""
+
     def __init__(self, geometry: AudioGeometry, windows: Windows, segments: int) -> None:
         super().__init__()
         self.rate = geometry.rate
@@ -126,6 +130,7 @@ class FilterBank(SoundFrontEnd):
         segments: T.
     """
 
+    log_mel = True
     taper: Tensor
     mel: Tensor
 
@@ -185,6 +190,7 @@ class MelSpectrogram(SoundFrontEnd):
         segments: T.
     """
 
+    log_mel = True
     taper: Tensor
     mel: Tensor
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from avcore.config import RunConfig
+from avcore.data.augment import Augmentation
 from avcore.engine.average import Average
 from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Reached, restore_optimizer
 from avcore.engine.listeners import Listeners
@@ -92,6 +93,7 @@ class Trainer:
             clip_norm=optim.clip_norm,
             precision=train.precision,
             device=self.device,
+            augment=Augmentation(self.model),
         )
         self._average = Average(self.model, train)
         self._progress = Reached(epoch=0, step=0)

@@ -1,7 +1,8 @@
 """The training step: accumulated gradients that equal those of the large batch, and no update that is not finite."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -98,6 +99,7 @@ class TrainStep:
         accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
         clip_norm: largest global norm of the gradient, None for any.
         precision: ``bf16`` or ``fp32``.
+        augment: an `avcore.data.augment.Augmentation`: what to make of a batch in an epoch, for as long as it is used.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class TrainStep:
         clip_norm: float | None = None,
         precision: Literal["bf16", "fp32"] = "fp32",
         device: torch.device | None = None,
+        augment: Callable[[Batch, int], AbstractContextManager[Batch]] | None = None,
     ) -> None:
         for group in optimizer.param_groups:
             check_trainable_dtype(zip(group["names"], group["params"], strict=True))
@@ -122,6 +125,7 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.precision = precision
         self.device = device or torch.device("cpu")
+        self.augment = augment or (lambda batch, epoch: nullcontext(batch))
         # The running statistics of parts and head, which a forward in training mode changes in place.
         trained = {name for group in optimizer.param_groups for name in group["names"]}
         state: dict[str, Tensor] = model.trainable_state()  # type: ignore[operator]
@@ -147,7 +151,8 @@ class TrainStep:
             if not count:
                 continue
             seed_generators(self.seed, "dropout", step, place)
-            losses = self._losses(batch.to(self.device, non_blocking=True), progress)
+            with self.augment(batch.to(self.device, non_blocking=True), epoch) as augmented:
+                losses = self._losses(augmented, progress)
             loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
             (loss * (count / total)).backward()
             micro_losses.append(loss.detach())

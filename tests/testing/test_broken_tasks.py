@@ -31,6 +31,14 @@ class InventsAxes(Naming):
     prediction: ClassVar[dict[str, str]] = {**Naming.prediction, "surest": "frames"}
 
 
+class MovesWhatIsNotThere(Naming):
+    pixel_targets: ClassVar[dict[str, float]] = {"mask": 0}
+
+
+class MovesNumbers(Naming):
+    pixel_targets: ClassVar[dict[str, float]] = {"label": 0}
+
+
 class AsksWithoutHelp(Asks):
     given = replace(Asks.given, help="")
 
@@ -145,6 +153,8 @@ class LosesItsSettings(Naming):
     [
         ({"task": SaysNothingOfAxes}, "task: predictions", "'label'"),
         ({"task": InventsAxes}, "task: predictions", "'frames'"),
+        ({"task": MovesWhatIsNotThere}, "task: pixel targets", "nothing would move it"),
+        ({"task": MovesNumbers}, "task: pixel targets", "not (B, ..., Y, X)"),
         ({"task": AsksWithoutHelp, "head": Reads, "files": Asked}, "task: inputs", "has no help"),
         ({"task": AsksForAList, "head": Reads, "files": Asked}, "task: inputs", "above 0"),
         ({"task": ReadsAsItComes, "head": Reads, "files": Asked}, "task: inputs", "is read as"),

@@ -200,6 +200,20 @@ def predictions(case: TaskCase) -> None:
     )
 
 
+@check("task", "pixel targets")
+def pixel_targets(case: TaskCase) -> None:
+    """Every target that ``Task.pixel_targets`` names is one of the data set's, with rows and columns at its end."""
+    declared, targets = case.world.model.task.pixel_targets, case.world.batch().targets
+    for name, outside in declared.items():
+        where = f"Task '{case.spec.name}' says that the target '{name}' lies on the pictures"
+        assert name in targets, (
+            f"{where}, and the data set gives {', '.join(targets) or 'none'}: nothing would move it."
+        )
+        assert targets[name].ndim > 2, f"{where}: it is {tuple(targets[name].shape)}, not (B, ..., Y, X)."
+        held = torch.as_tensor(outside, dtype=targets[name].dtype)
+        assert held == outside, f"{where}: no {targets[name].dtype} holds its value of a pixel from outside, {outside}."
+
+
 @check("task", "inputs")
 def inputs(case: TaskCase) -> None:
     """Every input has a shape, a type and a help text, and what a person gives is read in that shape or refused."""

@@ -108,6 +108,14 @@ def test_recipes_are_the_published_settings(registry: Registry) -> None:
         assert (config.audio.settings.patch, config.audio.settings.position) == ("one_channel", "crop")
         assert config.visual.settings.image_mean == (0.485, 0.456, 0.406)
         assert (head.dropout, head.first, head.loss) == (0.5, "audio", "cross_entropy")
+        augment = train.augment
+        listed = ["RandAugment", "RandomResizedCrop", "RandomHorizontalFlip", "RandomErasing"]
+        assert ([one["name"] for one in augment.visual], augment.audio) == (listed, ())
+        assert (augment.visual[0]["num_ops"], augment.visual[1]["scale"], augment.visual[3]["p"]) == (
+            4,
+            [0.08, 1],
+            0.25,
+        )
         size, _, part = (variant or "large-16").partition("-")
         assert size in str(config.visual.backbone)
         assert config.parts["stgcma.temporal"].ratio == config.parts["stgcma.exchange"].ratio == 1 / int(part)

@@ -20,6 +20,7 @@ class AVSTask(Task):
 
     score: ClassVar[str] = "M_J"
     prediction: ClassVar[Mapping[str, str]] = {"masks": "pixel"}
+    pixel_targets: ClassVar[Mapping[str, float]] = {"masks": 0}
     config: AVSTaskConfig
 
     def __init__(self, config: AVSTaskConfig) -> None:

@@ -1,0 +1,321 @@
+"""What ``train.augment`` does to batches: values, one draw for each clip, what moves with pictures, what is refused."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avcore.config.transforms import NESTING, PICTURES, AugmentConfig
+from avcore.data.augment import Augmentation
+from avcore.data.frontends import FilterBank
+from avcore.errors import AssemblyError
+from avcore.specs import FilterBankGeometry, ImageGeometry, Windows
+from avcore.tasks import Batch, Task
+
+SIDE, SEGMENTS, RATE = 16, 2, 8000
+FLIP = {"name": "RandomHorizontalFlip", "p": 1.0}
+STGCMA = [
+    {"name": "RandAugment", "num_ops": 4, "magnitude": 7, "num_magnitude_bins": 11},
+    {"name": "RandomResizedCrop", "scale": [0.08, 1.0]},
+    {"name": "RandomHorizontalFlip"},
+    {"name": "RandomErasing", "p": 0.25, "value": [124, 116, 104]},
+]
+MASKING = [{"name": "FrequencyMasking", "freq_mask_param": 4}, {"name": "TimeMasking", "time_mask_param": 20}]
+
+
+class Masks(Task):
+    prediction: ClassVar[Mapping[str, str]] = {"masks": "pixel"}
+    pixel_targets: ClassVar[Mapping[str, float]] = {"masks": 0}
+
+
+class Ignores(Masks):
+    pixel_targets: ClassVar[Mapping[str, float]] = {"masks": 255}
+
+
+class Unmovable(Masks):
+    pixel_targets: ClassVar[Mapping[str, float]] = {}
+
+
+class Words(Task):
+    prediction: ClassVar[Mapping[str, str]] = {"class": "clip"}
+
+
+def bank() -> FilterBank:
+    return FilterBank(
+        FilterBankGeometry(rate=RATE, mel_bins=8, frames=96), Windows(length=1.0, margin=1.0), segments=SEGMENTS
+    )
+
+
+def augmentation(
+    visual: Any = (),
+    audio: Any = (),
+    *,
+    seed: int = 0,
+    task: type[Task] = Words,
+    front_end: nn.Module | None = None,
+    streams: tuple[str, ...] = ("visual", "audio"),
+) -> Augmentation:
+    config = SimpleNamespace(
+        seed=seed, train=SimpleNamespace(augment=AugmentConfig(visual=tuple(visual), audio=tuple(audio)))
+    )
+    model: Any = SimpleNamespace(
+        config=config,
+        task=task(None),
+        image=ImageGeometry(size=SIDE) if "visual" in streams else None,
+        sound=FilterBankGeometry(rate=RATE) if "audio" in streams else None,
+        streams={"audio": SimpleNamespace(front_end=front_end or bank())},
+    )
+    return Augmentation(model)
+
+
+def batch(samples: list[int], *, targets: Any = None, companions: Any = None, pictures: int = 1) -> Batch:
+    """Noise that depends on the sample alone."""
+    shape = (SEGMENTS, 3, SIDE, SIDE) if pictures == 1 else (SEGMENTS, pictures, 3, SIDE, SIDE)
+    draws = [torch.Generator().manual_seed(sample) for sample in samples]
+    return Batch(
+        frames=torch.stack([torch.randint(0, 256, shape, generator=one, dtype=torch.uint8) for one in draws]),
+        waveform=torch.stack([torch.randint(-9999, 9999, (2 * RATE,), generator=one).short() for one in draws]),
+        targets=targets or {},
+        names=[str(sample) for sample in samples],
+        samples=torch.tensor(samples),
+        valid=torch.ones(len(samples), dtype=torch.bool),
+        companions=companions or {},
+    )
+
+
+def pictures(augment: Augmentation, given: Batch, epoch: int = 0) -> Tensor:
+    with augment(given, epoch) as made:
+        assert made.frames is not None
+        return made.frames
+
+
+def test_a_certain_flip_mirrors_pictures_and_nothing_else() -> None:
+    given = batch([0, 1], targets={"class": torch.tensor([3, 4])})
+    with augmentation([FLIP])(given, 0) as made:
+        assert torch.equal(made.frames, given.frames.flip(-1))
+        assert made.frames.dtype == torch.uint8
+        assert made.waveform is given.waveform
+        assert made.targets["class"] is given.targets["class"]
+
+
+# Parameters with which a transform changes noise of 16 x 16 px for certain, and keeps its size.
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "CenterCrop": {"size": 8},
+    "ColorJitter": {"brightness": 0.9},
+    "ElasticTransform": {"alpha": 100, "sigma": 1},
+    "GaussianBlur": {"kernel_size": 5},
+    "Grayscale": {"num_output_channels": 3},
+    "Pad": {"padding": 3},
+    "RandomAdjustSharpness": {"sharpness_factor": 2},
+    "RandomAffine": {"degrees": [30, 40]},
+    "RandomCrop": {"padding": 6},
+    "RandomPosterize": {"bits": 2},
+    "RandomResize": {"min_size": 20, "max_size": 21},
+    "RandomRotation": {"degrees": [30, 40]},
+    "RandomShortestSize": {"min_size": 20},
+    "RandomSolarize": {"threshold": 100},
+    "Resize": {"size": 8},
+    "ScaleJitter": {"target_size": [40, 40]},
+    **{name: {"transforms": [{"name": "RandomInvert", "p": 1}]} for name in NESTING},
+}
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_every_transform_acts_on_pictures(name: str) -> None:
+    """None passes them through untouched, as torchvision does with what a transform has no kernel for."""
+    entry = {"name": name, **({"p": 1.0} if name.startswith("Random") else {}), **PARAMETERS.get(name, {})}
+    if name in ("RandomAffine", "RandomChannelPermutation", "RandomCrop", "RandomResize", "RandomResizedCrop"):
+        del entry["p"]
+    if name in ("RandomChoice", "RandomOrder", "RandomRotation", "RandomShortestSize"):
+        del entry["p"]
+    given = batch([0, 1, 2, 3])
+    frames = given.frames // 2 + 20
+    made = pictures(augmentation([entry, {"name": "Resize"}]), replace(given, frames=frames))
+    assert not torch.equal(made, frames)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("side", [SIDE, 24])
+def test_targets_on_pixels_move_with_the_pictures(dtype: torch.dtype, side: int) -> None:
+    """At whatever size, in their own type and shape."""
+    masks = torch.zeros(1, SEGMENTS, side, side, dtype=dtype)
+    masks[:, 0, :, : side // 2] = 1
+    given = batch([0], targets={"masks": masks, "class": torch.tensor([1])})
+    with augmentation([FLIP, {"name": "ColorJitter", "brightness": 0.4}], task=Masks)(given, 0) as made:
+        assert made.targets["masks"].dtype == dtype
+        assert torch.equal(made.targets["masks"], masks.flip(-1))
+
+
+def test_masks_stay_exactly_under_what_they_mask() -> None:
+    """A red square and its mask, rotated, scaled and cropped alike; no value appears that was not there."""
+    frames = torch.zeros(6, SEGMENTS, 3, SIDE, SIDE, dtype=torch.uint8)
+    frames[..., 0, 4:12, 3:9] = 255
+    masks = (frames[:, :, 0] > 0).float() / 2
+    given = replace(batch(list(range(6)), targets={"masks": masks}), frames=frames)
+    moving = [{"name": "RandomAffine", "degrees": 40, "translate": [0.2, 0.2]}, {"name": "RandomPerspective", "p": 1}]
+    with augmentation(moving, task=Masks)(given, 0) as made:
+        red, moved = made.frames[:, :, 0] > 127, made.targets["masks"]
+        assert set(moved.unique().tolist()) == {0.0, 0.5}
+        assert not torch.equal(moved, masks)
+        # The pictures are interpolated, masks take the nearest: they part at edges alone.
+        assert ((moved > 0) == red).float().mean() > 0.93
+
+
+def test_what_comes_from_outside_has_the_value_that_the_task_gives_it() -> None:
+    masks = torch.full((1, SEGMENTS, SIDE, SIDE), 7, dtype=torch.int64)
+    masks[..., 0] = 255
+    given = batch([0], targets={"masks": masks})
+    pad = [{"name": "Pad", "padding": 4, "fill": 99}, {"name": "CenterCrop", "size": SIDE + 4}, {"name": "Resize"}]
+    with augmentation(pad, task=Ignores)(given, 0) as made:
+        assert set(made.targets["masks"].unique().tolist()) == {7, 255}
+        assert (made.targets["masks"][..., 0, :] == 255).all()  # padded
+        assert int(made.frames[..., 0, 0, 0].unique()) == 99
+    with augmentation(pad, task=Masks)(given, 0) as made:
+        assert (made.targets["masks"][..., 0, :] == 0).all()
+
+
+def test_all_pictures_of_a_clip_share_a_draw() -> None:
+    for count in (1, 3):
+        given = batch([0, 1], pictures=count)
+        frames = (
+            given.frames[:, :1, :1].expand_as(given.frames)
+            if count > 1
+            else given.frames[:, :1].expand(-1, 2, -1, -1, -1)
+        )
+        made = pictures(augmentation(STGCMA), replace(given, frames=frames.contiguous()))
+        assert made.shape == given.frames.shape
+        same = made.flatten(1, -4)
+        assert torch.equal(same, same[:, :1].expand_as(same))
+        assert not torch.equal(made, frames)
+
+
+def masked(augment: Augmentation, given: Batch, front_end: nn.Module, epoch: int = 0) -> Tensor:
+    with augment(given, epoch) as made:
+        return front_end(made.waveform)  # type: ignore[no-any-return]
+
+
+def test_a_clip_is_drawn_alike_in_every_batch_and_otherwise_in_every_epoch() -> None:
+    front_end = bank()
+    augment = augmentation(STGCMA, MASKING, front_end=front_end)
+    alone = {one: (pictures(augment, batch([one])), masked(augment, batch([one]), front_end)) for one in range(5)}
+    for samples in ([0, 1, 2, 3, 4], [4, 2, 0], [3, 3]):
+        given = batch(samples)
+        assert torch.equal(pictures(augment, given), torch.cat([alone[one][0] for one in samples]))
+        torch.testing.assert_close(
+            masked(augment, given, front_end), torch.cat([alone[one][1] for one in samples]), rtol=0, atol=1e-5
+        )
+    assert not torch.equal(pictures(augment, batch([0]), epoch=1), alone[0][0])
+    assert not torch.equal(masked(augment, batch([0]), front_end, epoch=1), alone[0][1])
+    other = augmentation(STGCMA, MASKING, seed=1)
+    assert not torch.equal(pictures(other, batch([0, 1, 2])), pictures(augment, batch([0, 1, 2])))
+
+
+def test_what_is_listed_for_sound_changes_no_picture() -> None:
+    one, other = augmentation(STGCMA), augmentation(STGCMA, MASKING)
+    assert torch.equal(pictures(one, batch([0, 1])), pictures(other, batch([0, 1])))
+
+
+def test_masks_of_sound_hold_the_mean_of_the_clip() -> None:
+    front_end = bank()
+    given = batch([0, 1, 2])
+    before = front_end(given.waveform)
+    after = masked(augmentation((), MASKING, front_end=front_end), given, front_end)
+    assert after.shape == before.shape
+    for clip, plain in zip(after.chunk(3), before.chunk(3), strict=True):
+        changed = clip != plain
+        assert changed.any()
+        assert not changed.all()
+        torch.testing.assert_close(clip[changed], plain.mean().expand(int(changed.sum())))
+        # Whole rows or columns, the same in both segments.
+        columns, rows = changed.all(1), changed.all(2)
+        assert torch.equal(changed, columns[:, None, :] | rows[:, :, None])
+        assert torch.equal(changed[0], changed[1])
+    torch.testing.assert_close(front_end(given.waveform), before, rtol=0, atol=0)  # outside nothing is masked
+
+
+def test_segments_have_masks_of_their_own_where_that_is_listed() -> None:
+    front_end, given = bank(), batch([0])
+    entry = {"name": "TimeMasking", "time_mask_param": 40, "iid_masks": True}
+    first, second = masked(augmentation((), [entry], front_end=front_end), given, front_end) != front_end(
+        given.waveform
+    )
+    assert not torch.equal(first, second)
+
+
+def test_companions_are_drawn_for_themselves() -> None:
+    front_end = bank()
+    other = batch([0, 1])  # the samples of those that asked
+    given = batch([0, 1], companions={"negative": other})
+    augment = augmentation(STGCMA, MASKING, front_end=front_end)
+    with augment(given, 0) as made:
+        own, theirs = made.frames, made.companions["negative"].frames
+        assert not torch.equal(theirs, other.frames)
+        assert not torch.equal(theirs, own)  # the same pictures, other draws
+        heard = front_end(made.companions["negative"].waveform)
+        assert not torch.equal(heard, front_end(made.waveform))
+    alone = batch([1], companions={"negative": batch([1])})
+    with augment(alone, 0) as made:
+        assert torch.equal(made.companions["negative"].frames[0], theirs[1])
+
+
+def test_the_callers_generators_are_left_alone() -> None:
+    front_end = bank()
+    augment = augmentation(STGCMA, MASKING, front_end=front_end)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with augment(batch([0, 1]), 0) as made:
+        front_end(made.waveform)
+    augmentation(STGCMA, MASKING)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_stream_that_is_off_leaves_its_list_at_rest() -> None:
+    given = batch([0])
+    assert augmentation([FLIP], MASKING, streams=("audio",))._pictures == []
+    with augmentation([FLIP], MASKING, streams=("visual",))(replace(given, waveform=None), 0) as made:
+        assert torch.equal(made.frames, given.frames.flip(-1))
+
+
+@pytest.mark.parametrize(
+    ("visual", "task", "match"),
+    [
+        (
+            [FLIP],
+            Unmovable,
+            r"visual\[0\] \(RandomHorizontalFlip\) moves pictures, and Unmovable predicts 'masks' of pixels",
+        ),
+        ([STGCMA[0]], Masks, r"visual\[0\] \(RandAugment\) may move pictures and cannot move masks with them"),
+        (
+            [{"name": "RandomApply", "transforms": [{"name": "Grayscale"}, {"name": "RandAugment"}]}],
+            Masks,
+            r"visual\[0\] \(RandAugment\) may move",
+        ),
+        ([{"name": "RandomCrop", "size": 8}], Words, r"visual makes pictures \(3, 8, 8\) of \(3, 16, 16\)"),
+        (
+            [FLIP, {"name": "RandomCrop", "size": 32}],
+            Words,
+            r"visual\[1\] fails on pictures of 16 x 16 px: Required crop",
+        ),
+        ([{"name": "RandAugment", "magnitude": 40}], Words, r"visual\[0\] fails on pictures"),
+        ([{"name": "Grayscale", "num_output_channels": 1}], Words, r"visual makes pictures \(1, 16, 16\)"),
+    ],
+)
+def test_a_list_that_does_not_go_with_the_model_is_refused(visual: Any, task: type[Task], match: str) -> None:
+    with pytest.raises(AssemblyError, match=rf"train\.augment\.{match}"):
+        augmentation(visual, task=task)
+
+
+def test_what_only_shades_needs_no_word_about_targets() -> None:
+    assert augmentation([{"name": "ColorJitter", "hue": 0.1}], task=Unmovable)
+
+
+def test_sound_that_is_no_log_mel_picture_is_refused() -> None:
+    with pytest.raises(
+        AssemblyError, match=r"Flatten, makes none \(SoundFrontEnd\.log_mel\).*train\.augment\.audio=\[\]"
+    ):
+        augmentation((), MASKING, front_end=nn.Flatten())
