@@ -75,9 +75,7 @@ class Stream(nn.Module):
         tapped = []
         for index in range(self.layout.depth):
             x_MND = self.into_stage(index, x_MND)
-            block = self.tower.block(index)
-            x_MND = x_MND + block.attention(x_MND)[0]
-            x_MND = x_MND + block.mlp(x_MND)
+            x_MND = self.tower.block(index)(x_MND)
             if index in self.layout.taps:
                 tapped.append(x_MND)
         return self._features(x_MND, self.tower.norm(x_MND), tapped)

@@ -168,7 +168,7 @@ def test_a_copy_that_nothing_reaches_is_refused(monkeypatch: pytest.MonkeyPatch)
     # A name that the forward never calls.
     from avcore_timm.vit import ViTTower
 
-    offered = property(lambda tower: {"norm": tower.trunk.model.norm, "spare": tower.trunk.model.blocks[0].norm1})
+    offered = property(lambda tower: {"norm": tower.trunk.model.norm, "spare": tower.trunk.model.blocks[0].inner.norm1})
     monkeypatch.setattr(ViTTower, "trainable", offered)
 
     class Spare(Prompt):

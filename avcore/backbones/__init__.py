@@ -16,6 +16,7 @@ from avcore.backbones.base import (
     plus,
     run_phases,
     state_faults,
+    without_blocks,
 )
 from avcore.backbones.files import read_tensors
 from avcore.backbones.windows import AttentionWindows
@@ -42,4 +43,5 @@ __all__ = [
     "run_phases",
     "split_heads",
     "state_faults",
+    "without_blocks",
 ]

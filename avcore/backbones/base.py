@@ -29,6 +29,7 @@ __all__ = [
     "plus",
     "run_phases",
     "state_faults",
+    "without_blocks",
 ]
 
 T = TypeVar("T")
@@ -87,8 +88,12 @@ class Frozen(nn.Module):
         return self.train(False)
 
 
-class Block(ABC):
-    """One frozen block. Holds no parameters of its own: it reaches into its backbone."""
+class Block(Frozen, ABC):
+    """One frozen block: a module that owns its layers, part of its backbone, and is called.
+
+    A family puts each in the place of the layer that it runs, which the block keeps as ``inner``: in the tree of
+    modules the weights then stand below their block alone, which is what FSDP shards and gathers.
+    """
 
     neutral_row_bias: ClassVar[float] = 0.0
     """The attention bias of prompt rows that say nothing else."""
@@ -97,6 +102,17 @@ class Block(ABC):
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """Of the frozen weights."""
+
+    def forward(self, x: Any, *given: Any, run: Callable[..., Any] | None = None) -> Any:
+        """The block by itself: tokens (M, N, D) to tokens.
+
+        With ``run`` it gives ``run(x, *given)``: so a `Step` runs within the calls of its blocks, and the hooks on each
+        see one call in which everything happens that needs its weights.
+        """
+        if run is not None:
+            return run(x, *given)
+        x = x + self.attention(x)[0]
+        return x + self.mlp(x)
 
     def attention_phases(
         self,
@@ -224,7 +240,10 @@ class Tower(Frozen, ABC):
 
     @abstractmethod
     def block(self, index: int) -> Block:
-        """The block of that number, counted over the whole stream."""
+        """The block of that number, counted over the whole stream: the same module whenever it is asked for.
+
+        It belongs to the backbone. Towers that share weights share blocks.
+        """
 
     def merge(self, x_MND: Tensor, stage: int) -> Tensor:
         """The tokens of ``stage`` from those of the stage before it."""
@@ -328,6 +347,11 @@ class BackboneBuilder(Protocol):
             AVCoreError: no such name, or weights that are missing or do not fit; says which file to pass.
         """
         ...
+
+
+def without_blocks(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model, not copies, under the names that they had before blocks took the places of its layers."""
+    return {key.replace(".inner.", "."): tensor for key, tensor in model.state_dict(keep_vars=True).items()}
 
 
 def state_faults(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -6,6 +6,7 @@ A step holds no parameters and no integer of its own, so that equal steps share 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -107,15 +108,11 @@ class Step(nn.Module):
         self._senders = frozenset(
             (place.name, stream) for place in self.at_site.get("attention", ()) for stream in place.streams
         )
-        self.projections = {
-            stream: _join_projections(
-                [
-                    place.layer
-                    for place in self.at_site.get("projection", ())
-                    if stream in place.streams and not place.is_fusion
-                ]
-            )
-            for stream in self.blocks
+        own = [place for place in self.at_site.get("projection", ()) if not place.is_fusion]
+        layers = {stream: tuple(place.layer for place in own if stream in place.streams) for stream in blocks}
+        # Not by a closure, with which a deep copy would go on to call these layers instead of its own.
+        self.projections: dict[str, Projection | None] = {
+            stream: partial(_project, found) if found else None for stream, found in layers.items()
         }
 
     def forward(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Offers]:
@@ -128,6 +125,13 @@ class Step(nn.Module):
         Returns:
             Tokens, the rows sent on, and what was offered.
         """
+        run = self._run
+        for block in dict.fromkeys(self.blocks.values()):
+            run = partial(block, run=run)
+        made: tuple[Streams, Carried, Offers] = run(x, carried)
+        return made
+
+    def _run(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Offers]:
         offers: Offers = []
         x = self._add_now(x, "before_attention", carried, offers)
         x, sent = self._attention(x, carried, offers)
@@ -307,16 +311,10 @@ def _plus(x_MND: Tensor, add: Tensor | None) -> Tensor:
     return x_MND if add is None else x_MND + add
 
 
-def _join_projections(layers: Sequence[Any]) -> Projection | None:
-    if not layers:
-        return None
-
-    def project(name: str, x: Tensor) -> Tensor | None:
-        total: Tensor | None = None
-        for layer in layers:
-            increment: Tensor | None = layer.projection(name, x)
-            if increment is not None:
-                total = increment if total is None else total + increment
-        return total
-
-    return project
+def _project(layers: Sequence[Any], name: str, x: Tensor) -> Tensor | None:
+    total: Tensor | None = None
+    for layer in layers:
+        increment: Tensor | None = layer.projection(name, x)
+        if increment is not None:
+            total = increment if total is None else total + increment
+    return total

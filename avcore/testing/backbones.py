@@ -9,7 +9,7 @@ Shape letters: M batch, W windows, N tokens, D width, H heads, R rows, Y and X r
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -112,114 +112,15 @@ class Merging(nn.Module):
         return out
 
 
-class ToyBackbone(Backbone):
-    """Frozen random weights that serve one or both streams."""
-
-    def __init__(
-        self, name: str, *, widths: Sequence[int], depths: Sequence[int], heads: Sequence[int], windowed: bool
-    ) -> None:
-        super().__init__()
-        self.notices = (f"'{name}' runs on random weights.",)
-        self.windowed = windowed
-        width = widths[0]
-        self.picture = nn.Linear(3 * PATCH**2, width)
-        self.sound = nn.Linear(PATCH**2, width)
-        self.positions_YXD = nn.Parameter(torch.randn(LARGEST_SIDE, LARGEST_SIDE, width) * 0.5)
-        self.class_token = None if windowed else nn.Parameter(torch.randn(width) * 0.5)
-        self.stages = nn.ModuleList(
-            nn.ModuleList(Inner(width, count, biased=windowed) for _ in range(depth))
-            for width, depth, count in zip(widths, depths, heads, strict=True)
-        )
-        self.mergings = nn.ModuleList(Merging(width) for width in widths[:-1])
-        self.norm = nn.LayerNorm(widths[-1])
-        self.freeze()
-
-    def tower(self, stream: str, settings: ToySettings, segments: int, windows: Windows | None = None) -> "ToyTower":
-        """See `Backbone.tower`."""
-        made = ToyTower(self, stream, settings, segments)
-        made.freeze()
-        return made
-
-
-class ToyTower(Tower):
-    """One stream's way through a toy."""
-
-    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.stream = stream
-        sides = (settings.size, settings.size) if stream == "visual" else (settings.frames, settings.mel_bins)
-        steps = PATCH * 2 ** len(trunk.mergings)
-        if any(side % steps or not 0 < side <= PATCH * LARGEST_SIDE for side in sides):
-            raise AVCoreError(f"Sides of {sides} px: use multiples of {steps}, at most {PATCH * LARGEST_SIDE}.")
-        self.layout = _layout(trunk, (sides[0] // PATCH, sides[1] // PATCH), segments)
-        self.geometry = (
-            ImageGeometry(size=settings.size)
-            if stream == "visual"
-            else FilterBankGeometry(
-                rate=8000,
-                mel_bins=settings.mel_bins,
-                frames=settings.frames,
-                shift_ms=math.floor(1000 / settings.frames),
-            )
-        )
-
-    @property
-    def trainable(self) -> Mapping[str, nn.Module]:
-        """The final norm."""
-        return {"norm": self.trunk.norm}
-
-    def embed(self, image: Tensor) -> Tensor:
-        """See `Tower.embed`."""
-        grid, projection = self.layout.stages[0].grid, getattr(self.trunk, PROJECTIONS[self.stream])
-        picture = image if image.dim() == 4 else image[:, None]
-        patches_MND = projection(F.unfold(picture.to(projection.weight.dtype), PATCH, stride=PATCH).transpose(1, 2))
-        x_MND: Tensor = patches_MND + self.trunk.positions_YXD[: grid[0], : grid[1]].flatten(0, 1)
-        if self.trunk.class_token is None:
-            return x_MND
-        return torch.cat([self.trunk.class_token.expand(len(x_MND), 1, -1), x_MND], dim=1)
-
-    def enter(self, x_MND: Tensor) -> Tensor:
-        """Nothing lies between the embedding and the first block."""
-        return x_MND
-
-    def block(self, index: int) -> "ToyBlock":
-        """See `Tower.block`."""
-        layout = self.layout.blocks[index]
-        first = sum(stage.depth for stage in self.layout.stages[: layout.stage])
-        stage: Any = self.trunk.stages[layout.stage]
-        windows = None
-        if self.trunk.windowed:
-            size = layout.window or layout.grid
-            shifted = layout.window is not None and (index - first) % 2 == 1
-            windows = AttentionWindows(layout.grid, size, (size[0] // 2, size[1] // 2) if shifted else (0, 0))
-        return ToyBlock(stage[index - first], windows, self.trunk.mergings[: layout.stage])
-
-    def merge(self, x_MND: Tensor, stage: int) -> Tensor:
-        """See `Tower.merge`."""
-        out: Tensor = self.trunk.mergings[stage - 1](x_MND.unflatten(1, self.layout.stages[stage - 1].grid))
-        return out.flatten(1, 2)
-
-    def norm(self, x_MND: Tensor) -> Tensor:
-        """See `Tower.norm`."""
-        out: Tensor = self.trunk.norm(x_MND)
-        return out
-
-    def pool(self, tokens_MND: Tensor) -> Tensor:
-        """The class token, or the mean of all tokens."""
-        return tokens_MND[:, 0] if self.layout.pool == "class" else tokens_MND.mean(1)
-
-
-PROJECTIONS = {"visual": "picture", "audio": "sound"}
-
-
 class ToyBlock(Block):
     """A pre-norm block that attends to the whole grid, or within windows with a bias for each offset."""
 
-    def __init__(self, inner: Any, windows: AttentionWindows | None, mergings: Any) -> None:
+    def __init__(self, inner: Any, mergings: Iterable[nn.Module] = ()) -> None:
+        super().__init__()
         self.inner = inner
-        self.attention_windows = windows
-        self.mergings = mergings
+        self.attention_windows: AttentionWindows | None = None
+        # In a tuple: they are layers of the backbone, not of the block.
+        self.mergings: tuple[Any, ...] = tuple(mergings)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -329,10 +230,129 @@ class ToyBlock(Block):
         return whole
 
 
+class ToyBackbone(Backbone):
+    """Frozen random weights that serve one or both streams; in windows, streams of one grid."""
+
+    block_class: ClassVar[type[ToyBlock]] = ToyBlock
+
+    def __init__(
+        self, name: str, *, widths: Sequence[int], depths: Sequence[int], heads: Sequence[int], windowed: bool
+    ) -> None:
+        super().__init__()
+        self.notices = (f"'{name}' runs on random weights.",)
+        self.windowed = windowed
+        width = widths[0]
+        self.picture = nn.Linear(3 * PATCH**2, width)
+        self.sound = nn.Linear(PATCH**2, width)
+        self.positions_YXD = nn.Parameter(torch.randn(LARGEST_SIDE, LARGEST_SIDE, width) * 0.5)
+        self.class_token = None if windowed else nn.Parameter(torch.randn(width) * 0.5)
+        stages = [
+            [Inner(width, count, biased=windowed) for _ in range(depth)]
+            for width, depth, count in zip(widths, depths, heads, strict=True)
+        ]
+        self.mergings = nn.ModuleList(Merging(width) for width in widths[:-1])
+        self.stages = nn.ModuleList(
+            nn.ModuleList(self.block_class(inner, self.mergings[:number]) for inner in stage)
+            for number, stage in enumerate(stages)
+        )
+        self.norm = nn.LayerNorm(widths[-1])
+        self.freeze()
+
+    def tower(self, stream: str, settings: ToySettings, segments: int, windows: Windows | None = None) -> "ToyTower":
+        """See `Backbone.tower`."""
+        made = ToyTower(self, stream, settings, segments)
+        made.freeze()
+        return made
+
+
+class ToyTower(Tower):
+    """One stream's way through a toy."""
+
+    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.stream = stream
+        sides = (settings.size, settings.size) if stream == "visual" else (settings.frames, settings.mel_bins)
+        steps = PATCH * 2 ** len(trunk.mergings)
+        if any(side % steps or not 0 < side <= PATCH * LARGEST_SIDE for side in sides):
+            raise AVCoreError(f"Sides of {sides} px: use multiples of {steps}, at most {PATCH * LARGEST_SIDE}.")
+        self.layout = _layout(trunk, (sides[0] // PATCH, sides[1] // PATCH), segments)
+        if trunk.windowed:
+            self._cut_windows()
+        self.geometry = (
+            ImageGeometry(size=settings.size)
+            if stream == "visual"
+            else FilterBankGeometry(
+                rate=8000,
+                mel_bins=settings.mel_bins,
+                frames=settings.frames,
+                shift_ms=math.floor(1000 / settings.frames),
+            )
+        )
+
+    @property
+    def trainable(self) -> Mapping[str, nn.Module]:
+        """The final norm."""
+        return {"norm": self.trunk.norm}
+
+    def embed(self, image: Tensor) -> Tensor:
+        """See `Tower.embed`."""
+        grid, projection = self.layout.stages[0].grid, getattr(self.trunk, PROJECTIONS[self.stream])
+        picture = image if image.dim() == 4 else image[:, None]
+        patches_MND = projection(F.unfold(picture.to(projection.weight.dtype), PATCH, stride=PATCH).transpose(1, 2))
+        x_MND: Tensor = patches_MND + self.trunk.positions_YXD[: grid[0], : grid[1]].flatten(0, 1)
+        if self.trunk.class_token is None:
+            return x_MND
+        return torch.cat([self.trunk.class_token.expand(len(x_MND), 1, -1), x_MND], dim=1)
+
+    def enter(self, x_MND: Tensor) -> Tensor:
+        """Nothing lies between the embedding and the first block."""
+        return x_MND
+
+    def block(self, index: int) -> ToyBlock:
+        """See `Tower.block`."""
+        stage = self.layout.blocks[index].stage
+        found: Any = self.trunk.stages[stage]
+        made: ToyBlock = found[index - sum(earlier.depth for earlier in self.layout.stages[:stage])]
+        return made
+
+    def _cut_windows(self) -> None:
+        """Tell the blocks their windows; every second one's are shifted."""
+        for stage, blocks in zip(self.layout.stages, self.trunk.stages, strict=True):
+            size = stage.window or stage.grid
+            block: Any
+            for number, block in enumerate(blocks):  # type: ignore[arg-type]
+                shifted = stage.window is not None and number % 2 == 1
+                windows = AttentionWindows(stage.grid, size, (size[0] // 2, size[1] // 2) if shifted else (0, 0))
+                if block.attention_windows not in (None, windows):
+                    raise AVCoreError(
+                        f"Streams on one windowed toy have one grid, not {block.attention_windows.grid} and "
+                        f"{stage.grid}: give the sound a backbone of its own, or both the same sizes."
+                    )
+                block.attention_windows = windows
+
+    def merge(self, x_MND: Tensor, stage: int) -> Tensor:
+        """See `Tower.merge`."""
+        out: Tensor = self.trunk.mergings[stage - 1](x_MND.unflatten(1, self.layout.stages[stage - 1].grid))
+        return out.flatten(1, 2)
+
+    def norm(self, x_MND: Tensor) -> Tensor:
+        """See `Tower.norm`."""
+        out: Tensor = self.trunk.norm(x_MND)
+        return out
+
+    def pool(self, tokens_MND: Tensor) -> Tensor:
+        """The class token, or the mean of all tokens."""
+        return tokens_MND[:, 0] if self.layout.pool == "class" else tokens_MND.mean(1)
+
+
+PROJECTIONS = {"visual": "picture", "audio": "sound"}
+
+
 def _layout(trunk: ToyBackbone, grid: tuple[int, int], segments: int) -> StreamLayout:
     stages = []
     for number, blocks in enumerate(trunk.stages):
-        inner: Any = blocks[0]  # type: ignore[index]
+        inner: Any = blocks[0].inner  # type: ignore[index]
         last = number == len(trunk.stages) - 1
         stages.append(
             StageLayout(

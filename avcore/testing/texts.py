@@ -7,7 +7,7 @@ numbers. Its weights are random. Shape letters: K sentences, L ids of each, D wi
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,12 +76,14 @@ def tokenize(sentences: Sequence[str], length: int = 8) -> Tensor:
 class ToyText(Backbone):
     """Frozen random weights."""
 
+    block_class: ClassVar[type[ToyBlock]] = ToyBlock
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.notices = (f"'{name}' runs on random weights.",)
         self.words = nn.Embedding(VOCABULARY, WIDTH)
         self.positions_LD = nn.Parameter(torch.randn(LONGEST, WIDTH) * 0.5)
-        self.blocks = nn.ModuleList(Inner(WIDTH, HEADS, biased=False) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(self.block_class(Inner(WIDTH, HEADS, biased=False)) for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH)
         self.projection = nn.Linear(WIDTH, SHARED, bias=False)
         self.freeze()
@@ -122,7 +124,9 @@ class ToyTextTower(TextTower):
 
     def block(self, index: int) -> ToyBlock:
         """See `Tower.block`."""
-        return ToyBlock(self.trunk.blocks[index], None, nn.ModuleList())
+        found: Any = self.trunk.blocks[index]
+        made: ToyBlock = found
+        return made
 
     def norm(self, x_MND: Tensor) -> Tensor:
         """See `Tower.norm`."""

@@ -32,6 +32,7 @@ class ToyBlock(Block):
     """A(x) = mean of tokens, carried rows, rows and values; M(x) = x * 2. Notes what it was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[dict[str, object]] = []
 
     @property

@@ -55,6 +55,7 @@ class TrunkSettings:
 
 class ToyBlock(Block):
     def __init__(self, maps: Any) -> None:
+        super().__init__()
         self.maps = maps
 
     @property
@@ -76,7 +77,9 @@ class Trunk(Backbone):
         on_meta = torch.empty(0).device.type == "meta"
         self.picture = nn.Linear(3 * 16, WIDTH)
         self.sound = nn.Linear(8, WIDTH)
-        self.blocks = nn.ModuleList(nn.ModuleList([nn.Linear(WIDTH, WIDTH) for _ in range(2)]) for _ in range(2))
+        self.blocks = nn.ModuleList(
+            ToyBlock(nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))) for _ in range(2)
+        )
         if not on_meta:
             for parameter in self.parameters():
                 parameter.data = torch.randn(parameter.shape, generator=draws, device="cpu") * 0.3
@@ -106,7 +109,7 @@ class ToyTower(Tower):
         return x_MND
 
     def block(self, index: int) -> Block:
-        return ToyBlock(self.trunk.blocks[index])
+        return self.trunk.blocks[index]
 
     def norm(self, x_MND: Tensor) -> Tensor:
         return x_MND

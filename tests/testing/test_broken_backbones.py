@@ -1,6 +1,7 @@
 """Each check of backbones is failed by one that is wrong in that one way, and by no other check."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -24,14 +25,11 @@ def family(
 ) -> BackboneSpec:
     """A family of one toy, with a tower or a block of its own."""
 
-    class Tower(tower):  # type: ignore[misc, valid-type]
-        def block(self, index: int) -> ToyBlock:
-            made: ToyBlock = super().block(index)
-            return made if block is ToyBlock else block(made.inner, made.attention_windows, made.mergings)
-
     class Backbone(ToyBackbone):
+        block_class = block
+
         def tower(self, stream: str, settings: ToySettings, segments: int, windows: Windows | None = None) -> ToyTower:
-            return Tower(self, stream, settings, segments).freeze()
+            return tower(self, stream, settings, segments).freeze()
 
     def build(settings: Any, *, name: str, preset: Mapping[str, Any] | None) -> ToyBackbone:
         if preset is None:
@@ -78,19 +76,26 @@ class Counts(ToyTower):
         return super().embed(image)
 
 
-class Later(ToyTower):
-    """Blocks asked for again are others."""
+class OtherAlone(ToyBlock):
+    """Called by itself it gives something else than in a step."""
 
-    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
-        super().__init__(trunk, stream, settings, segments)
-        self.asked = 0
+    def forward(self, x: Any, *given: Any, run: Any = None) -> Any:
+        made = super().forward(x, *given, run=run)
+        return made if run else made * 1.01
 
+
+class MakesBlocks(ToyTower):
     def block(self, index: int) -> ToyBlock:
-        self.asked += 1
-        made = super().block(index)
-        if self.asked > self.layout.depth:
-            made.mlp = lambda x_MND, **given: ToyBlock.mlp(made, x_MND, **given) * 1.01  # type: ignore[method-assign]
+        made: ToyBlock = copy.copy(super().block(index))
         return made
+
+
+class Registers(ToyBlock):
+    """It has the merging layers of the backbone as its own."""
+
+    def __init__(self, inner: Any, mergings: Iterable[nn.Module] = ()) -> None:
+        super().__init__(inner)
+        self.mergings = nn.ModuleList(mergings)  # type: ignore[assignment]
 
 
 class RawRows(ToyBlock):
@@ -195,7 +200,9 @@ def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (family(SeesOtherClips), "one clip, one segment", "clips must not see each other"),
         (family(Trains), "frozen", "in training mode"),
         (family(Counts), "digest", "changes its weights"),
-        (family(Later), "plain forward", "keep no state"),
+        (family(block=OtherAlone), "plain forward", "keep no state"),
+        (family(MakesBlocks), "blocks", "asked for twice"),
+        (family(block=Registers, windowed=True), "blocks", "stands there twice, as trunk.mergings.0.norm.weight and"),
         (family(block=RawRows), "rows", "the same rows carried"),
         (family(block=MixingMLP), "carried rows", "the MLP of tokens beside rows"),
         (family(block=NoKV), "keys and values", "kv changes nothing"),
@@ -246,10 +253,12 @@ def test_the_member_is_named_by_a_setting_or_is_one_for_tests(failing: Failing) 
 # Text
 
 
-def reader(tower: type[ToyTextTower] = ToyTextTower) -> BackboneSpec:
+def reader(tower: type[ToyTextTower] = ToyTextTower, block: type[ToyBlock] = ToyBlock) -> BackboneSpec:
     """A family of one toy that reads sentences."""
 
     class Backbone(ToyText):
+        block_class = block
+
         def tower(self, stream: str, settings: ToyTextSettings, segments: int, windows: Windows | None = None) -> Tower:
             return tower(self, settings, segments).freeze()
 
@@ -288,35 +297,24 @@ class CountsSentences(ToyTextTower):
         return super().embed(ids_KL)
 
 
-class SaysSingleOfText(ToyTextTower):
-    def block(self, index: int) -> ToyBlock:
-        made = super().block(index)
-        return SaysSingle(made.inner, made.attention_windows, made.mergings)
-
-
-class DropsKV(ToyTextTower):
-    def block(self, index: int) -> ToyBlock:
-        made = super().block(index)
-        return NoKV(made.inner, made.attention_windows, made.mergings)
-
-
 @pytest.mark.parametrize(
-    ("tower", "check", "says"),
+    ("spec", "check", "says", "also"),
     [
-        (PoolsAtTheLongest, "sentences", "a sentence alone gives another vector"),
-        (SharesNothing, "shared space", "layout.shared is 12, and 'project' is not implemented"),
-        (CountsSentences, "frozen sentences", "a forward changes the weights"),
-        (SaysSingleOfText, "types of sentences", "Block.dtype says torch.float32"),
-        (DropsKV, "keys and values", "kv changes nothing"),
+        (reader(PoolsAtTheLongest), "sentences", "a sentence alone gives another vector", []),
+        (reader(SharesNothing), "shared space", "layout.shared is 12, and 'project' is not implemented", []),
+        # What changes its weights gives a sentence another vector the next time.
+        (reader(CountsSentences), "frozen sentences", "a forward changes the weights", ["sentences"]),
+        (reader(block=SaysSingle), "types of sentences", "Block.dtype says torch.float32", []),
+        (reader(block=NoKV), "keys and values", "kv changes nothing", []),
     ],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
 def test_a_broken_text_tower_fails_one_check(
-    failing: Failing, tower: type[ToyTextTower], check: str, says: str
+    failing: Failing, spec: BackboneSpec, check: str, says: str, also: list[str]
 ) -> None:
-    found = failing("backbone", slow=[check], backbones=[reader(tower)])
+    found = failing("backbone", slow=[check], backbones=[spec])
     assert says in found.pop(check)
-    # What changes its weights gives a sentence another vector the next time.
-    assert list(found) == (["sentences"] if tower is CountsSentences else [])
+    assert list(found) == also
 
 
 def test_ids_beyond_the_vocabulary_are_found(failing: Failing) -> None:

@@ -17,6 +17,28 @@ SHUT_OUT = -1e4
 """A bias at which a row says nothing."""
 
 
+@check("backbone", "blocks")
+def blocks(case: BackboneCase) -> None:
+    """A block is one module of the tower, the same whenever it is asked for; its weights stand there alone."""
+    for stream, tower in case.every_tower():
+        known = {id(module) for module in tower.modules()}
+        for number in range(tower.layout.depth):
+            where = f"{case.where(stream)}, block {number}"
+            assert tower.block(number) is tower.block(number), (
+                f"{where}: asked for twice, it is another module. Make the blocks once, with the backbone, in the "
+                f"places of the layers that they run."
+            )
+            assert id(tower.block(number)) in known, f"{where}: it is no module of the tower: register it."
+        owned = {id(one) for number in range(tower.layout.depth) for one in tower.block(number).parameters()}
+        names: dict[int, str] = {}
+        for name, tensor in tower.state_dict(keep_vars=True).items():
+            assert id(tensor) not in owned & names.keys(), (
+                f"{case.where(stream)}: a weight stands there twice, as {names[id(tensor)]} and as {name}: what a "
+                f"block reads beside its own layers is kept unregistered, such as in a tuple."
+            )
+            names[id(tensor)] = name
+
+
 @check("backbone", "rows")
 def rows(case: BackboneCase) -> None:
     """Rows are keys and values of all tokens, as carried rows are; given for all or each picture; by their bias."""

@@ -38,7 +38,7 @@ def merged(model: AVModel, stream: str) -> Any:
     trunk: Any = copy.deepcopy(model.towers[stream].trunk.model)  # type: ignore[union-attr]
     with torch.no_grad():
         for index, layer in model.parts[f"lora.{stream}"].layers.items():
-            attention = trunk.blocks[int(index)].attn
+            attention = trunk.blocks[int(index)].inner.attn
             for target in layer.A:  # type: ignore[union-attr]
                 maps = attention.proj if target == "proj" else attention.qkv
                 first = 0 if target == "proj" else "qkv".index(target) * WIDTH

@@ -37,7 +37,7 @@ def test_bottlenecks_equal_tokens_joined_by_hand(last: int) -> None:
         tower: Any = model.towers[stream]
         x[stream] = tower.enter(tower.embed(images[stream].double()))
     bottlenecks = start.expand(len(x["visual"]), -1, -1)
-    for index, block in enumerate(trunk.blocks):
+    for index, block in enumerate(wrapped.inner for wrapped in trunk.blocks):
         if index < DEPTH - last:
             x = {stream: block(tokens) for stream, tokens in x.items()}
             continue

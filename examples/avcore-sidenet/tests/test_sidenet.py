@@ -54,7 +54,7 @@ def test_the_ladder_by_hand(every: int) -> None:
         x[stream] = towers[stream].enter(towers[stream].embed(images[stream].double()))
     side = None
     for index in range(DEPTH):
-        x = {stream: towers[stream].trunk.model.blocks[index](tokens) for stream, tokens in x.items()}
+        x = {stream: towers[stream].trunk.model.blocks[index].inner(tokens) for stream, tokens in x.items()}
         if (DEPTH - 1 - index) % every:
             assert str(index) not in part.layers
             continue

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 import avcore_timm
 import avcore_vpt
@@ -45,7 +45,9 @@ def test_shallow_rows_flow_beside_the_tokens(stream: str) -> None:
     rows: Any = model.parts[f"vpt.shallow.{stream}"].prompts.rows  # type: ignore[union-attr]
     assert rows.shape == (4, WIDTH)
     x_MND = embedded(model, stream)
-    whole = trunk.blocks(torch.cat([x_MND, rows.expand(len(x_MND), -1, -1)], dim=1))
+    whole = nn.Sequential(*(block.inner for block in trunk.blocks))(
+        torch.cat([x_MND, rows.expand(len(x_MND), -1, -1)], dim=1)
+    )
     assert_tokens(model, stream, trunk.norm(whole)[:, : x_MND.shape[1]])
 
 
@@ -57,7 +59,7 @@ def test_deep_rows_are_replaced_in_every_block(stream: str) -> None:
     tokens = x_MND.shape[1]
     for block, layer in zip(trunk.blocks, model.parts[f"vpt.deep.{stream}"].layers.values(), strict=True):
         rows: Any = layer.prompts.rows  # type: ignore[union-attr]
-        x_MND = block(torch.cat([x_MND, rows.expand(len(x_MND), -1, -1)], dim=1))[:, :tokens]
+        x_MND = block.inner(torch.cat([x_MND, rows.expand(len(x_MND), -1, -1)], dim=1))[:, :tokens]
     assert_tokens(model, stream, trunk.norm(x_MND))
 
 

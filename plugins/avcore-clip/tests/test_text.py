@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from avcore import compat
-from avcore.backbones import TextTower, digest
+from avcore.backbones import TextTower, digest, without_blocks
 from avcore.errors import AVCoreError
 from avcore.specs import TextGeometry, resolve
 from avcore_clip import TEST_CLIP_TEXT
@@ -52,9 +52,11 @@ def ours(kind: str, reference: Any = None, **settings: Any) -> ClipTextTower:
     given = TextSettings(weights="random", **settings)
     backbone = build(given, name="small", preset={"config": configuration(kind)})
     if reference is not None:
-        own = backbone.model.state_dict()
+        own = without_blocks(backbone.model)
         source = getattr(reference, "text", reference).state_dict()
-        backbone.model.load_state_dict({key: source[key] for key in own})
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor.copy_(source[key])
     made = backbone.double().tower("text", given, 1)
     assert isinstance(made, ClipTextTower)
     return made

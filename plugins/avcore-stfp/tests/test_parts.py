@@ -20,7 +20,7 @@ BLOCK = 1
 
 def timm_block(model: AVModel, index: int = BLOCK, *, stream: str = "visual") -> Any:
     trunk: Any = model.towers[stream].trunk
-    return trunk.model.blocks[index]
+    return trunk.model.blocks[index].inner
 
 
 def layer(model: AVModel, key: str, index: int = BLOCK) -> Any:

@@ -72,7 +72,7 @@ def test_every_mode_of_the_reference_fills_the_whole_model(make: Make, mode: str
     found = convert({f"{prefix}{key}": tensor for key, tensor in official(mode).items()}, model)
     expected = dict(model.trainable_state())
     trunk = next(iter(model.towers))
-    frozen = dict(model.towers[trunk].trunk.model.named_parameters())  # type: ignore[union-attr]
+    frozen = model.towers[trunk].weights()  # type: ignore[operator]
     expected |= {f"{trunk}.{key}": tensor for key, tensor in frozen.items() if not key.startswith("norm.")}
     if "audio" in model.towers:
         expected |= {f"audio.{key}": tensor for key, tensor in model.towers["audio"].named_buffers(recurse=False)}

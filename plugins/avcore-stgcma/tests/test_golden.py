@@ -43,7 +43,7 @@ def load(model: AVModel, state: dict[str, Tensor]) -> None:
     """Every tensor of a checkpoint, trained or frozen, each in its place."""
     made = {key: tensor.double() for key, tensor in convert(state, model).items()}
     model.load_trainable_state({key: made.pop(key) for key in model.trainable_state()})
-    frozen: dict[str, Tensor] = dict(model.towers["visual"].trunk.model.named_parameters())  # type: ignore[union-attr]
+    frozen: dict[str, Tensor] = model.towers["visual"].weights()  # type: ignore[operator]
     places = {f"visual.{name}": tensor for name, tensor in frozen.items()}
     places |= {f"audio.{name}": tensor for name, tensor in model.towers["audio"].named_buffers(recurse=False)}
     del places["visual.norm.weight"], places["visual.norm.bias"]

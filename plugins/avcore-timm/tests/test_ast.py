@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from blocks import unwrapped
 from torch import Tensor
 
 import avcore_timm
@@ -51,7 +52,8 @@ def test_equals_timm_bit_for_bit() -> None:
     image = torch.randn(3, 106, 46)
     tower = tower_of(backbone)
     tokens = run(tower, image)
-    expected = backbone.model.forward_features(image[:, None].transpose(2, 3))
+    plain: Any = unwrapped(backbone.model)
+    expected = plain.forward_features(image[:, None].transpose(2, 3))
     assert torch.equal(tokens, expected)
     assert torch.equal(tower.pool(tokens), (expected[:, 0] + expected[:, 1]) / 2)
 
@@ -90,7 +92,7 @@ def test_a_shorter_picture_takes_the_middle_of_the_positions_and_a_longer_one_st
 
 
 def published(backbone: AST) -> dict[str, Tensor]:
-    named = {f"module.v.{key}": tensor for key, tensor in backbone.model.state_dict().items()}
+    named = {f"module.v.{key}": tensor for key, tensor in tower_of(backbone).weights().items()}
     others = ("v.head.weight", "v.head_dist.bias", "mlp_head.0.weight", "mlp_head.1.bias")
     return named | {f"module.{key}": torch.zeros(3) for key in others}
 
@@ -125,7 +127,7 @@ OUTSIDE = {
 
 
 def hugging_face(backbone: AST, layers: str, names: Mapping[str, str]) -> dict[str, Tensor]:
-    own = backbone.model.state_dict()
+    own = tower_of(backbone).weights()
     named = {theirs: own[key] for key, theirs in OUTSIDE.items()}
     for index in range(2):
         for part, theirs in names.items():
@@ -155,8 +157,8 @@ def test_weights_under_other_names_load(tmp_path: Path, names: Any) -> None:
     torch.save(names(first), file)
     loaded = make(ASTSettings(weights=str(file)))
     assert loaded.notices == ()
-    own: Mapping[str, Tensor] = loaded.model.state_dict()
-    assert all(torch.equal(own[key], tensor) for key, tensor in first.model.state_dict().items())
+    own: Mapping[str, Tensor] = tower_of(loaded).weights()
+    assert all(torch.equal(own[key], tensor) for key, tensor in tower_of(first).weights().items())
 
 
 def test_names_of_the_tower_stay_and_those_that_do_not_fit_are_listed(tmp_path: Path) -> None:

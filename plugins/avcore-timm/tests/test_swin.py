@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from blocks import unwrapped
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -49,27 +50,30 @@ def test_equals_timm_bit_for_bit_by_its_order_of_operations(family: str, small_s
     swin = small_swin(family, EXPLICIT)
     tower = swin.tower("visual", EXPLICIT, segments=2)
     image = torch.randn(4, 3, 64, 64)
-    reference = swin.model.forward_features(image)
+    plain: Any = unwrapped(swin.model)
+    reference = plain.forward_features(image)
     found = forward(tower, image)
     assert torch.equal(found, reference.flatten(1, 2))
-    assert torch.equal(tower.pool(found), swin.model.forward_head(reference))
+    assert torch.equal(tower.pool(found), plain.forward_head(reference))
 
 
 def test_equals_timm_to_1e_5_with_fused_attention(family: str, small_swin: Make) -> None:
     swin = small_swin(family)
     image = torch.randn(4, 3, 64, 64)
-    reference = swin.model.forward_features(image).flatten(1, 2)
+    plain: Any = unwrapped(swin.model)
+    reference = plain.forward_features(image).flatten(1, 2)
     found = forward(swin.tower("visual", SwinSettings(), segments=2), image)
     torch.testing.assert_close(found, reference, rtol=0, atol=1e-5 * reference.abs().max().item())
 
 
 def test_other_sizes_of_pictures(family: str, small_swin: Make) -> None:
-    swin = small_swin(family, SwinSettings(weights="random", size=128))
+    swin = small_swin(family, SwinSettings(weights="random", size=128, attention="explicit"))
     tower = swin.tower("visual", EXPLICIT, segments=1)
     image = torch.randn(2, 3, 128, 128)
     assert tower.geometry.size == 128
     assert tower.layout.stages[0].grid == (32, 32)
-    assert torch.equal(forward(tower, image), swin.model.forward_features(image).flatten(1, 2))
+    plain: Any = unwrapped(swin.model)
+    assert torch.equal(forward(tower, image), plain.forward_features(image).flatten(1, 2))
 
 
 @pytest.mark.parametrize("windowed", [True, False])
@@ -77,9 +81,8 @@ def test_other_sizes_of_pictures(family: str, small_swin: Make) -> None:
 def test_both_orders_of_operations_agree_with_everything_beside(
     family: str, small_swin: Make, index: int, windowed: bool
 ) -> None:
-    swin = small_swin(family).double()
-    tower = swin.tower("visual", SwinSettings(), segments=1)
-    explicit = swin.tower("visual", EXPLICIT, segments=1)
+    tower = small_swin(family).double().tower("visual", SwinSettings(), segments=1)
+    explicit = small_swin(family, EXPLICIT).double().tower("visual", EXPLICIT, segments=1)
     beside: dict[str, Any] = {
         "rows": rows(tower, index, 3, 4),
         "carry": rows(tower, index, 3, 2),
@@ -137,7 +140,8 @@ def test_a_golden_case_of_other_sizes_is_compared_as_well(tmp_path: Path, monkey
     config = {"img_size": 64, "window_size": 4, "embed_dim": 8, "depths": [1, 3], "num_heads": [1, 2]}
     preset = {"model": "swinv2_large_window12_192", "arguments": config}
     swin = build_v2(SwinSettings(weights="random"), name="other", preset=preset)
-    model, image = swin.model, torch.randn(2, 3, 64, 64)
+    model: Any = unwrapped(swin.model)
+    image = torch.randn(2, 3, 64, 64)
     head = torch.nn.Linear(16, 5)
     embedded = model.patch_embed(image)
     first = model.layers[0](embedded)
@@ -261,19 +265,19 @@ def test_rows_are_lifted_by_the_merging_layers_between(family: str, small_swin: 
 def test_tables_follow_the_weights(family: str, small_swin: Make) -> None:
     swin = small_swin(family)
     before = digest(swin)
-    fresh = [swin.block_class.make_tables(block) for block in swin.blocks]
-    assert all(torch.equal(own.bias, made.bias) for own, made in zip(swin.tables, fresh, strict=True))
-    assert not any(own.bias.requires_grad for own in swin.tables)
-    assert not any(key.startswith("tables") for key in swin.state_dict())
+    assert all(torch.equal(block.tables.bias, block.make_tables().bias) for block in swin.blocks)
+    assert not any(block.tables.bias.requires_grad for block in swin.blocks)
+    assert not any("tables" in key for key in swin.state_dict())
     assert digest(swin) == before
     swin.to(torch.bfloat16)
-    for own, block in zip(swin.tables, swin.blocks, strict=True):
-        assert own.bias.dtype == torch.bfloat16
-        assert torch.equal(own.bias, swin.block_class.make_tables(block).bias)
+    for block in swin.blocks:
+        assert block.tables.bias.dtype == torch.bfloat16
+        assert torch.equal(block.tables.bias, block.make_tables().bias)
     # Computed in float32 from the cast weights, and only then cast.
     exact = small_swin(family)
     exact.load_state_dict({key: value.float() for key, value in swin.state_dict().items()})
-    assert all(torch.equal(a.bias, b.bias.bfloat16()) for a, b in zip(swin.tables, exact.tables, strict=True))
+    for cast, block in zip(swin.blocks, exact.blocks, strict=True):
+        assert torch.equal(cast.tables.bias, block.tables.bias.bfloat16())
 
 
 def test_frozen_means_evaluation_mode_and_no_gradient(family: str, small_swin: Make) -> None:

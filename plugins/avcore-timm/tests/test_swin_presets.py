@@ -116,19 +116,20 @@ def test_names_of_timm_0_6_become_those_of_timm_1(family: str, small_swin: Make)
 
 @pytest.mark.parametrize("era", ["timm 0.6", "timm 1"])
 def test_files_load_strictly_without_their_classifier(family: str, small_swin: Make, era: str, tmp_path: Path) -> None:
-    state = {key: value + 1.0 for key, value in small_swin(family).model.state_dict().items()}
+    state = {key: value + 1.0 for key, value in small_swin(family).tower("visual", SwinSettings(), 1).weights().items()}
     classifier = {"head.fc.weight": torch.ones(2, 128), "head.fc.bias": torch.ones(2)}
     path = tmp_path / "weights.safetensors"
     save_file(as_timm_0_6(state) if era == "timm 0.6" else state | classifier, path)
     made = small_swin(family, SwinSettings(weights=str(path)), move=False)
     assert made.notices == ()
-    assert all(torch.equal(value, state[key]) for key, value in made.model.state_dict().items())
-    fresh = [made.block_class.make_tables(block) for block in made.blocks]
-    assert all(torch.equal(own.bias, table.bias) for own, table in zip(made.tables, fresh, strict=True))
+    assert all(
+        torch.equal(value, state[key]) for key, value in made.tower("visual", SwinSettings(), 1).weights().items()
+    )
+    assert all(torch.equal(block.tables.bias, block.make_tables().bias) for block in made.blocks)
 
 
 def test_weights_that_do_not_fit_are_named(family: str, small_swin: Make, tmp_path: Path) -> None:
-    state = small_swin(family).model.state_dict()
+    state = dict(small_swin(family).tower("visual", SwinSettings(), 1).weights())
     state["layers.1.downsample.reduction.wieght"] = state.pop("layers.1.downsample.reduction.weight")
     path = tmp_path / "weights.safetensors"
     save_file(state, path)

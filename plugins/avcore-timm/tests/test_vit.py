@@ -1,9 +1,11 @@
 """Vision Transformers equal timm's bit for bit, and rows are the naive concatenation."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from blocks import unwrapped
 from safetensors.torch import save_file
 
 from avcore import compat
@@ -69,15 +71,16 @@ def test_equals_timm_bit_for_bit(backbone: ViT) -> None:
     for index in range(tower.layout.depth):
         x = x + tower.block(index).attention(x)[0]
         x = x + tower.block(index).mlp(x)
-    assert torch.equal(tower.norm(x), backbone.model.forward_features(image))
-    assert torch.equal(tower.pool(tower.norm(x)), backbone.model.forward_head(backbone.model.forward_features(image)))
+    plain: Any = unwrapped(backbone.model)
+    assert torch.equal(tower.norm(x), plain.forward_features(image))
+    assert torch.equal(tower.pool(tower.norm(x)), plain.forward_head(plain.forward_features(image)))
 
 
 def test_rows_equal_the_naive_concatenation(backbone: ViT) -> None:
     tower = backbone.tower("visual", ViTSettings(), segments=2).double()
     x = torch.randn(4, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
     rows = torch.randn(4, 7, 48, dtype=torch.float64)
-    inner = backbone.model.blocks[1]
+    inner = backbone.model.blocks[1].inner
     naive = inner.ls1(inner.attn(inner.norm1(torch.cat([x, rows], dim=1))))
     out, carried = tower.block(1).attention(x, rows=rows)
     assert carried is None
@@ -90,7 +93,7 @@ def test_carried_rows_are_queries_too(backbone: ViT) -> None:
     tower = backbone.tower("visual", ViTSettings(), segments=2).double()
     x = torch.randn(4, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
     carry = torch.randn(4, 3, 48, dtype=torch.float64)
-    inner = backbone.model.blocks[0]
+    inner = backbone.model.blocks[0].inner
     naive = inner.ls1(inner.attn(inner.norm1(torch.cat([x, carry], dim=1))))
     out, carried = tower.block(0).attention(x, carry=carry)
     torch.testing.assert_close(torch.cat([out, carried], dim=1), naive, rtol=0, atol=1e-12)
@@ -98,7 +101,7 @@ def test_carried_rows_are_queries_too(backbone: ViT) -> None:
 
 def test_keys_and_values_of_normed_rows_are_rows(backbone: ViT) -> None:
     tower = backbone.tower("visual", ViTSettings(), segments=2).double()
-    block, inner = tower.block(1), backbone.model.blocks[1]
+    block, inner = tower.block(1), backbone.model.blocks[1].inner
     x = torch.randn(4, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
     rows = torch.randn(7, 48, dtype=torch.float64)
     kv = block.keys_values(inner.norm1(rows))
@@ -121,7 +124,7 @@ def test_projection_adds_to_every_frozen_map(backbone: ViT) -> None:
     tower = backbone.tower("visual", ViTSettings(), segments=2).double()
     x = torch.randn(2, tower.layout.stages[0].tokens, 48, dtype=torch.float64)
     rows = torch.randn(3, 48, dtype=torch.float64)
-    inner = backbone.model.blocks[0]
+    inner = backbone.model.blocks[0].inner
     layers = {"qkv": inner.attn.qkv, "proj": inner.attn.proj, "fc1": inner.mlp.fc1, "fc2": inner.mlp.fc2}
     shift = {name: torch.randn(layer.out_features, dtype=torch.float64) for name, layer in layers.items()}
 
@@ -208,7 +211,7 @@ def test_frozen_means_evaluation_mode_and_no_gradient(backbone: ViT) -> None:
 def test_digest_sees_every_weight(backbone: ViT) -> None:
     before = digest(backbone)
     assert digest(backbone) == before
-    backbone.model.blocks[-1].mlp.fc2.bias.data[0] += 1e-3
+    backbone.model.blocks[-1].inner.mlp.fc2.bias.data[0] += 1e-3
     assert digest(backbone) != before
 
 
@@ -218,7 +221,7 @@ def test_presets_say_what_timm_builds() -> None:
             model = build(ViTSettings(), name=name, preset=preset).model
         assert model.embed_dim == preset["width"], name
         assert len(model.blocks) == preset["depth"], name
-        assert model.blocks[0].attn.num_heads == preset["heads"], name
+        assert model.blocks[0].inner.attn.num_heads == preset["heads"], name
         assert model.patch_embed.patch_size == (preset["patch"], preset["patch"]), name
         assert model.patch_embed.img_size == (preset["size"], preset["size"]), name
 
@@ -229,7 +232,7 @@ def test_weights_file_loads_strictly_and_resizes_positions(tmp_path: Path) -> No
     path = tmp_path / "weights.safetensors"
     save_file(trained.state_dict(), path)
     made = build(ViTSettings(weights=str(path)), name="small", preset=SMALL["vit"])
-    assert torch.equal(made.model.blocks[2].attn.qkv.weight, trained.blocks[2].attn.qkv.weight)
+    assert torch.equal(made.model.blocks[2].inner.attn.qkv.weight, trained.blocks[2].attn.qkv.weight)
     assert made.notices == ()
     larger = {**SMALL["vit"], "arguments": {**arguments, "img_size": 96}}
     assert build(ViTSettings(weights=str(path)), name="large", preset=larger).model.pos_embed.shape[1] == 37

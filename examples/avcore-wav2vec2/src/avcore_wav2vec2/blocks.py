@@ -29,6 +29,7 @@ class Wav2Vec2Block(Block):
     """
 
     def __init__(self, inner: nn.Module, *, pre_norm: bool, last: bool) -> None:
+        super().__init__()
         self.inner: Any = inner
         self.pre_norm = pre_norm
         self.last = last

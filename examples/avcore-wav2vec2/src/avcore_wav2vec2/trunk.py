@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore import AVCoreError, StageLayout, StreamLayout, Windows, compat
-from avcore.backbones import Backbone, Tower
+from avcore.backbones import Backbone, Tower, without_blocks
 from avcore_wav2vec2.blocks import Wav2Vec2Block
 from avcore_wav2vec2.settings import Wav2Vec2Settings, WaveformGeometry
 from avcore_wav2vec2.weights import fill
@@ -77,9 +77,15 @@ def build(settings: Wav2Vec2Settings, *, name: str, preset: Mapping[str, Any] | 
 class Wav2Vec2(Backbone):
     """An encoder of torchaudio, for sound."""
 
-    def __init__(self, model: nn.Module, *, name: str, pre_norm: bool, notices: tuple[str, ...]) -> None:
+    def __init__(self, model: Any, *, name: str, pre_norm: bool, notices: tuple[str, ...]) -> None:
         super().__init__()
-        self.model: Any = model
+        transformer = model.encoder.transformer
+        last = len(transformer.layers) - 1
+        transformer.layers = nn.ModuleList(
+            Wav2Vec2Block(layer, pre_norm=pre_norm, last=number == last)
+            for number, layer in enumerate(transformer.layers)
+        )
+        self.model = model
         self.name = name
         self.pre_norm = pre_norm
         self.notices = notices
@@ -108,7 +114,7 @@ class Wav2Vec2Tower(Tower):
         depth = len(transformer.layers)
         stage = StageLayout(
             width=transformer.pos_conv_embed.embed_dim,
-            heads=transformer.layers[0].attention.num_heads,
+            heads=transformer.layers[0].inner.attention.num_heads,
             depth=depth,
             grid=(1, tokens),
         )
@@ -122,12 +128,11 @@ class Wav2Vec2Tower(Tower):
         transformer = self.trunk.model.encoder.transformer
         if self.trunk.pre_norm:
             return {"norm": transformer.layer_norm}
-        return {"enter": transformer.layer_norm, "norm": transformer.layers[-1].final_layer_norm}
+        return {"enter": transformer.layer_norm, "norm": transformer.layers[-1].inner.final_layer_norm}
 
     def weights(self) -> Mapping[str, Tensor]:
         """torchaudio's names; the positional kernel as one tensor."""
-        own: Mapping[str, Tensor] = self.trunk.model.state_dict(keep_vars=True)
-        return own
+        return without_blocks(self.trunk.model)
 
     def embed(self, image: Tensor) -> Tensor:
         """(M, S) to (M, N, D): convolutions, a linear map, positions."""
@@ -143,8 +148,8 @@ class Wav2Vec2Tower(Tower):
 
     def block(self, index: int) -> Wav2Vec2Block:
         """See `Tower.block`."""
-        layers = self.trunk.model.encoder.transformer.layers
-        return Wav2Vec2Block(layers[index], pre_norm=self.trunk.pre_norm, last=index == len(layers) - 1)
+        found: Wav2Vec2Block = self.trunk.model.encoder.transformer.layers[index]
+        return found
 
     def norm(self, x_MND: Tensor) -> Tensor:
         """The norm behind the last block; where norms stand behind sums, the one that ends the last layer."""

@@ -12,7 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore.backbones import Backbone, Block, Projection, TextTower, Tower, attend, row_columns, split_heads
+from avcore.backbones import (
+    Backbone,
+    Block,
+    Projection,
+    TextTower,
+    Tower,
+    attend,
+    row_columns,
+    split_heads,
+    without_blocks,
+)
 from avcore.errors import AVCoreError
 from avcore.specs import TEXT, StageLayout, StreamLayout, TextGeometry, Windows
 from avcore_clip.models import configuration, make_model
@@ -57,6 +67,7 @@ class ClipTextBlock(Block):
     """
 
     def __init__(self, inner: nn.Module, *, causal: bool) -> None:
+        super().__init__()
         self.inner: Any = inner
         self.causal = causal
 
@@ -131,9 +142,12 @@ class ClipTextBlock(Block):
 class ClipText(Backbone):
     """The text transformer of a model of open_clip."""
 
-    def __init__(self, model: nn.Module, *, notices: tuple[str, ...] = ()) -> None:
+    def __init__(self, model: Any, *, notices: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.model: Any = model
+        causal = model.attn_mask is not None
+        layers = [ClipTextBlock(layer, causal=causal) for layer in model.transformer.resblocks]
+        model.transformer.resblocks = nn.ModuleList(layers)
+        self.model = model
         self.notices = notices
         self.freeze()
 
@@ -158,7 +172,7 @@ class ClipTextTower(TextTower):
         length = settings.length or model.context_length
         if length > model.context_length:
             raise AVCoreError(f"text.length is {length}; the model has positions for {model.context_length} ids.")
-        mlp = model.transformer.resblocks[0].mlp
+        mlp = model.transformer.resblocks[0].inner.mlp
         depth = len(model.transformer.resblocks)
         stage = StageLayout(
             width=model.width,
@@ -186,8 +200,7 @@ class ClipTextTower(TextTower):
 
     def weights(self) -> Mapping[str, Tensor]:
         """open_clip's names, without those of the tower for pictures beside it."""
-        own: Mapping[str, Tensor] = self.trunk.model.state_dict(keep_vars=True)
-        return own
+        return without_blocks(self.trunk.model)
 
     def embed(self, ids_KL: Tensor) -> Tensor:
         """(K, L) ids to (K, L, D), positions added; any L up to the model's."""
@@ -201,8 +214,8 @@ class ClipTextTower(TextTower):
 
     def block(self, index: int) -> ClipTextBlock:
         """See `Tower.block`."""
-        model = self.trunk.model
-        return ClipTextBlock(model.transformer.resblocks[index], causal=model.attn_mask is not None)
+        found: ClipTextBlock = self.trunk.model.transformer.resblocks[index]
+        return found
 
     def norm(self, x_MND: Tensor) -> Tensor:
         """See `Tower.norm`."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import compat
-from avcore.backbones import Tower
+from avcore.backbones import Tower, without_blocks
 from avcore.errors import AVCoreError
 from avcore.specs import MelGeometry, Windows
 from avcore_timm.settings import HTSATSettings
@@ -65,7 +65,7 @@ def build(settings: HTSATSettings, *, name: str, preset: Mapping[str, Any] | Non
         rename=htsat_keys,
         published="HTSAT_AudioSet_Saved_1.ckpt of HTS-Audio-Transformer",
     )
-    return HTSAT(model, bands, name=name, preset=preset, notices=notices)
+    return HTSAT(model, bands, name=name, preset=preset, notices=notices, attention=settings.attention)
 
 
 def htsat_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -104,10 +104,8 @@ class BandNorm(nn.BatchNorm2d):
 class HTSAT(Swin):
     """An HTS-AT: Swin's blocks, and the normalisation of the mel bands before them."""
 
-    def __init__(
-        self, model: nn.Module, bands: BandNorm, *, name: str, preset: Mapping[str, Any], notices: tuple[str, ...]
-    ) -> None:
-        super().__init__(model, name=name, preset=preset, notices=notices)
+    def __init__(self, model: Any, bands: BandNorm, **given: Any) -> None:
+        super().__init__(model, **given)
         self.bn0 = bands
         self.freeze()
 
@@ -125,7 +123,7 @@ class HTSATTower(SwinTower):
     geometry: MelGeometry
 
     def __init__(self, trunk: HTSAT, settings: HTSATSettings, segments: int) -> None:
-        super().__init__(trunk, segments, explicit=settings.attention == "explicit")
+        super().__init__(trunk, segments)
         bands, side = trunk.bn0.num_features, trunk.model.patch_embed.img_size[0]
         seconds = trunk.preset.get("seconds", 0.0) if settings.repeat_seconds is None else settings.repeat_seconds
         self.geometry = MelGeometry(mel_bins=bands, repeat_seconds=seconds)
@@ -173,4 +171,4 @@ class HTSATTower(SwinTower):
 
 def _named(bands: nn.Module, model: nn.Module) -> dict[str, Tensor]:
     own = {f"bn0.{key}": tensor for key, tensor in bands.state_dict(keep_vars=True).items()}
-    return own | dict(model.state_dict(keep_vars=True))
+    return own | without_blocks(model)

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import compat
-from avcore.backbones import Backbone, Tower
+from avcore.backbones import Backbone, Tower, without_blocks
 from avcore.errors import AVCoreError
 from avcore.specs import FilterBankGeometry, StageLayout, StreamLayout, Windows
 from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
 from avcore_timm.settings import SwinSettings
-from avcore_timm.swin_blocks import SwinBlock, SwinV2Block, WindowedBlock, windows_of
+from avcore_timm.swin_blocks import SwinBlock, SwinV2Block, WindowedBlock
 
 __all__ = ["Swin", "SwinTower", "SwinV2", "build", "build_v2"]
 
@@ -34,14 +34,14 @@ def build(settings: SwinSettings, *, name: str, preset: Mapping[str, Any] | None
     """
     preset = preset or {}
     model, notices = make_model(settings, name=name, preset=preset, patterns=("swin_*",))
-    return Swin(model, name=name, preset=preset, notices=notices)
+    return Swin(model, name=name, preset=preset, notices=notices, attention=settings.attention)
 
 
 def build_v2(settings: SwinSettings, *, name: str, preset: Mapping[str, Any] | None) -> "SwinV2":
     """Make a Swin Transformer of version 2; see `build`."""
     preset = preset or {}
     model, notices = make_model(settings, name=name, preset=preset, patterns=("swinv2_*",))
-    made = SwinV2(model, name=name, preset=preset, notices=notices)
+    made = SwinV2(model, name=name, preset=preset, notices=notices, attention=settings.attention)
     if settings.weights == "random":
         _open_norms(made.blocks)
     return made
@@ -54,15 +54,26 @@ class Swin(Backbone):
     # STG-CMA's, of its event localisation (normalisation of log-mel values).
     sound: ClassVar[Mapping[str, float]] = {"mean": -4.1426, "std": 3.2001}
 
-    def __init__(self, model: nn.Module, *, name: str, preset: Mapping[str, Any], notices: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        name: str,
+        preset: Mapping[str, Any],
+        notices: tuple[str, ...],
+        attention: str = "sdpa",
+    ) -> None:
         super().__init__()
         self._refuse_unknown(model, name)
-        self.model: Any = model
+        self.model = model
         self.name = name
         self.preset = preset
         self.notices = notices
-        self.blocks = _blocks(model)
-        self.tables: Any = nn.ModuleList(self.block_class.make_tables(block) for block in self.blocks)
+        self.attention = attention
+        for number, stage in enumerate(model.layers):
+            mergings = [earlier.downsample for earlier in model.layers[1 : number + 1]]
+            made = (self.block_class(inner, mergings, explicit=attention == "explicit") for inner in stage.blocks)
+            stage.blocks = nn.Sequential(*made)
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
         self.freeze()
 
@@ -70,31 +81,35 @@ class Swin(Backbone):
         """See `Backbone.tower`: a `PictureTower` for ``visual``, a `SoundTower` for ``audio``."""
         made = PictureTower(self, settings, segments) if stream == "visual" else SoundTower(self, settings, segments)
         made.freeze()
+        if settings.attention != self.attention:
+            raise AVCoreError(
+                f"{stream}.attention is {settings.attention}, but the blocks of '{self.name}', which both streams "
+                f"share, attend by {self.attention}: set visual.attention and audio.attention to the same."
+            )
         return made
 
     def layout(self, segments: int) -> StreamLayout:
         """The layout of a stream; maps are kept at the end of every stage."""
         stages = []
         for stage in self.model.layers:
-            windows = windows_of(stage.blocks[0])
+            windows, inner = stage.blocks[0].attention_windows, stage.blocks[0].inner
             stages.append(
                 StageLayout(
-                    width=stage.blocks[0].attn.qkv.in_features,
-                    heads=stage.blocks[0].attn.num_heads,
+                    width=inner.attn.qkv.in_features,
+                    heads=inner.attn.num_heads,
                     depth=len(stage.blocks),
                     grid=windows.grid,
                     window=None if windows.counts == (1, 1) else windows.size,
-                    mlp=(stage.blocks[0].mlp.fc1.out_features, stage.blocks[0].mlp.fc2.in_features),
+                    mlp=(inner.mlp.fc1.out_features, inner.mlp.fc2.in_features),
                 )
             )
         ends = tuple(sum(stage.depth for stage in stages[: number + 1]) - 1 for number in range(len(stages)))
         return StreamLayout(stages=tuple(stages), segments=segments, taps=ends, pool="mean")
 
-    def block(self, index: int, *, explicit: bool = False) -> WindowedBlock:
-        """The block of that number; ``explicit`` attends by timm's order of operations."""
-        stage = self.layout(1).blocks[index].stage
-        mergings = [self.model.layers[number].downsample for number in range(1, stage + 1)]
-        return self.block_class(self.blocks[index], self.tables[index], mergings, explicit=explicit)
+    @property
+    def blocks(self) -> list[WindowedBlock]:
+        """Those of all stages, in order."""
+        return [block for stage in self.model.layers for block in stage.blocks]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -104,9 +119,9 @@ class Swin(Backbone):
 
     def refresh(self) -> None:
         """Compute the tables anew from the weights as they are now; loading, casting and moving do it by themselves."""
-        for tables, block in zip(self.tables, self.blocks, strict=True):
-            made = self.block_class.make_tables(block)
-            tables.bias, tables.scale = made.bias, made.scale
+        for block in self.blocks:
+            made = block.make_tables()
+            block.tables.bias, block.tables.scale = made.bias, made.scale
 
     def _refuse_unknown(self, model: Any, name: str) -> None:
         compat.install()
@@ -134,11 +149,10 @@ class SwinV2(Swin):
 class SwinTower(Tower):
     """What all streams share: everything behind the embedding."""
 
-    def __init__(self, trunk: Swin, segments: int, *, explicit: bool = False) -> None:
+    def __init__(self, trunk: Swin, segments: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.layout = trunk.layout(segments)
-        self.explicit = explicit
 
     @property
     def trainable(self) -> Mapping[str, nn.Module]:
@@ -147,8 +161,7 @@ class SwinTower(Tower):
 
     def weights(self) -> Mapping[str, Tensor]:
         """timm's names."""
-        own: Mapping[str, Tensor] = self.trunk.model.state_dict(keep_vars=True)
-        return own
+        return without_blocks(self.trunk.model)
 
     def enter(self, x_MND: Tensor) -> Tensor:
         """Nothing lies between the embedding and the first block."""
@@ -156,7 +169,7 @@ class SwinTower(Tower):
 
     def block(self, index: int) -> WindowedBlock:
         """See `Tower.block`."""
-        return self.trunk.block(index, explicit=self.explicit)
+        return self.trunk.blocks[index]
 
     def merge(self, x_MND: Tensor, stage: int) -> Tensor:
         """Four neighbours become one token of twice the width."""
@@ -178,7 +191,7 @@ class PictureTower(SwinTower):
     """Pictures, as timm embeds them."""
 
     def __init__(self, trunk: Swin, settings: SwinSettings, segments: int) -> None:
-        super().__init__(trunk, segments, explicit=settings.attention == "explicit")
+        super().__init__(trunk, segments)
         self.geometry = image_geometry(trunk.model, settings, trunk.preset)
 
     def embed(self, image: Tensor) -> Tensor:
@@ -194,7 +207,7 @@ class SoundTower(SwinTower):
     kernel: Tensor | None
 
     def __init__(self, trunk: Swin, settings: SwinSettings, segments: int) -> None:
-        super().__init__(trunk, segments, explicit=settings.attention == "explicit")
+        super().__init__(trunk, segments)
         self.geometry = _sound_geometry(trunk, settings)
         mean = trunk.model.patch_embed.proj.weight.detach().mean(1, keepdim=True)
         self.register_buffer("kernel", mean if settings.patch == "one_channel" else None, persistent=False)
@@ -234,12 +247,12 @@ def _refresh(trunk: Swin, _: Any) -> None:
     trunk.refresh()
 
 
-def _open_norms(blocks: Sequence[Any]) -> None:
+def _open_norms(blocks: Sequence[WindowedBlock]) -> None:
     # timm starts the norms behind the sub-layers at zero, to train all weights from there. Frozen there, no block would
     # do anything.
     for block in blocks:
-        nn.init.ones_(block.norm1.weight)
-        nn.init.ones_(block.norm2.weight)
+        nn.init.ones_(block.inner.norm1.weight)
+        nn.init.ones_(block.inner.norm2.weight)
 
 
 def _refuse_other_kinds(model: Any, name: str, kinds: tuple[Any, Any, Any]) -> None:

@@ -54,23 +54,24 @@ class WindowedBlock(Block):
 
     Args:
         inner: the timm block.
-        tables: what it computes once; the module itself, because its buffers are replaced when weights move.
         mergings: the frozen merging layers between the first stage and the block's, in order.
         explicit: attend by timm's order of operations.
+
+    Attributes:
+        tables: what it computes once.
     """
 
-    def __init__(
-        self, inner: nn.Module, tables: BlockTables, mergings: Sequence[nn.Module], *, explicit: bool = False
-    ) -> None:
+    def __init__(self, inner: nn.Module, mergings: Sequence[nn.Module], *, explicit: bool = False) -> None:
+        super().__init__()
         self.inner: Any = inner
-        self.tables = tables
+        # In a tuple: they are layers of the backbone, not of the block.
         self.mergings: Sequence[Any] = tuple(mergings)
         self.explicit = explicit
         self.attention_windows = windows_of(inner)
+        self.tables = self.make_tables()
 
-    @classmethod
-    def make_tables(cls, inner: Any) -> BlockTables:
-        """Compute the tables of a timm block from its weights, in float32 at least, without a graph."""
+    def make_tables(self) -> BlockTables:
+        """Compute the tables from the weights, in float32 at least, without a graph."""
         raise NotImplementedError
 
     def before(self, norm: nn.Module, x: Tensor) -> Tensor:
@@ -213,10 +214,9 @@ class WindowedBlock(Block):
 class SwinBlock(WindowedBlock):
     """Version 1 (arXiv:2103.14030): norms before the sub-layers, dot products, a learned table of position biases."""
 
-    @classmethod
-    def make_tables(cls, inner: Any) -> BlockTables:
+    def make_tables(self) -> BlockTables:
         """See `WindowedBlock.make_tables`."""
-        return BlockTables(_with_mask(inner, inner.attn.relative_position_bias_table), None)
+        return BlockTables(_with_mask(self.inner, self.inner.attn.relative_position_bias_table), None)
 
     def before(self, norm: nn.Module, x: Tensor) -> Tensor:
         """The norm."""
@@ -250,10 +250,9 @@ class SwinV2Block(WindowedBlock):
 
     neutral_row_bias: ClassVar[float] = 8.0
 
-    @classmethod
-    def make_tables(cls, inner: Any) -> BlockTables:
+    def make_tables(self) -> BlockTables:
         """See `WindowedBlock.make_tables`."""
-        attn = inner.attn
+        attn = self.inner.attn
         exact = _exact(attn.logit_scale.dtype)
         first, act, last = attn.cpb_mlp
         with torch.no_grad():
@@ -263,7 +262,7 @@ class SwinV2Block(WindowedBlock):
             hidden = act(F.linear(offsets, first.weight.to(exact), first.bias.to(exact)))
             table = F.linear(hidden, last.weight.to(exact)).view(-1, attn.num_heads)
             scale = attn.logit_scale.to(exact).clamp(max=LARGEST_SCALE).exp().to(attn.logit_scale.dtype)
-        return BlockTables(_with_mask(inner, table, squashed=True), scale)
+        return BlockTables(_with_mask(self.inner, table, squashed=True), scale)
 
     def before(self, norm: nn.Module, x: Tensor) -> Tensor:
         """As it is."""

@@ -24,6 +24,7 @@ from avcore.backbones import (
     plus,
     row_columns,
     split_heads,
+    without_blocks,
 )
 from avcore.errors import AVCoreError
 from avcore.specs import StageLayout, StreamLayout, Windows
@@ -55,6 +56,7 @@ class ViTBlock(Block):
     """A timm pre-norm block: A(x) = LS(MHSA(LN x)), M(x) = LS(MLP(LN x))."""
 
     def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
         self.inner: Any = inner
 
     @property
@@ -122,9 +124,10 @@ class ViTBlock(Block):
 class ViT(Backbone):
     """A timm Vision Transformer whose weights serve one or both streams."""
 
-    def __init__(self, model: nn.Module, *, preset: Mapping[str, Any], notices: tuple[str, ...]) -> None:
+    def __init__(self, model: Any, *, preset: Mapping[str, Any], notices: tuple[str, ...]) -> None:
         super().__init__()
-        self.model: Any = model
+        model.blocks = nn.Sequential(*(ViTBlock(block) for block in model.blocks))
+        self.model = model
         self.preset = preset
         self.notices = notices
         self.freeze()
@@ -138,13 +141,14 @@ class ViT(Backbone):
     def layout(self, grid: tuple[int, int], segments: int) -> StreamLayout:
         """The layout of a stream whose patches lie on ``grid``; maps at a quarter, half, three quarters, the end."""
         depth = len(self.model.blocks)
+        first = self.model.blocks[0].inner
         stage = StageLayout(
             width=self.model.embed_dim,
-            heads=self.model.blocks[0].attn.num_heads,
+            heads=first.attn.num_heads,
             depth=depth,
             grid=grid,
             prefix=self.model.num_prefix_tokens,
-            mlp=(self.model.blocks[0].mlp.fc1.out_features, self.model.blocks[0].mlp.fc2.in_features),
+            mlp=(first.mlp.fc1.out_features, first.mlp.fc2.in_features),
         )
         # Fewer than four blocks have fewer than four places to tap.
         taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
@@ -180,8 +184,7 @@ class ViTTower(Tower):
 
     def weights(self) -> Mapping[str, Tensor]:
         """timm's names."""
-        own: Mapping[str, Tensor] = self.trunk.model.state_dict(keep_vars=True)
-        return own
+        return without_blocks(self.trunk.model)
 
     def enter(self, x_MND: Tensor) -> Tensor:
         """CLIP's norm before the blocks; nothing elsewhere."""
@@ -190,7 +193,8 @@ class ViTTower(Tower):
 
     def block(self, index: int) -> ViTBlock:
         """See `Tower.block`."""
-        return ViTBlock(self.trunk.model.blocks[index])
+        found: ViTBlock = self.trunk.model.blocks[index]
+        return found
 
     def norm(self, x_MND: Tensor) -> Tensor:
         """See `Tower.norm`."""
