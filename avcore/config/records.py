@@ -22,7 +22,11 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimiser and its learning rates."""
+    """The optimiser and its learning rates.
+
+    Attributes:
+        schedule: course of the learning rates after the warm-up
+    """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # update rule; sgd takes its momentum from betas[0]
     lr: float = 1e-3  # learning rate of the parts (prompts and fusions)
@@ -30,7 +34,6 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.999)  # decay of the running means of gradient and squared gradient
     eps: float = 1e-8  # added to the root of the squared gradient's mean
     weight_decay: float = 0.0  # L2 term of adam and sgd, decoupled decay of adamw
-    # course of the learning rates after the warm-up
     schedule: Literal["constant", "step", "multistep", "cosine", "polynomial"] = "constant"
     warmup_epochs: float = 0.0  # epochs of linear rise from zero, fractions allowed
     step_epochs: int = 3  # schedule=step: epochs between two drops
@@ -62,7 +65,12 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long to train, and when to look."""
+    """How long to train, and when to look.
+
+    Attributes:
+        average: what is evaluated and saved: the weights, or their mean over steps (ema) or over the ends of
+            average_epochs
+    """
 
     epochs: int = 10  # passes over the training split
     batch_size: int = 8  # clips in a training batch
@@ -75,7 +83,6 @@ class TrainConfig:
     save_every: int | None = None  # steps between two checkpoints within an epoch; null: at the end of each epoch only
     log_every: int = 10  # steps between two log lines
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # transforms of pictures and log-mel in training
-    # what is evaluated and saved: the weights, or their mean over steps (ema) or over the ends of average_epochs
     average: Literal["none", "ema", "epochs"] = "none"
     average_decay: float = 0.999  # average=ema: what is left of the mean at each step
     average_epochs: tuple[int, int] | None = None  # average=epochs: the first and the last epoch of the window, from 1

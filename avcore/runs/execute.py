@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from avcore.config import Resolved
+from avcore.data.loader import ClipLoader
 from avcore.discovery import Lifecycle
 from avcore.engine.board import Board
 from avcore.engine.checkpoint import Checkpoint, CheckpointStore
@@ -209,13 +210,25 @@ def _splits(run: Run, display: Display) -> list[str]:
             kept.append(name)
     for name in dict.fromkeys(kept):
         run.data.loader(name)
-    batches = run.data.loader("train", train=True)
-    if batches.left_out:
-        display.line(
-            f"train: {batches.left_out} of {len(batches.clips)} clips are left out of each epoch, others each time: "
-            f"they fill no batch of {batches.batch_size} (train.drop_last=false trains on them)"
-        )
+    said = _last_batch(run.data.loader("train", train=True))
+    if said:
+        display.line(f"train: {said}")
     return kept
+
+
+def _last_batch(loader: ClipLoader) -> str:
+    """What becomes of the clips of an epoch that fill no batch; empty if all batches are full."""
+    total, size = len(loader.clips), loader.batch_size
+    if loader.left_out:
+        return (
+            f"{loader.left_out} of {total} clips are left out of each epoch, others each time: they fill no batch of "
+            f"{size} (train.drop_last=false trains on them)"
+        )
+    if total < size:
+        return f"its {total} clips make one batch, smaller than train.batch_size={size}, which is trained on"
+    if total % size:
+        return f"the last batch of each epoch has {total % size} clips of {size}, others each time"
+    return ""
 
 
 def _checkpoint_of(run: Run, display: Display) -> Checkpoint | None:

@@ -2,7 +2,11 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Literal
 
+import pytest
+
 from avcore.config import describe
+from avcore.config.records import DataConfig, OptimConfig, PlanConfig, TrainConfig
+from avcore.config.transforms import AugmentConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +61,8 @@ def test_inherited_settings_keep_their_help() -> None:
 def test_a_class_without_source_has_no_help() -> None:
     (setting,) = describe(make_dataclass("Made", [("length", int, 3)], frozen=True))
     assert (setting.name, setting.default, setting.help) == ("length", 3, "")
+
+
+@pytest.mark.parametrize("cls", [OptimConfig, TrainConfig, DataConfig, PlanConfig, AugmentConfig])
+def test_every_setting_of_the_core_has_help(cls: type) -> None:
+    assert [setting.name for setting in describe(cls) if not setting.help] in ([], ["settings"])

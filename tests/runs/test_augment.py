@@ -57,6 +57,9 @@ def test_evaluation_is_untouched(straight):
     before = model(batch)["logits"]
     with Augmentation(model)(batch, 0) as made:
         assert not before.equal(model(made)["logits"])
+        # Behind the front end, whoever calls it.
+        plain = model.plain("audio", made).pooled
+    assert not plain.equal(model.plain("audio", batch).pooled)
     assert before.equal(model(batch)["logits"])
     assert run.evaluate("test") == run.results.metrics["test"]
 

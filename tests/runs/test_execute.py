@@ -286,13 +286,22 @@ def test_defaults_are_written_resolved(finished):
     assert tree["data"]["dataset"] == "toy-demo"
 
 
-@pytest.mark.parametrize(("kept", "steps"), [(False, 2), (True, 3)])
-def test_clips_that_fill_no_batch_are_told_of_or_trained_on(start, world, kept, steps):
-    settings = ["train.batch_size=5", "train.sampler=balanced", "train.balance=class", f"train.drop_last={not kept}"]
+@pytest.mark.parametrize(
+    ("size", "drop", "steps", "said"),
+    [
+        (5, True, 2, "train: 2 of 12 clips are left out of each epoch"),
+        (5, False, 3, "train: the last batch of each epoch has 2 clips of 5"),
+        (20, True, 1, "train: its 12 clips make one batch, smaller than train.batch_size=20"),
+        (20, False, 1, "train: its 12 clips make one batch, smaller than train.batch_size=20"),
+        (6, True, 2, ""),
+    ],
+)
+def test_what_becomes_of_clips_that_fill_no_batch_is_told(start, world, size, drop, steps, said):
+    settings = [f"train.batch_size={size}", "train.sampler=balanced", "train.balance=class", f"train.drop_last={drop}"]
     run = start(epochs=1, set=settings)
     assert len(world.STEPS) == steps
-    said = "train: 2 of 12 clips are left out of each epoch" in (run.directory / "log.txt").read_text()
-    assert said is not kept
+    told = [line for line in (run.directory / "log.txt").read_text().splitlines() if " train: " in f" {line}"]
+    assert [said in line for line in told] == ([True] if said else [])
 
 
 def test_an_average_is_what_is_evaluated_and_saved(start):
