@@ -264,7 +264,7 @@ def notes_of(thing: type) -> dict[str, str]:
 def unexplained(thing: type) -> list[str]:
     """The members of a class that neither a docstring, its bases' included, nor a note explains."""
     texts = [inspect.cleandoc(base.__doc__ or "") for base in thing.__mro__ if base is not object]
-    noted = {name for base in thing.__mro__ for name in notes_of(base) if base.__module__.startswith("avcore")}
+    noted = {name for base in thing.__mro__ if base.__module__.startswith("avcore") for name in notes_of(base)}
     return [name for name in members_of(thing) if name not in noted and not any(explains(text, name) for text in texts)]
 
 
@@ -275,6 +275,7 @@ def explains(docstring: str, name: str) -> bool:
     return name in listed or f"`{name}`" in docstring
 
 
+@functools.cache
 def class_body(thing: type) -> list[ast.stmt]:
     """The statements of a class."""
     try:
@@ -295,6 +296,7 @@ def attribute_docstrings(thing: type) -> dict[str, str]:
     return found
 
 
+@functools.cache
 def assigned(thing: type) -> set[str]:
     """The attributes that the methods of a class set."""
     nodes = [node for statement in class_body(thing) for node in ast.walk(statement)]

@@ -140,7 +140,6 @@ def last_name(node: ast.expr) -> str:
 
 
 @functools.cache
-@functools.cache
 def usage() -> Usage:
     """What tests, first-party plugins, examples and the kit use."""
     found = Usage()
