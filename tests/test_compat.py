@@ -24,18 +24,15 @@ def test_installing_imports_nothing_and_happens_once() -> None:
     )
 
 
-def test_what_avcore_needs_imports_and_works() -> None:
-    script = PREPARE + (
-        "import timm, torchvision.transforms, torchaudio.functional, torchaudio.compliance.kaldi, torch\n"
+def test_importing_avcore_installs_it_and_what_avcore_needs_imports_and_works() -> None:
+    script = (
+        "import avcore, torchmetrics, timm, torchvision.transforms\n"
+        "import torchaudio.functional, torchaudio.compliance.kaldi, torch\n"
         "timm.create_model('test_vit', num_classes=0)\n"
         "print(torchaudio.functional.resample(torch.ones(1, 80), 16000, 8000).shape[1])\n"
         "assert torchaudio.compliance.kaldi.fbank(torch.rand(1, 800)).isfinite().all()"
     )
     assert run(script) == "40"
-
-
-def test_importing_avcore_installs_it() -> None:
-    run("import avcore, torchmetrics, torchvision, torchaudio")
 
 
 def test_an_import_that_failed_before_is_repaired() -> None:
