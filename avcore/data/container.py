@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import TypeVar, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -17,16 +19,21 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
+from avcore.data.clock import lag, reorders_unsaid
+from avcore.data.headers import check_riff, states_length
 from avcore.errors import DataError, why
 
 __all__ = [
     "MAX_SECONDS",
     "MAX_SIDE",
+    "RAW",
+    "RESTART",
+    "Extent",
     "audio_stream",
     "check_frame",
     "check_size",
     "existing",
-    "length",
+    "extent",
     "on_one_thread",
     "opened",
     "origin",
@@ -45,15 +52,18 @@ SLACK = 1.0  # s that the packets of a file may fall short of the duration in it
 
 # In these FFmpeg takes the duration from the header; elsewhere from the size of the file, which proves nothing.
 STATED_DURATION = {"matroska", "mov", "flac"}
-RIFF_SLACK = 1024  # bytes; some writers count paddings or late chunks wrongly
-UNKNOWN_LENGTH = 0x7FFF0000  # programs that write to a pipe put something from here on into a RIFF header
+INDEXED = {"mov", "asf", "mxf", "wav", "w64", "aiff", "caf", "flac"}  # that state how far each stream reaches
+RESTART = 1.0  # s; where times go back so far, files were joined, and the clock begins anew
+COUNTED = 1 << 30  # frames; an AVI that was written to a pipe states as many or more
 
 # FFmpeg is to read the file and nothing else: no playlists, which name other files and hosts and may wait for them.
-ONLY_FILES = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,matroska,avi,wav,w64,aiff,caf,au,ogg,flac,mp3,aac,ac3,amr,mpegts,mpeg,mpegvideo,flv,asf,"
-    "gif,h264,hevc,ivf",
-}
+RAW = ("h261", "h263", "h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "vc1", "dirac")
+FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,asf,mxf,gxf,dv,nut,rm,wtv,ivf,gif,yuv4mpegpipe,"
+    "wav,w64,aiff,caf,au,ogg,flac,mp3,aac,ac3,eac3,dts,dtshd,truehd,amr,amrnb,amrwb,wv,ape,tta,tak,mpc,mpc8,dsf,voc,"
+    + ",".join(RAW)
+)
+ONLY_FILES = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 
 
 def existing(path: Path | str) -> Path:
@@ -84,25 +94,41 @@ def check_size(path: Path, width: int, height: int) -> None:
 def opened(path: Path | str) -> Iterator[InputContainer]:
     """Open a media file for reading; what FFmpeg finds wrong with it, then or later, becomes an AVCoreError."""
     path = existing(path)
-    _check_riff(path)
+    check_riff(path)
+    options = ONLY_FILES if states_length(path) else {**ONLY_FILES, "ignore_length": "1"}
     try:
-        with av.open(str(path), metadata_errors="replace", options=ONLY_FILES) as container:
-            if length(container) > MAX_SECONDS:
-                hours = length(container) / 3600
+        with av.open(str(path), metadata_errors="replace", options=options) as container:
+            if stated_length(container) > MAX_SECONDS:
+                hours = stated_length(container) / 3600
                 raise DataError(f"{path} says it lasts {hours:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
             video, audio = video_stream(container), audio_stream(container)
-            for stream, what in ((video, "pictures"), (audio, "sound")):
-                if stream is not None and stream.codec_context is None:
-                    raise DataError(f"{path} cannot be decoded: the format of its {what} is not known.")
-            if video is not None:
+            if video is not None and video.codec_context is not None:
                 check_size(path, video.codec_context.width, video.codec_context.height)
-            if audio is not None and audio.codec_context.sample_rate:
+            if audio is not None and audio.codec_context is not None and audio.codec_context.sample_rate:
                 _check_rate(path, audio.codec_context.sample_rate)
             yield container
     except av.FFmpegError as error:
+        foreign = _foreign_format(path) if isinstance(error, av.ArgumentError) else None
+        if foreign is not None:
+            raise DataError(
+                f"{path} cannot be decoded: it is of the format '{foreign}', which avcore does not read. Convert it "
+                "to mp4 or wav first; docs/troubleshooting.md lists what is read."
+            ) from error
         raise DataError(
             f"{path} cannot be decoded: {why(error)}. It is damaged, cut short, or of no known media format."
         ) from error
+
+
+def _foreign_format(path: Path) -> str | None:
+    """FFmpeg's name of a file's format if that is none of `FORMATS`; only its messages tell."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as messages, suppress(av.FFmpegError):
+            av.open(str(path), options=ONLY_FILES).close()
+    finally:
+        av.logging.set_level(before)
+    return next((name for _, name, text in messages if "not on whitelist" in text), None)
 
 
 def _check_rate(path: Path, rate: int) -> None:
@@ -112,59 +138,29 @@ def _check_rate(path: Path, rate: int) -> None:
         raise DataError(f"{path} says its sound has {rate} Hz; at least {MIN_RATE} are read.")
 
 
-def _check_riff(path: Path) -> None:
-    """Refuse a wav or avi file of another length than its header says; FFmpeg reads what the header counts."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        stated = int.from_bytes(head[4:8], "little") + 8
-        if head[:4] == b"RIFF" and size + RIFF_SLACK < stated < UNKNOWN_LENGTH:
-            raise DataError(
-                f"{path} is cut short: it should have {stated} bytes and has {size}. Copy or download it again."
-            )
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            _check_wav_data(path, file, min(size, stated))
-
-
-def _check_wav_data(path: Path, file: BinaryIO, end: int) -> None:
-    """Refuse sound that goes on after the bytes that its header counts: no further piece begins there."""
-    while len(head := file.read(8)) == 8:
-        name, stated = head[:4], int.from_bytes(head[4:], "little")
-        after = file.tell() + stated
-        if after + RIFF_SLACK >= end:
-            return
-        file.seek(after)
-        if name == b"data":
-            # A piece of odd length should be followed by a byte that fills it up, but not all writers add it.
-            following = file.read(5)
-            if not _names_piece(following[:4]) and not (stated % 2 and _names_piece(following[1:])):
-                raise DataError(
-                    f"{path} is damaged: its header counts {stated} bytes of sound, and more follows. Copy or download "
-                    "it again."
-                )
-            return
-        file.seek(after + stated % 2)
-
-
-def _names_piece(four: bytes) -> bool:
-    return four.isascii() and four.decode().isprintable()
-
-
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first stream of moving pictures; a cover picture is none."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
+    """The stream of moving pictures that a player shows: the default one, or else the first; a cover is none."""
+    return _default(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The first stream of sound."""
-    return container.streams.audio[0] if container.streams.audio else None
+    """The stream of sound that a player plays: the default one, or else the first."""
+    return _default(container.streams.audio)
+
+
+def _default(streams: Iterable[StreamT]) -> StreamT | None:
+    return max(streams, key=lambda stream: bool(stream.disposition & Disposition.default), default=None)
 
 
 def on_one_thread(stream: StreamT) -> StreamT:
-    """Let a stream be decoded by the calling thread alone, and no picture of more than `MAX_SIDE` squared pixels."""
+    """Let a stream be decoded by the calling thread alone, and no picture of more than `MAX_SIDE` squared pixels.
+
+    Raises:
+        AVCoreError: it is of a format that FFmpeg does not know.
+    """
+    if stream.codec_context is None:
+        what = "pictures" if isinstance(stream, VideoStream) else "sound"
+        raise DataError(f"{stream.container.name} cannot be decoded: the format of its {what} is not known.")
     stream.codec_context.thread_count = 1
     if isinstance(stream, VideoStream):
         # A picture within the stream may be larger than the header says; FFmpeg checks before it takes the memory.
@@ -173,24 +169,96 @@ def on_one_thread(stream: StreamT) -> StreamT:
 
 
 def origin(container: InputContainer) -> float:
-    """Where time 0 of the file lies on the clock of its streams, s."""
-    return (container.start_time or 0) / av.time_base
+    """Where time 0 of the file, the beginning of the earlier one of its two streams, lies on their clock, s."""
+    streams = (video_stream(container), audio_stream(container))
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in streams
+        if stream is not None and stream.start_time is not None and stream.time_base is not None
+    ]
+    return min(starts, default=(container.start_time or 0) / av.time_base)
 
 
-def length(container: InputContainer) -> float:
-    """How long the file is from its time 0 on, as it says, s; 0 where it does not say.
+def stated_length(container: InputContainer) -> float:
+    """How long the file is from its time 0 on, as it says, with subtitles and all; s; 0 where it does not say.
 
-    In Matroska FFmpeg, as a writer, states where the file ends on its clock, which need not begin with 0.
+    Some state where the file ends on its clock, which need not begin with 0: FFmpeg as a writer of Matroska, and every
+    writer of mp4 in fragments.
     """
-    stated = (container.duration or 0) / av.time_base
-    if container.format.name.startswith("matroska") and stated > origin(container) > 0:
-        return stated - origin(container)
+    if any(stream.frames >= COUNTED for stream in container.streams):
+        return 0.0
+    stated, begin = (container.duration or 0) / av.time_base, origin(container)
+    kind = container.format.name.split(",")[0]
+    fragmented = kind == "mov" and not any(stream.frames for stream in container.streams)
+    if (fragmented or kind == "matroska") and stated > begin > 0:
+        return stated - begin
     return stated
+
+
+@dataclass
+class Extent:
+    """How far the pictures and the sound of a file reach.
+
+    Attributes:
+        seconds: from time 0 to where the later one of the two streams ends.
+        frames: pictures; 0 for a file without any.
+    """
+
+    seconds: float
+    frames: int
+
+
+def extent(container: InputContainer) -> Extent:
+    """How far a file reaches, as its header says where that can be relied on, else as its packets do."""
+    video, audio = video_stream(container), audio_stream(container)
+    streams = [stream for stream in (video, audio) if stream is not None]
+    begin = origin(container)
+    kind = container.format.name.split(",")[0]
+    frames = 0 if video is None else video.frames
+    if kind in INDEXED and begin <= 0 and (frames or video is None):
+        ends = [_end(stream) for stream in streams]
+        if all(ends):
+            return Extent(max(ends) - begin, frames)
+    return _measured(container, streams, begin)
+
+
+def _end(stream: VideoStream | AudioStream) -> float:
+    if stream.duration is None or stream.time_base is None:
+        return 0.0
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+
+
+def _measured(container: InputContainer, streams: Sequence[VideoStream | AudioStream], begin: float) -> Extent:
+    """Count what there is. A raw stream has no clock: each packet begins where the one before it ends."""
+    found = Extent(0.0, 0)
+    ends = dict.fromkeys((stream.index for stream in streams), begin)
+    with closing(cast("Generator[Packet[Stream], None, None]", container.demux(*streams))) as demuxed:
+        for packet in demuxed:
+            stream = packet.stream
+            if packet.size == 0 or packet.is_discard or packet.time_base is None:
+                continue
+            at = packet.dts if packet.pts is None else packet.pts
+            end = ends[stream.index]
+            start = end if at is None else float(at * packet.time_base)
+            start = end if start < end - RESTART else start
+            lasts = float((packet.duration or 0) * packet.time_base)
+            if isinstance(stream, VideoStream):
+                found.frames += 1
+                lasts = lasts or float(1 / (stream.average_rate or stream.guessed_rate or math.inf))
+            ends[stream.index] = max(end, start + lasts)
+    video = video_stream(container)
+    if video is not None and video.codec_context and video.time_base and reorders_unsaid(container, video):
+        # It says when pictures are decoded, not shown. Of damage those will tell who want the pictures.
+        with suppress(av.FFmpegError):
+            container.seek(0)
+            ends[video.index] += float(lag(container, video) * video.time_base)
+    found.seconds = max([begin, *ends.values()]) - begin
+    return found
 
 
 def check_frame(frame: Frame, path: str) -> None:
     """Refuse a picture or a piece of sound that the decoder had to patch up."""
-    if frame.is_corrupt:
+    if frame.is_corrupt and states_length(Path(path)):
         at = "" if frame.time is None else f" at {frame.time:.2f} s"
         raise DataError(f"{path} is damaged{at}: what is decoded there is guesswork. Copy or download it again.")
 
@@ -217,7 +285,8 @@ def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[Strea
                 end = max(packet.dts, packet.pts or packet.dts) + (packet.duration or 0)
                 last = max(last, float(end * packet.time_base))
             if packet.stream is wanted:
-                if packet.is_corrupt:
+                # FFmpeg doubts the last packet of a file that does not say where its sound ends.
+                if packet.is_corrupt and states_length(Path(container.name)):
                     raise DataError(
                         f"{container.name} is damaged or cut short: a part of it is missing. Copy or download it again."
                     )
@@ -227,7 +296,7 @@ def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[Strea
 
 
 def _check_complete(container: InputContainer, last: float) -> None:
-    stated = length(container)
+    stated = stated_length(container)
     if container.format.name.split(",")[0] in STATED_DURATION and last < stated - SLACK:
         raise DataError(
             f"{container.name} is cut short: it should last {stated:.1f} s and ends after {last:.1f} s. "

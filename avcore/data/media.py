@@ -15,19 +15,20 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
+from avcore.data.clock import Clock, reorders_unsaid, upright
 from avcore.data.container import (
     MAX_SECONDS,
+    RAW,
+    Extent,
     audio_stream,
     check_frame,
     check_size,
-    length,
+    extent,
     on_one_thread,
     opened,
     origin,
@@ -35,6 +36,7 @@ from avcore.data.container import (
     video_stream,
 )
 from avcore.data.pictures import resized
+from avcore.data.sound import sound_blocks, sound_stretches
 from avcore.errors import DataError
 
 __all__ = [
@@ -44,10 +46,12 @@ __all__ = [
     "decode_frames",
     "probe",
     "segment_times",
+    "sound_gaps",
 ]
 
 SEEK_COST = 2.0  # of a frame decoded after a seek, in units of one decoded in sequence
 LEAD = 1.0  # s at the beginning of a file that need not be decodable: recordings of broadcasts begin anywhere
+LEAST_GAP = 0.2  # s; sound ends a little before or after the pictures nearly everywhere
 ROUNDING = 0.0005  # s: Matroska rounds timestamps to 1 ms, so that a frame may begin just after its due time
 
 
@@ -74,7 +78,7 @@ class MediaInfo:
 
 
 def probe(path: Path | str) -> MediaInfo:
-    """Read what a media file says of itself, without decoding it.
+    """Read what a media file says of itself, without decoding it; sound of an unknown format is as none.
 
     Raises:
         AVCoreError: the file is missing, unreadable, or holds neither pictures nor sound.
@@ -84,15 +88,27 @@ def probe(path: Path | str) -> MediaInfo:
         audio = audio_stream(container)
         if video is None and audio is None:
             raise DataError(f"{path} holds neither pictures nor sound.")
+        if video is not None:
+            on_one_thread(video)
+        if audio is not None and audio.codec_context is None:
+            audio = None
+        reach = extent(container)
         return MediaInfo(
-            duration_s=length(container),
-            fps=float(video.average_rate) if video is not None and video.average_rate else None,
+            duration_s=reach.seconds,
+            fps=None if video is None else _rate(container, video, reach),
             width=video.codec_context.width if video is not None else None,
             height=video.codec_context.height if video is not None else None,
             audio_rate=audio.codec_context.sample_rate if audio is not None else None,
             channels=audio.codec_context.channels if audio is not None else None,
-            frames=None if video is None else video.frames or sum(p.size > 0 for p in container.demux(video)),
+            frames=None if video is None else reach.frames,
         )
+
+
+def _rate(container: InputContainer, video: VideoStream, reach: Extent) -> float | None:
+    # Of a raw stream FFmpeg assumes a rate; how long its packets last says it better.
+    if container.format.name in RAW and reach.seconds:
+        return reach.frames / reach.seconds
+    return float(video.average_rate) if video.average_rate else None
 
 
 def segment_times(segments: int, start: float, seconds: float, offset: float = 0.5) -> tuple[float, ...]:
@@ -107,7 +123,7 @@ def decode_frames(path: Path | str, times_s: Sequence[float], size: int) -> np.n
     sequence or, where keyframes lie close together, from the keyframe before each time; the frames are the same.
 
     Args:
-        path: a video file of any format that FFmpeg reads.
+        path: a video file of a format that avcore reads (`avcore.data.container.FORMATS`).
         times_s: T times in any order, s from time 0 of the file.
         size: Y = X, px.
 
@@ -139,16 +155,16 @@ def _frames(
         AVCoreError: it stands at the beginning (``from_start``), and the pictures there cannot be decoded.
     """
     first: int | None = None  # when the earliest picture that is to be shown is due
+    clock = Clock(video)
     for packet in packets(container, video):
         if from_start and packet.pts is not None and not packet.is_discard:
             first = packet.pts if first is None else min(first, packet.pts)
         for frame in packet.decode():
-            if frame.pts is None:
-                continue
+            time = clock.time(frame)
             if from_start and first is not None:
-                _check_lead(container, first, frame.pts, video)
+                _check_lead(container, first, time, video)
             from_start = False
-            yield frame.pts, frame
+            yield time, frame
 
 
 def _check_lead(container: InputContainer, first: int, decoded: int, video: VideoStream) -> None:
@@ -163,8 +179,7 @@ def _check_lead(container: InputContainer, first: int, decoded: int, video: Vide
 
 def _picture(frame: VideoFrame, size: int, path: str) -> np.ndarray:
     check_size(Path(path), frame.width, frame.height)
-    upright = np.rot90(frame.to_ndarray(format="rgb24", threads=1), round(frame.rotation / 90))
-    return resized(Image.fromarray(np.ascontiguousarray(upright)), size)
+    return resized(Image.fromarray(upright(frame.to_ndarray(format="rgb24", threads=1), frame)), size)
 
 
 def _in_sequence(
@@ -195,6 +210,8 @@ def _by_seeking(
 
     None where that is not worth it, or where the index of the file doesn't tell exactly which frame is shown when.
     """
+    if reorders_unsaid(container, video):
+        return None
     index: list[int] = []
     keys: list[int] = []
     for packet in packets(container, video):
@@ -239,7 +256,7 @@ def check_video(path: Path | str, *, start: float = 0.0, seconds: float) -> None
     """Decode every picture of a stretch of a video, where `decode_frames` may leave out most, and keep none.
 
     Args:
-        path: a video file of any format that FFmpeg reads.
+        path: a video file of a format that avcore reads (`avcore.data.container.FORMATS`).
         start: where the stretch begins, s from time 0 of the file.
         seconds: how long it is, s.
 
@@ -267,7 +284,7 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
     """Sound as one or two channels of 16 bits: channels mixed down, resampled, trimmed or zero-padded.
 
     Args:
-        path: a sound or video file of any format that FFmpeg reads.
+        path: a sound or video file of a format that avcore reads (`avcore.data.container.FORMATS`).
         rate: of the result, Hz.
         start: where to begin, s from time 0 of the file.
         seconds: how much to take, s.
@@ -288,7 +305,7 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
         if audio is None:
             raise DataError(f"{path} has no sound.")
         length = 0
-        for block in _sound(container, audio, rate, channels, first + count):
+        for block in sound_blocks(container, audio, rate, channels):
             blocks.append(block)
             length += len(block)
             if length >= first + count:
@@ -300,75 +317,26 @@ def decode_audio(path: Path | str, *, rate: int, start: float = 0.0, seconds: fl
     return samples_SC[:, 0] if channels == 1 else np.ascontiguousarray(samples_SC.T)
 
 
-def _sound(
-    container: InputContainer, audio: AudioStream, rate: int, channels: int, wanted: int
-) -> Iterator[np.ndarray]:
-    """Blocks (S, C) of int16 samples from time 0 on: silence up to where the stream begins, then the stream.
+def sound_gaps(path: Path | str, *, start: float = 0.0, seconds: float) -> list[tuple[float, float]]:
+    """Where a stretch of a file has no sound, s from time 0: before it begins, in holes of it, and after its end.
 
-    The silence is no longer than the ``wanted`` samples, whatever a damaged timestamp says.
+    Where `decode_audio` gives silence. Less than 0.2 s on end is passed over.
+
+    Args:
+        path: a file with sound.
+        start: where the stretch begins, s from time 0 of the file.
+        seconds: how long it is, s.
+
+    Raises:
+        AVCoreError: as `decode_audio`.
     """
-    early: int | None = None  # samples before time 0, still to be dropped
-    for time, block in _resampled(container, on_one_thread(audio), rate, channels):
-        if early is None:
-            begin = 0 if time is None else round((time - origin(container)) * rate)
-            early = max(-begin, 0)
-            yield np.zeros((min(max(begin, 0), wanted), channels), np.int16)
-        yield block[early:]
-        early = max(early - len(block), 0)
-
-
-def _resampled(
-    container: InputContainer, audio: AudioStream, rate: int, channels: int
-) -> Iterator[tuple[float | None, np.ndarray]]:
-    """For each frame of a stream its time, s, and the int16 samples (S, C) that are ready after it."""
-    resampler: _Resampler | None = None
-    for packet in packets(container, audio):
-        for frame in packet.decode():
-            check_frame(frame, container.name)
-            if resampler is None or not resampler.fits(frame):
-                rest = np.empty((0, channels), np.int16) if resampler is None else resampler.take(None)
-                resampler = _Resampler(frame, rate, channels)
-                yield frame.time, np.concatenate([rest, resampler.take(frame)])
-            else:
-                yield frame.time, resampler.take(frame)
-    if resampler is not None:
-        yield None, resampler.take(None)
-
-
-class _Resampler:
-    """Makes sound like a given frame's into int16 at ``rate`` Hz, of one channel or two.
-
-    As `av.AudioResampler`, which starts a thread for each processor.
-    """
-
-    def __init__(self, like: AudioFrame, rate: int, channels: int) -> None:
-        self._channels = channels
-        # FFmpeg makes a channel that becomes two softer: it is doubled here instead.
-        self._mixed = min(channels, like.layout.nb_channels)
-        self._kind = self._kind_of(like)
-        self._graph = av.filter.Graph()
-        self._graph.threads = 1
-        source = self._graph.add_abuffer(
-            sample_rate=like.sample_rate, format=like.format, layout=like.layout, time_base=like.time_base
-        )
-        layout = "mono" if self._mixed == 1 else "stereo"
-        wanted = self._graph.add("aformat", sample_rates=str(rate), sample_fmts="s16", channel_layouts=layout)
-        self._graph.link_nodes(source, wanted, self._graph.add("abuffersink")).configure()
-
-    def fits(self, frame: AudioFrame) -> bool:
-        """Whether a frame has the rate, the channels and the format of the first one."""
-        return self._kind_of(frame) == self._kind
-
-    def take(self, frame: AudioFrame | None) -> np.ndarray:
-        """The samples that are ready after a further frame, or the last ones (None)."""
-        self._graph.push(frame)
-        blocks: list[np.ndarray] = [np.empty((0, self._mixed), np.int16)]
-        with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or has no more
-            while True:
-                blocks.append(self._graph.pull().to_ndarray().reshape(-1, self._mixed))
-        mixed_SC = np.concatenate(blocks)
-        return mixed_SC if self._mixed == self._channels else mixed_SC.repeat(self._channels, axis=1)
-
-    @staticmethod
-    def _kind_of(frame: AudioFrame) -> tuple[int, str, str]:
-        return frame.sample_rate, frame.layout.name, frame.format.name
+    with opened(path) as container:
+        audio = audio_stream(container)
+        found = [] if audio is None else sound_stretches(container, audio, start + seconds)
+    gaps: list[tuple[float, float]] = []
+    reached = start
+    for begin, end in [*found, (start + seconds, start + seconds)]:
+        if min(begin, start + seconds) - reached > LEAST_GAP:
+            gaps.append((reached, min(begin, start + seconds)))
+        reached = max(reached, end)
+    return gaps

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
 from avcore.data.cache import read_frames, read_sound
-from avcore.data.media import check_video, probe
+from avcore.data.media import check_video, probe, sound_gaps
 from avcore.data.reader import torch_loader
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip, Dataset
@@ -115,6 +115,13 @@ class _Checker(TorchDataset[list[Finding]]):
             yield from self._length(clip, clip.audio)
         if not np.any(samples_S):
             yield "The sound is silence."
+            return
+        path = clip.audio or clip.frames
+        gaps = sound_gaps(path, start=clip.start, seconds=clip.seconds) if isinstance(path, Path) else []
+        if gaps:
+            listed = ", ".join(f"{begin:.1f} to {end:.1f} s" for begin, end in gaps[:3])
+            more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
+            yield f"{path} has no sound from {listed}{more}: silence stands there."
 
     def _length(self, clip: Clip, path: Path) -> Iterator[str]:
         end, lasts = clip.start + clip.seconds, probe(path).duration_s

@@ -123,7 +123,7 @@ def predict_video(
     fps = _frame_rate(info)
     painter = _Painter(model.task, predictions, cuts, fps, frame_count(info.duration_s, fps))
     frames = read_frames(path, fps=fps, seconds=info.duration_s, long_side=LONG_SIDE)
-    write_video(video_file, painter.over(frames), fps, path)
+    write_video(video_file, painter.over(frames), fps, None if sound is None else path)
 
     segments = [
         Segment(start_s=start, stop_s=stop, level_db=level, text=model.task.describe(prediction))
@@ -135,7 +135,7 @@ def predict_video(
         f"{path.name}: {config.task}, {config.method or '+'.join((*config.prompts, *config.fusions)) or 'head only'}"
     )
     save_png(_strip(painter, segments, sound_S, rate, cuts, title), strip_file)
-    kind = "Overlay with sound" if info.audio_rate is not None else "Overlay"
+    kind = "Overlay" if sound is None else "Overlay with sound"
     summary = f"Segments of {cuts.seconds:g} s: {cuts.count}. {kind}: {video_file}. Picture strip: {strip_file}."
     return Prediction(video=video_file, strip=strip_file, segments=segments, summary=summary)
 
@@ -171,7 +171,7 @@ def _usable(path: Path, model: AVModel) -> MediaInfo:
     if info.width is None:
         raise DataError(f"{path} has no pictures, only sound; predict takes a video (mp4, webm, mkv, ...).")
     if info.audio_rate is None and model.sound is not None:
-        raise DataError(f"{path} has no sound, and this model listens. Give it a video with sound.")
+        raise DataError(f"{path} has no sound that can be decoded, and this model listens. Give it a video with sound.")
     shortest = model.clip_seconds / model.segments / 2
     if info.duration_s < shortest:
         raise DataError(f"{path} lasts {info.duration_s:.2f} s; this model needs at least {shortest:g} s.")
@@ -183,12 +183,20 @@ def _frame_rate(info: MediaInfo) -> Fraction:
 
 
 def _sound(path: Path, info: MediaInfo, model: AVModel, cuts: Cuts) -> tuple[np.ndarray | None, int]:
-    """The sound of all segments, (S,) or (2, S) int16, zero-padded to whole clips, and its rate in Hz."""
+    """The sound of all segments, (S,) or (2, S) int16, zero-padded to whole clips, and its rate in Hz.
+
+    None where there is none, or none that can be decoded for a model that does not listen.
+    """
     rate, channels = (model.sound.rate, model.sound.channels) if model.sound is not None else (DRAWN_RATE, 1)
     if info.audio_rate is None:
         return None, rate
     last = cuts.samples(cuts.starts[-1], cuts.per_clip, rate)
-    return decode_audio(path, rate=rate, start=0.0, seconds=last.stop / rate, channels=channels), rate
+    try:
+        return decode_audio(path, rate=rate, start=0.0, seconds=last.stop / rate, channels=channels), rate
+    except DataError:
+        if model.sound is not None:
+            raise
+        return None, rate
 
 
 @torch.no_grad()

@@ -15,7 +15,9 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from avcore.data.container import opened, origin, video_stream
+from avcore.data.clock import Clock, upright
+from avcore.data.container import audio_stream, on_one_thread, opened, origin, video_stream
+from avcore.data.sound import Resampler, sound_blocks
 from avcore.errors import AVCoreError, DataError, why
 from avcore.report.overlay import Pixels, resize
 
@@ -26,8 +28,6 @@ Sound = Path | tuple[np.ndarray, int]
 
 RATE = 48000
 BT709 = 1
-# Timestamps closer than this to where the sound already is count as contiguous, s.
-JITTER = 0.05
 
 
 def frame_count(seconds: float, fps: Fraction) -> int:
@@ -59,7 +59,7 @@ def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | N
         stream = video_stream(container)
         if stream is None:
             raise DataError(f"'{path}' has no pictures, only sound.")
-        stream.codec_context.thread_count = 1
+        on_one_thread(stream)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         shape: tuple[int, ...] | None = None
         held: Any = None
@@ -74,8 +74,9 @@ def read_frames(path: Path, *, fps: Fraction, seconds: float, long_side: int | N
                 picture_YX3 = resize(picture_YX3, *shape[:2])
             return picture_YX3
 
+        clock, base = Clock(stream), float(stream.time_base or 1)
         for frame in container.decode(stream):
-            until = (frame.time or 0.0) - origin(container) - 0.5 / float(fps)
+            until = clock.time(frame) * base - origin(container) - 0.5 / float(fps)
             while held is not None and done < total and done / fps < until:
                 yield shown()
                 done += 1
@@ -94,8 +95,7 @@ def _upright(frame: Any, aspect: Fraction, long_side: int | None) -> Pixels:
     scale = min(1.0, (long_side or max(height, width)) / max(height, width))
     size = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
     picture_YX3 = frame.to_ndarray(format="rgb24", interpolation=Interpolation.BICUBIC, threads=1, **size)
-    # The display matrix gives degrees counter-clockwise, as rot90 turns.
-    return np.ascontiguousarray(np.rot90(picture_YX3, k=round(frame.rotation / 90) % 4))
+    return upright(picture_YX3, frame)
 
 
 def write_video(path: Path, frames: Iterable[Pixels], fps: Fraction | float, audio: Sound | None = None) -> Path:
@@ -205,39 +205,26 @@ class _Track:
 
 def _sound_blocks(audio: Sound) -> Iterator[np.ndarray]:
     """Sound at 48 kHz as contiguous float blocks (1 or 2, S) that begin at time 0 of its file."""
-    if isinstance(audio, tuple):
-        yield from _resampled(_frames_of(*audio), 1, 0.0)
-        return
-    with opened(audio) as container:
-        if not container.streams.audio:
-            return
-        stream = container.streams.audio[0]
-        stream.codec_context.thread_count = 1
-        yield from _resampled(container.decode(stream), stream.channels, origin(container))
+    for block_SC in _given(*audio) if isinstance(audio, tuple) else _read(audio):
+        if len(block_SC):
+            yield np.ascontiguousarray(block_SC.T, dtype=np.float32) / 32768
 
 
-def _frames_of(samples_S: np.ndarray, rate: int) -> Iterator[Any]:
+def _read(path: Path) -> Iterator[np.ndarray]:
+    with opened(path) as container:
+        stream = audio_stream(container)
+        if stream is not None:
+            yield from sound_blocks(container, stream, RATE, min(2, stream.channels))
+
+
+def _given(samples_S: np.ndarray, rate: int) -> Iterator[np.ndarray]:
     """One second of mono samples after the other."""
+    resampler: Resampler | None = None
     for start in range(0, len(samples_S), rate):
         piece = np.ascontiguousarray(samples_S[None, start : start + rate], dtype=np.int16)
         frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-        yield frame
-
-
-def _resampled(frames: Iterable[Any], channels: int, begin: float) -> Iterator[np.ndarray]:
-    """Frames at 48 kHz, mono or stereo; silence fills where the source has none, what precedes ``begin`` s goes."""
-    resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=RATE)
-    done = 0
-    for source in chain(frames, [None]):  # None drains the resampler
-        for frame in resampler.resample(source):
-            block = frame.to_ndarray()
-            ahead = done if frame.time is None else round((frame.time - begin) * RATE)
-            if ahead > done + JITTER * RATE:
-                yield np.zeros((block.shape[0], ahead - done), dtype=block.dtype)
-                done = ahead
-            elif ahead < 0 and done == 0:
-                block = block[:, -ahead:]
-            if block.shape[1]:
-                yield block
-                done += block.shape[1]
+        resampler = resampler or Resampler(frame, RATE, 1)
+        yield resampler.take(frame)
+    if resampler is not None:
+        yield resampler.take(None)

@@ -3,6 +3,7 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -144,6 +145,36 @@ def test_a_slide_show_shows_every_segment(predict, make_video):
     assert painted_seconds(result.video, 5) == [1, 3]
 
 
+def empty_sound(path, seconds=5):
+    """A video with a stream of sound in which there is none."""
+    with av.open(str(path), "w") as target:
+        video = target.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = 160, 90, "yuv420p"
+        target.add_stream("aac", rate=16000, layout="mono")
+        for _ in range(seconds * 10):
+            target.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((90, 160, 3), np.uint8), format="rgb24")))
+        target.mux(video.encode(None))
+    return path
+
+
+def test_a_model_that_only_looks_takes_an_empty_stream_of_sound(predict, toy_model, tmp_path):
+    path = empty_sound(tmp_path / "empty.mkv")
+    assert probe(path).audio_rate is not None
+    result = predict(path, model=toy_model(listens=False))
+    assert [segment.level_db for segment in result.segments] == [None] * 5
+    assert probe(result.video).audio_rate is None
+    with pytest.raises(AVCoreError, match=r"empty\.mkv has a sound stream without a single sample"):
+        predict(path, name="heard")
+
+
+def test_a_model_that_only_looks_takes_sound_of_an_unknown_format(predict, toy_model, tmp_path):
+    path = empty_sound(tmp_path / "alien.mkv")
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_ZZZ"))
+    assert len(predict(path, model=toy_model(listens=False)).segments) == 5
+    with pytest.raises(AVCoreError, match=r"alien\.mkv has no sound that can be decoded, and this model listens"):
+        predict(path, name="heard")
+
+
 def test_a_model_that_only_looks_takes_a_silent_video(predict, make_video, toy_model):
     model = toy_model(listens=False)
     result = predict(make_video(5, silent=True), model=model)
@@ -153,7 +184,7 @@ def test_a_model_that_only_looks_takes_a_silent_video(predict, make_video, toy_m
 
 
 def test_a_silent_video_is_refused_by_a_model_that_listens(predict, make_video):
-    with pytest.raises(AVCoreError, match=r"clip.mp4 has no sound, and this model listens"):
+    with pytest.raises(AVCoreError, match=r"clip.mp4 has no sound that can be decoded, and this model listens"):
         predict(make_video(5, silent=True))
 
 
