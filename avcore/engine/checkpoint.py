@@ -22,7 +22,16 @@ from torch.optim import Optimizer
 from avcore.engine.files import ASIDE, clear_leftovers, json_text, read_json, sha256, sync_directory, write_synced
 from avcore.errors import AVCoreError, why
 
-__all__ = ["CHOICES", "Checkpoint", "CheckpointStore", "Reached", "load_tensors", "restore_optimizer", "serialise"]
+__all__ = [
+    "CHOICES",
+    "Checkpoint",
+    "CheckpointStore",
+    "Reached",
+    "Snapshot",
+    "load_tensors",
+    "restore_optimizer",
+    "serialise",
+]
 
 CHOICES = ("best", "latest")
 FORMAT = 3
@@ -53,6 +62,21 @@ class Reached:
     scores: Mapping[str, float] = field(default_factory=dict)
     best: float | None = None
     best_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What training has made so far.
+
+    Attributes:
+        optimizer: as it is.
+        model_state: the trained tensors that are evaluated.
+        training_state: those that training goes on from, where ``model_state`` is an average.
+    """
+
+    optimizer: Optimizer
+    model_state: Mapping[str, Tensor]
+    training_state: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,23 +118,19 @@ class CheckpointStore:
 
     def save(
         self,
-        model_state: Mapping[str, Tensor],
-        optimizer: Optimizer,
+        snapshot: Snapshot,
         progress: Reached,
         *,
         frozen_digest: str,
         versions: Mapping[str, str],
-        training_state: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Write a checkpoint, then forget all but the best and this one.
 
         Args:
-            model_state: what is evaluated.
-            optimizer: whose state is kept.
+            snapshot: what is kept.
             progress: so far.
             frozen_digest: of the frozen weights.
             versions: of the software.
-            training_state: what training goes on from, where ``model_state`` is an average.
 
         Raises:
             AVCoreError: it cannot be written; older checkpoints are as they were.
@@ -121,10 +141,10 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
-            tensors, settings = _optimizer_state(optimizer)
-            write_synced(aside / "model.safetensors", serialise(model_state))
-            if training_state is not None:
-                write_synced(aside / "training.safetensors", serialise(training_state))
+            tensors, settings = _optimizer_state(snapshot.optimizer)
+            write_synced(aside / "model.safetensors", serialise(snapshot.model_state))
+            if snapshot.training_state is not None:
+                write_synced(aside / "training.safetensors", serialise(snapshot.training_state))
             write_synced(aside / "optimizer.safetensors", serialise(tensors))
             write_synced(aside / "optimizer.json", json_text(settings).encode())
             files = {

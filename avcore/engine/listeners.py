@@ -1,4 +1,4 @@
-"""Who listens to a run: the person and the log, the record on disk, TensorBoard, the lifecycle hooks of plugins.
+"""Who listens to a run: the person and the log, the record on disk, TensorBoard, hooks of plugins, checkpoints.
 
 `avcore.engine.loop` draws which event follows which. Each event goes to all listeners in the order of their list.
 """
@@ -8,21 +8,35 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from avcore.engine.board import Board
+from avcore.engine.checkpoint import CheckpointStore, Reached, Snapshot
 from avcore.engine.display import Advance, Display
 from avcore.engine.evaluate import Example
 from avcore.engine.records import RunRecord, peak_bytes
 from avcore.engine.result import Status
 from avcore.engine.step import Step
 
-__all__ = ["Charted", "Hooked", "Hooks", "Listener", "Listeners", "Recorded", "Shown", "format_scores"]
+__all__ = [
+    "Charted",
+    "Hooked",
+    "Hooks",
+    "Listener",
+    "Listeners",
+    "Point",
+    "Recorded",
+    "Saved",
+    "Shown",
+    "format_scores",
+]
 
 Examples = Mapping[str, Sequence[Example]]
 """The first clips of a split by the sound that they were evaluated with."""
+Point = Literal["step", "epoch", "stop"]
+"""Where training stands when it tells what it reached."""
 
 
 class Hooks(Protocol):
@@ -46,6 +60,16 @@ class Listener:
 
     def step_skipped(self, reason: str) -> None:
         """A step made no update since something was not finite."""
+
+    def reached(self, progress: Reached, point: Point, snapshot: Callable[[], Snapshot]) -> None:
+        """Training stands where it can go on from.
+
+        Args:
+            progress: so far.
+            point: after a ``step`` within an epoch, at the end of an ``epoch``, evaluated if it was time, or at a
+                ``stop`` by an error or a signal, be that told before or not.
+            snapshot: gives what must be kept to come back; its tensors change with the next step.
+        """
 
     def epoch_finished(self) -> None:
         """No step of the epoch is left, or it was stopped."""
@@ -128,15 +152,14 @@ class Recorded(Listener):
 
     Args:
         record: writes it.
-        run: has ``results``, and ``data`` that know the broken clips.
+        run: has ``results``, with the s that earlier attempts took, and ``data`` that know the broken clips.
         device: whose memory counts.
         started: `time.monotonic` at the beginning.
-        before: s that earlier attempts took.
     """
 
-    def __init__(self, record: RunRecord, run: Any, device: torch.device, *, started: float, before: float) -> None:
+    def __init__(self, record: RunRecord, run: Any, device: torch.device, *, started: float) -> None:
         self.record, self.run, self.device = record, run, device
-        self._seconds: Callable[[], float] = lambda: round(before + time.monotonic() - started, 3)
+        self._since = started - run.results.seconds
 
     def run_started(self) -> None:
         self._write()
@@ -151,11 +174,38 @@ class Recorded(Listener):
         self._write(status=status, broken=self.run.data.broken)
 
     def _measure(self) -> None:
-        self.run.results = replace(self.run.results, seconds=self._seconds(), peak_bytes=peak_bytes(self.device))
+        self.run.results = replace(
+            self.run.results, seconds=round(time.monotonic() - self._since, 3), peak_bytes=peak_bytes(self.device)
+        )
 
     def _write(self, **known: Any) -> None:
         self.run.results = replace(self.run.results, **known)
         self.record.write_results(self.run.results)
+
+
+class Saved(Listener):
+    """The best and the latest checkpoint.
+
+    Args:
+        store: where they go.
+        others: are told of each that is saved. It is not one of them: torch takes 5 s to end the workers of a loader
+            that is collected as part of a cycle.
+        every: steps between two of them within an epoch; None saves at its end alone.
+        facts: the ``frozen_digest`` and the ``versions`` that each holds.
+        since: how far the run was when it began, or went on.
+    """
+
+    def __init__(
+        self, store: CheckpointStore, others: Listeners, *, every: int | None, facts: Mapping[str, Any], since: Reached
+    ) -> None:
+        self.store, self.others, self.every, self.facts, self._saved = store, others, every, facts, since
+
+    def reached(self, progress: Reached, point: Point, snapshot: Callable[[], Snapshot]) -> None:
+        due = point != "step" or (self.every and progress.step % self.every == 0)
+        if due and progress != self._saved:
+            path = self.store.save(snapshot(), progress, **self.facts)
+            self._saved = progress
+            self.others.tell("checkpoint_saved", path)
 
 
 class Charted(Listener):

@@ -1,4 +1,4 @@
-"""Training from the first epoch, or from a checkpoint, to the last: steps, evaluations that select the best, saves.
+"""Training from the first epoch, or from a checkpoint, to the last: steps, and evaluations that select the best.
 
 What a run tells its listeners (`avcore.engine.listeners.Listener`), in this order::
 
@@ -6,16 +6,17 @@ What a run tells its listeners (`avcore.engine.listeners.Listener`), in this ord
         │      ┌──────────────────── each epoch ─────────────────────┐
         ├─────▶│ epoch_started                                       │
         │      │    step_finished or step_skipped    each step       │
-        │      │    checkpoint_saved                 train.save_every│
+        │      │    reached                      each but the last   │
         │      │ epoch_finished                                      │
         │      │ evaluated, pictured                 train.eval_every│
-        │      │ checkpoint_saved                                    │
+        │      │ reached                                             │
         │      └─────────────────────────────────────────────────────┘
         ├─────▶ evaluated each split of train.evaluate, then pictured
         ▼
-    run_finished      also after an error or a signal, which save what was reached first: checkpoint_saved
+    run_finished      also after an error or a signal, before which training tells once more what it reached
 
-Listeners are told in the order of their list: display and log, record on disk, TensorBoard, hooks of plugins.
+Listeners are told in the order of their list: display and log, record on disk, TensorBoard, hooks of plugins, and last
+checkpoints, which are saved at some of what is ``reached`` and are an event themselves: checkpoint_saved.
 """
 
 import math
@@ -28,8 +29,8 @@ import torch
 from avcore.config import RunConfig
 from avcore.data.augment import Augmentation
 from avcore.engine.average import Average
-from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Reached, restore_optimizer
-from avcore.engine.listeners import Listeners
+from avcore.engine.checkpoint import Checkpoint, Reached, Snapshot, restore_optimizer
+from avcore.engine.listeners import Listeners, Point
 from avcore.engine.optim import Rates, build_optimizer
 from avcore.engine.signals import Signals
 from avcore.engine.step import BatchLoader, NonFiniteError, Step, TrainStep, groups_of
@@ -42,9 +43,9 @@ __all__ = ["Trainer"]
 
 @dataclass(kw_only=True)
 class Trainer:
-    """Trains a model as ``config.optim`` and ``config.train`` say, and keeps its best and its latest checkpoint.
+    """Trains a model as ``config.optim`` and ``config.train`` say.
 
-    From any of its checkpoints it comes to the same end, bit for bit, as without a stop.
+    From a checkpoint of anything that it reached it comes to the same end, bit for bit, as without a stop.
 
     Attributes:
         model: on ``device``.
@@ -53,11 +54,8 @@ class Trainer:
         device: where to compute.
         select: evaluates the model after so many steps and returns the scores that select the best checkpoint.
         score: the name among them that decides; larger is better.
-        store: where checkpoints go.
         listeners: are told what happens.
         signals: entered; say when to stop.
-        digest: of the frozen weights, kept in each checkpoint.
-        versions: of the software, kept in each checkpoint.
         nonfinite: writes down a loss or gradient that is not finite; returns where.
         start: the checkpoint to go on from, None to begin.
     """
@@ -68,11 +66,8 @@ class Trainer:
     device: torch.device
     select: Callable[[int], Mapping[str, float]]
     score: str
-    store: CheckpointStore
     listeners: Listeners
     signals: Signals
-    digest: str
-    versions: Mapping[str, str]
     nonfinite: Callable[[NonFiniteError], Path]
     start: Checkpoint | None = None
 
@@ -99,16 +94,15 @@ class Trainer:
         self._progress = Reached(epoch=0, step=0)
         if self.start is not None:
             self._restore(self.start)
-        self._saved = self._progress
-        # Whether the model is in the state that the progress tells, and may be saved as such.
+        # Whether the model is in the state that the progress tells, and those who were told of it took it well.
         self._whole = True
 
     def run(self) -> Reached:
-        """Train to the end; stopped by a signal or an error, save what was reached and pass the exception on.
+        """Train to the end; stopped by a signal or an error, tell what was reached and pass the exception on.
 
         Raises:
             NonFiniteError: training diverged.
-            AVCoreError: a checkpoint cannot be written, or a clip cannot be read.
+            AVCoreError: a clip cannot be read, or a listener fails, as when a checkpoint cannot be written.
             KeyboardInterrupt, Preempted: a signal came.
         """
         with self.signals.deferred():
@@ -120,7 +114,7 @@ class Trainer:
                     self._end_epoch()
             except BaseException:
                 if self._whole:
-                    self._keep()
+                    self._tell("stop")
                 raise
         return self._progress
 
@@ -150,9 +144,8 @@ class Trainer:
                 made = self._step(batches)
                 if made is not None:
                     self.listeners.tell("step_finished", made, self._progress.position)
-                every = self._train.save_every
-                if every and self._progress.step % every == 0 and self._progress.position < total:
-                    self._keep()
+                if self._progress.position < total:
+                    self._tell("step")
         finally:
             self.listeners.tell("epoch_finished")
 
@@ -182,7 +175,7 @@ class Trainer:
         self.listeners.tell("step_skipped", f"{found} ({skipped} of {limit} that may be), see {path}")
 
     def _end_epoch(self) -> None:
-        """Evaluate if it is time, and save."""
+        """Evaluate if it is time."""
         epoch = self._progress.epoch + 1
         self._average.epoch_done(epoch)
         self._progress = replace(self._progress, averaged=self._average.count)
@@ -191,29 +184,23 @@ class Trainer:
             self._evaluate(done)
         else:
             self._progress = done
-            self._keep()
+            self._tell("epoch")
 
     def _evaluate(self, done: Reached) -> None:
         with self._average.applied(), self.signals.allowed():
             scores = self.select(done.step)
         self._progress = _judge(done, scores, self.score)
-        self._keep()
+        self._tell("epoch")
 
-    def _keep(self) -> None:
-        """Save, unless that was done."""
-        if self._progress == self._saved:
-            return
+    def _tell(self, point: Point) -> None:
+        """What is reached; a listener that fails is not told of it again."""
         self._whole = False
-        path = self.store.save(
-            self._average.state,
-            self._train_step.optimizer,
-            self._progress,
-            frozen_digest=self.digest,
-            versions=self.versions,
-            training_state=self.model.trainable_state() if self._average.count else None,
-        )
-        self._saved, self._whole = self._progress, True
-        self.listeners.tell("checkpoint_saved", path)
+        self.listeners.tell("reached", self._progress, point, self._snapshot)
+        self._whole = True
+
+    def _snapshot(self) -> Snapshot:
+        own = self.model.trainable_state()
+        return Snapshot(self._train_step.optimizer, self._average.state, own if self._average.count else None)
 
 
 def _judge(done: Reached, scores: Mapping[str, float], name: str) -> Reached:

@@ -2,24 +2,23 @@
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from avcore.config import Resolved
+from avcore.config import Resolved, RunConfig
 from avcore.data.loader import ClipLoader
 from avcore.discovery import Lifecycle
 from avcore.engine.board import Board
-from avcore.engine.checkpoint import Checkpoint, CheckpointStore
+from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Reached
 from avcore.engine.device import choose_device
 from avcore.engine.display import Display
-from avcore.engine.evaluate import Evaluation, Example, split_and_sound
-from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Shown
+from avcore.engine.evaluate import split_and_sound
+from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Saved, Shown
 from avcore.engine.loop import Trainer
 from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.records import RunRecord, commit_of, refuse_used, reset_peak, versions
@@ -32,8 +31,9 @@ from avcore.report.parameters import count_parameters
 from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData, open_files
+from avcore.runs.evaluations import GLANCES, Evaluations, splits_of
 from avcore.runs.offers import offers_of
-from avcore.runs.pictures import draw_example, save_pictures
+from avcore.runs.pictures import draw_example
 from avcore.runs.resume import (
     describe_versions,
     has_run,
@@ -45,11 +45,6 @@ from avcore.runs.resume import (
 from avcore.runs.summary import DEMO, describe_config, describe_results
 
 __all__ = ["execute", "head_alone"]
-
-PICTURES = 8
-"""Clips of the test split that are drawn at the end."""
-GLANCES = 2
-"""Clips that TensorBoard shows at each evaluation while training."""
 
 
 def head_alone(resolved: Resolved) -> Resolved:
@@ -113,39 +108,47 @@ def execute(
     with Signals() as signals, isolated_randomness(), determinism(config.deterministic):
         reset_peak(device)
         started = time.monotonic()
-        # Before the weights, which may have to be fetched: a wrong folder shows at once.
-        dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
-        for name in ("train", *config.train.evaluate):
-            dataset.clips(split_and_sound(name, dataset.splits)[0])
-        model = build_model(config, registry)
-        for notice in model.notices:
-            display.line(notice)
-        earlier = results_in(directory)
-        before = earlier.seconds if earlier else 0.0
-        run = Run(directory, config, registry, results=_results(model, registry, before))
-        run.adopt(model, RunData(config, model, dataset, root))
-        splits = _splits(run, display)
+        run = _open(config, registry, directory, display)
+        splits = splits_of(run, display)
+        if said := _last_batch(run.data.loader("train", train=True)):
+            display.line(f"train: {said}")
         record = RunRecord(directory, resume=resume)
         record.write_config(resolved.tree())
         display.attach(record.log)
         checkpoint = _checkpoint_of(run, display) if resume else None
+        reached = checkpoint.progress if checkpoint else Reached(epoch=0, step=0)
         # What was logged after the checkpoint is logged again; the checkpoint's own scores carry its number of steps.
-        kept = 0 if checkpoint is None else checkpoint.progress.step + 1
+        kept = reached.step + 1 if checkpoint else 0
         board = Board(directory, purge_step=kept if resume else None)
+        store = CheckpointStore(record.checkpoints)
+        facts = {"frozen_digest": run.model.backbone_digest, "versions": run.results.versions}
         every = config.train.log_every
-        listeners = Listeners(
+        others = (
             Shown(display, epochs=config.train.epochs, every=every),
-            Recorded(record, run, device, started=started, before=before),
-            Charted(board, _table_of(model), every=every, draw=partial(draw_example, model.task), glances=GLANCES),
+            Recorded(record, run, device, started=started),
+            Charted(board, _table_of(run), every=every, draw=partial(draw_example, run.model.task), glances=GLANCES),
             Hooked(Lifecycle(registry.plugins), run),
         )
-        stage = _Stage(run, resolved, display, signals, record, listeners, splits)
-        status: Status = "failed"
-        try:
+        saved = Saved(store, Listeners(*others), every=config.train.save_every, facts=facts, since=reached)
+        listeners = Listeners(*others, saved)
+        evaluations = Evaluations(run, display, listeners)
+        with _ending(run, record, board, listeners, signals, banner=banner, outer=outer):
             listeners.tell("run_started")
-            run.data.prepare(("train", *splits), display)
-            best = _train(stage, checkpoint)
-            pictures = _measure(stage, best)
+            run.data.prepare(("train", run.results.selected_on, *splits), display)
+            trainer = Trainer(
+                model=run.model,
+                loader=run.data.loader("train", train=True),
+                config=config,
+                device=device,
+                select=evaluations.select,
+                score=run.results.score_name,
+                listeners=listeners,
+                signals=signals,
+                nonfinite=lambda error: record.write_nonfinite(error.report, resolved.tree()),
+                start=checkpoint,
+            )
+            best = _train(trainer, run, store, display)
+            pictures = evaluations.measure(splits, best, record.pictures)
             if config.baseline and (config.prompts or config.fusions):
                 display.line("\nThe head alone, with the same recipe:")
                 inner = execute(
@@ -155,65 +158,23 @@ def execute(
             if outer:
                 tables = describe_results(run.results, pictures, seconds=time.monotonic() - started)
                 display.line(f"\n{tables}\nrun: {directory}")
-            status = "finished"
-        except (KeyboardInterrupt, Preempted):
-            status = "interrupted"
-            raise
-        except OSError as error:
-            if error.errno not in DISK_FAULTS:
-                raise
-            raise _disk_fault(error, directory) from error
-        finally:
-            _finish(stage, board, status, banner=banner, outer=outer)
     return run
 
 
-def _disk_fault(error: OSError, directory: Path) -> AVCoreError:
-    # TensorBoard tells no name.
-    path = directory if error.filename is None else Path(error.filename)
-    what = "write" if path.is_relative_to(directory) else "use"
-    return AVCoreError(f"Cannot {what} {path}: {why(error)}.")
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """What training and measuring work on. ``splits``: the one that selects the best, then those to measure."""
-
-    run: Run
-    resolved: Resolved
-    display: Display
-    signals: Signals
-    record: RunRecord
-    listeners: Listeners
-    splits: Sequence[str]
-
-    def evaluate(self, name: str, examples: int, step: int) -> Evaluation:
-        """Scores of the model as it is, with its first clips."""
-        total = len(self.run.data.loader(name))
-        with self.display.progress(f"evaluating {name}", total, every=None) as advance:
-            found = self.run.examine(name, examples=examples, progress=lambda done: advance(done, ""))
-        self.listeners.tell("evaluated", name, found.scores, step)
-        return found
-
-
-def _splits(run: Run, display: Display) -> list[str]:
-    """The split that selects the best, then those to measure at the end.
-
-    Asked for before training, so that a missing split or a swap that cannot be made shows then.
-    """
-    kept = [run.results.selected_on]
-    for name in run.config.train.evaluate:
-        _, sound = split_and_sound(name, run.data.dataset.splits)
-        if sound != "own" and run.model.sound is None:
-            display.line(f"{name} is left out: this run has no audio stream.")
-        else:
-            kept.append(name)
-    for name in dict.fromkeys(kept):
-        run.data.loader(name)
-    said = _last_batch(run.data.loader("train", train=True))
-    if said:
-        display.line(f"train: {said}")
-    return kept
+def _open(config: RunConfig, registry: Registry, directory: Path, display: Display) -> Run:
+    """The run with its data and its untrained model."""
+    # Before the weights, which may have to be fetched: a wrong folder shows at once.
+    dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
+    for name in ("train", *config.train.evaluate):
+        dataset.clips(split_and_sound(name, dataset.splits)[0])
+    model = build_model(config, registry)
+    for notice in model.notices:
+        display.line(notice)
+    earlier = results_in(directory)
+    results = _results(model, registry, earlier.seconds if earlier else 0.0)
+    run = Run(directory, config, registry, results=results)
+    run.adopt(model, RunData(config, model, dataset, root))
+    return run
 
 
 def _last_batch(loader: ClipLoader) -> str:
@@ -229,6 +190,13 @@ def _last_batch(loader: ClipLoader) -> str:
     if total % size:
         return f"the last batch of each epoch has {total % size} clips of {size}, others each time"
     return ""
+
+
+def _disk_fault(error: OSError, directory: Path) -> AVCoreError:
+    # TensorBoard tells no name.
+    path = directory if error.filename is None else Path(error.filename)
+    what = "write" if path.is_relative_to(directory) else "use"
+    return AVCoreError(f"Cannot {what} {path}: {why(error)}.")
 
 
 def _checkpoint_of(run: Run, display: Display) -> Checkpoint | None:
@@ -254,84 +222,71 @@ def _checkpoint_of(run: Run, display: Display) -> Checkpoint | None:
     return found
 
 
-def _train(stage: _Stage, start: Checkpoint | None) -> int:
+def _train(trainer: Trainer, run: Run, store: CheckpointStore, display: Display) -> int:
     """Train, and take the best weights; the step that they are from."""
-    run, select_on = stage.run, stage.splits[0]
-    model, store = run.model, CheckpointStore(stage.record.checkpoints)
-
-    def select(step: int) -> Mapping[str, float]:
-        found = stage.evaluate(select_on, GLANCES, step)
-        stage.listeners.tell("pictured", select_on, {"own": found.examples}, step)
-        return found.scores
-
+    model = run.model
     before = model.digest()
-    reached = Trainer(
-        model=model,
-        loader=run.data.loader("train", train=True),
-        config=run.config,
-        device=choose_device(run.config.device),
-        select=select,
-        score=model.task.score,
-        store=store,
-        listeners=stage.listeners,
-        signals=stage.signals,
-        digest=model.backbone_digest,
-        versions=run.results.versions,
-        nonfinite=lambda error: stage.record.write_nonfinite(error.report, stage.resolved.tree()),
-        start=start,
-    ).run()
+    reached = trainer.run()
     if model.digest() != before:
         raise PluginError("The frozen weights are not what they were before training: a part or a plugin changes them.")
     best = store.open("best")
     model.load_trainable_state(best.model_state())
     model.eval()
-    run.results = replace(run.results.measured(select_on, best.progress.scores), skipped_steps=reached.skipped)
-    stage.display.line(f"best on {select_on}: epoch {best.progress.epoch}")
+    scores = run.results.measured(run.results.selected_on, best.progress.scores)
+    run.results = replace(scores, skipped_steps=reached.skipped)
+    display.line(f"best on {run.results.selected_on}: epoch {best.progress.epoch}")
     return best.progress.step
 
 
-def _measure(stage: _Stage, step: int) -> list[str]:
-    """Evaluate the best weights on the splits that were asked for, and draw their first clips; where these lie."""
-    run, folder = stage.run, stage.record.pictures
-    pictures: list[str] = []
-    drawn: dict[str, dict[str, list[Example]]] = {}
-    for name in stage.splits[1:]:
-        found = stage.evaluate(name, PICTURES, step)
-        run.results = run.results.measured(name, found.scores)
-        split, sound = run.data.split(name)
-        drawn.setdefault(split, {})[sound] = found.examples
-    for split, by_sound in drawn.items():
-        if save_pictures(run.model.task, split, by_sound, folder):
-            pictures.append(str(folder / f"{split}-*.png"))
-        stage.listeners.tell("pictured", split, by_sound, step)
-    return pictures
-
-
-def _finish(stage: _Stage, board: Board, status: Status, *, banner: Sequence[str], outer: bool) -> None:
-    """Write the results as far as they go, and say how it ended."""
-    failure = traceback.format_exc() if status == "failed" else ""
+@contextmanager
+def _ending(
+    run: Run,
+    record: RunRecord,
+    board: Board,
+    listeners: Listeners,
+    signals: Signals,
+    *,
+    banner: Sequence[str],
+    outer: bool,
+) -> Iterator[None]:
+    """Tell how what stands in it ended, and close what is written."""
+    status: Status = "failed"
     try:
-        with closing(stage.record), closing(board):
-            farewell = (_farewell(stage, status),) if status != "finished" and outer else ()
-            stage.listeners.tell("run_finished", status, farewell, failure, banner)
-    except (AVCoreError, OSError) as error:
-        # Nothing can be written. If something stopped the run before, that says more and is on its way.
-        if status != "finished":
-            return
-        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-            raise _disk_fault(error, stage.run.directory) from error
+        yield
+        status = "finished"
+    except (KeyboardInterrupt, Preempted):
+        status = "interrupted"
         raise
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        raise _disk_fault(error, run.directory) from error
+    finally:
+        failure = traceback.format_exc() if status == "failed" else ""
+        try:
+            with closing(record), closing(board):
+                farewell = (_farewell(record, signals, status),) if status != "finished" and outer else ()
+                listeners.tell("run_finished", status, farewell, failure, banner)
+        except (AVCoreError, OSError) as error:
+            # Nothing can be written. If something stopped the run before, that says more and is on its way.
+            if status == "finished":
+                if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+                    raise _disk_fault(error, run.directory) from error
+                raise
 
 
-def _farewell(stage: _Stage, status: str) -> str:
-    by = f" by {stage.signals.received.name}" if stage.signals.received else ""
-    reached = "what was reached is saved" if any(stage.record.checkpoints.iterdir()) else "nothing was saved yet"
-    return f"{status}{by}; {reached}; to go on: avcore run --resume {stage.run.directory}"
+def _farewell(record: RunRecord, signals: Signals, status: Status) -> str:
+    by = f" by {signals.received.name}" if signals.received else ""
+    reached = "what was reached is saved" if any(record.checkpoints.iterdir()) else "nothing was saved yet"
+    return f"{status}{by}; {reached}; to go on: avcore run --resume {record.directory}"
 
 
 def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
     """What is known before anything is measured."""
     config = model.config
+    counted = count_parameters(model).to_dict()
+    # What papers print belongs to the recipe, not to the results.
+    del counted["published"]
     return RunResult(
         task=config.task,
         dataset=config.data.dataset,
@@ -345,7 +300,7 @@ def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
         seed=config.seed,
         selected_on="val" if config.protocol == "clean" else "test",
         score_name=model.task.score,
-        params=_params(model),
+        params=counted,
         seconds=seconds,
         plugins=offers_of(config, registry),
         versions=versions(),
@@ -354,13 +309,6 @@ def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
     )
 
 
-def _params(model: AVModel) -> dict[str, Any]:
-    counted = count_parameters(model).to_dict()
-    # What papers print belongs to the recipe, not to the results.
-    del counted["published"]
-    return counted
-
-
-def _table_of(model: AVModel) -> str:
-    rows = [[name, part["parameters"], part["trainable"]] for name, part in _params(model)["parts"].items()]
+def _table_of(run: Run) -> str:
+    rows = [[name, part["parameters"], part["trainable"]] for name, part in run.results.params["parts"].items()]
     return render_markdown(["component", "parameters", "trainable"], rows)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from avcore.engine.checkpoint import CheckpointStore, Reached, restore_optimizer
+from avcore.engine.checkpoint import CheckpointStore, Reached, Snapshot, restore_optimizer
 from avcore.errors import AVCoreError
 
 
@@ -24,7 +24,9 @@ def store(tmp_path, trained):
 
     def save(step, *, best=None, **progress):
         done = Reached(epoch=step // 10, step=step, best_step=best, **progress)
-        return store.save(model.trainable_state(), optimizer, done, frozen_digest="abc", versions={"avcore": "1"})
+        return store.save(
+            Snapshot(optimizer, model.trainable_state()), done, frozen_digest="abc", versions={"avcore": "1"}
+        )
 
     store.put = save
     return store

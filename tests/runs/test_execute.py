@@ -326,8 +326,9 @@ def test_events_come_in_the_order_that_is_drawn(start, monkeypatch):
     monkeypatch.setattr(Listeners, "tell", listen)
     start(epochs=2, set=["train.save_every=2", "train.eval_every=2"])
     step, saved = "step_finished", "checkpoint_saved"
-    first = ["epoch_started", step, step, saved, step, "epoch_finished", saved]
-    second = ["epoch_started", step, saved, step, step, "epoch_finished", "evaluated", "pictured", saved]
+    done, ended = [step, "reached"], [step, "epoch_finished"]
+    first = ["epoch_started", *done, *done, saved, *ended, "reached", saved]
+    second = ["epoch_started", *done, saved, *done, *ended, "evaluated", "pictured", "reached", saved]
     assert told == ["run_started", *first, *second, "evaluated", "pictured", "run_finished"]
 
 

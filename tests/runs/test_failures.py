@@ -56,7 +56,7 @@ def test_whoever_writes_the_path_is_named(start, world, tmp_path, monkeypatch, n
     def refuse(*arguments):
         raise OSError(number, os.strerror(number), str(tmp_path / "run" / "pictures" / "test-1.png"))
 
-    monkeypatch.setattr("avcore.runs.execute.save_pictures", refuse)
+    monkeypatch.setattr("avcore.runs.evaluations.save_pictures", refuse)
     with pytest.raises(AVCoreError, match=rf"Cannot write .*test-1\.png: {os.strerror(number)}"):
         start(epochs=1)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "failed"
@@ -147,7 +147,7 @@ def test_other_errors_of_the_system_keep_their_traceback(start, monkeypatch):
     def refuse(*arguments):
         raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
-    monkeypatch.setattr("avcore.runs.execute.save_pictures", refuse)
+    monkeypatch.setattr("avcore.runs.evaluations.save_pictures", refuse)
     with pytest.raises(ConnectionResetError):
         start(epochs=1)
 

@@ -1,0 +1,74 @@
+"""The evaluations of a run: of the split that selects while it trains, and of the others with the best weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avcore.engine.display import Display
+from avcore.engine.evaluate import Evaluation, Example, split_and_sound
+from avcore.engine.listeners import Listeners
+from avcore.runs.base import Run
+from avcore.runs.pictures import save_pictures
+
+__all__ = ["Evaluations", "splits_of"]
+
+PICTURES = 8
+"""Clips of the test split that are drawn at the end."""
+GLANCES = 2
+"""Clips that TensorBoard shows at each evaluation while training."""
+
+
+def splits_of(run: Run, display: Display) -> list[str]:
+    """The splits to measure at the end.
+
+    Asked for before training, so that a missing split or a swap that cannot be made shows then.
+    """
+    kept = []
+    for name in run.config.train.evaluate:
+        _, sound = split_and_sound(name, run.data.dataset.splits)
+        if sound != "own" and run.model.sound is None:
+            display.line(f"{name} is left out: this run has no audio stream.")
+        else:
+            kept.append(name)
+    for name in dict.fromkeys((run.results.selected_on, *kept)):
+        run.data.loader(name)
+    return kept
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Evaluates the model of a run as it is; the person sees how far it is, listeners are told what came out."""
+
+    run: Run
+    display: Display
+    listeners: Listeners
+
+    def select(self, step: int) -> Mapping[str, float]:
+        """The scores, after so many steps, of the split that selects the best checkpoint."""
+        split = self.run.results.selected_on
+        found = self._evaluate(split, GLANCES, step)
+        self.listeners.tell("pictured", split, {"own": found.examples}, step)
+        return found.scores
+
+    def measure(self, splits: Sequence[str], step: int, folder: Path) -> list[str]:
+        """Add the scores of the weights of a step to the results, and draw the first clips; where these lie."""
+        run = self.run
+        pictures: list[str] = []
+        drawn: dict[str, dict[str, list[Example]]] = {}
+        for name in splits:
+            found = self._evaluate(name, PICTURES, step)
+            run.results = run.results.measured(name, found.scores)
+            split, sound = run.data.split(name)
+            drawn.setdefault(split, {})[sound] = found.examples
+        for split, by_sound in drawn.items():
+            if save_pictures(run.model.task, split, by_sound, folder):
+                pictures.append(str(folder / f"{split}-*.png"))
+            self.listeners.tell("pictured", split, by_sound, step)
+        return pictures
+
+    def _evaluate(self, name: str, examples: int, step: int) -> Evaluation:
+        total = len(self.run.data.loader(name))
+        with self.display.progress(f"evaluating {name}", total, every=None) as advance:
+            found = self.run.examine(name, examples=examples, progress=lambda done: advance(done, ""))
+        self.listeners.tell("evaluated", name, found.scores, step)
+        return found
