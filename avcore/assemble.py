@@ -2,23 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from avcore.backbones import Backbone, TextTower, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
 from avcore.data.augment import Augmentation
 from avcore.data.frontends import ImageFrontEnd
 from avcore.errors import AssemblyError
-from avcore.injection import Part, make_plan
+from avcore.gradients import follow_losses, leave_untrained
+from avcore.injection import make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
 from avcore.registry import Registry, load_registry
 from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, TextGeometry, Windows, resolve
 from avcore.streams import Stream
-from avcore.tasks import Batch
 
 __all__ = ["assemble", "create_model", "streams_of"]
 
@@ -78,8 +77,8 @@ def assemble(
 ) -> AVModel:
     """Make the model that a configuration describes.
 
-    It is first built on the meta device, where one forward shows whether every trainable parameter would get a
-    gradient.
+    It is first built on the meta device, where one forward and the losses of every epoch show which parameters would
+    get a gradient: `avcore.gradients`.
 
     Args:
         config: a resolved configuration.
@@ -93,11 +92,11 @@ def assemble(
     registry = registry.recorded(config.full_names)
     with torch.device("meta"):
         shapes = _build(config, registry)
-        _check_gradients(shapes)
+        followed = follow_losses(shapes)
     Augmentation(shapes)  # refuses what does not go with this model
     if meta:
-        return shapes
-    model = _build(config, registry)
+        return leave_untrained(shapes, followed)
+    model = leave_untrained(_build(config, registry), followed)
     model.backbone_digest = digest(model.towers)
     return model.to(device)
 
@@ -245,71 +244,3 @@ def _towers(
             backbones[key] = spec.load()(holder.settings, name=bare, preset=preset)
         towers[stream] = backbones[key].tower(stream, own.settings, segments, windows)
     return towers, [notice for backbone in backbones.values() for notice in backbone.notices]
-
-
-# ---------------------------------------------------------------------------------------------------------- gradients
-
-
-def _check_gradients(model: AVModel) -> None:
-    """One tiny forward on the meta device: what is summed there must depend on every parameter of every part."""
-    parts = dict(model.parameter_groups()["parts"])
-    if not parts:
-        return
-    features = model.eval().features(_tiny_batch(model))
-    reached = [
-        tensor for stream in features.streams.values() for tensor in (stream.pooled, stream.tokens, *stream.maps)
-    ]
-    reached += [tensor for offered in features.offers.values() for tensor in offered]
-    for name, encoder in model.encoders.items():
-        length = model.streams[name].tower.geometry.length  # type: ignore[union-attr]
-        sentences = encoder(torch.zeros(1, length, dtype=torch.long))
-        reached += [sentences.pooled, sentences.tokens, *(one for many in sentences.offers.values() for one in many)]
-    for part in model.instances:
-        if type(part.module).losses is not Part.losses:
-            reached += list(part.module.losses(features).values())
-    leaves = _leaves(reached)
-    missed = [name for name, parameter in parts.items() if id(parameter) not in leaves]
-    if missed:
-        finishing = [part.name for part in model.instances if type(part.module).finish is not Part.finish]
-        blame = f" The features pass through 'finish' of {', '.join(finishing)}." if finishing else ""
-        raise AssemblyError(
-            f"{len(missed)} trainable parameters would get no gradient: {', '.join(missed[:5])}"
-            f"{', ...' if len(missed) > 5 else ''}.{blame} Leave that part out, or list what it would never use in "
-            f"'unused_in_reference'."
-        )
-
-
-def _leaves(tensors: Sequence[Tensor]) -> set[int]:
-    """The ids of the parameters that tensors depend on: autograd's graph, walked as DDP walks it, without a backward.
-
-    On the meta device a backward pass costs more than all the rest of assembly, and finds the same.
-    """
-    waiting: list[Any] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
-    leaves = {id(tensor) for tensor in tensors if tensor.is_leaf and tensor.requires_grad}
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if hasattr(node, "variable"):
-            leaves.add(id(node.variable))
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                waiting.append(following)
-    return leaves
-
-
-def _tiny_batch(model: AVModel) -> Batch:
-    frames = waveform = None
-    if model.image is not None:
-        frames = torch.zeros(1, model.segments, *model.image.shape, dtype=torch.uint8)
-    if model.sound is not None:
-        waveform = torch.zeros(1, *model.sound.shape(model.clip_seconds), dtype=torch.int16)
-    return Batch(
-        frames=frames,
-        waveform=waveform,
-        targets={},
-        names=["shapes"],
-        inputs={name: given.zeros(1) for name, given in model.task.inputs.items()},
-        samples=torch.zeros(1, dtype=torch.long),
-        valid=torch.ones(1, dtype=torch.bool),
-    )

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GroupedLinear", "TokenBatchNorm", "plain_attention"]
+__all__ = ["GroupedLinear", "TokenBatchNorm", "full_precision", "plain_attention"]
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """No autocast on the device of a tensor, on the meta device neither.
+
+    For what must not be rounded to half precision, such as a loss on probabilities or a recurrent network.
+    """
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 def plain_attention(queries: Tensor, x_MND: Tensor) -> Tensor:

@@ -318,12 +318,16 @@ class HeadSpec(Spec):
 
     Attributes:
         serves: the kinds of task (`TaskSpec.kind`), or the tasks by name, that it is made for; empty for any.
-        encoders: further streams that the head calls by itself: ``("text",)`` for an encoder of sentences, chosen by
-            ``--text`` and found in ``Features.encoders``.
+        encoders: further streams that the head calls by itself, given its settings: ``("text",)`` for an encoder of
+            sentences, chosen by ``--text`` and found in ``Features.encoders``.
     """
 
     serves: tuple[str, ...] = ()
-    encoders: tuple[str, ...] = ()
+    encoders: Callable[[Any], tuple[str, ...]] | tuple[str, ...] = ()
+
+    def calls(self, settings: Any) -> tuple[str, ...]:
+        """The further streams that the head calls with these settings."""
+        return self.encoders(settings) if callable(self.encoders) else self.encoders
 
     def takes(self, task: "TaskSpec") -> bool:
         """Whether it is made for a task."""

@@ -287,6 +287,26 @@ class Progress:
     steps: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """A tensor of one clip beside pictures and sound: what heads see of it, or what their loss reads of the truth.
+
+    Attributes:
+        shape: of one clip, without the axis B.
+        dtype: ``int64`` for ids and labels, ``float32`` for features, ``bool``.
+        help: what a person writes for it, such as ``a question in English``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    help: str = ""
+
+    def zeros(self, clips: int) -> Tensor:
+        """Zeros for so many clips, (B, *shape): what a model is tried with before there are files."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return torch.zeros(clips, *self.shape, dtype=dtype)
+
+
 class Head(nn.Module):
     """Features to output, loss and prediction. Subclass it, and name the class in a `HeadSpec`.
 
@@ -305,6 +325,15 @@ class Head(nn.Module):
     def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__()
 
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        """What its `loss` reads of the truth of one clip, by name in `Batch.targets`.
+
+        With it a run is told, before it starts, which parameters no loss depends on, and those stay as they are. The
+        loss must then run on shapes alone: it weighs by `Batch.valid` and asks no tensor for its value.
+        """
+        return {}
+
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Named outputs; `loss` and `predict` take them."""
         raise NotImplementedError
@@ -316,26 +345,6 @@ class Head(nn.Module):
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """Named predictions (B, ...) as the task's metrics and drawing take them; the task declares their axes."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Input:
-    """What a task's heads see of one clip beside pictures and sound.
-
-    Attributes:
-        shape: of one clip, without the axis B.
-        dtype: ``int64`` for ids, ``float32`` for features.
-        help: what a person writes for it, such as ``a question in English``.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    help: str = ""
-
-    def zeros(self, clips: int) -> Tensor:
-        """Zeros for so many clips, (B, *shape): what a model is tried with before there are files."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return torch.zeros(clips, *self.shape, dtype=dtype)
 
 
 class Task:

@@ -51,6 +51,28 @@ class ClassesInWords(Head):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MayReadConfig:
+    read: bool = False
+
+    def encoders(self) -> tuple[str, ...]:
+        return ("text",) if self.read else ()
+
+
+class MayRead(ClassesInWords):
+    def __init__(self, config: MayReadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        assert ("text" in layouts) == config.read
+        if config.read:
+            super().__init__(config, layouts, task)
+        else:
+            Head.__init__(self, config, layouts, task)
+            self.map = nn.Linear(layouts["visual"].width, len(CLASSES))
+        self.read = config.read
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        return super().forward(features) if self.read else {"logits": self.map(features.stream("visual").pooled)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContextConfig:
     length: int = 2
 
@@ -96,7 +118,9 @@ class CarriedLayer(PromptLayer):
 class Plugin:
     @hookimpl
     def avcore_heads(self) -> list[HeadSpec]:
-        return [at_hand(HeadSpec, name="words", thing=ClassesInWords, encoders=("text",))]
+        words = at_hand(HeadSpec, name="words", thing=ClassesInWords, encoders=("text",))
+        may = at_hand(HeadSpec, name="may", thing=MayRead, config=MayReadConfig, encoders=MayReadConfig.encoders)
+        return [words, may]
 
     @hookimpl
     def avcore_prompts(self) -> list[PromptSpec]:
@@ -125,6 +149,15 @@ def make(*sets: str, prompts: str = "none", text: str | None = "toy_text", head:
         need_data=False,
     )
     return assemble(resolved.config, REGISTRY).eval()
+
+
+def test_a_setting_of_the_head_says_whether_it_reads() -> None:
+    assert not make(text=None, head="may").encoders
+    assert "text" in make("head.read=true", head="may").encoders
+    with pytest.raises(AVCoreError, match=r"Head 'may' reads sentences: give --text NAME"):
+        make("head.read=true", head="may", text=None)
+    with pytest.raises(AVCoreError, match=r"head 'may' reads no sentences"):
+        make(head="may")
 
 
 def test_a_head_calls_the_frozen_stream() -> None:

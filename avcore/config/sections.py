@@ -116,7 +116,7 @@ class Sections:
     def _text(self, head: Chosen) -> StreamConfig:
         """The encoder of sentences that the head asks for; none for a head that asks for none."""
         leaf = self.leaves.get("text.backbone", Leaf(None, Layer("default")))
-        wanted = TEXT in self.registry.heads[head.name].encoders
+        wanted = TEXT in self.registry.heads[head.name].calls(head.settings)
         if wanted and leaf.value is None:
             known = sorted(name for spec in self.registry.backbones if TEXT in spec.streams for name in spec.presets)
             raise ConfigError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from avcore import compat
 from avcore.errors import DataError
+from avcore.modules import full_precision
 from avcore.specs import AudioGeometry, FilterBankGeometry, ImageGeometry, MelGeometry, Windows
 
 __all__ = ["FilterBank", "ImageFrontEnd", "MelSpectrogram", "SoundFrontEnd"]
@@ -87,7 +88,7 @@ class SoundFrontEnd(_FrontEnd, ABC):
         Of two channels, (B, 2, S), it makes (M, 2, ...).
         """
         # The meta device, on which shapes are checked, knows no autocast.
-        with torch.autocast("cpu" if waveform.is_meta else waveform.device.type, enabled=False):
+        with full_precision(waveform):
             exact = torch.float64 if waveform.dtype == torch.float64 else torch.float32
             scale = 1.0 if waveform.is_floating_point() else 1 / FULL_SCALE
             if self.channels == 1:

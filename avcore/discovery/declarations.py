@@ -4,7 +4,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Set
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, UnionType
 from typing import Any
 
 import pluggy
@@ -112,6 +112,8 @@ def _fits(kind: Any, value: Any) -> bool:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (tuple, frozenset):
         return isinstance(value, origin) and all(isinstance(item, arguments[0]) for item in value)
+    if origin is UnionType:
+        return any(_fits(one, value) for one in arguments)
     if origin is Callable:
         return callable(value)
     if origin is Mapping:
@@ -123,6 +125,8 @@ def _fits(kind: Any, value: Any) -> bool:
 
 def _in_words(kind: Any) -> str:
     origin = typing.get_origin(kind)
+    if origin is UnionType:
+        return " or ".join(map(_in_words, typing.get_args(kind)))
     if origin in (tuple, frozenset):
         return f"a {origin.__name__} of texts"
     if origin is Callable:
@@ -152,8 +156,6 @@ def _problem(kind: str, spec: Spec) -> str:
             return f"config {config.__name__} may not have a field '{entry.name}': avcore keeps that key."
     if isinstance(spec, BackboneSpec) and not (spec.streams and set(spec.streams) <= {*STREAMS, TEXT}):
         return f"streams is {spec.streams!r}; it must list {', '.join(STREAMS)} or {TEXT}, or several of them."
-    if isinstance(spec, HeadSpec) and not set(spec.encoders) <= {TEXT}:
-        return f"encoders is {spec.encoders!r}; it may list {TEXT}."
     return _unusable(spec)
 
 
@@ -168,6 +170,12 @@ def _unusable(spec: Spec) -> str:
         settings = spec.config()
     except Exception as error:
         return f"config {name} refuses its own defaults: {one_line(error)}."
+    if isinstance(spec, HeadSpec):
+        try:
+            calls = spec.calls(settings)
+        except Exception as error:
+            return f"encoders fails for the default settings: {one_line(error)}."
+        return "" if set(calls) <= {TEXT} else f"encoders is {calls!r}; it may list {TEXT}."
     if not isinstance(spec, PartSpec):
         return ""
     try:

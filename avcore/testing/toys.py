@@ -36,9 +36,12 @@ class LinearHead(Head):
         self.map = nn.Linear(sum(layout.width for layout in layouts.values()), 3)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
-        """``logits`` (B, T, 3)."""
+        """``logits`` (B, T, 3), and all else that parts change, so that assembly leaves no parameter untrained."""
         pooled = [stream.pooled for stream in features.streams.values()]
-        return {"logits": self.map(torch.cat(pooled, -1).to(self.map.weight.dtype))}
+        seen = {f"{name}.tokens": stream.tokens for name, stream in features.streams.items()}
+        seen |= {f"{name}.map_{at}": x for name, stream in features.streams.items() for at, x in enumerate(stream.maps)}
+        seen |= {f"{name}.{at}": x for name, offered in features.offers.items() for at, x in enumerate(offered)}
+        return {"logits": self.map(torch.cat(pooled, -1).to(self.map.weight.dtype)), **seen}
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """The mean square of the logits."""

@@ -1,17 +1,19 @@
 """Each check of heads is failed by one that is wrong in that one way, and by no other."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
-from sound_world import Asked, Asks, Compares, Linear, Negatives, Reads, world
+from sound_world import Asked, Asks, Compares, Files, Linear, Negatives, Reads, world
 from torch import Tensor, nn
 
 from avcore import (
     Batch,
+    Clip,
     Features,
+    Input,
     Progress,
     StreamLayout,
     Task,
@@ -109,6 +111,46 @@ class ComparesOddly(Compares):
         self.companions = {"negative": "plain", "absent": "frozen"}
 
 
+class Declares(Linear):
+    """Sound: says what its loss reads, and weighs by what is valid."""
+
+    declared: ClassVar[Mapping[str, Input]] = {"label": Input(shape=(), dtype="int64")}
+
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        return self.declared
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        each_B = F.cross_entropy(output["logits"].float(), batch.targets["label"], reduction="none")
+        valid_B = batch.valid.to(each_B.dtype)
+        return {"entropy": (each_B * valid_B).sum() / valid_B.sum()}
+
+
+class DeclaresWhatIsNot(Declares):
+    declared: ClassVar[Mapping[str, Input]] = {**Declares.declared, "labels": Input(shape=())}
+
+
+class DeclaresAnotherShape(Declares):
+    declared: ClassVar[Mapping[str, Input]] = {"label": Input(shape=(2,), dtype="int64")}
+
+
+class Numbered(Files):
+    """Sound: clips have a number beside their label."""
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        return {**super().target(clip), "number": torch.tensor(int(clip.name))}
+
+
+class DeclaresTooLittle(Declares):
+    """Reads the label, and declares only what it does not read."""
+
+    declared: ClassVar[Mapping[str, Input]] = {"number": Input(shape=(), dtype="int64")}
+
+
+class DeclaresAndChooses(Declares):
+    loss = Linear.loss
+
+
 @pytest.mark.parametrize(
     ("given", "check", "says"),
     [
@@ -121,6 +163,10 @@ class ComparesOddly(Compares):
         ({"head": ForgetsSegments}, "head: prediction axes", "(B, T, ...)"),
         ({"head": ForgetsColumns}, "head: prediction axes", "(B, T, Y, X)"),
         ({"serves": ("naming", "namings")}, "head: serves", "Did you mean 'naming'"),
+        ({"head": DeclaresWhatIsNot}, "head: targets", "Did you mean 'label'"),
+        ({"head": DeclaresAnotherShape}, "head: targets", "declares the target 'label' as (3, 2)"),
+        ({"head": DeclaresTooLittle, "files": Numbered}, "head: targets", "its loss reads 'label'"),
+        ({"head": DeclaresAndChooses}, "head: targets", "Weigh by batch.valid"),
         ({"head": AsksForNobody}, "head: companions", "'partner'"),
         ({"head": ComparesOddly, "files": Negatives}, "head: companions", "'frozen'"),
         ({"head": AlwaysCompares, "files": Negatives}, "head: companions", "features.companions"),
@@ -141,10 +187,11 @@ def test_a_broken_one_fails_one_check(failing_of_all: Failing, given: dict[str, 
     [
         {},
         {"serves": ("naming",)},
+        {"head": Declares},
         {"task": Asks, "head": Reads, "files": Asked},
         {"head": Compares, "files": Negatives},
     ],
-    ids=("plain", "serves", "inputs", "companions"),
+    ids=("plain", "serves", "targets", "inputs", "companions"),
 )
 def test_a_sound_world_fails_nothing(failing_of_all: Failing, given: dict[str, Any]) -> None:
     assert failing_of_all(**world(**given)) == {}

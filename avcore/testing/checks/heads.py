@@ -10,7 +10,7 @@ from avcore.errors import did_you_mean
 from avcore.tasks import Batch, Progress
 from avcore.testing.cases import HeadCase
 from avcore.testing.cases.heads import padded
-from avcore.testing.checks import check
+from avcore.testing.checks import Skipped, check
 from avcore.testing.checks.compare import gap
 
 TOLERANCE = 1e-4
@@ -97,6 +97,39 @@ def companions(case: HeadCase) -> None:
         raise AssertionError(
             f"Head '{name}' fails on clips without companions with {type(error).__name__}: {error}. The video of a "
             f"person has none: look whether features.companions holds one."
+        ) from error
+
+
+@check("head", "targets")
+def targets(case: HeadCase) -> None:
+    """The targets that it declares are as the data set has them, its losses need no other, and run on shapes alone."""
+    world, name = case.world, case.spec.name
+    declared = world.model.head.targets
+    if not declared:
+        raise Skipped(f"'{name}' declares no targets: it is followed from its outputs.")
+    batch = world.batch()
+    for target, wanted in declared.items():
+        assert target in batch.targets, (
+            f"Head '{name}' declares the target '{target}', and the data set for '{world.task.name}' has "
+            f"{', '.join(batch.targets)}.{did_you_mean(target, batch.targets)}"
+        )
+        found, expected = batch.targets[target], wanted.zeros(len(batch))
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype), (
+            f"Head '{name}' declares the target '{target}' as {tuple(expected.shape)} {expected.dtype}; the data set "
+            f"has {tuple(found.shape)} {found.dtype}."
+        )
+    given = replace(batch, targets={target: batch.targets[target] for target in declared})
+    values = {key: value.to("meta") for key, value in world.forward(batch).values.items()}
+    try:
+        world.model.head.loss(values, given.map(lambda tensor: tensor.to("meta")), FIRST)
+    except KeyError as error:
+        raise AssertionError(
+            f"Head '{name}': its loss reads {error}, which it does not declare in 'targets'."
+        ) from error
+    except Exception as error:
+        raise AssertionError(
+            f"Head '{name}': its loss does not run on shapes alone: {type(error).__name__}: {error}. Weigh by "
+            f"batch.valid instead of choosing by it, and ask no tensor for its value."
         ) from error
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.specs import STREAMS, StreamLayout
-from avcore.tasks import Batch, Features, Head, Progress, Task
+from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_ave.config import LinearHeadConfig
 from avcore_ave.losses import bce_softmax, cross_entropy
 from avcore_ave.metrics import segment_rule
@@ -33,12 +33,18 @@ class LinearHead(Head):
         self.config = config
         widths = {stream: layout.width for stream, layout in layouts.items()}
         order = STREAMS if config.first == "visual" else STREAMS[::-1]
+        self.segments = next(iter(layouts.values())).segments
         self.streams = tuple(stream for stream in order if stream in widths)
         both, total, classes = len(widths) > 1, sum(widths.values()), len(task.classes)
         self.hidden = nn.Linear(total, config.hidden) if both else None
         self.norm = None if both else nn.LayerNorm(total)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden if both else total, classes)
+
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        """``labels`` (T,), a class for each segment."""
+        return {"labels": Input(shape=(self.segments,), dtype="int64")}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with the pooled vectors of the streams that run."""

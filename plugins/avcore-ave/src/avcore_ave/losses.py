@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avcore.modules import full_precision
+
 __all__ = ["bce_softmax", "cross_entropy"]
 
 
@@ -21,7 +23,7 @@ def bce_softmax(logits_BTC: Tensor, labels_BT: Tensor, valid_B: Tensor) -> Tenso
     probability = logits_BTC.to(torch.promote_types(logits_BTC.dtype, torch.float32)).softmax(-1)
     truth = F.one_hot(labels_BT, logits_BTC.shape[-1]).to(probability.dtype)
     # Under autocast torch refuses this loss, even at fp32.
-    with torch.autocast(probability.device.type, enabled=False):
+    with full_precision(probability):
         each_BT = F.binary_cross_entropy(probability, truth, reduction="none").mean(-1)
     return _mean(each_BT, valid_B)
 

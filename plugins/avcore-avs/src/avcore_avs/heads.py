@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
 from avcore.specs import StreamLayout
-from avcore.tasks import Batch, Features, Head, Progress, Task
+from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avs.config import DECODER_STAGES, AVSHeadConfig
 from avcore_avs.decoder import DILATIONS, AVSDecoder
 from avcore_avs.losses import frame_weights, mask_bce, matching
@@ -46,7 +46,7 @@ class AVSHead(Head):
                 f"Head avs.decoder takes maps of {DECODER_STAGES} depths, but the visual backbone taps "
                 f"{len(visual.taps)} blocks {visual.taps}; give it {DECODER_STAGES} taps."
             )
-        self.config, self.task = config, task
+        self.config, self.task, self.segments = config, task, visual.segments
         channels = config.projected or (config.width,) * DECODER_STAGES
         self.projections = nn.ModuleList(
             nn.Linear(stage.width, count) for stage, count in zip(visual.tapped, channels, strict=True)
@@ -71,6 +71,15 @@ class AVSHead(Head):
         if audio is None:
             count += len(self.config.tpavi_stages) * (self.config.audio_width + 1) * width
         return count
+
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        """``masks`` (T, size, size) and ``labelled`` (T,), the frames that have one."""
+        size = self.config.size
+        return {
+            "masks": Input(shape=(self.segments, size, size)),
+            "labelled": Input(shape=(self.segments,), dtype="bool"),
+        }
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with four visual maps, and audio tokens unless the head was made without sound."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AssemblyError, Batch, Features, Head, Progress, StreamLayout, Task
+from avcore import AssemblyError, Batch, Features, Head, Input, Progress, StreamLayout, Task
 from avcore_ave.metrics import clip_rule
 from avcore_dgsct.losses import event_losses
 from avcore_dgsct.settings import AVEHeadSettings
@@ -109,9 +109,15 @@ class AVEHead(Head):
                 f"Head dgsct.ave tells events from background; {type(task).__name__} has no background."
             )
         self.background = task.background
+        self.segments = visual.segments
         self.temporal = TemporalInteraction(config, visual.width, audio.width)
         self.localisation = Localisation(config, len(task.classes) - 1)
         self.unused_in_reference = self.temporal.unused_in_reference + self.localisation.unused_in_reference
+
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        """``labels`` (T,), a class for each segment."""
+        return {"labels": Input(shape=(self.segments,), dtype="int64")}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with the pooled vectors of both streams."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avcore.modules import full_precision
 from avcore_dgsct.settings import TemporalSettings
 
 __all__ = ["CrossDecoder", "Encoded", "SegmentEncoder", "count"]
@@ -51,7 +52,7 @@ class SegmentEncoder(nn.Module):
     def forward(self, x_BTD: Tensor) -> Encoded:
         """(B, T, D) of whole clips."""
         # An LSTM takes one type for its input and its weights, also under autocast.
-        with torch.autocast(x_BTD.device.type, enabled=False):
+        with full_precision(x_BTD):
             states_BTD, _ = self.lstm(x_BTD.to(self.affine.weight.dtype))
         memory_BTD = self.transformer(self.affine(states_BTD))
         return Encoded(states_BTD, memory_BTD, torch.sigmoid(self.gate(memory_BTD)))

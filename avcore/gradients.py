@@ -1,0 +1,157 @@
+"""Which parameters a training would reach, from shapes alone: autograd's graph on the meta device, no backward pass."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from avcore.discovery.records import one_line
+from avcore.errors import AssemblyError, AVCoreError
+from avcore.injection import Part
+from avcore.model import AVModel, Output
+from avcore.tasks import Batch, Features, Input, Progress
+
+__all__ = ["Followed", "follow_losses", "leave_untrained"]
+
+CLIPS = 2
+"""B of the forward: batch statistics need more than one clip."""
+
+
+class Followed(NamedTuple):
+    """What following the losses of a model found.
+
+    Attributes:
+        unread: the trainable parameters that no loss depends on in any epoch, by the names they are saved under.
+        notice: what the user must be told; empty where all is well.
+    """
+
+    unread: tuple[str, ...] = ()
+    notice: str = ""
+
+
+def follow_losses(model: AVModel) -> Followed:
+    """Which trainable parameters no loss of this model depends on, whatever the epoch.
+
+    One forward in training mode, with companions as the head asks for them, then the losses as they are in each epoch.
+    A head that does not declare what its loss reads (`Head.targets`) is followed from its outputs.
+
+    Args:
+        model: on the meta device.
+
+    Raises:
+        AVCoreError: parameters of parts reach nothing at all, whatever the head reads.
+    """
+    groups, head = model.parameter_groups(), model.config.head.name
+    batch = _batch(model, companions=True)
+    features = model.train().features(batch)
+    _check_parts(model, features, dict(groups["parts"]))
+    try:
+        out = Output(model.head(features), features)
+        reached = _losses(model, out, batch) if model.head.targets else out.values.values()
+        leaves = _leaves([*reached, *_part_losses(model, features)])
+    except AVCoreError:
+        raise
+    except Exception as error:
+        return Followed(
+            notice=f"Head '{head}' does not run on shapes alone ({one_line(error)}), so nobody looked for parameters "
+            "that its losses do not depend on."
+        )
+    unread = {name: one for group in groups.values() for name, one in group if id(one) not in leaves}
+    if not unread:
+        return Followed()
+    shown = f"{', '.join([*unread][:3])}{', ...' if len(unread) > 3 else ''}"
+    count = sum(one.numel() for one in unread.values())
+    notice = f"{count:,} parameters stay as they are, because no loss of head '{head}' depends on them: {shown}."
+    return Followed(tuple(unread), notice)
+
+
+def leave_untrained(model: AVModel, followed: Followed) -> AVModel:
+    """The same model, where what no loss depends on needs no gradient, with the notice.
+
+    What remains gets a gradient from the losses, so that `DistributedDataParallel` need not look for unused parameters.
+    """
+    parameters = {name: one for group in model.parameter_groups().values() for name, one in group}
+    for name in followed.unread:
+        parameters[name].requires_grad_(False)
+    model.notices += (followed.notice,) if followed.notice else ()
+    return model
+
+
+def _check_parts(model: AVModel, features: Features, parts: dict[str, Any]) -> None:
+    reached = [
+        tensor for stream in features.streams.values() for tensor in (stream.pooled, stream.tokens, *stream.maps)
+    ]
+    reached += [tensor for offered in features.offers.values() for tensor in offered]
+    for name, encoder in model.encoders.items():
+        length = model.streams[name].tower.geometry.length  # type: ignore[union-attr]
+        sentences = encoder(torch.zeros(1, length, dtype=torch.long))
+        reached += [sentences.pooled, sentences.tokens, *(one for many in sentences.offers.values() for one in many)]
+    leaves = _leaves([*reached, *_part_losses(model, features)])
+    missed = [name for name, parameter in parts.items() if id(parameter) not in leaves]
+    if missed:
+        finishing = [part.name for part in model.instances if type(part.module).finish is not Part.finish]
+        blame = f" The features pass through 'finish' of {', '.join(finishing)}." if finishing else ""
+        raise AssemblyError(
+            f"{len(missed)} trainable parameters would get no gradient: {', '.join(missed[:5])}"
+            f"{', ...' if len(missed) > 5 else ''}.{blame} Leave that part out, or list what it would never use in "
+            f"'unused_in_reference'."
+        )
+
+
+def _part_losses(model: AVModel, features: Features) -> Iterator[Tensor]:
+    for part in model.instances:
+        if part.overrides(Part, "losses"):
+            yield from part.module.losses(features).values()
+
+
+def _losses(model: AVModel, out: Output, batch: Batch) -> list[Tensor]:
+    """The loss terms of every epoch: those that begin later, or end before the last, count too."""
+    epochs = model.config.train.epochs
+    made = [
+        model.head.loss(out.values, batch, Progress(epoch=epoch, epochs=epochs, step=epoch, steps=epochs))
+        for epoch in range(epochs)
+    ]
+    return [term for terms in made for term in terms.values()]
+
+
+def _leaves(tensors: Iterable[Tensor]) -> set[int]:
+    """The ids of the parameters that tensors depend on: autograd's graph, walked as DDP walks it, without a backward.
+
+    On the meta device a backward pass costs more than all the rest of assembly, and finds the same.
+    """
+    tensors = list(tensors)
+    waiting: list[Any] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    leaves = {id(tensor) for tensor in tensors if tensor.is_leaf and tensor.requires_grad}
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return leaves
+
+
+def _batch(model: AVModel, *, companions: bool = False) -> Batch:
+    frames = waveform = None
+    if model.image is not None:
+        frames = torch.zeros(CLIPS, model.segments, *model.image.shape, dtype=torch.uint8)
+    if model.sound is not None:
+        waveform = torch.zeros(CLIPS, *model.sound.shape(model.clip_seconds), dtype=torch.int16)
+    return Batch(
+        frames=frames,
+        waveform=waveform,
+        targets=_zeros(model.head.targets),
+        names=["shapes"] * CLIPS,
+        inputs=_zeros(model.task.inputs),
+        samples=torch.zeros(CLIPS, dtype=torch.long),
+        valid=torch.ones(CLIPS, dtype=torch.bool),
+        companions={name: _batch(model) for name in model.head.companions} if companions else {},
+    )
+
+
+def _zeros(given: Mapping[str, Input]) -> dict[str, Tensor]:
+    return {name: one.zeros(CLIPS) for name, one in given.items()}
