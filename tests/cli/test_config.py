@@ -107,3 +107,10 @@ def test_help_shows_the_options_and_an_example() -> None:
     for option in ("--plugin", "--method", "--recipe", "--prompts", "--fusion", "--set KEY=VALUE", "--protocol"):
         assert option in text
     assert "avcore config show --plugin copl --task avs" in text
+
+
+def test_a_transform_that_does_not_fit_is_one_line() -> None:
+    result = show("--plugin", "m", "--task", "seg", "--set", "train.augment.visual=[{name: RandomVerticalFlip, p: 3}]")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "train.augment.visual[0].p does not fit RandomVerticalFlip" in result.stderr

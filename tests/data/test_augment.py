@@ -246,6 +246,20 @@ def test_segments_have_masks_of_their_own_where_that_is_listed() -> None:
     assert not torch.equal(first, second)
 
 
+def test_both_channels_are_masked_alike() -> None:
+    geometry = FilterBankGeometry(rate=RATE, mel_bins=8, frames=96, channels=2)
+    front_end = FilterBank(geometry, Windows(length=1.0, margin=1.0), segments=SEGMENTS)
+    given = batch([0, 1])
+    assert given.waveform is not None
+    stereo = replace(given, waveform=torch.stack([given.waveform, given.waveform.flip(-1)], 1))
+    before = front_end(stereo.waveform)
+    changed = masked(augmentation((), MASKING, front_end=front_end), stereo, front_end) != before
+    assert changed.shape == (2 * SEGMENTS, 2, 96, 8)
+    for clip in changed.chunk(2):
+        assert clip.any()
+        assert torch.equal(clip, clip[:1, :1].expand_as(clip))
+
+
 def test_companions_are_drawn_for_themselves() -> None:
     front_end = bank()
     other = batch([0, 1])  # the samples of those that asked
