@@ -49,6 +49,7 @@ class Clip:
         start: where the clip begins in its files, s.
         group: clips of one group count as sounding alike; swapped-sound evaluation pairs different groups.
         info: whatever `Dataset.target` and `Dataset.inputs` need.
+        files: what these read of the clip and cannot do without, such as masks. A clip is broken where one is missing.
         companions: other clips that are read beside this one, by what they are to it (``negative``, ``partner``);
             usually drawn by `Dataset.draw`. Theirs are not followed.
     """
@@ -60,6 +61,7 @@ class Clip:
     start: float = 0.0
     group: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     companions: Mapping[str, Clip] = field(default_factory=dict)
 
 
@@ -79,15 +81,21 @@ class Dataset:
     splits: tuple[str, ...]
 
     def clips(self, split: str) -> Sequence[Clip]:
-        """The clips of a split in file order.
+        """The clips of a split in file order, whether or not their files are there.
+
+        A clip is broken where its pictures, its sound or one of its `Clip.files` is missing or cannot be read: avcore
+        looks, before a run and when it reads, and stops or goes on without it as ``data.broken`` says.
 
         Raises:
-            AVCoreError: files are missing or malformed; names the file and what to do.
+            AVCoreError: the list of clips itself is missing or malformed; names the file and what to do.
         """
         raise NotImplementedError
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
-        """Load the truth of a clip: equal shapes for every clip of a split, so that clips stack to a batch."""
+        """Load the truth of a clip: equal shapes for every clip of a split, so that clips stack to a batch.
+
+        A file that is missing or cannot be opened (`OSError`) makes a broken clip.
+        """
         raise NotImplementedError
 
     def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
@@ -400,6 +408,13 @@ class Task:
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
         """Paint the prediction of one clip (no B axis) over its frames: (T, Y, X, 3) uint8 in and out."""
         raise NotImplementedError
+
+    def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
+        """Whether the truth of one clip (no B axis) has nothing in it: no foreground, no event.
+
+        A split whose clips are all empty is named by ``avcore data verify`` and by a run: a score on it says nothing.
+        """
+        return False
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The target of one clip in the form of a prediction, to be drawn beside it; None if there is no such thing."""

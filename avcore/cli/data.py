@@ -15,7 +15,7 @@ from avcore.registry import load_registry
 
 if TYPE_CHECKING:
     from avcore.config import RunConfig
-    from avcore.tasks import Clip, Dataset
+    from avcore.tasks import Clip, Dataset, Task
 
 __all__ = ["data"]
 
@@ -46,8 +46,8 @@ def _of_a_data_set(command: CommandT) -> CommandT:
     return command
 
 
-def _open(task: str, root: str | None, sets: tuple[str, ...]) -> "tuple[RunConfig, Dataset, str]":
-    """The configuration, the reader, and the root of its files."""
+def _open(task: str, root: str | None, sets: tuple[str, ...]) -> "tuple[RunConfig, Task, Dataset, str]":
+    """The configuration, the task, the reader, and the root of its files."""
     registry = load_registry()
     # A configuration has a backbone; which one makes no difference to the data set.
     backbone = next((preset for spec in registry.backbones for preset in spec.presets), None)
@@ -55,8 +55,9 @@ def _open(task: str, root: str | None, sets: tuple[str, ...]) -> "tuple[RunConfi
 
     from avcore.data.opening import open_dataset
 
-    dataset, found = open_dataset(config, registry, registry.tasks[config.task].load()(config.task_options))
-    return config, dataset, str(found)
+    made: Task = registry.tasks[config.task].load()(config.task_options)
+    dataset, found = open_dataset(config, registry, made)
+    return config, made, dataset, str(found)
 
 
 @data.command()
@@ -69,7 +70,7 @@ def info(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> N
       avcore data info avs                       the built-in demo
       avcore data info avs --data AVSBench       your copy
     """  # noqa: D301 - click's mark for unwrapped lines
-    config, dataset, found = _open(task, root, sets)
+    config, _, dataset, found = _open(task, root, sets)
     facts = {"task": config.task, "dataset": config.data.dataset, "root": found, **_describe(dataset)}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -98,12 +99,14 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
 
     # With --json, what a person is told goes to standard error.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        config, dataset, found = _open(task, root, sets)
+        config, made, dataset, found = _open(task, root, sets)
         clips, findings = list_clips(dataset)
         looked_at = {"visual": config.streams != "audio", "audio": config.streams != "visual"}
         every = max(1, len(clips) // 10)
         with Display().progress("verifying", len(clips), every=every) as advance:
-            for done, new in enumerate(examine(dataset, clips, **looked_at, workers=config.data.workers), start=1):
+            for done, new in enumerate(
+                examine(dataset, clips, made, **looked_at, workers=config.data.workers), start=1
+            ):
                 findings += new
                 advance(done, "clips")
     defects = [finding for finding in findings if finding.defect]

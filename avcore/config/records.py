@@ -140,7 +140,7 @@ class DataConfig:
     workers: int = 0  # loader processes; 0 reads in the main one
     cache: Path | None = None  # folder of decoded clips; null: the user's cache folder
     broken: Literal["stop", "skip"] = "stop"  # clips that cannot be read; skip: train on others, leave out of scores
-    broken_limit: float = 0.01  # broken=skip: share of a split's clips above which the run fails
+    broken_limit: float = 0.01  # broken=skip: share of a split's clips, one at least, above which the run fails
     settings: Any = field(default_factory=ClipSettings)  # the config dataclass of the data set
 
     def __post_init__(self) -> None:

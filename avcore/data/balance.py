@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avcore.data.broken import reading_of
 from avcore.errors import DataError, did_you_mean
 from avcore.tasks import Clip, Dataset
 
@@ -31,7 +32,8 @@ def balanced_chances(dataset: Dataset, clips: Sequence[Clip], name: str, *, skip
     shown: list[set[int]] = []
     for clip in clips:
         try:
-            target = dataset.target(clip)
+            with reading_of(clip):
+                target = dataset.target(clip)
         except DataError:
             if not skip:
                 raise

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from avcore.data.balance import balanced_chances
-from avcore.data.broken import BrokenClips, BrokenPolicy
+from avcore.data.broken import BrokenClips, BrokenPolicy, refuse_missing
 from avcore.data.cache import ClipCache
 from avcore.data.randomness import generator
 from avcore.data.reader import Filler, Reader, Reading, Request, torch_loader
@@ -36,9 +36,10 @@ class ClipLoader:
     on the platform (by fork on Linux, else by spawn), each on one thread; they decode, read masks and stack, and stay
     for all epochs.
 
-    A clip is broken when its pictures, its sound or its target cannot be read. Where ``broken`` is not ``stop``,
-    another clip of the split takes its place in the batch, drawn from (seed, "replacement", e, clip), whatever the
-    number of workers: it counts in training (``replace``) and is marked invalid where scores are taken (``leave_out``).
+    A clip is broken when its pictures, its sound, its target or its inputs are missing or cannot be read. Where
+    ``broken`` is not ``stop``, another clip of the split takes its place in the batch, drawn from (seed, "replacement",
+    e, clip), whatever the number of workers: it counts in training (``replace``) and is marked invalid where scores are
+    taken (``leave_out``).
 
     Args:
         dataset: the reader.
@@ -90,6 +91,9 @@ class ClipLoader:
         self.batch_size, self.shuffle, self.seed, self.last = batch_size, shuffle, seed, last
         if not self.clips:
             raise DataError(f"Split '{split}' has 0 clips.")
+        if broken == "stop":
+            heard = audio is not None and sound != "mute"
+            refuse_missing(split, self.clips, visual=image is not None, audio=heard)
         if len({clip.seconds for clip in self.clips}) > 1:
             short, long = (pick(self.clips, key=lambda clip: clip.seconds) for pick in (min, max))
             raise DataError(

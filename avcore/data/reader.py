@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from avcore.data.broken import BrokenClips, BrokenPolicy
+from avcore.data.broken import BrokenClips, BrokenPolicy, reading_of
 from avcore.data.cache import CacheError, ClipCache
 from avcore.data.randomness import generator
 from avcore.data.workers import start_worker
@@ -174,26 +174,25 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         raise DataError(f"No clip of split '{self.broken.split}' can be read.")
 
     def _content(self, index: int, epoch: int) -> _Content:
-        clip = self.dataset.draw(self.clips[index], generator(self.seed, "draw", epoch, index))
-        frames, sound = self.media(index)
-        return _Content(
-            name=clip.name,
-            frames=frames,
-            sound=sound,
-            target=self.dataset.target(clip),
-            inputs=self.dataset.inputs(clip, epoch),
-            companions={name: self._companion(other, epoch) for name, other in clip.companions.items()},
-        )
+        with reading_of(self.clips[index]):
+            clip = self.dataset.draw(self.clips[index], generator(self.seed, "draw", epoch, index))
+        companions = {
+            name: self._read(other, epoch, self._frames(other), None if self.sounds is None else self._sound(other), {})
+            for name, other in clip.companions.items()
+        }
+        return self._read(clip, epoch, *self.media(index), companions)
 
-    def _companion(self, clip: Clip, epoch: int) -> _Content:
-        return _Content(
-            name=clip.name,
-            frames=self._frames(clip),
-            sound=None if self.sounds is None else self._sound(clip),
-            target=self.dataset.target(clip),
-            inputs=self.dataset.inputs(clip, epoch),
-            companions={},
-        )
+    def _read(
+        self,
+        clip: Clip,
+        epoch: int,
+        frames: np.ndarray | None,
+        sound: np.ndarray | None,
+        companions: dict[str, _Content],
+    ) -> _Content:
+        with reading_of(clip):
+            target, inputs = self.dataset.target(clip), self.dataset.inputs(clip, epoch)
+        return _Content(name=clip.name, frames=frames, sound=sound, target=target, inputs=inputs, companions=companions)
 
     def _candidates(self, index: int, epoch: int) -> Iterator[int]:
         yield index
@@ -255,6 +254,8 @@ class Filler(TorchDataset[Filled | AVCoreError]):
         try:
             try:
                 self.reader.media(index)
+                with reading_of(self.reader.clips[index]):
+                    pass
             except AVCoreError as error:
                 broken = self.reader.judge(index, error)
         except AVCoreError as error:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
+from avcore.data.broken import reading_of
 from avcore.data.cache import read_frames, read_sound
 from avcore.data.media import check_video, probe, sound_gaps
+from avcore.data.pictures import by_number
+from avcore.data.randomness import generator
 from avcore.data.reader import torch_loader
 from avcore.errors import AVCoreError
-from avcore.tasks import Clip, Dataset
+from avcore.tasks import Clip, Dataset, Task
 
-__all__ = ["Finding", "list_clips", "verify"]
+__all__ = ["NO_TRUTH", "Finding", "has_truth", "list_clips", "verify"]
 
+NO_TRUTH = (
+    "NOTHING IS IN THE TRUTH of any of its clips (no foreground, no event): nothing can be learnt from it, and no score "
+    "on it means anything. Look at the files of the truth."
+)
 SIZE = 32  # px; small, because what is read is only looked at
 RATE = 16000  # Hz
+CROWD = 2000  # files in a folder, which are those of many clips: looking for gaps at each clip would take too long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +39,7 @@ class Finding:
 
     Attributes:
         split: the split it is in.
-        clip: its name; empty where the list of clips itself cannot be read.
+        clip: its name; empty where it is about the split: its list cannot be read, or there is no truth in it.
         text: what was found, with the file.
         defect: True where a run could not use the clip; False where it can, but hardly as was meant (silence).
     """
@@ -53,37 +65,77 @@ def list_clips(dataset: Dataset) -> tuple[list[tuple[str, Clip]], list[Finding]]
 def verify(
     dataset: Dataset,
     listed: Sequence[tuple[str, Clip]],
+    task: Task,
     *,
     visual: bool = True,
     audio: bool = True,
     workers: int = 0,
-) -> Iterable[list[Finding]]:
+) -> Iterator[list[Finding]]:
     """Read clips as a run would, and every picture of their stretches of videos besides.
 
     Args:
         dataset: the reader.
         listed: clips with their splits, from `list_clips`.
+        task: knows whether there is anything in the truth of a clip.
         visual, audio: whether pictures and sound are looked at.
         workers: processes that read; 0 reads in this one.
 
-    Returns:
-        What is found about each clip, in order, as it is found.
+    Yields:
+        What is found about each clip, in order, as it is found; with the last one what is found about whole splits.
     """
-    return torch_loader(_Checker(dataset, listed, visual=visual, audio=audio), range(len(listed)), workers)
+    checker = _Checker(dataset, listed, task, visual=visual, audio=audio)
+    read, empty = Counter[str](), Counter[str]()
+    for place, (found, is_empty) in enumerate(torch_loader(checker, range(len(listed)), workers), start=1):
+        read[listed[place - 1][0]] += is_empty is not None
+        empty[listed[place - 1][0]] += is_empty is True
+        yield found if place < len(listed) else [*found, *_without_truth(read, empty)]
 
 
-class _Checker(TorchDataset[list[Finding]]):
-    """What there is to say of each clip, in this process or in a worker."""
+def _without_truth(read: Counter[str], empty: Counter[str]) -> Iterator[Finding]:
+    for split, clips in read.items():
+        if clips and empty[split] == clips:
+            yield Finding(split=split, clip="", text=NO_TRUTH, defect=True)
 
-    def __init__(self, dataset: Dataset, listed: Sequence[tuple[str, Clip]], *, visual: bool, audio: bool) -> None:
+
+def has_truth(dataset: Dataset, clips: Sequence[Clip], task: Task) -> bool:
+    """Whether there is anything in the truth of a split: `Task.is_empty` of clip after clip, up to one that is not.
+
+    Clips that cannot be read count as if there were.
+    """
+    for clip in clips:
+        try:
+            with reading_of(clip):
+                if not task.is_empty(dataset.target(clip)):
+                    return True
+        except AVCoreError:
+            return True
+    return False
+
+
+class _Checker(TorchDataset[tuple[list[Finding], bool | None]]):
+    """What there is to say of each clip, and whether its truth is empty, in this process or in a worker."""
+
+    def __init__(
+        self, dataset: Dataset, listed: Sequence[tuple[str, Clip]], task: Task, *, visual: bool, audio: bool
+    ) -> None:
         self.dataset = dataset
         self.listed = listed
+        self.task = task
         self.visual = visual
         self.audio = audio
 
-    def __getitem__(self, index: int) -> list[Finding]:
+    def __getitem__(self, index: int) -> tuple[list[Finding], bool | None]:
         split, clip = self.listed[index]
-        checks = [self._target, *([self._frames] if self.visual else []), *([self._sound] if self.audio else [])]
+        is_empty: bool | None = None
+
+        def truth(clip: Clip) -> Iterator[str]:
+            nonlocal is_empty
+            with reading_of(clip):
+                is_empty = self.task.is_empty(self.dataset.target(clip))
+                self.dataset.inputs(self.dataset.draw(clip, generator(0, "draw", 0, index)), 0)
+            yield from ()
+
+        checks = [truth, *([self._frames] if self.visual else []), *([self._sound] if self.audio else [])]
         found: dict[str, Finding] = {}  # by text: pictures and sound of one bad file are one finding
         for check in checks:
             try:
@@ -92,11 +144,7 @@ class _Checker(TorchDataset[list[Finding]]):
                 notes = [Finding(split=split, clip=clip.name, text=str(error), defect=True)]
             for note in notes:
                 found.setdefault(note.text, note)
-        return list(found.values())
-
-    def _target(self, clip: Clip) -> Iterator[str]:
-        self.dataset.target(clip)
-        yield from ()
+        return list(found.values()), is_empty
 
     def _frames(self, clip: Clip) -> Iterator[str]:
         segments = self.dataset.segments
@@ -106,6 +154,8 @@ class _Checker(TorchDataset[list[Finding]]):
         if isinstance(clip.frames, Path):
             check_video(clip.frames, start=clip.start, seconds=clip.seconds)
             yield from self._length(clip, clip.frames)
+        else:
+            yield from _gaps(clip.frames[0])
         if len(frames_N3YX) > 1 and (frames_N3YX == frames_N3YX[0]).all():
             yield f"All {len(frames_N3YX)} pictures are the same."
 
@@ -127,3 +177,30 @@ class _Checker(TorchDataset[list[Finding]]):
         end, lasts = clip.start + clip.seconds, probe(path).duration_s
         if 0 < lasts < end - clip.seconds / self.dataset.segments:
             yield f"{path} lasts {lasts:.1f} s; the clip is to end at {end:.1f} s."
+
+
+@lru_cache(maxsize=1)
+def _names_in(folder: Path) -> list[Path]:
+    return by_number(folder.iterdir())
+
+
+def _gaps(picture: Path) -> Iterator[str]:
+    """Where the numbers of the pictures beside this one, of equal names but for the last number, leave some out."""
+    pieces = re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", picture.name)
+    if pieces is None:
+        return
+    names = _names_in(picture.parent)
+    if len(names) > CROWD:
+        return
+    alike = re.compile(re.escape(pieces[1]) + "([0-9]+)" + re.escape(pieces[3]))
+    beside = [(path, alike.fullmatch(path.name)) for path in names]
+    numbers = [(int(match[1]), path) for path, match in beside if match]
+    steps = [(after - before, last, path) for (before, last), (after, path) in pairwise(numbers)]
+    usual = min((step for step, *_ in steps if step), default=1)
+    for step, last, path in steps:
+        if step not in (0, usual):
+            yield f"After {last} comes {path.name}: the numbers of the pictures leave some out."
+            return
+        if step == 0:
+            yield f"{last} and {path.name} have the same number."
+            return

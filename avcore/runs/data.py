@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from avcore.config import RunConfig
+from avcore.data.broken import refuse_missing
 from avcore.data.loader import ClipLoader, Sound
 from avcore.data.opening import open_dataset
+from avcore.data.verify import NO_TRUTH, has_truth
 from avcore.engine.display import Display
 from avcore.engine.evaluate import split_and_sound
 from avcore.errors import DataError
@@ -15,7 +17,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.tasks import Dataset
 
-__all__ = ["RunData", "open_data", "open_files"]
+__all__ = ["RunData", "list_splits", "open_data", "open_files"]
 
 _logger = logging.getLogger(__name__)
 
@@ -34,6 +36,19 @@ def open_files(
     registry = registry.recorded(config.full_names)
     task = registry.tasks[config.task].load()(config.task_options)
     return open_dataset(config, registry, task, progress)
+
+
+def list_splits(config: RunConfig, dataset: Dataset) -> None:
+    """List the splits that a run trains on and measures, as a look at the files before the weights are made.
+
+    Raises:
+        AVCoreError: there is no such split, its list is malformed, or with ``data.broken=stop`` files are missing.
+    """
+    names = ("train", *config.train.evaluate)
+    for split in dict.fromkeys(split_and_sound(name, dataset.splits)[0] for name in names):
+        clips = dataset.clips(split)
+        if config.data.broken == "stop":
+            refuse_missing(split, clips, visual=config.streams != "audio", audio=config.streams != "visual")
 
 
 class _Skipped:

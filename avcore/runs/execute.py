@@ -17,7 +17,6 @@ from avcore.engine.board import Board
 from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Reached
 from avcore.engine.device import choose_device
 from avcore.engine.display import Display
-from avcore.engine.evaluate import split_and_sound
 from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Saved, Shown
 from avcore.engine.loop import Trainer
 from avcore.engine.randomness import determinism, isolated_randomness
@@ -30,7 +29,7 @@ from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
-from avcore.runs.data import RunData, open_files
+from avcore.runs.data import RunData, list_splits, open_files
 from avcore.runs.evaluations import GLANCES, Evaluations, splits_of
 from avcore.runs.offers import offers_of
 from avcore.runs.pictures import draw_example
@@ -165,8 +164,7 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
     """The run with its data and its untrained model."""
     # Before the weights, which may have to be fetched: a wrong folder shows at once.
     dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
-    for name in ("train", *config.train.evaluate):
-        dataset.clips(split_and_sound(name, dataset.splits)[0])
+    list_splits(config, dataset)
     model = build_model(config, registry)
     for notice in model.notices:
         display.line(notice)

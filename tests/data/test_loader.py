@@ -239,11 +239,61 @@ def test_mute_sound_is_silence_and_reads_no_file(load: Any, clips: list[Clip]) -
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_file_is_named_in_one_line(load: Any, clips: list[Clip], workers: int) -> None:
-    broken = Levels([*clips[:3], replace(clips[3], audio=Path("/nowhere/x.wav"))])
+def test_a_broken_file_is_named_in_one_line(load: Any, clips: list[Clip], tmp_path: Path, workers: int) -> None:
+    (tmp_path / "x.wav").touch()
+    broken = Levels([*clips[:3], replace(clips[3], audio=tmp_path / "x.wav")])
     for use in (list, ClipLoader.prepare):
-        with pytest.raises(AVCoreError, match=r"^/nowhere/x\.wav does not exist\. \(Clip clip 3 of split 'train'\."):
+        with pytest.raises(AVCoreError, match=r"x\.wav is empty \(0 bytes\)\. \(Clip clip 3 of split 'train'\."):
             use(load(dataset=broken, workers=workers))
+
+
+@pytest.mark.parametrize("field", ["frames", "audio", "files"])
+def test_missing_files_are_counted_before_anything_is_read(load: Any, clips: list[Clip], field: str) -> None:
+    gone = Path("/nowhere/x")
+    lost = [
+        replace(clip, **{field: gone if field == "audio" else (gone, gone.with_suffix(".png"))}) for clip in clips[3:5]
+    ]
+    holed = Levels([*clips[:3], *lost, *clips[5:]])
+    for dataset in (holed, Levels([*clips[:3], *lost[:1], *clips[4:]])):
+        count = 2 if dataset is holed else 1
+        message = rf"^{count} of 11 clips of split 'train' lack files .* clip clip 3: .*x(\.png)? does not exist"
+        with pytest.raises(AVCoreError, match=message):
+            load(dataset=dataset)
+    told: dict[str, str] = {}
+    loader = load(dataset=holed, broken="replace", broken_limit=0.2, on_broken=told.__setitem__)
+    loader.prepare()
+    assert list(told) == ["clip 3", "clip 4"]
+    assert all("does not exist" in cause for cause in told.values())
+    assert not {"clip 3", "clip 4"} & {name for batch in loader for name in batch.names}
+
+
+def test_nothing_is_missing_that_is_not_read(load: Any, clips: list[Clip]) -> None:
+    gone = Levels([replace(clip, audio=Path("/nowhere/x.wav")) for clip in clips])
+    assert len(list(load(dataset=gone, audio=None))) == 3
+    assert len(list(load(dataset=gone, sound="mute"))) == 3
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file or directory", "/nowhere/t.npy"), EOFError()])
+@pytest.mark.parametrize("of", ["target", "inputs", "draw"])
+def test_what_a_reader_cannot_open_makes_a_broken_clip(
+    load: Any, clips: list[Clip], monkeypatch: pytest.MonkeyPatch, error: Exception, of: str
+) -> None:
+    """An author who opens files by other means than avcore's has no need to turn errors into others."""
+    dataset = Levels(clips)
+    original = getattr(dataset, of)
+
+    def torn(clip: Clip, *given: Any) -> Any:
+        if clip.name == "clip 3":
+            raise error
+        return original(clip, *given)
+
+    monkeypatch.setattr(dataset, of, torn)
+    says = "/nowhere/t.npy" if isinstance(error, OSError) else "A file of clip clip 3"
+    with pytest.raises(AVCoreError, match=rf"{says} cannot be read: .*\(Clip clip 3 of split 'train'\."):
+        list(load(dataset=dataset))
+    loader = load(dataset=dataset, broken="leave_out", broken_limit=0.2)
+    list(loader)
+    assert list(loader.broken) == ["clip 3"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -334,7 +384,7 @@ def test_where_scores_are_taken_a_broken_clip_counts_nowhere(load: Any, holed: L
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("use", [list, ClipLoader.prepare])
 def test_too_many_broken_clips_are_an_error(load: Any, holed: Levels, workers: int, use: Any) -> None:
-    with pytest.raises(AVCoreError, match=r"1 of 11 clips .* 9\.1% .* 1\.0%.*The last: clip clip [27]: "):
+    with pytest.raises(AVCoreError, match=r"2 of 11 clips .* 18\.2% .* 1\.0%.*The last: clip clip [27]: "):
         use(load(dataset=holed, workers=workers, broken="replace"))
     with pytest.raises(AVCoreError, match=r"2 of 11 clips of split 'train' .*data\.broken_limit allows 10\.0%"):
         use(load(dataset=holed, broken="leave_out", broken_limit=0.1))

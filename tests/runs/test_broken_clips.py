@@ -51,9 +51,12 @@ def test_skipped_clips_are_counted_and_listed(start: Callable[..., Run], holed: 
     assert "train5" not in trained
 
 
-def test_too_many_skipped_clips_fail_the_run(start: Callable[..., Run], holed: Path) -> None:
-    with pytest.raises(AVCoreError, match=r"1 of 12 clips of split 'train' .* allows 1\.0%"):
+def test_too_many_skipped_clips_fail_the_run(start: Callable[..., Run], holed: Path, tmp_path: Path) -> None:
+    (holed / "train" / "3_0.png").unlink()
+    with pytest.raises(AVCoreError, match=r"2 of 12 clips of split 'train' .* allows 1\.0%"):
         start(data=holed, set=["data.broken=skip"])
+    with pytest.raises(AVCoreError, match=r"1 of 12 clips of split 'train' .* allows 0\.0%"):
+        start(data=holed, out=tmp_path / "none", set=["data.broken=skip", "data.broken_limit=0"])
 
 
 def test_runs_with_skipped_clips_repeat(start: Callable[..., Run], holed: Path, tmp_path: Path) -> None:
@@ -71,3 +74,22 @@ def test_evaluating_later_warns_of_what_is_left_out(
     scores = later.evaluate("test")
     assert re.search(r"test: clip test2 cannot be read and is skipped\. .*2_1\.png", caplog.messages[-1])
     assert scores["clips"] == 5
+
+
+def test_missing_files_are_counted_before_the_weights_are_made(
+    start: Callable[..., Run], holed: Path, world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("3_0.png", "4_1.png"):
+        (holed / "train" / name).unlink()
+    monkeypatch.setattr("avcore.runs.execute.build_model", lambda *given: pytest.fail("the weights were made"))
+    with pytest.raises(
+        AVCoreError, match=r"^2 of 12 clips of split 'train' lack files \(2 in all\), .* clip train3: .*3_0\.png does"
+    ):
+        start(data=holed)
+
+
+def test_missing_files_are_skipped_and_counted(start: Callable[..., Run], holed: Path) -> None:
+    (holed / "train" / "3_0.png").unlink()
+    run = start(data=holed, set=SKIP)
+    assert list(run.results.broken["train"]) == ["train3", "train5"]
+    assert "3_0.png does not exist" in (run.directory / "log.txt").read_text()

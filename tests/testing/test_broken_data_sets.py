@@ -1,7 +1,7 @@
 """Each check of data sets is failed by one that is wrong in that one way, and by no other."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sound_world import Asked, Asks, Files, Negatives, Reads, world
+from sound_world import Asked, Asks, Files, Naming, Negatives, Reads, world
 from torch import Tensor
 
 from avcore import (
+    AVCoreError,
     Clip,
     ClipSettings,
     Task,
@@ -46,6 +47,32 @@ class LostPictures(Files):
 class OnePicture(Files):
     def clip(self, sound: Path) -> Clip:
         return replace(super().clip(sound), frames=(sound.with_suffix(".png"),))
+
+
+class Refusing(Files):
+    """As readers that look whether all is there."""
+
+    def clips(self, split: str) -> Sequence[Clip]:
+        found = super().clips(split)
+        for clip in found:
+            assert isinstance(clip.frames, tuple)
+            if not clip.frames[0].is_file():
+                raise AVCoreError(f"'{clip.frames[0]}' is missing.")
+        return found
+
+
+class Stopping(Files):
+    def clips(self, split: str) -> Sequence[Clip]:
+        found = super().clips(split)
+        return list(itertools.takewhile(lambda clip: clip.files[0].is_file(), found))
+
+    def clip(self, sound: Path) -> Clip:
+        return replace(super().clip(sound), files=(sound.with_suffix(".png"),))
+
+
+class Unsure(Naming):
+    def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
+        return targets["label"] < 0  # type: ignore[return-value]
 
 
 class OddTargets(Files):
@@ -128,6 +155,9 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"files": SameNames}, "data set: splits", "several clips named '0'"),
         ({"files": LostPictures}, "data set: files", ".jpg"),
         ({"files": OnePicture}, "data set: files", "1 pictures for 2 segments"),
+        ({"files": Refusing}, "data set: missing files", "is missing. 'clips' names the files"),
+        ({"files": Stopping}, "data set: missing files", "which is whole, is not listed any more"),
+        ({"task": Unsure}, "data set: targets", "tensor(False), no bool"),
         ({"files": OddTargets}, "data set: targets", "stacked"),
         ({"task": Asks, "head": Reads, "files": AskedInFloats}, "data set: inputs", "torch.float32"),
         ({"task": Asks, "head": Reads, "files": AskedTooMuch}, "data set: inputs", "'tags'"),

@@ -1,5 +1,6 @@
 """Checks of readers of data sets."""
 
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from avcore.testing.checks import Skipped, check, refusal
 
 LOOKED_AT = 20
 """Clips of a split whose targets and inputs are loaded, and whose companions are drawn."""
+MANY = 20_000
+"""Files that are linked to try what a missing one does."""
 EPOCHS = range(3)
 """In which companions are drawn."""
 
@@ -45,12 +48,57 @@ def files(case: DatasetCase) -> None:
         for clip in clips:
             where = f"Clip '{clip.name}' of split '{split}'"
             for path in _paths(clip):
-                assert path.is_file(), f"{where}: '{path}' is no file. Refuse missing files in 'clips', naming them."
+                assert path.is_file(), (
+                    f"{where}: '{path}' is no file, but its files are all there: name them as they are."
+                )
             if isinstance(clip.frames, tuple):
                 pictures = len(clip.frames)
                 alike = pictures > 0 and pictures % segments == 0
                 assert alike, f"{where} has {pictures} pictures for {segments} segments."
             assert clip.seconds > 0, f"{where} lasts {clip.seconds} s."
+
+
+@check("data set", "missing files")
+def missing_files(case: DatasetCase) -> None:
+    """Where a file of a clip is missing, the other clips are still listed: avcore counts broken clips and goes on."""
+    for split, clips in case.clips.items():
+        if len(clips) < 2:  # without its only clip, a folder that is the list itself holds no split any more
+            continue
+        paths = _paths(clips[0])
+        for path in {paths[0], paths[-1], clips[0].audio or paths[0]}:
+            if not path.is_file() or not path.is_relative_to(case.root):
+                continue
+            root = _without(case, path)
+            where = f"'{case.spec.name}' where '{path}' is missing"
+            try:
+                names = {clip.name for clip in case.reader(root).clips(split)}
+            except Exception as error:
+                raise AssertionError(
+                    f"{where}: listing split '{split}' fails with {type(error).__name__}: {str(error).rstrip('.')}. "
+                    f"'clips' names the files of a clip, those of its target in 'Clip.files', and does not ask whether "
+                    f"they are there."
+                ) from error
+            lost = sorted({clip.name for clip in clips if path not in _paths(clip)} - names)
+            assert not lost, f"{where}: clip '{lost[0]}' of split '{split}', which is whole, is not listed any more."
+
+
+def _without(case: DatasetCase, path: Path) -> Path:
+    """A folder like that of the files, by links to them, without one of them.
+
+    Raises:
+        Skipped: there are too many to link.
+    """
+    made = Path(tempfile.mkdtemp(dir=case.subject.folder))
+    for number, file in enumerate(case.root.rglob("*")):
+        if number >= MANY:
+            raise Skipped(f"'{case.root}' holds more than {MANY} files; give the kit a handful.")
+        to = made / file.relative_to(case.root)
+        if file.is_dir():
+            to.mkdir(exist_ok=True, parents=True)
+        elif file != path:
+            to.parent.mkdir(exist_ok=True, parents=True)
+            to.symlink_to(file.absolute())
+    return made
 
 
 @check("data set", "targets")
@@ -71,6 +119,10 @@ def targets(case: DatasetCase) -> None:
                 f"{where}: its targets are {kinds}, those of '{clips[0].name}' {expected}: clips of a split are "
                 f"stacked "
                 f"to batches."
+            )
+            empty = case.task.is_empty(found)
+            assert isinstance(empty, bool), (
+                f"{where}: the task '{case.task_name}' says of its truth that it is empty: {empty!r}, no bool."
             )
 
 
@@ -153,7 +205,7 @@ def _pictures(clip: Clip) -> int | str:
 
 def _paths(clip: Clip) -> list[Path]:
     pictures = clip.frames if isinstance(clip.frames, tuple) else (clip.frames,)
-    return [*pictures, *([clip.audio] if clip.audio is not None else [])]
+    return [*pictures, *([clip.audio] if clip.audio is not None else []), *clip.files]
 
 
 @check("data set", "wrong root")

@@ -133,7 +133,7 @@ def test_what_is_foreground_is_a_setting(tmp_path: Path, make: Callable[[Path], 
     expected = torch.from_numpy(HALF).float()
     for value in (1, 38, 255):
         for picture in (Image.fromarray(HALF * value), palette_picture(HALF * value)):
-            picture.save(clip.info["masks"][0])
+            picture.save(clip.files[0])
             mixed = reader(replace(CONFIG, foreground="nonzero"), tmp_path)
             torch.testing.assert_close(mixed.target(clip)["masks"][0], expected)
             if value == 255:
@@ -157,16 +157,15 @@ def test_windows_and_length_are_settings(tmp_path: Path) -> None:
         AVSDataConfig(segments=0)
 
 
-def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
+def test_a_clip_is_listed_whether_or_not_its_files_are_there(tmp_path: Path) -> None:
     folder = make_s4(tmp_path)
-    gone = [folder / f"s4_data/gt_masks/test/cat/t1/t1_{number}.png" for number in (2, 4)]
-    for path in gone:
-        path.unlink()
+    whole = AVSBenchS4(CONFIG, tmp_path).clips("test")
+    (folder / "s4_data/gt_masks/test/cat/t1/t1_2.png").unlink()
+    (folder / "s4_data/audio_wav/test/cat/t1.wav").unlink()
     reader = AVSBenchS4(CONFIG, tmp_path)
-    with pytest.raises(AVCoreError, match="2 files of split 'test' are missing") as raised:
-        reader.clips("test")
-    assert str(gone[0]) in str(raised.value)
-    assert len(reader.clips("train")) == 2
+    assert reader.clips("test") == whole
+    with pytest.raises(AVCoreError, match=r"t1_2\.png does not exist"):
+        reader.target(whole[0])
 
 
 def test_what_is_there_but_is_no_file_is_a_matter_of_its_clip(tmp_path: Path) -> None:
@@ -182,11 +181,13 @@ def test_what_is_there_but_is_no_file_is_a_matter_of_its_clip(tmp_path: Path) ->
         reader.target(clip)
 
 
-def test_pickles_alone_are_refused(tmp_path: Path) -> None:
+def test_pickles_alone_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_ms3(tmp_path)
+    AVSBenchMS3(CONFIG, tmp_path)
+    assert not caplog.messages
     (folder / "ms3_data/audio_wav").rename(folder / "ms3_data/audio_log_mel")
-    with pytest.raises(AVCoreError, match="wav files"):
-        AVSBenchMS3(CONFIG, tmp_path).clips("val")
+    assert len(AVSBenchMS3(CONFIG, tmp_path).clips("val")) == 1
+    assert "Put the wav files of the clips into audio_wav" in caplog.messages[0]
 
 
 def test_wrong_roots_splits_and_tables(tmp_path: Path) -> None:
@@ -208,6 +209,9 @@ def test_wrong_roots_splits_and_tables(tmp_path: Path) -> None:
         reader.clips("test")
     table.write_text("")
     with pytest.raises(AVCoreError, match="no clip"):
+        reader.clips("test")
+    table.write_bytes("name,split\ncaf\xe9,test\n".encode("latin-1"))
+    with pytest.raises(AVCoreError, match=r"ms3_meta_data\.csv' cannot be read as a table in UTF-8"):
         reader.clips("test")
 
 
@@ -245,5 +249,6 @@ def test_real_test_lists_read_as_frames_of_clips(file: str, clips: int, tmp_path
     folder.mkdir()
     header = ",".join(kind.columns) if clips == 64 else "name,start time,category,split"
     (folder / kind.table).write_text("\n".join([header, *table]))
-    with pytest.raises(AVCoreError, match=f"{clips * 11} files of split 'test' are missing"):
-        kind(CONFIG, tmp_path).clips("test")
+    read = kind(CONFIG, tmp_path).clips("test")
+    assert len(read) == clips
+    assert {len({*clip.frames, clip.audio, *clip.files}) for clip in read} == {11}

@@ -1,6 +1,6 @@
 """Reader of AVE's official layout: annotations, splits, and media as video files or as extracted by LAVISH."""
 
-import os
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +21,8 @@ __all__ = ["AVE", "read_order"]
 
 CATEGORIES = "categories.txt"
 VIDEOS, FRAMES, SOUNDS = "AVE", "video_frames", "raw_audio"
+
+_logger = logging.getLogger("avcore.ave")
 
 
 class AVE(Dataset):
@@ -44,6 +46,11 @@ class AVE(Dataset):
         if isinstance(task, AVETask):
             self._check_task(task)
         self.names = _names(self.events)
+        if (self.root / "wave").is_dir() and not any((self.root / folder).is_dir() for folder in (SOUNDS, VIDEOS)):
+            _logger.warning(
+                f"'{self.root}' has wave/*.npy but no {SOUNDS}: put the wav files of the clips into {SOUNDS}, as "
+                f"{SOUNDS}/<id>.wav."
+            )
 
     def _check_categories(self) -> None:
         path = self.root / CATEGORIES
@@ -69,20 +76,18 @@ class AVE(Dataset):
         """The clips of ``train``, ``val`` or ``test`` in the order of the split.
 
         Raises:
-            DataError: no such split, a malformed list, or media that are missing; names the first one and how many.
+            DataError: no such split, or a malformed list.
         """
         if split not in self.splits:
             raise DataError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
         rows = read_order(self.root, split, self.events)
         if not rows:
             raise DataError(f"Split '{split}' of '{self.root}' lists no clip.")
-        as_video = self._as_video()
+        find = self._video if self._as_video() else self._extracted
         found: list[Clip] = []
-        missing: list[Path] = []
         for row in rows:
             event = self.events[row]
-            frames, audio, absent = (self._video if as_video else self._extracted)(event.video)
-            missing += absent
+            frames, audio = find(event.video)
             found.append(
                 Clip(
                     name=self.names[row],
@@ -93,8 +98,6 @@ class AVE(Dataset):
                     info={"event": event},
                 )
             )
-        if missing:
-            raise DataError(self._complaint(split, missing))
         return found
 
     def _as_video(self) -> bool:
@@ -107,16 +110,14 @@ class AVE(Dataset):
             f"'{self.root}' has no media: neither {VIDEOS}/<id>.mp4 nor {FRAMES}/<id>/*.jpg with {SOUNDS}/<id>.wav."
         )
 
-    def _video(self, video: str) -> tuple[Path, None, list[Path]]:
-        path = self.root / VIDEOS / f"{video}.mp4"
-        return path, None, [] if os.path.lexists(path) else [path]
+    def _video(self, video: str) -> tuple[Path, None]:
+        return self.root / VIDEOS / f"{video}.mp4", None
 
-    def _extracted(self, video: str) -> tuple[tuple[Path, ...], Path, list[Path]]:
-        folder, audio = self.root / FRAMES / video, self.root / SOUNDS / f"{video}.wav"
-        pictures = by_number(folder.glob("*.jpg"))
-        absent = [] if pictures else [folder / "0001.jpg"]
-        chosen = tuple(pictures[index] for index in self._chosen(len(pictures))) if pictures else ()
-        return chosen, audio, absent if os.path.lexists(audio) else [*absent, audio]
+    def _extracted(self, video: str) -> tuple[tuple[Path, ...], Path]:
+        folder = self.root / FRAMES / video
+        # Where there is none, the name of one that is missing, which makes a broken clip.
+        pictures = by_number(folder.glob("*.jpg")) or [folder / "0001.jpg"]
+        return tuple(pictures[index] for index in self._chosen(len(pictures))), self.root / SOUNDS / f"{video}.wav"
 
     def _chosen(self, total: int) -> list[int]:
         """Which of ``total`` pictures, from 0, stand for the T segments."""
@@ -124,14 +125,6 @@ class AVE(Dataset):
             indices: list[int] = (np.linspace(1, total, self.segments, dtype=int) - 1).tolist()
             return indices
         return [int((segment + 0.5) * total / self.segments) for segment in range(self.segments)]
-
-    def _complaint(self, split: str, missing: Sequence[Path]) -> str:
-        if (self.root / "wave").is_dir() and not (self.root / SOUNDS).is_dir() and missing[0].suffix == ".wav":
-            return (
-                f"'{self.root}' has wave/*.npy but no {SOUNDS}: put the wav files of the clips into {SOUNDS}, as "
-                f"{SOUNDS}/<id>.wav."
-            )
-        return f"{len(missing)} files of split '{split}' are missing, the first of them '{missing[0]}'."
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
         """``labels`` (T,) int64: the class of a segment that begins at t with start <= t < end, else background."""

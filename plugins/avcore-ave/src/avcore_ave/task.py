@@ -57,6 +57,10 @@ class AVETask(Task):
             ]
         )
 
+    def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
+        """Whether every segment is background."""
+        return bool((targets["labels"] == self.config.background).all())
+
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The true labels of one clip."""
         return {"labels": targets["labels"]}

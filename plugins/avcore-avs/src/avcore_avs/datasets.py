@@ -5,7 +5,7 @@ original, made for VGGish, are not read.
 """
 
 import csv
-import os
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from avcore import read_mask
-from avcore.errors import DataError
+from avcore.errors import DataError, why
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
 from avcore_avs.config import AVSDataConfig
@@ -23,6 +23,8 @@ from avcore_avs.config import AVSDataConfig
 __all__ = ["AVSBenchMS3", "AVSBenchS4"]
 
 SPLITS = ("train", "val", "test")
+
+_logger = logging.getLogger("avcore.avs")
 
 
 class _AVSBench(Dataset, ABC):
@@ -43,6 +45,12 @@ class _AVSBench(Dataset, ABC):
         self.segments = config.segments
         self.windows = Windows(length=config.window_seconds, margin=config.window_margin)
         self.root = self._find(Path(root))
+        base = self.root / self.data
+        if (base / "audio_log_mel").is_dir() and not (base / "audio_wav").is_dir():
+            _logger.warning(
+                f"'{base}' has audio_log_mel but no audio_wav: those pickles fit VGGish only. Put the wav files of the "
+                "clips into audio_wav, in the same folders."
+            )
 
     def _find(self, root: Path) -> Path:
         for candidate in (root, root / self.folder):
@@ -61,17 +69,15 @@ class _AVSBench(Dataset, ABC):
         """The clips of ``train``, ``val`` or ``test`` in the order of the list.
 
         Raises:
-            DataError: no such split, a malformed list, or files that are missing; names the first one and how many.
+            DataError: no such split, or a malformed list.
         """
         if split not in self.splits:
             raise DataError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
         found: list[Clip] = []
-        missing: list[Path] = []
         for row in self._rows():
             if row["split"] != split:
                 continue
             frames, masks, audio = self._files(split, row)
-            missing += [path for path in (*frames, *masks, audio) if not os.path.lexists(path)]
             found.append(
                 Clip(
                     name=row["name"],
@@ -79,28 +85,20 @@ class _AVSBench(Dataset, ABC):
                     audio=audio,
                     seconds=self.config.clip_seconds,
                     group=row.get("category", ""),
-                    info={"masks": tuple(masks)},
+                    files=tuple(masks),
                 )
             )
-        if missing:
-            raise DataError(self._complaint(split, missing))
         if not found:
             raise DataError(f"'{self.root / self.table}' lists no clip of split '{split}'.")
         return found
 
-    def _complaint(self, split: str, missing: Sequence[Path]) -> str:
-        base = self.root / self.data
-        if (base / "audio_log_mel").is_dir() and not (base / "audio_wav").is_dir():
-            return (
-                f"'{base}' has audio_log_mel but no audio_wav: those pickles fit VGGish only. Put the wav files of the "
-                "clips into audio_wav, in the same folders."
-            )
-        return f"{len(missing)} files of split '{split}' are missing, the first of them '{missing[0]}'."
-
     def _rows(self) -> list[dict[str, str]]:
         path = self.root / self.table
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                header, *lines = list(csv.reader(file)) or [[]]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"'{path}' cannot be read as a table in UTF-8: {why(error)}.") from error
         names = [cell.strip().lower() for cell in header]
         places = {column: names.index(column) if column in names else at for column, at in self.columns.items()}
         headless = "split" not in names and len(header) > places["split"] and header[places["split"]].strip() in SPLITS
@@ -122,12 +120,11 @@ class _AVSBench(Dataset, ABC):
         Raises:
             DataError: a mask cannot be read, or its foreground is not known; see `avcore.read_mask`.
         """
-        paths: tuple[Path, ...] = clip.info["masks"]
         size = self.config.size
         masks_TYX = torch.zeros(self.segments, size, size)
-        for index, path in enumerate(paths):
+        for index, path in enumerate(clip.files):
             masks_TYX[index] = read_mask(path, size, foreground=self.config.foreground)
-        return {"masks": masks_TYX, "labelled": torch.arange(self.segments) < len(paths)}
+        return {"masks": masks_TYX, "labelled": torch.arange(self.segments) < len(clip.files)}
 
 
 class AVSBenchS4(_AVSBench):

@@ -46,6 +46,10 @@ class AVSTask(Task):
                 drawn[index] = overlay(frame, mask)
         return drawn
 
+    def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
+        """Whether no mask has any foreground."""
+        return not bool(targets["masks"].any())
+
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The true masks of one clip and which of its frames have one."""
         return {"masks": targets["masks"], "labelled": targets["labelled"]}
