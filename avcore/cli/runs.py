@@ -168,4 +168,4 @@ def _print(run: ListedRun, registry: Registry) -> None:
             click.echo(f"  {key:<9} {value}")
     if results and results.metrics:
         rows = [[split, name, value] for split, scores in results.metrics.items() for name, value in scores.items()]
-        click.echo(render_table(["split", "metric", "value"], rows))
+        click.echo("\n".join([render_table(["split", "metric", "value"], rows), *results.caveats]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -25,8 +26,8 @@ from avcore.tasks import Clip, Dataset, Task
 __all__ = ["NO_TRUTH", "Finding", "has_truth", "list_clips", "verify"]
 
 NO_TRUTH = (
-    "NOTHING IS IN THE TRUTH of any of its clips (no foreground, no event): nothing can be learnt from it, and no score "
-    "on it means anything. Look at the files of the truth."
+    "NOTHING IS IN THE TRUTH of any of its clips (no foreground, no event): nothing can be learnt from it, and no "
+    "score on it means anything. Look at the files of the truth."
 )
 SIZE = 32  # px; small, because what is read is only looked at
 RATE = 16000  # Hz
@@ -100,16 +101,15 @@ def _without_truth(read: Counter[str], empty: Counter[str]) -> Iterator[Finding]
 def has_truth(dataset: Dataset, clips: Sequence[Clip], task: Task) -> bool:
     """Whether there is anything in the truth of a split: `Task.is_empty` of clip after clip, up to one that is not.
 
-    Clips that cannot be read count as if there were.
+    Clips that cannot be read do not count; True where none can.
     """
+    read = 0
     for clip in clips:
-        try:
-            with reading_of(clip):
-                if not task.is_empty(dataset.target(clip)):
-                    return True
-        except AVCoreError:
-            return True
-    return False
+        with suppress(AVCoreError), reading_of(clip):
+            if not task.is_empty(dataset.target(clip)):
+                return True
+            read += 1
+    return not read
 
 
 class _Checker(TorchDataset[tuple[list[Finding], bool | None]]):
@@ -193,14 +193,13 @@ def _gaps(picture: Path) -> Iterator[str]:
     if len(names) > CROWD:
         return
     alike = re.compile(re.escape(pieces[1]) + "([0-9]+)" + re.escape(pieces[3]))
-    beside = [(path, alike.fullmatch(path.name)) for path in names]
-    numbers = [(int(match[1]), path) for path, match in beside if match]
-    steps = [(after - before, last, path) for (before, last), (after, path) in pairwise(numbers)]
+    numbers = [(int(match[1]), match[0]) for path in names if (match := alike.fullmatch(path.name))]
+    steps = [(after - before, last, name) for (before, last), (after, name) in pairwise(numbers)]
     usual = min((step for step, *_ in steps if step), default=1)
-    for step, last, path in steps:
-        if step not in (0, usual):
-            yield f"After {last} comes {path.name}: the numbers of the pictures leave some out."
-            return
+    for step, last, name in steps:
         if step == 0:
-            yield f"{last} and {path.name} have the same number."
+            yield f"{last} and {name} have the same number."
+        elif step != usual:
+            yield f"After {last} comes {name}: the numbers of the pictures leave some out."
+        if step != usual:
             return

@@ -52,6 +52,7 @@ class RunResult:
         peak_bytes: most memory allocated on the GPU, or resident in the process on a CPU.
         skipped_steps: that made no update since something was not finite.
         broken: split -> clip -> why it could not be read and was skipped.
+        without_truth: splits in whose truth there is nothing at all; their scores mean nothing.
         plugins: kind -> name -> the ``distribution`` that offered it, and its ``version``.
         versions: of avcore, the plugins, and what they compute with.
         threads: of the CPU that computed.
@@ -80,6 +81,7 @@ class RunResult:
     peak_bytes: int = 0
     skipped_steps: int = 0
     broken: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    without_truth: tuple[str, ...] = ()
     plugins: Mapping[str, Mapping[str, Mapping[str, str]]]
     versions: Mapping[str, str]
     threads: int
@@ -100,6 +102,12 @@ class RunResult:
             if self.score_name in self.metrics[split]:
                 return Score(split, self.score_name, self.metrics[split][self.score_name])
         return None
+
+    @property
+    def caveats(self) -> list[str]:
+        """Lines to stand beside its scores wherever these are shown."""
+        splits = ", ".join(self.without_truth)
+        return [f"NOTHING IS IN THE TRUTH of {splits}: scores on it mean nothing."] if splits else []
 
     def measured(self, split: str, scores: Mapping[str, float]) -> RunResult:
         """The same with the scores of one more split."""

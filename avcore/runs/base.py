@@ -110,6 +110,7 @@ class Run:
     def examine(self, split: str, *, examples: int = 0, progress: Any = None) -> Evaluation:
         """Like `evaluate`, with the predictions of the first clips."""
         loader = self.data.loader(split)
+        self.data.look_at_truth(split)
         with isolated_randomness():
             return evaluate(
                 self.model,

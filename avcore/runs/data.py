@@ -44,7 +44,7 @@ def list_splits(config: RunConfig, dataset: Dataset) -> None:
     Raises:
         AVCoreError: there is no such split, its list is malformed, or with ``data.broken=stop`` files are missing.
     """
-    names = ("train", *config.train.evaluate)
+    names = ("train", "val" if config.protocol == "clean" else "test", *config.train.evaluate)
     for split in dict.fromkeys(split_and_sound(name, dataset.splits)[0] for name in names):
         clips = dataset.clips(split)
         if config.data.broken == "stop":
@@ -80,6 +80,7 @@ class RunData:
         self.root = root
         self._loaders: dict[tuple[str, bool], ClipLoader] = {}
         self._skipped = _Skipped()
+        self._has_truth: dict[str, bool] = {}
 
     @property
     def broken(self) -> dict[str, dict[str, str]]:
@@ -137,6 +138,20 @@ class RunData:
         self._skipped.say = display.line
         for split in dict.fromkeys(self.split(name)[0] for name in names):
             self._decode(split, display)
+            self.look_at_truth(split)
+
+    def look_at_truth(self, name: str) -> None:
+        """Say, once and loudly, if there is nothing in the truth of any clip of a split; reads up to one with some."""
+        split, _ = self.split(name)
+        if split not in self._has_truth:
+            self._has_truth[split] = has_truth(self.dataset, self.loader(split).clips, self.model.task)
+            if not self._has_truth[split]:
+                self._skipped.say(f"{split}: {NO_TRUTH}")
+
+    @property
+    def without_truth(self) -> tuple[str, ...]:
+        """The splits in whose truth nothing was found by `look_at_truth`."""
+        return tuple(split for split, found in self._has_truth.items() if not found)
 
     def _decode(self, split: str, display: Display) -> None:
         loader = self.loader(split)

@@ -134,6 +134,7 @@ def execute(
         with _ending(run, record, board, listeners, signals, banner=banner, outer=outer):
             listeners.tell("run_started")
             run.data.prepare(("train", run.results.selected_on, *splits), display)
+            run.results = replace(run.results, without_truth=run.data.without_truth)
             trainer = Trainer(
                 model=run.model,
                 loader=run.data.loader("train", train=True),

@@ -62,6 +62,7 @@ def describe_results(results: RunResult, pictures: Sequence[str], *, seconds: fl
     both = f", {seconds:.0f} s with the head alone" if results.baseline else ""
     lines = [
         render_table(["split", *names], rows, title),
+        *results.caveats,
         "",
         render_table(["trained part", "parameters"], [*parts, ["all", results.params["trainable"]]]),
         "",
@@ -80,4 +81,5 @@ def describe_seeds(results: RunResult) -> str:
         for split, scores in results.metrics.items()
     ]
     seeds = ", ".join(map(str, results.seeds))
-    return render_table(["split", *names], rows, f"{results.task}: mean ± standard deviation over seeds {seeds}")
+    table = render_table(["split", *names], rows, f"{results.task}: mean ± standard deviation over seeds {seeds}")
+    return "\n".join([table, *results.caveats])

@@ -1,7 +1,7 @@
 import json
 import wave
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -269,3 +269,68 @@ def test_a_stream_that_is_off_is_not_looked_at(verify: Any, root: Path) -> None:
 
 def test_a_mistake_is_not_taken_for_a_defect(verify: Any) -> None:
     assert verify("looking", "--data", "nowhere").exit_code == 2
+
+
+def test_a_split_without_truth_is_a_defect(verify: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(root, monkeypatch)
+    monkeypatch.setattr(Nothing, "is_empty", lambda self, targets: not targets["mask"].any())
+    full = {"cat_1"}
+    monkeypatch.setattr(Folder, "target", lambda self, clip: {"mask": torch.full((2, 5, 7), float(clip.name in full))})
+    for workers in (0, 2):
+        result = verify("looking", "--data", str(root), *ONE_SECOND, "--set", f"data.workers={workers}")
+        assert result.exit_code == 1, result.output
+        [line] = [line for line in result.output.splitlines() if line.startswith(("DEFECT", "note"))]
+        assert line.startswith("DEFECT  test: NOTHING IS IN THE TRUTH of any of its clips")
+    full.add("dog_2")
+    assert verify("looking", "--data", str(root), *ONE_SECOND).exit_code == 0
+
+
+def test_files_of_the_truth_and_the_inputs_are_looked_at(
+    verify: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sounds(root, monkeypatch)
+    original = Folder.clips
+
+    def clips(self: Folder, split: str) -> list[Clip]:
+        return [replace(clip, files=(self.root / f"{clip.name}.mask",)) for clip in original(self, split)]
+
+    def inputs(self: Folder, clip: Clip, epoch: int) -> dict[str, torch.Tensor]:
+        (self.root / f"{clip.name}.words").read_bytes()
+        return {}
+
+    monkeypatch.setattr(Folder, "clips", clips)
+    monkeypatch.setattr(Folder, "inputs", inputs)
+    for name in ("cat_1", "cat_2", "dog_1"):
+        (root / f"{name}.mask").write_text("there")
+        if name != "dog_1":
+            (root / f"{name}.words").touch()
+    result = verify("looking", "--data", str(root), *ONE_SECOND)
+    assert [line for line in result.output.splitlines() if line.startswith("DEFECT")] == [
+        f"DEFECT  train, clip dog_1: {root}/dog_1.words cannot be read: No such file or directory.",
+        f"DEFECT  test, clip dog_2: {root}/dog_2.mask does not exist.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["1.png", "2.png", "3.png", "10.png", "11.png"], "After 3.png comes 10.png: the numbers"),
+        (["f_0010.png", "f_0020.png", "f_0040.png"], "After f_0020.png comes f_0040.png: the numbers"),
+        (["1.png", "01.png", "2.png"], "01.png and 1.png have the same number"),
+        (["8.png", "9.png", "10.png", "a_30.png"], None),
+        (["cat.png", "dog.png"], None),
+    ],
+)
+def test_gaps_between_numbered_pictures_are_noted(
+    verify: Any, root: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], note: str | None
+) -> None:
+    (root / "frames").mkdir()
+    for number, name in enumerate(names):
+        Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(root / "frames" / name)
+    paths = (root / "frames" / names[0], root / "frames" / names[1])
+    monkeypatch.setattr(Folder, "clips", lambda self, split: [Clip(name="a", frames=paths, audio=None, seconds=1.0)])
+    result = verify("looking", "--data", str(root), "--set", "streams=visual")
+    assert result.exit_code == 0, result.output
+    notes = [line for line in result.output.splitlines() if line.startswith("note")]
+    assert len(notes) == (0 if note is None else 2)  # of two splits
+    assert note is None or all(note in line for line in notes)

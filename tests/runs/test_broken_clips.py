@@ -7,10 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 import avcore
 from avcore.errors import AVCoreError
 from avcore.runs import Run
+from avcore.tasks import Clip
 
 SKIP = ("data.broken=skip", "data.broken_limit=0.2", "train.epochs=2")
 
@@ -93,3 +96,32 @@ def test_missing_files_are_skipped_and_counted(start: Callable[..., Run], holed:
     run = start(data=holed, set=SKIP)
     assert list(run.results.broken["train"]) == ["train3", "train5"]
     assert "3_0.png does not exist" in (run.directory / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("empty", [("test",), ("train", "val", "test"), ()])
+def test_a_split_without_truth_is_named_loudly_and_in_the_results(
+    start: Callable[..., Run],
+    world: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    empty: tuple[str, ...],
+) -> None:
+    def target(self: Any, clip: Clip) -> dict[str, Tensor]:
+        split = clip.frames[0].parent.name  # type: ignore[index]
+        return {"class": torch.tensor(0 if split in empty else clip.info["class"])}
+
+    monkeypatch.setattr(world.Files, "target", target)
+    monkeypatch.setattr(world.Listen, "is_empty", lambda self, targets: not targets["class"], raising=False)
+    run = start(epochs=1, quiet=False)
+    said = capsys.readouterr().out
+    named = {split for split in ("train", "val", "test") if f"{split}: NOTHING IS IN THE TRUTH of any" in said}
+    assert named == set(empty)
+    assert set(run.results.without_truth) == set(empty)
+    # Once more beside the scores, where it is not read over.
+    assert (": scores on it mean nothing." in "".join(said.splitlines()[-12:])) == bool(empty)
+    again = avcore.load_run(run.directory)
+    assert again.results is not None
+    assert again.results.without_truth == run.results.without_truth
+    again.evaluate("test")
+    assert any("test: NOTHING IS IN THE TRUTH" in text for text in caplog.messages) == bool(empty)

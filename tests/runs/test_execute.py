@@ -27,7 +27,7 @@ KEYS = [
 ]  # fmt: skip
 MORE = [
     "format", "text", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads", "seeds",
-    "metrics_sd",
+    "metrics_sd", "without_truth",
 ]  # fmt: skip
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
