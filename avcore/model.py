@@ -6,6 +6,7 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -90,9 +91,14 @@ class AVModel(nn.Module):
     # ---------------------------------------------------------------------------------------------- the forward
 
     def forward(self, batch: Batch) -> Output:
-        """Features of both streams, then the head; what the head returns in half precision becomes float32."""
-        features = self.features(batch)
-        return Output({name: _at_least_single(tensor) for name, tensor in self.head(features).items()}, features)
+        """Features of both streams, then the head; what the head returns in half precision becomes float32.
+
+        Frozen weights in bfloat16 run under autocast, whatever the caller does.
+        """
+        with self._precision():
+            features = self.features(batch)
+            values = self.head(features)
+        return Output({name: _at_least_single(tensor) for name, tensor in values.items()}, features)
 
     def features(self, batch: Batch) -> Features:
         """Walk the streams through the plan, and companions as the head wants them.
@@ -109,8 +115,10 @@ class AVModel(nn.Module):
                         f"{type(self.head).__name__}.companions wants '{name}' as '{way}': it may say "
                         f"{' or '.join(ways)}. Tell its author."
                     )
-                companions[name] = ways[way](batch.companions[name])
-        return replace(self._walk(batch), companions=companions)
+                with self._precision():
+                    companions[name] = ways[way](batch.companions[name])
+        with self._precision():
+            return replace(self._walk(batch), companions=companions)
 
     def _walk(self, batch: Batch) -> Features:
         walked = self.clips(self.front_ends(batch))
@@ -129,8 +137,16 @@ class AVModel(nn.Module):
 
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
         """One frozen stream without any part, nor what parts train of it."""
-        features: StreamFeatures = self.clips[stream](self._raw(stream, batch))
+        with self._precision():
+            features: StreamFeatures = self.clips[stream](self._raw(stream, batch))
         return features
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Autocast where the frozen weights are bfloat16, which trained parameters in float32 would not meet."""
+        frozen = next(self.clips.parameters())
+        if frozen.dtype != torch.bfloat16 or frozen.is_meta:
+            return nullcontext()
+        return torch.autocast(frozen.device.type, torch.bfloat16)
 
     def _collect(
         self, batch: Batch, streams: Mapping[str, StreamFeatures], offers: Mapping[str, list[Tensor]]

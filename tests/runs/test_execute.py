@@ -269,6 +269,10 @@ def test_bf16_trains_and_keeps_what_is_trained_in_fp32(start):
     assert run.results.metrics["test"]["accuracy"] == 100
     assert {value.dtype for value in run.model.trainable_state().values()} == {torch.float32}
     assert run.evaluate("test") == run.results.metrics["test"]
+    batch = next(iter(run.data.loader("test")))
+    with torch.no_grad():
+        predicted = run.model.predict(run.model(batch))["class"]
+    assert torch.equal(predicted, batch.targets["class"])
 
 
 def test_the_callers_random_numbers_are_left_alone(start):
