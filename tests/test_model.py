@@ -200,7 +200,7 @@ def test_gradients_exist_only_above_the_first_trainable_part(registry: Registry)
             original(x, project=project),
         )[1]
     model.loss(model(batch(model)), batch(model)).backward()
-    assert [index for index, grad in seen if grad] == [4, 5]
+    assert {index for index, grad in seen if grad} == {4, 5}  # by either stream: they share the trunk
     assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
     assert all(parameter.grad is None for parameter in model.towers.parameters())
 
