@@ -1,7 +1,8 @@
 """What a family of frozen encoders implements: a `Backbone` holds weights, a `Tower` is its use by one stream.
 
-Two towers may share one backbone. A block is ``x <- x + A(x)``, ``x <- x + M(x)``; where its norms sit is its own
-affair. Shape letters: M batch, N tokens, D width, R rows, Y and X image rows and columns, K sentences, L ids of each.
+Two towers may share one backbone. A block is ``x <- S(x + A(x))``, ``x <- S(x + M(x))``: norms within A and M are its
+own affair, and S is the identity, or the norm of families that have it behind the sums. Shape letters: M batch, N
+tokens, D width, R rows, Y and X image rows and columns, K sentences, L ids of each.
 """
 
 import hashlib
@@ -111,8 +112,19 @@ class Block(Frozen, ABC):
         """
         if run is not None:
             return run(x, *given)
-        x = x + self.attention(x)[0]
-        return x + self.mlp(x)
+        x = self.after_sum("attention", x + self.attention(x)[0])
+        return self.after_sum("mlp", x + self.mlp(x))
+
+    def after_sum(self, name: str, x_MND: Tensor) -> Tensor:
+        """What becomes of the sum x + A(x) or x + M(x), with what parts add to it; carried rows pass here too.
+
+        The sum itself, or its norm in blocks that are ``x <- LN(x + A(x))``, as BERT's are. Each token by itself.
+
+        Args:
+            name: ``attention`` or ``mlp``.
+            x_MND: tokens or carried rows.
+        """
+        return x_MND
 
     def attention_phases(
         self,

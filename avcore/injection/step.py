@@ -152,14 +152,17 @@ class Step(nn.Module):
             out[stream] = made
             kept = edits[stream].carry
             if kept is not None and carry is not None:
-                flowing[stream] = kept + carry
+                flowing[stream] = self.blocks[stream].after_sum("attention", kept + carry)
         out = self._transform("attention_output", out, x, carried)
         updated = dict(x)
-        for stream in self.blocks:
-            tokens = x[stream] + out[stream]
+        for stream, block in self.blocks.items():
+            tokens, add = x[stream] + out[stream], edits[stream].add
             if stream in self.atomic:
+                tokens = block.after_sum("attention", tokens)
                 tokens, flowing = self._frozen_mlp(stream, tokens, flowing, carried)
-            updated[stream] = _plus(tokens, edits[stream].add)
+                updated[stream] = _plus(tokens, add)
+            else:
+                updated[stream] = block.after_sum("attention", _plus(tokens, add))
         sent: Carried = {}
         for stream, rows in flowing.items():
             sent |= edits[stream].split_carry(rows)
@@ -212,13 +215,17 @@ class Step(nn.Module):
             owners = owned[stream]
             if owners:
                 made, *pieces = made.split([x[stream].shape[1], *(sent[owner].shape[1] for owner in owners)], dim=1)
-                sent |= {owner: sent[owner] + piece for owner, piece in zip(owners, pieces, strict=True)}
+                after = partial(self.blocks[stream].after_sum, "mlp")
+                sent |= {owner: after(sent[owner] + piece) for owner, piece in zip(owners, pieces, strict=True)}
             out[stream] = made
         out = self._transform("mlp_output", out, x, carried)
         updated = dict(x)
-        for stream in self.blocks:
-            tokens = x[stream] + out[stream] if stream in out else x[stream]
-            updated[stream] = _plus(tokens, edits[stream].add)
+        for stream, block in self.blocks.items():
+            add = edits[stream].add
+            if stream in out:
+                updated[stream] = block.after_sum("mlp", _plus(x[stream] + out[stream], add))
+            else:
+                updated[stream] = _plus(x[stream], add)
         return updated, sent
 
     def _through_mlp(self, whole: Streams, x: Streams, carried: Carried) -> Streams:
@@ -231,8 +238,8 @@ class Step(nn.Module):
         out = self._transform("mlp_output", {stream: block.mlp(tokens, project=project)}, {stream: tokens}, carried)
         if stream in flowing:
             rows = flowing[stream]
-            flowing = {**flowing, stream: rows + block.mlp(rows, project=project)}
-        return tokens + out[stream], flowing
+            flowing = {**flowing, stream: block.after_sum("mlp", rows + block.mlp(rows, project=project))}
+        return block.after_sum("mlp", tokens + out[stream]), flowing
 
     def _add_now(self, x: Streams, site: str, carried: Carried, offers: Offers) -> Streams:
         if site not in self.at_site:

@@ -1,6 +1,7 @@
 """Small reference backbones that need torch alone, for testing parts without any other plugin.
 
-``toy_plain`` is a transformer of one stage with a class token; ``toy_windowed`` has two stages of growing width on ever
+``toy_plain`` is a transformer of one stage with a class token, and ``toy_post_norm`` one that has its norms behind the
+sums; ``toy_windowed`` has two stages of growing width on ever
 smaller grids, attends in shifted windows and has no class token. Their weights are random.
 
 Shape letters: M batch, W windows, N tokens, D width, H heads, R rows, Y and X rows and columns of the grid.
@@ -55,13 +56,14 @@ class ToySettings:
 
 
 class ToyBackbones:
-    """A plugin that offers the family ``toy`` with ``toy_plain`` and ``toy_windowed``."""
+    """A plugin that offers the family ``toy`` with ``toy_plain``, ``toy_post_norm`` and ``toy_windowed``."""
 
     @hookimpl
     def avcore_backbones(self) -> Iterable[BackboneSpec]:
-        """Both toys."""
+        """The three toys."""
         presets: dict[str, dict[str, Any]] = {
-            "toy_plain": {"widths": (16,), "depths": (4,), "heads": (2,), "windowed": False},
+            "toy_plain": {"widths": (16,), "depths": (4,), "heads": (2,)},
+            "toy_post_norm": {"widths": (16,), "depths": (4,), "heads": (2,), "post_norm": True},
             "toy_windowed": {"widths": (16, 32), "depths": (2, 3), "heads": (2, 4), "windowed": True},
         }
         return [
@@ -78,16 +80,20 @@ class ToyBackbones:
 def build(settings: ToySettings, *, name: str, preset: Mapping[str, Any] | None) -> "ToyBackbone":
     """Make a toy by name."""
     if preset is None:
-        raise AVCoreError(f"There is no toy '{name}': use toy_plain or toy_windowed.")
+        raise AVCoreError(f"There is no toy '{name}': use toy_plain, toy_post_norm or toy_windowed.")
     return ToyBackbone(name, **preset)
 
 
 class Inner(nn.Module):
-    """The frozen weights of a block: x + proj(attention(norm1(x))), x + fc2(GELU(fc1(norm2(x))))."""
+    """The frozen weights of a block: x + proj(attention(norm1(x))), x + fc2(GELU(fc1(norm2(x)))).
 
-    def __init__(self, width: int, heads: int, *, biased: bool) -> None:
+    With ``post_norm`` it is norm1(x + proj(attention(x))), norm2(x + fc2(GELU(fc1(x)))).
+    """
+
+    def __init__(self, width: int, heads: int, *, biased: bool, post_norm: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.post_norm = post_norm
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
@@ -113,7 +119,7 @@ class Merging(nn.Module):
 
 
 class ToyBlock(Block):
-    """A pre-norm block that attends to the whole grid, or within windows with a bias for each offset."""
+    """A block that attends to the whole grid, or within windows with a bias for each offset."""
 
     def __init__(self, inner: Any, mergings: Iterable[nn.Module] = ()) -> None:
         super().__init__()
@@ -128,6 +134,13 @@ class ToyBlock(Block):
         found: torch.dtype = self.inner.qkv.weight.dtype
         return found
 
+    def after_sum(self, name: str, x_MND: Tensor) -> Tensor:
+        """See `Block.after_sum`."""
+        if not self.inner.post_norm:
+            return x_MND
+        normed: Tensor = (self.inner.norm1 if name == "attention" else self.inner.norm2)(x_MND)
+        return normed
+
     def attention_phases(
         self,
         x_MND: Tensor,
@@ -139,18 +152,18 @@ class ToyBlock(Block):
         windowed: bool = True,
     ) -> Phases[Increment]:
         """See `Block.attention`. Rows and carried rows stand in every window."""
-        norm, windows = self.inner.norm1, self.attention_windows if windowed else None
-        u_MND = norm(x_MND)
+        windows, norm = self.attention_windows if windowed else None, self.inner.norm1
+        u_MND = self._before(norm, x_MND)
         u_MWND = u_MND[:, None] if windows is None else windows.split(u_MND)
         q, k, v = self._heads(u_MWND, (yield Point("qkv", u_MWND)))
         others = []
         if rows is not None:
-            u_rows = norm(rows)
+            u_rows = self._before(norm, rows)
             others.append(self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False))))
         others += [] if kv is None else [kv]
         carried = None
         if carry is not None:
-            u_carry = norm(carry)
+            u_carry = self._before(norm, carry)
             carried = self._heads(u_carry, (yield Point("qkv", u_carry, tokens=False)))
         mixed_MWND, mixed_carry = attend_in_windows(
             q,
@@ -178,7 +191,7 @@ class ToyBlock(Block):
 
     def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
         """See `Block.mlp`."""
-        u_MND = self.inner.norm2(x_MND)
+        u_MND = self._before(self.inner.norm2, x_MND)
         hidden = F.gelu(plus(self.inner.fc1(u_MND), (yield Point("fc1", u_MND))))
         yield plus(self.inner.fc2(hidden), (yield Point("fc2", hidden)))
 
@@ -208,6 +221,11 @@ class ToyBlock(Block):
             return x_MND
         return windows.join(x_MND.unflatten(0, (-1, windows.counts[0] * windows.counts[1])))
 
+    def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """What a sub-layer reads."""
+        out: Tensor = x if self.inner.post_norm else norm(x)
+        return out
+
     def _heads(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         made = plus(self.inner.qkv(u), increment)
         q, k, v = (split_heads(x, self.inner.heads) for x in made.chunk(3, -1))
@@ -236,7 +254,14 @@ class ToyBackbone(Backbone):
     block_class: ClassVar[type[ToyBlock]] = ToyBlock
 
     def __init__(
-        self, name: str, *, widths: Sequence[int], depths: Sequence[int], heads: Sequence[int], windowed: bool
+        self,
+        name: str,
+        *,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        heads: Sequence[int],
+        windowed: bool = False,
+        post_norm: bool = False,
     ) -> None:
         super().__init__()
         self.notices = (f"'{name}' runs on random weights.",)
@@ -247,7 +272,7 @@ class ToyBackbone(Backbone):
         self.positions_YXD = nn.Parameter(torch.randn(LARGEST_SIDE, LARGEST_SIDE, width) * 0.5)
         self.class_token = None if windowed else nn.Parameter(torch.randn(width) * 0.5)
         stages = [
-            [Inner(width, count, biased=windowed) for _ in range(depth)]
+            [Inner(width, count, biased=windowed, post_norm=post_norm) for _ in range(depth)]
             for width, depth, count in zip(widths, depths, heads, strict=True)
         ]
         self.mergings = nn.ModuleList(Merging(width) for width in widths[:-1])

@@ -110,6 +110,11 @@ class MixingMLP(ToyBlock):
         return super().mlp(x_MND, project=project) + x_MND.mean(1, keepdim=True)
 
 
+class NormsAllTokens(ToyBlock):
+    def after_sum(self, name: str, x_MND: Tensor) -> Tensor:
+        return x_MND / x_MND.std((1, 2), keepdim=True)
+
+
 class NoKV(ToyBlock):
     def attention(self, x_MND: Tensor, *, kv: Any = None, **given: Any) -> tuple[Tensor, Tensor | None]:
         return super().attention(x_MND, **given)
@@ -205,6 +210,7 @@ def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (family(block=Registers, windowed=True), "blocks", "stands there twice, as trunk.mergings.0.norm.weight and"),
         (family(block=RawRows), "rows", "the same rows carried"),
         (family(block=MixingMLP), "carried rows", "the MLP of tokens beside rows"),
+        (family(block=NormsAllTokens), "norms behind sums", "after_sum('attention', ...) of tokens beside rows"),
         (family(block=NoKV), "keys and values", "kv changes nothing"),
         (family(block=AlwaysWindowed, windowed=True), "free sequences", "five sequences of three tokens"),
         (family(block=WrongUnwindows, windowed=True), "windows", "is not x"),
@@ -226,12 +232,12 @@ def test_a_broken_backbone_fails_one_check(failing: Failing, spec: BackboneSpec,
     assert says in found[check]
 
 
-@pytest.mark.parametrize("member", ["toy_plain", "toy_windowed"])
+@pytest.mark.parametrize("member", ["toy_plain", "toy_post_norm", "toy_windowed"])
 def test_the_toys_of_the_kit_fail_nothing(failing: Failing, member: str) -> None:
     spec = at_hand(
         BackboneSpec,
         name="mine",
-        thing=family().load() if member == "toy_plain" else family(windowed=True).load(),
+        thing=family(windowed=member == "toy_windowed").load(),
         config=ToySettings,
         presets={"mine_small": PRESETS[member]},
     )

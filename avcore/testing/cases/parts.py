@@ -68,7 +68,9 @@ class Setup:
 PLAIN = Setup(words="a plain backbone shared by both streams", visual="toy_plain")
 WINDOWED = Setup(words="a windowed backbone shared by both streams", visual="toy_windowed")
 UNEQUAL = Setup(
-    words="a windowed backbone for pictures and a plain one for sound", visual="toy_windowed", audio="toy_plain"
+    words="a windowed backbone for pictures and one with norms behind its sums for sound",
+    visual="toy_windowed",
+    audio="toy_post_norm",
 )
 CLASSES = (PLAIN, WINDOWED, UNEQUAL)
 OTHER_GRID = Setup(

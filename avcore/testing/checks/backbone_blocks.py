@@ -80,6 +80,18 @@ def carried_rows(case: BackboneCase) -> None:
         _close(where, "the MLP of tokens beside rows and of tokens alone", wide[:, : x.shape[1]], block.mlp(x))
 
 
+@check("backbone", "norms behind sums")
+def after_sums(case: BackboneCase) -> None:
+    """What a block does behind its sums, `after_sum`, it does to each token and carried row by itself."""
+    for where, block, x, made in _every_stage(case):
+        for name in ("attention", "mlp"):
+            alone, wide = block.after_sum(name, x), block.after_sum(name, torch.cat([x, _each(made, x)], dim=1))
+            assert alone.shape == x.shape, (
+                f"{where}: after_sum('{name}', x) makes {tuple(alone.shape)} of {tuple(x.shape)}."
+            )
+            _close(where, f"after_sum('{name}', ...) of tokens beside rows and alone", wide[:, : x.shape[1]], alone)
+
+
 @check("backbone", "keys and values")
 def keys_values(case: BackboneCase) -> None:
     """``kv`` stands beside the keys and values of the tokens as it is, and `keys_values` makes such pairs."""

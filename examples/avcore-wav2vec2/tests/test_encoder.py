@@ -1,11 +1,12 @@
 """Tower and blocks against torchaudio's own encoder, in float64, on both architectures."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avcore import AVCoreError
 from avcore.testing import assert_close
@@ -27,20 +28,28 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
+def through(block: Any, x: Tensor, out: Tensor, **given: Any) -> Tensor:
+    """The block, with that increment of its attention."""
+    x = block.after_sum("attention", x + out)
+    made: Tensor = block.after_sum("mlp", x + block.mlp(x, **given))
+    return made
+
+
 def test_every_block_equals_torchaudio(make: Make, name: str) -> None:
     backbone = make(name).double()
     tower = tower_of(backbone)
     samples_MS = torch.randn(3, 16000).double()
-    expected, _ = backbone.model.extract_features(samples_MS)
+    theirs = copy.deepcopy(backbone.model)
+    transformer = theirs.encoder.transformer
+    transformer.layers = nn.ModuleList(block.inner for block in transformer.layers)
+    expected, _ = theirs.extract_features(samples_MS)
     x = tower.enter(tower.embed(samples_MS))
     for index in range(tower.layout.depth):
-        block = tower.block(index)
-        x = x + block.attention(x)[0]
-        x = x + block.mlp(x)
+        x = tower.block(index)(x)
         if index < tower.layout.depth - 1 or backbone.pre_norm:
             close(x, expected[index])
     tokens = tower.norm(x)
-    close(tokens, backbone.model(samples_MS)[0])
+    close(tokens, theirs(samples_MS)[0])
     if not backbone.pre_norm:
         # The norm that ends the last layer is the tower's.
         close(tokens, expected[-1])
@@ -61,7 +70,7 @@ def test_rows_are_keys_and_values_among_the_tokens(at_a_block: tuple[Any, Any, T
     for rows in (rows_RD, rows_RD.expand(2, -1, -1)):
         out, carried = block.attention(x_MND, rows=rows)
         assert carried is None
-        close(x_MND + out + block.mlp(x_MND + out), expected[:, :7])
+        close(through(block, x_MND, out), expected[:, :7])
 
 
 def test_carried_rows_flow_beside_the_tokens(at_a_block: tuple[Any, Any, Tensor, Tensor]) -> None:
@@ -69,8 +78,8 @@ def test_carried_rows_flow_beside_the_tokens(at_a_block: tuple[Any, Any, Tensor,
     carry = rows_RD.expand(2, -1, -1)
     expected, _ = layer(torch.cat([x_MND, carry], dim=1))
     out, carried = block.attention(x_MND, carry=carry)
-    close(carry + carried + block.mlp(carry + carried), expected[:, 7:])
-    close(x_MND + out + block.mlp(x_MND + out), expected[:, :7])
+    close(through(block, carry, carried), expected[:, 7:])
+    close(through(block, x_MND, out), expected[:, :7])
 
 
 def test_keys_and_values_are_used_as_they_are(at_a_block: tuple[Any, Any, Tensor, Tensor]) -> None:
@@ -106,7 +115,7 @@ def test_projections_are_increments_of_the_frozen_maps(at_a_block: tuple[Any, An
         return torch.cat([x @ weight.T for weight in added[name]], dim=-1)
 
     out, _ = block.attention(x_MND, rows=rows_RD, project=project)
-    found = x_MND + out + block.mlp(x_MND + out, project=project)
+    found = through(block, x_MND, out, project=project)
     for name, layers in maps.items():
         for one, weight in zip(layers, added[name], strict=True):
             one.weight.data += weight

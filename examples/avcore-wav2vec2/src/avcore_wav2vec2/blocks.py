@@ -16,11 +16,9 @@ __all__ = ["Wav2Vec2Block"]
 
 
 class Wav2Vec2Block(Block):
-    """x + A(x) and x + M(x) of a layer whose norms stand before the sub-layers, or behind the sums.
+    """A layer whose norms stand before the sub-layers, x + MHSA(LN x), or behind the sums, LN(x + MHSA(x)).
 
-    Pre-norm: A(x) = MHSA(LN x), M(x) = FF(LN x). Post-norm, where a layer computes LN(x + MHSA(x)) and
-    LN(x + FF(x)): A(x) = LN(x + MHSA(x)) - x, M(x) = LN(x + FF(x)) - x, so that the sums are the layer's own. The norm
-    that ends the last layer is left to the tower: M(x) = FF(x) there.
+    The norm behind the last sum of the last layer is left to the tower.
 
     Args:
         inner: torchaudio's layer.
@@ -69,10 +67,17 @@ class Wav2Vec2Block(Block):
                 for index, own in enumerate((k, v))
             )
         mixed_MND = attend(q, k, v, bias=row_columns(None, whole_MND.shape[1], row_bias_R))
-        out_MND = self._after(norm, whole_MND, _linear("proj", attn.out_proj, mixed_MND, project))
+        out_MND = _linear("proj", attn.out_proj, mixed_MND, project)
         if carry is None:
             return out_MND, None
         return out_MND[:, :tokens], out_MND[:, tokens:]
+
+    def after_sum(self, name: str, x_MND: Tensor) -> Tensor:
+        """See `Block.after_sum`."""
+        if self.pre_norm or (self.last and name == "mlp"):
+            return x_MND
+        normed: Tensor = (self.inner.layer_norm if name == "attention" else self.inner.final_layer_norm)(x_MND)
+        return normed
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """See `Block.keys_values`."""
@@ -84,18 +89,12 @@ class Wav2Vec2Block(Block):
         """See `Block.mlp`."""
         layer, norm = self.inner.feed_forward, self.inner.final_layer_norm
         hidden = F.gelu(_linear("fc1", layer.intermediate_dense, self._before(norm, x_MND), project))
-        out_MND = _linear("fc2", layer.output_dense, hidden, project)
-        return out_MND if self.last else self._after(norm, x_MND, out_MND)
+        return _linear("fc2", layer.output_dense, hidden, project)
 
     def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
         """What a sub-layer reads of the tokens."""
         out: Tensor = norm(x) if self.pre_norm else x
         return out
-
-    def _after(self, norm: nn.Module, x: Tensor, out: Tensor) -> Tensor:
-        """What a sub-layer adds to the tokens."""
-        increment: Tensor = out if self.pre_norm else norm(x + out) - x
-        return increment
 
     def _heads(self, x: Tensor) -> Tensor:
         """(R, D) or (M, R, D) to (1 or M, H, R, D / H)."""
