@@ -111,7 +111,9 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         further, more = _encoders(config, registry)
     layouts = streams.layouts | {name: tower.layout for name, tower in further.items()}
     task = registry.tasks[config.task].load()(config.task_options)
-    instances = mount_parts(_listed(config, registry), streams, config.seed, encoders=further)
+    instances = mount_parts(
+        _listed(config, registry), streams, config.seed, encoders=further, align_bias=config.plan.align_bias
+    )
     _check_serves(config, registry)
     with seeded(config.seed, "head"):
         head = registry.heads[config.head.name].load()(config.head.settings, layouts, task)

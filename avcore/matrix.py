@@ -14,9 +14,9 @@ import torch
 from avcore.assemble import streams_of
 from avcore.config import StreamConfig
 from avcore.errors import AVCoreError
-from avcore.mounting import ListedPart, StreamSet, check_together, copy_backbone_parts, mount_part, reads_aligned
+from avcore.mounting import ListedPart, StreamSet, check_together, copy_backbone_parts, mount_part
 from avcore.registry import PartKind, Registry, Table
-from avcore.specs import STREAMS, BackboneSpec, FusionSpec
+from avcore.specs import STREAMS, BackboneSpec
 
 __all__ = ["SHARED", "Combination", "backbone_pairs", "combinations", "fusion_sets", "prompt_sets"]
 
@@ -50,21 +50,8 @@ def prompt_sets(registry: Registry) -> list[str]:
 
 
 def fusion_sets(registry: Registry) -> list[str]:
-    """What ``--fusion`` may say, as `prompt_sets`; fusions that an aligner serves also with each aligner.
-
-    An aligner alone is left out: it does nothing by itself.
-    """
-    fusions = registry.fusions
-    aligners = [registry.to_ask(fusions, key) for key in fusions.unique_names() if fusions[key].aligns]
-    sets: list[str] = []
-    for name in _sets(registry, registry.fusions, "fusions"):
-        if name in aligners:
-            continue
-        sets.append(name)
-        parts = [registry.fusions[part] for part in _parts(registry, name, "fusions")]
-        if any(reads_aligned(part, part.config()) for part in parts):
-            sets += [f"{aligner}+{name}" for aligner in aligners]
-    return sets
+    """What ``--fusion`` may say, as `prompt_sets`."""
+    return _sets(registry, registry.fusions, "fusions")
 
 
 def _sets(registry: Registry, table: Table[Any], kind: PartKind) -> list[str]:
@@ -132,7 +119,7 @@ class _Bench:
     def __init__(self, registry: Registry, streams: StreamSet) -> None:
         self.registry = registry
         self.streams = streams
-        self._tried: dict[tuple[str, bool], str] = {}
+        self._tried: dict[str, str] = {}
 
     def refusal(self, prompts: str, fusions: str) -> str:
         """Why these sets of parts do not run together; empty where they do."""
@@ -142,18 +129,17 @@ class _Bench:
             check_together(listed)
         except AVCoreError as error:
             return str(error)
-        aligned = any(isinstance(part.spec, FusionSpec) and part.spec.aligns for part in listed)
-        return next((reason for part in listed if (reason := self._alone(part, aligned))), "")
+        return next((reason for part in listed if (reason := self._alone(part))), "")
 
     def _listed(self, name: str, table: Table[Any]) -> ListedPart:
         return ListedPart(name, table[name], table[name].config())
 
-    def _alone(self, part: ListedPart, aligned: bool) -> str:
-        key = (part.name, aligned)
+    def _alone(self, part: ListedPart) -> str:
+        key = part.name
         if key not in self._tried:
             try:
                 with torch.device("meta"):
-                    copy_backbone_parts(mount_part(part, self.streams, 0, aligned=aligned), self.streams.towers)
+                    copy_backbone_parts(mount_part(part, self.streams, 0), self.streams.towers)
             except AVCoreError as error:
                 self._tried[key] = str(error)
             except Exception as error:

@@ -14,6 +14,7 @@ from avcore.backbones import Tower
 from avcore.data.randomness import torch_generator
 from avcore.errors import AssemblyError, did_you_mean
 from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer
+from avcore.injection.align import ALIGN, Align
 from avcore.specs import STREAMS, TEXT, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
 from avcore.streams import PartInstance
 
@@ -24,12 +25,8 @@ __all__ = [
     "copy_backbone_parts",
     "mount_part",
     "mount_parts",
-    "reads_aligned",
     "seeded",
 ]
-
-COMPARABLE = frozenset({Need.COMPARABLE_WIDTHS, Need.COMPARABLE_GRIDS, Need.COMPARABLE_WINDOWS})
-"""The needs that an aligner meets."""
 
 
 @dataclass(frozen=True)
@@ -76,53 +73,42 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
 
 
 def mount_parts(
-    listed: Sequence[ListedPart], streams: StreamSet, seed: int, *, encoders: Mapping[str, Tower] | None = None
+    listed: Sequence[ListedPart],
+    streams: StreamSet,
+    seed: int,
+    *,
+    encoders: Mapping[str, Tower] | None = None,
+    align_bias: bool = True,
 ) -> list[PartInstance]:
-    """The parts of a run with their layers, in the order in which they are listed.
+    """The parts of a run with their layers, in the order in which they are listed, and the maps that some read through.
 
     Args:
         listed: what the run lists.
         streams: pictures and sound, and which of their blocks run together.
         seed: of the run.
         encoders: the further streams that the head calls; a prompt goes there by ``parts.<name>.streams=text``.
+        align_bias: the maps between streams of different widths have a bias.
 
     Raises:
         AVCoreError: parts need what the streams lack, or do not go together.
     """
     check_together(listed)
-    aligned = any(_aligns(part.spec) for part in listed)
     further = StreamSet(encoders or {}, ())
-    mounted = {
-        part.name: mount_part(part, further if part.streams == TEXT else streams, seed, aligned=aligned)
-        for part in listed
-        if not _aligns(part.spec)
-    }
-    read = {
-        index
-        for part in listed
-        if reads_aligned(part.spec, part.settings)
-        for instance in mounted[part.name]
-        for index in instance.module.layers
-    }
-    for part in listed:
-        if _aligns(part.spec):
-            mounted[part.name] = mount_part(part, streams, seed, aligned=True, at=read)
-    instances = [instance for part in listed for instance in mounted[part.name]]
+    instances = [
+        instance for part in listed for instance in mount_part(part, further if part.streams == TEXT else streams, seed)
+    ]
+    instances += _maps(instances, streams, seed, align_bias)
     copy_backbone_parts(instances, {**streams.towers, **further.towers})
     return instances
 
 
-def mount_part(
-    part: ListedPart, streams: StreamSet, seed: int, *, aligned: bool, at: set[str] | None = None
-) -> list[PartInstance]:
+def mount_part(part: ListedPart, streams: StreamSet, seed: int) -> list[PartInstance]:
     """One part by itself: an instance for each stream it acts on, or one for both.
 
     Args:
         part: what to make.
         streams: where.
         seed: of the run.
-        aligned: a part of the run aligns the streams.
-        at: the pairs that an aligner is read at, by the number of their visual block.
 
     Raises:
         AVCoreError: it needs what the streams lack.
@@ -132,7 +118,7 @@ def mount_part(
             f"parts.{part.name}.streams=text: the head of this run calls no encoder of sentences. Choose a head that "
             "does (--set head.name=NAME --text NAME), or another stream."
         )
-    _check_needs(part, streams.layouts, aligned=aligned)
+    _check_needs(part, streams.layouts)
     if isinstance(part.spec, PromptSpec):
         made = []
         for stream, layout in streams.layouts.items():
@@ -141,27 +127,41 @@ def mount_part(
             with seeded(seed, f"{part.name}.{stream}"):
                 prompt = _prompt(part.spec, part.settings, layout)
                 for block in layout.blocks:
-                    _mount(prompt, str(block.index), prompt.layer(block), PromptLayer, part.spec)
+                    _mount(prompt, str(block.index), prompt.layer(block), PromptLayer, part.spec.name)
             made.append(PartInstance(part.name, (stream,), prompt))
         return made
     layouts = streams.layouts
     with seeded(seed, part.name):
         fusion = _fusion(part.spec, part.settings, layouts["visual"], layouts["audio"])
         for pair in streams.pairs:
-            key = str(pair.visual.index)
-            if at is None or key in at:
-                _mount(fusion, key, fusion.layer(pair), FusionLayer, part.spec)
-    return [PartInstance(part.name, STREAMS, fusion)]
+            _mount(fusion, str(pair.visual.index), fusion.layer(pair), FusionLayer, part.spec.name)
+    as_own = part.spec.as_own if isinstance(part.spec, FusionSpec) else ()
+    return [PartInstance(part.name, STREAMS, fusion, as_own)]
+
+
+def _maps(instances: Sequence[PartInstance], streams: StreamSet, seed: int, bias: bool) -> list[PartInstance]:
+    """The maps between the streams, where a part reads through them and the blocks differ."""
+    read: dict[int, set[str]] = {}
+    for part in instances:
+        for index in part.module.layers if part.as_own else ():
+            read.setdefault(int(index), set()).update(part.as_own)
+    if not read:
+        return []
+    with seeded(seed, ALIGN):
+        align = Align(streams.layouts["visual"], streams.layouts["audio"], read=read, bias=bias)
+        for pair in streams.pairs:
+            _mount(align, str(pair.visual.index), align.layer(pair), FusionLayer, ALIGN)
+    return [PartInstance(ALIGN, STREAMS, align)] if align.layers else []
 
 
 # ------------------------------------------------------------------------------------------------------- what is made
 
 
-def _mount(part: Part, key: str, layer: nn.Module | None, kind: type[Layer], spec: PartSpec) -> None:
+def _mount(part: Part, key: str, layer: nn.Module | None, kind: type[Layer], name: str) -> None:
     if layer is None:
         return
     if not isinstance(layer, kind):
-        raise AssemblyError(f"Part '{spec.name}' makes a {type(layer).__name__} where a {kind.__name__} belongs.")
+        raise AssemblyError(f"Part '{name}' makes a {type(layer).__name__} where a {kind.__name__} belongs.")
     part.layers[key] = layer
 
 
@@ -235,29 +235,12 @@ def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, 
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 
-def _aligns(spec: PartSpec) -> bool:
-    return isinstance(spec, FusionSpec) and spec.aligns
-
-
-def reads_aligned(spec: PartSpec, settings: Any) -> bool:
-    """The part reads the other stream through an aligner where the streams differ."""
-    return not _aligns(spec) and bool(COMPARABLE & spec.requires(settings))
-
-
 def check_together(listed: Sequence[ListedPart]) -> None:
     """Refuse parts that cannot be in one run, on whatever streams.
 
     Raises:
-        AVCoreError: two replace one field of the features, two align the streams, or one aligns them for nobody.
+        AVCoreError: two replace one field of the features.
     """
-    aligning = [part.name for part in listed if _aligns(part.spec)]
-    if len(aligning) > 1:
-        raise AssemblyError(f"Parts {' and '.join(sorted(aligning))} both align the streams: leave out all but one.")
-    if aligning and not any(reads_aligned(part.spec, part.settings) for part in listed):
-        raise AssemblyError(
-            f"Part '{aligning[0]}' aligns the streams for other fusions, and no part that reads through it is listed: "
-            f"list one (--fusion {aligning[0]}+...), or leave '{aligning[0]}' out."
-        )
     taken: dict[str, str] = {}
     for part in listed:
         for field in sorted(part.spec.finishes):
@@ -266,9 +249,9 @@ def check_together(listed: Sequence[ListedPart]) -> None:
             taken[field] = part.name
 
 
-def _check_needs(part: ListedPart, layouts: Mapping[str, StreamLayout], *, aligned: bool) -> None:
+def _check_needs(part: ListedPart, layouts: Mapping[str, StreamLayout]) -> None:
     for need in sorted(part.spec.requires(part.settings)):
-        if not _meets(need, layouts, aligned):
+        if not _meets(need, layouts):
             found = ", ".join(f"{stream}: {_describe(layout)}" for stream, layout in layouts.items())
             raise AssemblyError(
                 f"Part '{part.spec.name}' needs {need.value}, but this run has {found}: choose other backbones or "
@@ -276,7 +259,7 @@ def _check_needs(part: ListedPart, layouts: Mapping[str, StreamLayout], *, align
             )
 
 
-def _meets(need: Need, layouts: Mapping[str, StreamLayout], aligned: bool) -> bool:
+def _meets(need: Need, layouts: Mapping[str, StreamLayout]) -> bool:
     stages = [layout.stages for layout in layouts.values()]
     match need:
         case Need.BOTH_STREAMS:
@@ -285,13 +268,6 @@ def _meets(need: Need, layouts: Mapping[str, StreamLayout], aligned: bool) -> bo
             return len({tuple(stage.width for stage in own) for own in stages}) == 1
         case Need.EQUAL_GRIDS:
             return len({tuple(stage.grid for stage in own) for own in stages}) == 1
-        case Need.COMPARABLE_WIDTHS:
-            return aligned or _meets(Need.EQUAL_WIDTHS, layouts, aligned)
-        case Need.COMPARABLE_GRIDS:
-            return aligned or _meets(Need.EQUAL_GRIDS, layouts, aligned)
-        case Need.COMPARABLE_WINDOWS:
-            windowed = any(stage.window is not None for own in stages for stage in own)
-            return aligned or not windowed or len({tuple((one.grid, one.window) for one in own) for own in stages}) == 1
         case Need.CLASS_TOKEN:
             return all(stage.prefix > 0 for own in stages for stage in own)
 

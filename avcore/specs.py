@@ -46,6 +46,8 @@ STREAMS = ("visual", "audio")
 """The streams that every clip has. They run side by side, and fusions join them."""
 TEXT = "text"
 """The stream of sentences. It belongs to no clip: a head calls it on as many sentences as it likes."""
+AS_OWN = ("width", "grid", "windows")
+"""What a fusion may read of the other stream as its own."""
 
 
 def resolve(target: str) -> Any:
@@ -187,18 +189,11 @@ class StreamLayout:
 
 
 class Need(StrEnum):
-    """What a part asks of the streams it is put into; assembly and ``avcore plugins matrix`` refuse what lacks it.
-
-    A fusion with a ``COMPARABLE_...`` need reads the other stream through ``at.to_visual`` and ``at.to_audio``, and is
-    content with streams that differ where the run lists a part that aligns them.
-    """
+    """What a part asks of the streams it is put into; assembly and ``avcore plugins matrix`` refuse what lacks it."""
 
     BOTH_STREAMS = "both streams"
     EQUAL_WIDTHS = "equal widths"
-    COMPARABLE_WIDTHS = "equal widths, or a part that aligns them (--fusion align+...)"
     EQUAL_GRIDS = "equal grids"
-    COMPARABLE_GRIDS = "equal grids, or a part that aligns them (--fusion align+...)"
-    COMPARABLE_WINDOWS = "the same attention windows in both streams, or a part that aligns them (--fusion align+...)"
     CLASS_TOKEN = "a class token"
 
 
@@ -305,10 +300,12 @@ class FusionSpec(PartSpec):
     """A part that reads both streams; ``build`` names a `Fusion`, or a `FusionLayer` to be made for every pair.
 
     Attributes:
-        aligns: its layers bring the tokens of one stream to the width of the other, for the other parts.
+        as_own: what it reads of the other stream as if that were its own, by ``at.visual.as_own`` and
+            ``at.audio.as_own``: the ``width``, the ``grid``, the ``windows``, or several of them. Where two blocks
+            differ, the plan makes the trained maps.
     """
 
-    aligns: bool = False
+    as_own: tuple[str, ...] = ()
     requires: Callable[[Any], frozenset[Need]] = lambda config: frozenset({Need.BOTH_STREAMS})
 
 

@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from avcore.backbones import TextTower, Tower
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
+from avcore.injection.align import AlignLayer
 from avcore.specs import StreamLayout
 from avcore.tasks import StreamFeatures, TextFeatures
 
@@ -23,11 +24,15 @@ __all__ = ["PartInstance", "Stream", "Streams", "TextEncoder", "Walked"]
 
 @dataclass(frozen=True)
 class PartInstance:
-    """A part in the model: its name, the streams it acts on (one for a prompt, both for a fusion), the module."""
+    """A part in the model: its name, the streams it acts on (one for a prompt, both for a fusion), the module.
+
+    ``as_own`` is what it reads of the other stream as its own.
+    """
 
     name: str
     streams: tuple[str, ...]
     module: Part
+    as_own: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -197,7 +202,7 @@ class Streams(nn.Module):
     def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
         running = dict(entry.running)
         blocks = {name: self[name].tower.block(index) for name, index in running.items()}
-        mounted = []
+        found: list[tuple[PartInstance, Layer]] = []
         for part in self.instances:
             if not all(name in running for name in part.streams):
                 continue
@@ -205,7 +210,20 @@ class Streams(nn.Module):
             if key in part.module.layers:
                 layer = part.module.layers[key]
                 assert isinstance(layer, Layer)
-                mounted.append(Mounted(name=part.name, part=part.module, layer=layer, streams=part.streams))
+                found.append((part, layer))
+        maps = next((layer for _, layer in found if isinstance(layer, AlignLayer)), None)
+        mounted = [
+            Mounted(
+                name=part.name,
+                part=part.module,
+                layer=layer,
+                streams=part.streams,
+                as_own=part.as_own,
+                maps=maps if part.as_own else None,
+            )
+            for part, layer in found
+            if not isinstance(layer, AlignLayer)
+        ]
         return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio)
 
 

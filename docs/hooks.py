@@ -104,14 +104,7 @@ NOTES: Mapping[str, Mapping[str, str]] = {
     "Need": {
         "BOTH_STREAMS": "the run has both streams. Every fusion's, unless its spec says otherwise.",
         "EQUAL_WIDTHS": "the widths of all stages are the same in both streams.",
-        "COMPARABLE_WIDTHS": "the same, or the run lists an aligner. The part reads the other stream by `at.to_visual` "
-        "and `at.to_audio`, which change widths and leave the number of tokens as it is.",
         "EQUAL_GRIDS": "the grids of all stages are the same in both streams.",
-        "COMPARABLE_GRIDS": "the same, or the run lists an aligner. The part reads the other stream by "
-        "`at.to_visual(x, on_grid=True)`, which gives as many tokens as the pictures have.",
-        "COMPARABLE_WINDOWS": "grids and windows of all stages are the same in both streams, or no stage has "
-        "windows, or the run lists an aligner. For parts that put windows of both streams side by side, after "
-        "`at.to_visual(x, on_grid=True)`.",
         "CLASS_TOKEN": "every stage of every stream that runs has a token before its patches (`prefix` above 0).",
     },
     "Dataset": {

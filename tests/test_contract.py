@@ -21,7 +21,10 @@ AUTHORS = (backbones, compat, errors, hookspecs, injection, modules, specs, task
 """The modules whose names authors of plugins may count on."""
 CLASSES = [
     *(getattr(injection, name) for name in ("Edit", "Edits", "PairLayout", "Part", "Prompt", "PromptLayer")),
-    *(getattr(injection, name) for name in ("Fusion", "FusionLayer", "StreamView", "BlockView", "PairView")),
+    *(
+        getattr(injection, name)
+        for name in ("Fusion", "FusionLayer", "StreamView", "BlockView", "SideView", "PairView")
+    ),
     *(getattr(backbones, name) for name in ("Backbone", "Tower", "TextTower", "Block")),
     *(value for name in specs.__all__ if inspect.isclass(value := getattr(specs, name))),
     *(value for name in tasks.__all__ if inspect.isclass(value := getattr(tasks, name))),

@@ -36,14 +36,14 @@ PLACES = (
     "examples/**/*.py",
     "avcore/testing/**/*.py",
     "avcore/builtin.py",
-    "avcore/injection/align.py",
     "avcore/injection/segments.py",
     "docs/**/*.md",
 )
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 IDLE = {
     "Clip.companions": "readers fill it in by `dataclasses.replace`: `Negatives` of `tests/shared/toy_inputs.py`",
-    "PairView.aligner": "`to_visual` and `to_audio` read it for the layer",
+    "SideView.declared": "`as_own` reads it for the layer",
+    "SideView.owner": "`as_own` names it",
     "Tower.map": "no tower has another; what it gives is compared as the maps of features",
 }
 """What nobody has to use, and why."""
@@ -57,7 +57,7 @@ INTERFACES = (
     avcore.tasks.Dataset,
     avcore.tasks.Head,
 )
-VIEWS = (views.StreamView, views.BlockView, views.PairView)
+VIEWS = (views.StreamView, views.BlockView, views.SideView, views.PairView)
 RECORDS = (parts.Edit, parts.Edits, avcore.tasks.Batch, avcore.tasks.Clip, avcore.specs.Windows)
 READ = (
     parts.PairLayout,

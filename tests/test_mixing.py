@@ -170,8 +170,6 @@ def perturbed(model: AVModel) -> AVModel:
         for pair in PAIRS
         for fusion in FUSIONS
         for prompts in PROMPTS
-        # Where widths are equal there is nothing to align.
-        if pair == "unequal" or not fusion.startswith("align+")
     ],
 )
 def test_what_the_matrix_allows_trains_and_what_it_refuses_is_refused(
@@ -203,20 +201,20 @@ def test_what_the_matrix_allows_trains_and_what_it_refuses_is_refused(
 
 
 def test_several_sets_of_prompts_and_two_fusions_run_at_once() -> None:
-    config = configured("copl+stfp+stgcma", "align+dgsct+stgcma+lavish+copl", "unequal")
+    config = configured("copl+stfp+stgcma", "dgsct+stgcma+lavish+copl", "unequal")
     model = assemble(config, REGISTRY)
     two_steps(model, make_batch(model))
     counted = count_parameters(model).parts
     alone = {
         **count_parameters(assemble(configured("copl", "dgsct", "unequal"), REGISTRY, meta=True)).parts,
-        **count_parameters(assemble(configured("stfp", "align+lavish", "unequal"), REGISTRY, meta=True)).parts,
+        **count_parameters(assemble(configured("stfp", "lavish", "unequal"), REGISTRY, meta=True)).parts,
     }
     for part in ("copl.rows", "dgsct", "lavish", "align", "stfp.temporal"):
         assert counted[part].trainable == alone[part].trainable > 0, part
 
 
-def test_an_aligner_is_made_only_where_it_is_read() -> None:
-    model = assemble(configured("none", "align+stfp", "unequal"), REGISTRY, meta=True)
+def test_maps_are_made_only_where_they_are_read() -> None:
+    model = assemble(configured("none", "stfp", "unequal"), REGISTRY, meta=True)
     read = set(model.parts["stfp.joint"].layers)
     assert set(model.parts["align"].layers) == read
     assert len(read) < sum(entry.paired for entry in model.plan)

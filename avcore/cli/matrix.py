@@ -28,7 +28,7 @@ def matrix(visual: str | None, audio: str | None, as_json: bool) -> None:
     """List which prompts run with which fusions on which backbones, and why the others do not.
 
     The rows are what --prompts, the columns what --fusion takes. Parts have their default settings; no weights are
-    read. 'align+NAME' is a fusion with the part that aligns streams of unequal widths or grids.
+    read.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ from avcore.config.leaves import flatten
 from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
 from avcore.errors import AVCoreError, ConfigError, did_you_mean
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, BackboneSpec, DatasetSpec, MethodSpec, PartSpec, Spec, TaskSpec
+from avcore.specs import STREAMS, BackboneSpec, DatasetSpec, FusionSpec, MethodSpec, PartSpec, Spec, TaskSpec
 
 __all__ = ["plugins"]
 
@@ -182,6 +182,7 @@ def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, A
         card |= {"presets": sorted(spec.presets), "patterns": list(spec.patterns)}
     if isinstance(spec, PartSpec):
         card |= {"needs": sorted(spec.requires(spec.config())), "finishes": sorted(spec.finishes)}
+        card |= {"as_own": list(spec.as_own)} if isinstance(spec, FusionSpec) else {}
     if isinstance(spec, TaskSpec):
         card |= {"head": spec.head, "aliases": list(spec.aliases), "defaults": plain(spec.defaults)}
     if isinstance(spec, DatasetSpec):

@@ -113,6 +113,7 @@ class PlanConfig:
     """How the blocks of both streams run together."""
 
     atomic_audio: bool = False  # audio's attention and MLP run back to back, then what parts add beside its attention
+    align_bias: bool = True  # the maps between streams of different widths have a bias
 
 
 @dataclass(frozen=True, kw_only=True)

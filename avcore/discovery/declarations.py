@@ -12,7 +12,18 @@ import pluggy
 from avcore import hookspecs
 from avcore.discovery.records import KINDS, one_line
 from avcore.errors import PluginError, did_you_mean
-from avcore.specs import STREAMS, TEXT, BackboneSpec, ClipSettings, HeadSpec, Need, PartSpec, Spec
+from avcore.specs import (
+    AS_OWN,
+    STREAMS,
+    TEXT,
+    BackboneSpec,
+    ClipSettings,
+    FusionSpec,
+    HeadSpec,
+    Need,
+    PartSpec,
+    Spec,
+)
 
 __all__ = ["declarations", "hook_manager"]
 
@@ -24,6 +35,8 @@ _RESERVED: Mapping[str, frozenset[str]] = {
     "heads": frozenset({"name"}),
     "datasets": frozenset({"dataset", "root", "workers", "cache", "broken", "broken_limit"}),
 }
+# What parameters are counted as beside parts.
+_COMPONENTS = frozenset({*STREAMS, TEXT, "head", "align"})
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _REFERENCE = re.compile(r"[\w.]+:\w+")
 _WORDS = {str: "text", bool: "True or False", type: "a class"}
@@ -142,6 +155,8 @@ def _problem(kind: str, spec: Spec) -> str:
         return "the name must be made of letters, digits, '_', '-' and '.', and not be 'none'."
     if kind != "methods" and not _REFERENCE.fullmatch(spec.build):
         return f"build is '{spec.build}'; it must have the form 'package.module:Name'."
+    if isinstance(spec, PartSpec) and spec.name in _COMPONENTS:
+        return f"no part may be called '{spec.name}': that is a component of every model."
     config = spec.config
     if not dataclasses.is_dataclass(config):
         return f"config must be a dataclass, not {config!r}."
@@ -156,6 +171,8 @@ def _problem(kind: str, spec: Spec) -> str:
             return f"config {config.__name__} may not have a field '{entry.name}': avcore keeps that key."
     if isinstance(spec, BackboneSpec) and not (spec.streams and set(spec.streams) <= {*STREAMS, TEXT}):
         return f"streams is {spec.streams!r}; it must list {', '.join(STREAMS)} or {TEXT}, or several of them."
+    if isinstance(spec, FusionSpec) and not set(spec.as_own) <= set(AS_OWN):
+        return f"as_own is {spec.as_own!r}; it may list {', '.join(AS_OWN)}."
     return _unusable(spec)
 
 

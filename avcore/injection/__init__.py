@@ -13,7 +13,7 @@ from avcore.injection.parts import (
 )
 from avcore.injection.plan import PlanEntry, make_plan
 from avcore.injection.step import Mounted, Step, sites_of
-from avcore.injection.views import BlockView, PairView, StreamView
+from avcore.injection.views import BlockView, PairView, SideView, StreamView
 
 __all__ = [
     "BlockView",
@@ -29,6 +29,7 @@ __all__ = [
     "PlanEntry",
     "Prompt",
     "PromptLayer",
+    "SideView",
     "Step",
     "StreamView",
     "make_plan",

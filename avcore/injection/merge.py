@@ -84,7 +84,8 @@ def wrong_shape(owner: Owner, what: str, tensor: Tensor, x_MND: Tensor, wanted: 
     return AssemblyError(
         f"Part '{part}' gives '{what}' of {found} for {stream} tokens of {tokens}, (M, N, D), which take {wanted}. If "
         f"the part was made for streams of equal widths or grids, its spec has to say so in 'requires' "
-        f"(Need.EQUAL_WIDTHS, ...): tell its author, and choose other backbones or leave it out."
+        f"(Need.EQUAL_WIDTHS, ...), or in 'as_own' and read the other stream by it: tell its author, and choose other "
+        f"backbones or leave it out."
     )
 
 

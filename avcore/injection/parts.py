@@ -170,17 +170,6 @@ class FusionLayer(Layer):
         """Offer named tensors after the pair of blocks and change nothing."""
         raise NotImplementedError
 
-    def align_to_visual(self, audio_MND: Tensor, *, on_grid: bool = False) -> Tensor:
-        """Aligners only: tokens of sound in the width of the pictures' tokens, for ``at.to_visual`` of other parts.
-
-        With ``on_grid`` they are as many as the pictures' tokens, and lie where those lie.
-        """
-        raise NotImplementedError
-
-    def align_to_audio(self, visual_MND: Tensor, *, on_grid: bool = False) -> Tensor:
-        """Aligners only: tokens of pictures as ``at.to_audio`` of other parts reads them; see `align_to_visual`."""
-        raise NotImplementedError
-
 
 class Part(nn.Module):
     """What prompts and fusions share: the layers that assembly made, and what acts once for the whole stream."""

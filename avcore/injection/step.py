@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from avcore.backbones.base import Block, Phases, Projection
 from avcore.errors import AssemblyError
+from avcore.injection.align import AlignLayer
 from avcore.injection.merge import MergedEdit, Owner, merge_edits, wrong_shape
 from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, Prompt, PromptLayer
 from avcore.injection.phases import run_together
-from avcore.injection.views import BlockView, PairView
+from avcore.injection.views import BlockView, PairView, SideView
 from avcore.specs import STREAMS
 
 __all__ = ["Mounted", "Step", "sites_of"]
@@ -27,9 +28,6 @@ T = TypeVar("T")
 Streams = dict[str, Tensor]
 Carried = dict[Owner, Tensor]
 Offers = list[tuple[str, Tensor]]
-
-ALIGNING = ("align_to_visual", "align_to_audio")
-"""The sites of aligners, which other layers reach through their view."""
 
 
 def sites_of(thing: type, base: type) -> frozenset[str]:
@@ -43,12 +41,17 @@ def sites_of(thing: type, base: type) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Mounted:
-    """A layer in its place: whose it is, on which streams it acts, which sites it takes part in."""
+    """A layer in its place: whose it is, on which streams it acts, which sites it takes part in.
+
+    ``as_own`` and ``maps`` are what a fusion reads of the other stream as its own, and through which maps.
+    """
 
     name: str
     part: Part
     layer: Layer
     streams: tuple[str, ...]
+    as_own: tuple[str, ...] = ()
+    maps: AlignLayer | None = None
 
     @property
     def is_fusion(self) -> bool:
@@ -102,8 +105,6 @@ class Step(nn.Module):
                 f"'{names}' acts within both MLPs at once, but audio blocks run atomically in this plan "
                 "(plan.atomic_audio)."
             )
-        # In a tuple: its parameters are those of its part.
-        self._aligners = self._only_aligner()
         self._readers = [(place, place.reads_only) for place in self.at_site.get("read", ())]
         self._senders = frozenset(
             (place.name, stream) for place in self.at_site.get("attention", ()) for stream in place.streams
@@ -292,26 +293,24 @@ class Step(nn.Module):
         return function(*(x[stream] for stream in place.streams), self._view(place, x, carried))
 
     def _view(self, place: Mounted, x: Streams, carried: Carried) -> BlockView | PairView:
-        sides = [
-            BlockView(
-                B=x[stream].shape[0] // self.segments,
-                T=self.segments,
-                part=place.part,
-                block=self.blocks[stream],
-                project=self.projections[stream],
-                carried=carried.get((place.name, stream)),
-            )
+        given: dict[str, dict[str, Any]] = {
+            stream: {
+                "B": x[stream].shape[0] // self.segments,
+                "T": self.segments,
+                "part": place.part,
+                "block": self.blocks[stream],
+                "project": self.projections[stream],
+                "carried": carried.get((place.name, stream)),
+            }
             for stream in place.streams
-        ]
+        }
         if not place.is_fusion:
-            return sides[0]
-        return PairView(visual=sides[0], audio=sides[1], part=place.part, aligner=next(iter(self._aligners), None))
-
-    def _only_aligner(self) -> tuple[FusionLayer, ...]:
-        found = {place.name: place.layer for site in ALIGNING for place in self.at_site.get(site, ())}
-        if len(found) > 1:
-            raise AssemblyError(f"Parts {' and '.join(sorted(found))} both align the streams: leave out all but one.")
-        return tuple(layer for layer in found.values() if isinstance(layer, FusionLayer))
+            return BlockView(**given[place.streams[0]])
+        visual, audio = (
+            SideView(**given[stream], stream=stream, owner=place.name, declared=place.as_own, maps=place.maps)
+            for stream in STREAMS
+        )
+        return PairView(visual=visual, audio=audio, part=place.part)
 
 
 def _plus(x_MND: Tensor, add: Tensor | None) -> Tensor:

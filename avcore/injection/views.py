@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from avcore.backbones.base import Block, Projection
-from avcore.injection.parts import FusionLayer
+from avcore.errors import AssemblyError
+from avcore.injection.align import AlignLayer
 
-__all__ = ["BlockView", "PairView", "StreamView"]
+__all__ = ["BlockView", "PairView", "SideView", "StreamView"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StreamView:
 
 @dataclass(frozen=True)
 class BlockView(StreamView):
-    """One stream at one block, for the layer of a prompt or for one side of a fusion.
+    """One stream at one block, for the layer of a prompt; `SideView` is that of a fusion.
 
     Attributes:
         part: the `Prompt` or `Fusion` that owns the layer; what its blocks share lives there.
@@ -110,34 +111,65 @@ class BlockView(StreamView):
 
 
 @dataclass(frozen=True)
+class SideView(BlockView):
+    """One side of a fusion at a pair of blocks; it also reads the other stream as its own.
+
+    Attributes:
+        stream: ``visual`` or ``audio``.
+        owner: the name of the fusion.
+        declared: what its spec says in ``as_own``.
+        maps: the plan's maps at this pair; None where the blocks are alike, or no part reads through them.
+    """
+
+    stream: str = ""
+    owner: str = ""
+    declared: tuple[str, ...] = ()
+    maps: AlignLayer | None = None
+
+    def as_own(self, other_MND: Tensor, *what: str) -> Tensor:
+        """Bring tokens of the other stream to the width, the grid or the windows that this stream has at this pair.
+
+        Where the blocks are alike nothing changes, but for ``windows``.
+
+        Args:
+            other_MND: tokens (M, N, D) of the other stream, or any sequences of its width where the width alone is
+                asked for.
+            what: ``width``, ``grid`` or ``windows``, among those that the fusion's spec declares in ``as_own``; all of
+                these where none is named.
+
+        Returns:
+            ``width``: the tokens in this stream's width. ``grid``: as many as this stream has, each where its own
+            token lies. ``windows``: (M * windows, tokens of a window, D), as `windows` gives its own tokens; all of
+            them where this block has no windows.
+
+        Raises:
+            AssemblyError: the spec does not declare it.
+        """
+        wanted = what or self.declared
+        if not wanted or not set(wanted) <= set(self.declared):
+            missing = tuple(one for one in wanted if one not in self.declared) or ("width",)
+            raise AssemblyError(
+                f"Part '{self.owner}' reads the other stream as its own, but its spec does not declare that: "
+                f"FusionSpec(as_own={(*self.declared, *missing)}) lets the plan make the maps that it needs. Tell its "
+                f"author."
+            )
+        if self.maps is not None:
+            other_MND = self.maps(other_MND, self.stream, wanted)
+        return self.windows(other_MND) if "windows" in wanted else other_MND
+
+
+@dataclass(frozen=True)
 class PairView:
     """Both streams at one pair of blocks, for the layer of a fusion.
 
     Attributes:
         visual, audio: the two sides.
         part: the `Fusion` that owns the layer.
-        aligner: the layer that brings the streams to one width here; None if the run has none.
     """
 
-    visual: BlockView
-    audio: BlockView
+    visual: SideView
+    audio: SideView
     part: Any
-    aligner: FusionLayer | None = None
-
-    def to_visual(self, audio_MND: Tensor, *, on_grid: bool = False) -> Tensor:
-        """Tokens of sound in the width of the pictures' tokens: as they are, or as this pair's aligner makes them.
-
-        Parts that call it say so by a ``COMPARABLE_...`` need.
-
-        Args:
-            audio_MND: tokens, or any sequence of vectors without ``on_grid``.
-            on_grid: bring them to the grid of the pictures' tokens too.
-        """
-        return audio_MND if self.aligner is None else self.aligner.align_to_visual(audio_MND, on_grid=on_grid)
-
-    def to_audio(self, visual_MND: Tensor, *, on_grid: bool = False) -> Tensor:
-        """Tokens of pictures in the width, or on the grid, of the sound's tokens; see `to_visual`."""
-        return visual_MND if self.aligner is None else self.aligner.align_to_audio(visual_MND, on_grid=on_grid)
 
     @property
     def B(self) -> int:  # noqa: N802 - shape letters are capitals everywhere

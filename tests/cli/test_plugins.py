@@ -40,7 +40,7 @@ def test_list() -> None:
     head, core, bad, good = result.stdout.splitlines()
     assert head.split() == ["DISTRIBUTION", "VERSION", "STATE", "OFFERS"]
     assert core.split(maxsplit=3)[::2] == ["avcore", "ok"]
-    assert core.endswith("prompts: segment_embedding; fusions: align")
+    assert core.endswith("prompts: segment_embedding")
     assert bad.split(maxsplit=3) == ["toy-bad", "1.2", "broken", "OSError: no such device"]
     assert good.split(maxsplit=3) == ["toy-good", "1.2", "ok", "prompts: good.rows"]
 
@@ -48,7 +48,7 @@ def test_list() -> None:
 @pytest.mark.usefixtures("two_plugins")
 def test_list_as_json() -> None:
     core, bad, good = json.loads(invoke("list", "--json").stdout)
-    assert core["offers"] == {"prompts": ["segment_embedding"], "fusions": ["align"]}
+    assert core["offers"] == {"prompts": ["segment_embedding"]}
     assert good == {
         "distribution": "toy-good",
         "version": "1.2",

@@ -1,5 +1,6 @@
-"""``align``, offered by avcore itself: what it makes, who may read it, what is refused."""
+"""Reading the other stream as one's own: where the plan makes maps, who reads through them, what is refused."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import avcore_timm
+from avcore.discovery.declarations import declarations
 from avcore.errors import AVCoreError
+from avcore.hookspecs import hookimpl
 from avcore.injection import Edit, Edits, FusionLayer, PairLayout, PairView
 from avcore.injection.align import on_grid_of
 from avcore.model import AVModel
 from avcore.report.parameters import count_parameters
-from avcore.specs import Need, StageLayout, StreamLayout
+from avcore.specs import FusionSpec, Need, StageLayout, StreamLayout
 from avcore.testing.toys import make_batch, make_model
 
 SETS = ("audio.frames=48", "audio.mel_bins=32")
@@ -29,25 +32,39 @@ class Reads(FusionLayer):
 
     def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         return Edits(
-            visual=Edit(add=self.gain * at.to_visual(audio_MND).mean(1, keepdim=True)),
-            audio=Edit(add=self.gain * at.to_audio(visual_MND).mean(1, keepdim=True)),
+            visual=Edit(add=self.gain * at.visual.as_own(audio_MND).mean(1, keepdim=True)),
+            audio=Edit(add=self.gain * at.audio.as_own(visual_MND).mean(1, keepdim=True)),
         )
 
 
-class Other(FusionLayer):
-    """A second aligner."""
+class Silent(FusionLayer):
+    """Reads nothing."""
 
     def __init__(self, config: Any, pair: PairLayout) -> None:
         super().__init__()
-        self.map = nn.Linear(pair.audio.width, pair.visual.width)
+        self.gain = nn.Parameter(torch.ones(()))
 
-    def align_to_visual(self, audio_MND: Tensor) -> Tensor:
-        return self.map(audio_MND)
+    def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        return Edits(visual=Edit(add=self.gain * visual_MND))
 
 
-def make(*sets: str, need: Need = Need.COMPARABLE_WIDTHS, listed: tuple[str, ...] = ("align",)) -> AVModel:
-    fields = {"reads": {"requires": lambda config: frozenset({Need.BOTH_STREAMS, need})}}
-    return make_model(avcore_timm, "test_vit", fusions={"reads": Reads}, listed=listed, sets=sets, fields=fields)
+class Places(FusionLayer):
+    """Adds the other stream's tokens place by place, and window by window to what it adds."""
+
+    def __init__(self, config: Any, pair: PairLayout) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        heard = at.visual.as_own(audio_MND, "width", "grid")
+        seen = at.audio.unwindows(at.audio.as_own(visual_MND, "width", "windows"))
+        return Edits(visual=Edit(add=self.gain * heard), audio=Edit(add=self.gain * seen.mean(1, keepdim=True)))
+
+
+def make(*sets: str, as_own: tuple[str, ...] = ("width",), part: Any = Reads, more: Any = None) -> AVModel:
+    fusions = {"reads": part, **(more or {})}
+    fields = {name: {"as_own": as_own} for name in fusions}
+    return make_model(avcore_timm, "test_vit", fusions=fusions, sets=sets, fields=fields)
 
 
 def test_each_pair_of_unequal_widths_has_a_map_in_each_direction() -> None:
@@ -55,21 +72,35 @@ def test_each_pair_of_unequal_widths_has_a_map_in_each_direction() -> None:
     layers = model.parts["align"].layers
     assert len(layers) == 6
     for layer in layers.values():
-        assert layer.align_to_visual(torch.zeros(2, 5, 96)).shape == (2, 5, 64)
-        assert layer.align_to_audio(torch.zeros(2, 5, 64)).shape == (2, 5, 96)
+        assert layer(torch.zeros(2, 5, 96), "visual", ("width",)).shape == (2, 5, 64)
+        assert layer(torch.zeros(2, 5, 64), "audio", ("width",)).shape == (2, 5, 96)
     assert count_parameters(model).parts["align"].trainable == 6 * (2 * 64 * 96 + 64 + 96)
-    assert count_parameters(make(*UNEQUAL, "parts.align.bias=false")).parts["align"].trainable == 6 * 2 * 64 * 96
+    assert count_parameters(make(*UNEQUAL, "plan.align_bias=false")).parts["align"].trainable == 6 * 2 * 64 * 96
 
 
-def test_where_widths_are_equal_the_tokens_are_read_as_they_are() -> None:
-    bare, listed = make(*SETS, listed=()), make(*SETS)
-    assert [name for name, _ in listed.parts["align"].named_parameters()] == []
-    data = make_batch(bare)
-    plain = bare.features(data).stream("visual").tokens
-    assert torch.equal(listed.features(data).stream("visual").tokens, plain)
+def test_parts_of_one_run_share_the_maps() -> None:
+    two = make(*UNEQUAL, more={"again": Reads})
+    assert count_parameters(two).parts["align"] == count_parameters(make(*UNEQUAL)).parts["align"]
+    names = [name for name, _ in two.parameter_groups()["parts"] if name.startswith("align.")]
+    assert len(names) == 6 * 4
+    assert set(names) < set(two.trainable_state())
+    assert two.digest() == make(*UNEQUAL, part=Silent, as_own=()).digest()
 
 
-def test_other_parts_read_what_the_maps_of_their_pair_make() -> None:
+def test_equal_streams_have_no_maps() -> None:
+    assert set(make(*SETS).parts) == {"reads"}
+    assert set(make(*UNEQUAL, part=Silent, as_own=()).parts) == {"reads"}
+
+
+def test_grids_are_brought_together_without_parameters() -> None:
+    sets = ("audio.frames=48", "audio.mel_bins=64")
+    assert set(make(*sets).parts) == {"reads"}
+    model = make(*sets, part=Places, as_own=("width", "grid", "windows"))
+    assert count_parameters(model).parts["align"].trainable == 0
+    assert model.features(make_batch(model)).stream("visual").tokens.isfinite().all()
+
+
+def test_parts_read_what_the_maps_of_their_pair_make() -> None:
     model = make(*UNEQUAL)
     step, layer = model.steps[-1], model.parts["align"].layers["5"]
     draws = torch.Generator().manual_seed(0)
@@ -83,7 +114,7 @@ def test_other_parts_read_what_the_maps_of_their_pair_make() -> None:
 
 
 def test_every_map_is_trained_through_the_part_that_reads_it() -> None:
-    model = make(*UNEQUAL).train()
+    model = make(*UNEQUAL, part=Places, as_own=("width", "grid", "windows")).train()
     batch = make_batch(model)
     model.loss(model(batch), batch).backward()
     for name, parameter in model.parameter_groups()["parts"]:
@@ -91,20 +122,41 @@ def test_every_map_is_trained_through_the_part_that_reads_it() -> None:
         assert parameter.grad.any(), name
 
 
-def test_a_part_that_compares_tokens_is_refused_on_unequal_widths_without_an_aligner() -> None:
-    with pytest.raises(AVCoreError, match=r"'reads' needs equal widths, or a part that aligns them \(--fusion align\+"):
-        make(*UNEQUAL, listed=())
-    assert set(make(*SETS, listed=()).parts) == {"reads"}
+@pytest.mark.parametrize("sets", [SETS, UNEQUAL], ids=["equal", "unequal"])
+@pytest.mark.parametrize(
+    ("part", "as_own", "wanted"), [(Reads, (), "('width',)"), (Places, ("width",), "('width', 'grid')")]
+)
+def test_a_part_that_does_not_declare_what_it_reads_is_refused(
+    part: Any, as_own: tuple[str, ...], wanted: str, sets: tuple[str, ...]
+) -> None:
+    with pytest.raises(AVCoreError) as refused:
+        make(*sets, part=part, as_own=as_own)
+    assert "Part 'reads' reads the other stream as its own, but its spec does not declare that" in str(refused.value)
+    assert f"FusionSpec(as_own={wanted})" in str(refused.value)
 
 
-def test_an_aligner_does_not_serve_a_part_that_needs_equal_widths_itself() -> None:
+def test_maps_that_nobody_reads_through_are_refused() -> None:
+    with pytest.raises(AVCoreError, match=r"no gradient: align\.layers\.0\.audio_to_visual\.weight"):
+        make(*UNEQUAL, part=Silent)
+
+
+def test_a_part_that_needs_equal_widths_itself_is_refused() -> None:
+    equal = {"requires": lambda config: frozenset({Need.BOTH_STREAMS, Need.EQUAL_WIDTHS})}
     with pytest.raises(AVCoreError, match="'reads' needs equal widths, but this run has visual: 6 blocks of width 64"):
-        make(*UNEQUAL, need=Need.EQUAL_WIDTHS, listed=())
+        make_model(avcore_timm, "test_vit", fusions={"reads": Reads}, sets=UNEQUAL, fields={"reads": equal})
 
 
-def test_an_aligner_that_nothing_reads_is_refused() -> None:
-    with pytest.raises(AVCoreError, match=r"'align' aligns the streams for other fusions, and no part that reads"):
-        make_model(avcore_timm, "test_vit", listed=["align"], sets=UNEQUAL)
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"as_own": ("widths",)}, r"as_own is \('widths',\); it may list width, grid, windows"),
+        ({"name": "align"}, "no part may be called 'align': that is a component of every model"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(field: dict[str, Any], message: str) -> None:
+    spec = FusionSpec(**{"name": "mine", "build": "mine:Mine", **field})
+    with pytest.raises(AVCoreError, match=message):
+        declarations(SimpleNamespace(avcore_fusions=hookimpl(lambda: [spec], specname="avcore_fusions")))
 
 
 @pytest.mark.parametrize(("source", "target"), [((4, 6), (2, 3)), ((2, 3), (4, 6)), ((4, 4), (4, 4))])
@@ -131,15 +183,3 @@ def test_tokens_lie_where_those_of_the_other_stream_lie(
         assert torch.equal(made[:, :wanted], own[:, :wanted])
     else:
         torch.testing.assert_close(made[:, :wanted], made[:, wanted:].mean(1, keepdim=True).expand(-1, wanted, -1))
-
-
-def test_two_aligners_are_refused() -> None:
-    with pytest.raises(AVCoreError, match="Parts align and other both align the streams: leave out all but one"):
-        make_model(
-            avcore_timm,
-            "test_vit",
-            fusions={"other": Other},
-            listed=["align"],
-            sets=UNEQUAL,
-            fields={"other": {"aligns": True}},
-        )

@@ -220,9 +220,7 @@ class KeepsSmall(Adapters):
 
 
 class AddsTheOther(FusionLayer):
-    """Adds the other stream's tokens as they are, or as the run's aligner makes them."""
-
-    aligned = False
+    """Adds the other stream's mean token."""
 
     def __init__(self, config: Any, pair: PairLayout) -> None:
         super().__init__()
@@ -239,9 +237,21 @@ class AddsTheOther(FusionLayer):
         return audio_MND, visual_MND
 
 
-class AddsAligned(AddsTheOther):
+class AddsAsOwn(AddsTheOther):
     def other(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
-        return at.to_visual(audio_MND), at.to_audio(visual_MND)
+        return at.visual.as_own(audio_MND), at.audio.as_own(visual_MND)
+
+
+class MapsItself(AddsTheOther):
+    """Brings widths together by itself, whatever its spec says."""
+
+    def __init__(self, config: Any, pair: PairLayout) -> None:
+        super().__init__(config, pair)
+        self.heard = nn.Linear(pair.audio.width, pair.visual.width)
+        self.seen = nn.Linear(pair.visual.width, pair.audio.width)
+
+    def other(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
+        return self.heard(audio_MND), self.seen(visual_MND)
 
 
 class AddsPlaceByPlace(AddsTheOther):
@@ -303,13 +313,30 @@ def test_a_broken_prompt_fails_one_check(
             "assembles where its needs are met",
             "return Need.EQUAL_GRIDS from",
         ),
-        (AddsTheOther, needs(Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS), "aligned streams", "beside 'align'"),
     ],
 )
 def test_a_fusion_that_lies_about_its_needs_is_told_which_it_lacks(
     failing: Failing, part: Any, declared: Any, check: str, says: str
 ) -> None:
     spec = at_hand(FusionSpec, name="mine", thing=part, requires=declared)
+    found = failing("part", everywhere=True, fusions=[spec])
+    assert check in found, found
+    assert says in found[check]
+
+
+@pytest.mark.parametrize(
+    ("part", "as_own", "check", "says"),
+    [
+        (AddsTheOther, ("width",), "reads as own", "as_own=('width',), does not assemble"),
+        (MapsItself, ("width",), "reads as own", "no gradient: align.layers."),
+        (AddsAsOwn, (), "assembles where its needs are met", "FusionSpec(as_own=('width',))"),
+        (AddsAsOwn, ("grid",), "reads as own", "mine"),
+    ],
+)
+def test_a_fusion_that_lies_about_what_it_reads_as_its_own_is_told(
+    failing: Failing, part: Any, as_own: tuple[str, ...], check: str, says: str
+) -> None:
+    spec = at_hand(FusionSpec, name="mine", thing=part, as_own=as_own)
     found = failing("part", everywhere=True, fusions=[spec])
     assert check in found, found
     assert says in found[check]
@@ -325,9 +352,7 @@ def test_a_sound_prompt_with_a_loss_fails_nothing(failing: Failing) -> None:
 
 
 def test_a_sound_fusion_fails_nothing(failing: Failing) -> None:
-    spec = at_hand(
-        FusionSpec, name="mine", thing=AddsAligned, requires=needs(Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS)
-    )
+    spec = at_hand(FusionSpec, name="mine", thing=AddsAsOwn, as_own=("width",))
     assert failing("part", slow=["meta device"], everywhere=True, fusions=[spec]) == {}
 
 

@@ -133,8 +133,7 @@ class PartCase:
 
         Args:
             setup: the backbones.
-            mixed: ``before`` or ``after``: where the reference partners stand in the lists of parts; ``aligned``:
-                beside avcore's own aligner instead.
+            mixed: ``before`` or ``after``: where the reference partners stand in the lists of parts.
             again: another number makes another model of the same.
             on_meta_first: as in `make_model`.
 
@@ -222,7 +221,7 @@ class PartCase:
         model = make_model(
             ToyBackbones(),
             setup.visual,
-            listed={"": own, "before": [*beside, *own], "after": [*own, *beside], "aligned": ["align", *own]}[mixed],
+            listed={"": own, "before": [*beside, *own], "after": [*own, *beside]}[mixed],
             others={**self.subject.modules, "partners": partners.Partners()},
             sets=(*setup.settings, *self.subject.sets_of(self.name, *companions)),
             segments=setup.segments,

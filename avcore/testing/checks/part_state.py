@@ -12,6 +12,7 @@ import torch
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.runs.adapter import load_adapter, save_adapter
+from avcore.specs import FusionSpec
 from avcore.testing.cases.parts import UNEQUAL, CrashError, PartCase, Setup, objective, restored, tensors_of, train
 from avcore.testing.checks import Skipped, check, refusal
 from avcore.testing.toys import make_batch
@@ -92,13 +93,17 @@ def mixing(case: PartCase) -> None:
             _trains(case, setup, mixed, f"with the reference parts listed {mixed} it")
 
 
-@check("part", "aligned streams")
-def aligned_streams(case: PartCase) -> None:
-    """A fusion that needs comparable streams trains on streams that differ, beside a part that aligns them."""
-    needs = case.spec.requires(case.config)
-    if not any(need.name.startswith("COMPARABLE") for need in needs):
-        raise Skipped(f"'{case.name}' needs no comparable streams.")
-    _trains(case, UNEQUAL, "aligned", "beside 'align'")
+@check("part", "reads as own")
+def reads_as_own(case: PartCase) -> None:
+    """A fusion that reads the other stream as its own trains on streams that differ, in the words that it declares."""
+    declared = case.spec.as_own if isinstance(case.spec, FusionSpec) else ()
+    if not declared:
+        raise Skipped(f"'{case.name}' reads no other stream as its own.")
+    how = f"as_own={declared}"
+    with _explained(f"'{case.name}' on {UNEQUAL.words}, {how}"):
+        # On the meta device first, where maps that it does not read through are found.
+        case.model(UNEQUAL, on_meta_first=True)
+    _trains(case, UNEQUAL, "", how)
 
 
 def _trains(case: PartCase, setup: Setup, mixed: str, how: str) -> None:

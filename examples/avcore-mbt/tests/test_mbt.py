@@ -80,11 +80,12 @@ def test_bottlenecks_pass_merges_and_wait_where_a_stream_rests(sound: str) -> No
     model = make_model(
         SmallSwin(),
         "small_swin",
-        listed=("mbt",) if sound == "shared" else ("align", "mbt"),
+        listed=("mbt",),
         others=OTHERS,
         sets=("parts.mbt.last=6", *(own if sound == "own" else ("audio.frames=32", "audio.mel_bins=32"))),
     ).train()
     assert len(model.parts["mbt"].layers) == (6 if sound == "shared" else 5)
+    assert ("align" in model.parts) == (sound == "own")
     widths = [parameter.shape[-1] for name, parameter in model.parameter_groups()["parts"] if name.startswith("mbt.")]
     assert widths == ([16] if sound == "shared" else [12, 16])
     data = make_batch(model)
@@ -92,17 +93,6 @@ def test_bottlenecks_pass_merges_and_wait_where_a_stream_rests(sound: str) -> No
     for name, parameter in model.parameter_groups()["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-
-
-def test_streams_of_unequal_width_need_an_aligner() -> None:
-    with pytest.raises(AVCoreError, match="'mbt' needs equal widths, or a part that aligns them"):
-        make_model(
-            SmallSwin(),
-            "small_swin",
-            listed=("mbt",),
-            others=OTHERS,
-            sets=("audio.backbone=small_htsat", "audio.weights=random"),
-        )
 
 
 @pytest.mark.parametrize(("sets", "count"), [((), 4 * 768), (("parts.mbt.tokens=16", "parts.mbt.last=12"), 16 * 768)])

@@ -27,8 +27,8 @@ def make(name: str, listed: Sequence[str] = (), sets: Sequence[str] = (), **opti
     ("name", "listed", "sets"),
     [
         ("test_wav2vec2", ("copl.rows", "copl.coupling"), COPL),
-        ("test_wav2vec2", ("align", "lavish"), LAVISH),
-        ("test_wav2vec2_prenorm", ("copl.rows", "align", "lavish"), (*COPL[:1], *LAVISH)),
+        ("test_wav2vec2", ("lavish",), LAVISH),
+        ("test_wav2vec2_prenorm", ("copl.rows", "lavish"), (*COPL[:1], *LAVISH)),
     ],
     ids=["copl", "lavish", "both"],
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,16 +15,10 @@ from avcore_lavish.fusion import Adapter, AdapterPair, LavishLayer
 from avcore_lavish.settings import LavishSettings
 
 Moved = Callable[[nn.Module], nn.Module]
-
-
-class EqualWidths:
-    """Stands for a view of streams that need no aligner."""
-
-    @staticmethod
-    def to_visual(tokens: Tensor) -> Tensor:
-        return tokens
-
-    to_audio = to_visual
+EQUAL_WIDTHS: Any = SimpleNamespace(
+    visual=SimpleNamespace(as_own=lambda tokens: tokens), audio=SimpleNamespace(as_own=lambda tokens: tokens)
+)
+"""Stands for a view of streams that are alike."""
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -74,7 +69,7 @@ def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> Non
     pair, swapped = moved(AdapterPair(settings, 8, 8)).eval(), AdapterPair(settings, 8, 8)
     swapped.visual, swapped.audio = pair.audio, pair.visual
     visual, audio = torch.randn(2, 5, 8).double(), torch.randn(2, 3, 8).double()
-    one, other = pair(visual, audio, EqualWidths), swapped(audio, visual, EqualWidths)
+    one, other = pair(visual, audio, EQUAL_WIDTHS), swapped(audio, visual, EQUAL_WIDTHS)
     assert torch.equal(one.visual.add, other.audio.add)
     assert torch.equal(one.audio.add, other.visual.add)
 
@@ -82,7 +77,7 @@ def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> Non
 def test_with_the_settings_of_segmentation_visual_adapters_start_at_zero_and_audio_ones_do_not() -> None:
     settings = LavishSettings(reduction=4, tokens=16, latents="zeros", batch_norm=False, audio_gate=False, order="avs")
     pair = AdapterPair(settings, 32, 32)
-    edits = pair(torch.randn(2, 5, 32), torch.randn(2, 5, 32), EqualWidths)
+    edits = pair(torch.randn(2, 5, 32), torch.randn(2, 5, 32), EQUAL_WIDTHS)
     assert not edits.visual.add.any()
     assert edits.audio.add.any()
     assert pair.audio.gate is None

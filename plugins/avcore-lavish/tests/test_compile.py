@@ -9,20 +9,19 @@ from avcore.model import AVModel
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_model
 from avcore_lavish.fusion import LavishLayer
-from avcore_lavish.settings import LavishSettings, lavish_needs
+from avcore_lavish.settings import LavishSettings
 
 SMALL = ("audio.frames=48", "audio.mel_bins=32")
 SEGMENTATION = ("batch_norm=false", "audio_gate=false", "latents=zeros", "order=avs")
 
 
-def make(*settings: str, adapters: bool = True, aligned: bool = False) -> AVModel:
-    own_sound = ("audio.backbone=test_vit3", "audio.weights=random") if aligned else ()
+def make(*settings: str, adapters: bool = True, unequal: bool = False) -> AVModel:
+    own_sound = ("audio.backbone=test_vit3", "audio.weights=random") if unequal else ()
     model = make_model(
         avcore_timm,
         "test_vit",
         fusions={"lavish": LavishLayer} if adapters else {},
-        listed=("align",) if aligned else (),
-        fields={"lavish": {"config": LavishSettings, "requires": lavish_needs}},
+        fields={"lavish": {"config": LavishSettings, "as_own": ("width",)}},
         sets=(*SMALL, *own_sound, *(f"parts.lavish.{setting}" for setting in settings)),
     )
     draws = torch.Generator().manual_seed(1)
@@ -34,13 +33,13 @@ def make(*settings: str, adapters: bool = True, aligned: bool = False) -> AVMode
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
-    ("settings", "aligned"),
+    ("settings", "unequal"),
     [((), False), ((), True), (SEGMENTATION, False), (("groups=1", "before_norm=false", "post_norm=false"), False)],
 )
 def test_a_pair_compiles_with_equal_results_and_gradients(
-    settings: tuple[str, ...], aligned: bool, training: bool
+    settings: tuple[str, ...], unequal: bool, training: bool
 ) -> None:
-    model = make(*settings, aligned=aligned).train(training)
+    model = make(*settings, unequal=unequal).train(training)
     own = [parameter for part in model.parts.values() for parameter in part.layers["0"].parameters()]
     x = tokens_for(model)
     made, expected = capture(model.steps[0], x).output[0], model.steps[0](dict(x), {})[0]

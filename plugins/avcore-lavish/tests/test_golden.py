@@ -72,7 +72,8 @@ def test_adapters(case: str) -> None:
     pair.load_state_dict({key: value for key, value in weights.items() if key not in unused})
     given = {key: value.double().requires_grad_() for key, value in under(tensors, "in/").items()}
 
-    equal_widths = SimpleNamespace(to_visual=lambda tokens: tokens, to_audio=lambda tokens: tokens)
+    side = SimpleNamespace(as_own=lambda tokens: tokens)
+    equal_widths = SimpleNamespace(visual=side, audio=side)
     edits = pair(given["x_v"], given["x_a"], equal_widths)
     made = {"visual": edits.visual.add, "audio": edits.audio.add}
     for stream, out in made.items():

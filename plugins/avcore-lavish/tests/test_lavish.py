@@ -33,7 +33,8 @@ def test_both_streams_read_the_tokens_before_the_update(make: Make) -> None:
     visual, audio = (torch.randn(4, count, 32, generator=draws).double() for count in (5, 49))
     made, _, _ = model.steps[1]({"visual": visual, "audio": audio}, {})
     layer, blocks = model.parts["lavish"].layers["1"], model.steps[1].blocks
-    same = SimpleNamespace(to_visual=lambda tokens: tokens, to_audio=lambda tokens: tokens)
+    side = SimpleNamespace(as_own=lambda tokens: tokens)
+    same = SimpleNamespace(visual=side, audio=side)
     edits = layer.p1(visual, audio, same)
     visual, audio = (
         x + blocks[stream].attention(x)[0] + getattr(edits, stream).add
@@ -69,11 +70,7 @@ def test_groups_that_do_not_divide_the_widths_are_refused(make: Make, setting: s
         make(f"parts.lavish.{setting}")
 
 
-def test_unequal_widths_without_an_aligner_and_single_streams_are_refused(make: Make) -> None:
-    with pytest.raises(
-        AVCoreError, match=r"'lavish' needs equal widths, or a part that aligns them \(--fusion align\+"
-    ):
-        make("audio.backbone=wider", "audio.weights=random")
+def test_single_streams_are_refused(make: Make) -> None:
     with pytest.raises(AVCoreError, match="'lavish' needs both streams"):
         make(streams="visual")
 
@@ -204,14 +201,14 @@ def test_adapters_train_in_every_stage_of_a_shared_swin(make: Make) -> None:
 
 def test_adapters_and_the_maps_between_unequal_encoders_train(make: Make) -> None:
     sets = (*SMALL_SOUND, "audio.backbone=narrow_swin", "audio.weights=random")
-    model = make(*sets, visual="small_swin", fusions="align+lavish", moved=True).train()
+    model = make(*sets, visual="small_swin", moved=True).train()
     assert list(model.parts["lavish"].layers) == list(model.parts["align"].layers) == ["0", "1", "4", "5"]
     trained_everywhere(model)
 
 
 def test_with_unequal_encoders_event_localisation_starts_at_the_frozen_ones(make: Make) -> None:
     sets = (*SMALL_SOUND, "audio.backbone=narrow_swin", "audio.weights=random")
-    model = make(*sets, visual="small_swin", fusions="align+lavish").eval()
+    model = make(*sets, visual="small_swin").eval()
     batch = make_batch(model)
     features = model.features(batch)
     for stream in ("visual", "audio"):

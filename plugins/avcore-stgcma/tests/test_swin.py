@@ -12,7 +12,6 @@ import avcore_stgcma
 import avcore_timm
 from avcore.assemble import assemble
 from avcore.config import resolve_config
-from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
 from avcore.registry import Registry
@@ -138,10 +137,8 @@ def test_a_pair_of_blocks_compiles_to_one_graph() -> None:
         assert_close(found[stream], expected[stream], rtol=0, atol=1e-12)
 
 
-def test_windows_that_do_not_correspond_are_refused_unless_a_part_aligns_them() -> None:
-    with pytest.raises(AVCoreError, match=r"needs the same attention windows in both streams.*in windows of \(4, 4\)"):
-        make("audio.weights=random", audio="other_windows")
-    model = make("audio.weights=random", audio="other_windows", fusions="align+stgcma")
+def test_windows_that_do_not_correspond_need_no_parameters() -> None:
+    model = make("audio.weights=random", audio="other_windows")
     batch = make_batch(model)
     batch.targets["labels"] = torch.randint(0, 29, (2, 2))
     model.loss(model(batch), batch).backward()
@@ -152,7 +149,7 @@ def test_windows_that_do_not_correspond_are_refused_unless_a_part_aligns_them() 
 def test_a_stream_with_windows_reads_the_other_on_its_own_grid() -> None:
     """Sound on 8 x 8 in windows of 2 beside pictures in windows of 4: each side by hand, on its own windows."""
     sets = ("audio.weights=random", "parts.stgcma.exchange.ratio=0.25")
-    model = make(*sets, audio="other_windows", prompts="none", fusions="align+stgcma")
+    model = make(*sets, audio="other_windows", prompts="none", fusions="stgcma")
     layer: Any = model.parts["stgcma.exchange"].layers["0"]
     blocks = {stream: model.towers[stream].block(0) for stream in ("visual", "audio")}  # type: ignore[operator]
     x = tokens_for(model, 0, clips=1)

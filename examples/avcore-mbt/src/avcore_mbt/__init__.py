@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from avcore import FusionSpec, Need, hookimpl
+from avcore import FusionSpec, hookimpl
 
 __all__ = ["MBTSettings", "avcore_fusions"]
 
@@ -31,7 +31,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             name="mbt",
             build="avcore_mbt.modules:MBT",
             config=MBTSettings,
-            requires=lambda config: frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS}),
+            as_own=("width",),
             paper="arXiv:2107.00135",
             summary="a few tokens that flow through both streams and are averaged after each pair of blocks",
         )

@@ -13,7 +13,7 @@ __all__ = ["MBT", "MBTLayer"]
 class MBT(Fusion):
     """Nagrani et al. 2021 (arXiv:2107.00135): from layer L_f on, streams exchange information by bottlenecks alone.
 
-    Streams of unequal width have bottlenecks of their own width each, and meet through the run's aligner.
+    Streams of unequal width have bottlenecks of their own width each, and meet through maps that avcore makes.
     """
 
     def __init__(self, config: MBTSettings, visual: StreamLayout, audio: StreamLayout) -> None:
@@ -39,8 +39,8 @@ class MBTLayer(FusionLayer):
             visual, audio = (at.part.start[width] for width in at.part.widths)
         visual, audio = at.visual.lift(visual), at.audio.lift(audio)
         return Edits(
-            visual=Edit(carry=(visual + at.to_visual(audio)) / 2),
-            audio=Edit(carry=(audio + at.to_audio(visual)) / 2),
+            visual=Edit(carry=(visual + at.visual.as_own(audio)) / 2),
+            audio=Edit(carry=(audio + at.audio.as_own(visual)) / 2),
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import FusionSpec, MethodSpec
-from avcore_lavish.settings import LavishSettings, lavish_needs
+from avcore_lavish.settings import LavishSettings
 
 PAPER = "arXiv:2212.07983"
 
@@ -17,7 +17,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             name="lavish",
             build="avcore_lavish.fusion:LavishLayer",
             config=LavishSettings,
-            requires=lavish_needs,
+            as_own=("width",),  # latent tokens attend to the other stream and are attended to by this one
             paper=PAPER,
             summary="bottleneck adapters beside attention and MLP that read the other stream through latent tokens",
             identity_at_start=True,

@@ -46,8 +46,8 @@ class AdapterPair(nn.Module):
     def forward(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """The increments of both streams; each reads the other in its own width."""
         return Edits(
-            visual=Edit(add=self.visual(visual_MND, at.to_visual(audio_MND))),
-            audio=Edit(add=self.audio(audio_MND, at.to_audio(visual_MND))),
+            visual=Edit(add=self.visual(visual_MND, at.visual.as_own(audio_MND))),
+            audio=Edit(add=self.audio(audio_MND, at.audio.as_own(visual_MND))),
         )
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from avcore.config import require
-from avcore.specs import Need
 
-__all__ = ["LavishSettings", "lavish_needs"]
+__all__ = ["LavishSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,3 @@ class LavishSettings:
     def __post_init__(self) -> None:
         for key in ("reduction", "groups", "tokens"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
-
-
-def lavish_needs(settings: LavishSettings) -> frozenset[Need]:
-    """An adapter's latent tokens attend to the other stream and are attended to by its own: one width for both."""
-    return frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS})

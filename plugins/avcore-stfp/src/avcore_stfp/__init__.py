@@ -11,7 +11,6 @@ from avcore_stfp.settings import (
     TemporalSettings,
     base_needs,
     class_token_needs,
-    joint_needs,
 )
 
 PAPER = (
@@ -59,7 +58,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             name="stfp.joint",
             build="avcore_stfp.fusion:Joint",
             config=JointSettings,
-            requires=joint_needs,
+            as_own=("width",),  # tokens of one stream are rows of the other's attention
             paper=PAPER,
             summary="a pass of both streams and prompts between them through the frozen attention",
             identity_at_start=True,

@@ -105,8 +105,8 @@ class TokenLayer(FusionPass):
         """A prompt goes through the frozen attention of the stream that it reads."""
         prompt_v = self.prompt_visual.expand(len(visual_MND), -1, -1)
         prompt_a = self.prompt_audio.expand(len(audio_MND), -1, -1)
-        heard = prompt_v + at.to_visual(at.audio.attend(at.to_audio(prompt_v), rows=audio_MND))
-        seen = prompt_a + at.to_audio(at.visual.attend(at.to_visual(prompt_a), rows=visual_MND))
+        heard = prompt_v + at.visual.as_own(at.audio.attend(at.audio.as_own(prompt_v), rows=audio_MND))
+        seen = prompt_a + at.audio.as_own(at.visual.attend(at.visual.as_own(prompt_a), rows=visual_MND))
         return at.visual.attend(visual_MND, rows=heard), at.audio.attend(audio_MND, rows=seen)
 
 
@@ -120,9 +120,9 @@ class LatentLayer(FusionPass):
     def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
         """Without any projection."""
         latents = self.latents.to(visual_MND.dtype)
-        heard = latents + plain_attention(latents, at.to_visual(audio_MND))
+        heard = latents + plain_attention(latents, at.visual.as_own(audio_MND))
         seen = latents + plain_attention(latents, visual_MND)
-        return plain_attention(visual_MND, heard), plain_attention(audio_MND, at.to_audio(seen))
+        return plain_attention(visual_MND, heard), plain_attention(audio_MND, at.audio.as_own(seen))
 
 
 class ClassToken(Fusion):
@@ -140,7 +140,7 @@ class ClassToken(Fusion):
 
 def across(prompts: Tensor | None, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
     """What each stream sees of the other, in its own width: [P_f ; x_a] and [P_f ; x_v]. P_f has the pictures'."""
-    heard, seen = at.to_visual(audio_MND), visual_MND
+    heard, seen = at.visual.as_own(audio_MND), visual_MND
     if prompts is not None:
         heard, seen = beside(prompts, heard), beside(prompts, seen)
-    return heard, at.to_audio(seen)
+    return heard, at.audio.as_own(seen)

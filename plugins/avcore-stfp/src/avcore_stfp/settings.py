@@ -13,7 +13,6 @@ __all__ = [
     "TemporalSettings",
     "base_needs",
     "class_token_needs",
-    "joint_needs",
 ]
 
 
@@ -135,8 +134,3 @@ def base_needs(settings: BaseSettings) -> frozenset[Need]:
 def class_token_needs(settings: NoConfig) -> frozenset[Need]:
     """Both streams, with class tokens of one width."""
     return frozenset({Need.BOTH_STREAMS, Need.EQUAL_WIDTHS, Need.CLASS_TOKEN})
-
-
-def joint_needs(settings: JointSettings) -> frozenset[Need]:
-    """Tokens of one stream are rows of the other's attention: one width for both, or what brings them there."""
-    return frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS})

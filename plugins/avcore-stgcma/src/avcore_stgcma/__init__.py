@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import FusionSpec, MethodSpec, PromptSpec
-from avcore_stgcma.settings import AdapterSettings, TemporalSettings, exchange_needs
+from avcore_stgcma.settings import AdapterSettings, TemporalSettings
 
 PAPER = (
     "Wang et al., Towards Efficient Audio-Visual Learners via Empowering Pre-trained Vision Transformers with "
@@ -50,7 +50,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             name="stgcma.exchange",
             build="avcore_stgcma.fusion:ExchangeLayer",
             config=AdapterSettings,
-            requires=exchange_needs,
+            as_own=("width", "windows"),
             paper=PAPER,
             summary="adapters in series with frozen attention and MLP, which attend to each other's hidden vectors",
             identity_at_start=True,

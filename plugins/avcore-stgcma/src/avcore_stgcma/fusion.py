@@ -22,7 +22,7 @@ class ExchangeLayer(FusionLayer):
     The gates start at zero and serve both sub-layers. Behind attention each window of one stream exchanges with the
     same window of the other, where the blocks have windows.
 
-    Beyond the paper, through the run's aligner: where widths differ, a stream's Down makes h of the other's increment
+    Beyond the paper: where widths differ, a stream's Down makes h of the other's increment
     in its own width; where windows do not correspond, a stream that has windows reads the other's increment on its own
     grid.
     """
@@ -31,8 +31,6 @@ class ExchangeLayer(FusionLayer):
         super().__init__()
         self.equal_widths = pair.visual.width == pair.audio.width
         self.same_windows = windows_of(pair.visual) == windows_of(pair.audio)
-        self.windowed_visual = pair.visual.window is not None
-        self.windowed_audio = pair.audio.window is not None
         self.spatial_visual = Adapter(pair.visual.width, config.ratio)
         self.spatial_audio = Adapter(pair.audio.width, config.ratio)
         self.mlp_visual = Adapter(pair.visual.width, config.ratio)
@@ -46,10 +44,7 @@ class ExchangeLayer(FusionLayer):
         """Spatial adaptation, within each window."""
         heard = seen = None
         if not (self.equal_widths and self.same_windows):
-            heard = at.to_visual(out_audio, on_grid=self.windowed_visual and not self.same_windows)
-            seen = at.to_audio(out_visual, on_grid=self.windowed_audio and not self.same_windows)
-            heard = at.visual.windows(heard) if self.windowed_visual else heard
-            seen = at.audio.windows(seen) if self.windowed_audio else seen
+            heard, seen = at.visual.as_own(out_audio), at.audio.as_own(out_visual)
         windows_v, windows_a = at.visual.windows(out_visual), at.audio.windows(out_audio)
         made_v, made_a = self._adapt(self.spatial_visual, self.spatial_audio, windows_v, windows_a, heard, seen)
         return at.visual.unwindows(made_v), at.audio.unwindows(made_a)
@@ -60,7 +55,7 @@ class ExchangeLayer(FusionLayer):
         """Global adaptation, over all tokens."""
         heard = seen = None
         if not self.equal_widths:
-            heard, seen = at.to_visual(out_audio), at.to_audio(out_visual)
+            heard, seen = at.visual.as_own(out_audio, "width"), at.audio.as_own(out_visual, "width")
         return self._adapt(self.mlp_visual, self.mlp_audio, out_visual, out_audio, heard, seen)
 
     def _adapt(

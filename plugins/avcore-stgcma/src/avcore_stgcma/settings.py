@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 from avcore.config import require
-from avcore.specs import Need
 
-__all__ = ["AdapterSettings", "TemporalSettings", "exchange_needs"]
+__all__ = ["AdapterSettings", "TemporalSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +31,3 @@ class TemporalSettings(AdapterSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.drop_path < 1, "drop_path", self.drop_path, "from 0 to below 1")
-
-
-def exchange_needs(settings: AdapterSettings) -> frozenset[Need]:
-    """Both streams, with hidden vectors of one width and windows that correspond, or what brings them there."""
-    return frozenset({Need.BOTH_STREAMS, Need.COMPARABLE_WIDTHS, Need.COMPARABLE_WINDOWS})
