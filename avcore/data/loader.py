@@ -34,7 +34,7 @@ class ClipLoader:
     The order of epoch e derives from (seed, "order", e), whatever the number of workers. A last batch of fewer clips is
     filled up with others of the split, marked invalid, or as ``last`` says. Workers are processes started as torch does
     on the platform (by fork on Linux, else by spawn), each on one thread; they decode, read masks and stack, and stay
-    for all epochs.
+    for all epochs, until `close`.
 
     A clip is broken when its pictures, its sound, its target or its inputs are missing or cannot be read. Where
     ``broken`` is not ``stop``, another clip of the split takes its place in the batch, drawn from (seed, "replacement",
@@ -127,7 +127,7 @@ class ClipLoader:
         self._epoch = 0
         self._position = 0
         self._requests: list[Request] = []
-        self._loader: DataLoader[Reading | AVCoreError] = torch_loader(self._reader, self._requests, workers)
+        self._loader: DataLoader[Reading | AVCoreError] = torch_loader(self._reader, self._requests, workers, stay=True)
 
     @property
     def broken(self) -> Mapping[str, str]:
@@ -143,6 +143,16 @@ class ClipLoader:
     def left_out(self) -> int:
         """Clips that an epoch leaves out since they do not fill a batch."""
         return max(0, len(self.clips) - len(self) * self.batch_size)
+
+    def close(self) -> None:
+        """End the workers, which stay between epochs; another iteration starts new ones.
+
+        Where the garbage collector ends them, it waits 5 s for each, in whatever runs then.
+        """
+        if self._loader._iterator is not None:
+            # By hand: a traceback may hold the iterator.
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._loader._iterator = None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""

@@ -263,14 +263,19 @@ class Filler(TorchDataset[Filled | AVCoreError]):
         return Filled(decoded=self.reader.cache.decoded > before, broken=broken)
 
 
-def torch_loader(dataset: TorchDataset[T], sampler: Sequence[object], workers: int) -> DataLoader[T]:
-    """Items in the order of ``sampler``, made by ``workers`` processes of one thread each, or by this one for 0."""
+def torch_loader(
+    dataset: TorchDataset[T], sampler: Sequence[object], workers: int, *, stay: bool = False
+) -> DataLoader[T]:
+    """Items in the order of ``sampler``, made by ``workers`` processes of one thread each, or by this one for 0.
+
+    They end with the iteration, or ``stay`` for the next.
+    """
     return DataLoader(
         dataset,
         sampler=sampler,
         batch_size=None,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=stay and workers > 0,
         worker_init_fn=start_worker,
         # torch draws a seed for its workers at each epoch; from a generator of their own, lest the global one moves.
         generator=torch.Generator().manual_seed(0),

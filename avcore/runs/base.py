@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,8 @@ class Run:
         Raises:
             AVCoreError: no such split, or data are missing.
         """
-        return self.examine(split).scores
+        with closing(self.data.loader(split)):
+            return self.examine(split).scores
 
     def examine(self, split: str, *, examples: int = 0, progress: Any = None) -> Evaluation:
         """Like `evaluate`, with the predictions of the first clips."""

@@ -130,6 +130,11 @@ class RunData:
             on_broken=partial(self._skipped.add, name),
         )
 
+    def close(self) -> None:
+        """End the workers of all loaders; those that are iterated again start new ones."""
+        for loader in self._loaders.values():
+            loader.close()
+
     def prepare(self, names: Iterable[str], display: Display) -> None:
         """Decode every clip of the splits behind these names that the clip cache does not hold yet.
 

@@ -262,6 +262,8 @@ def _ending(
         raise _disk_fault(error, run.directory) from error
     finally:
         failure = traceback.format_exc() if status == "failed" else ""
+        if status != "interrupted":  # then they may be stuck, and `Signals` ends them
+            run.data.close()
         try:
             with closing(record), closing(board):
                 farewell = (_farewell(record, signals, status),) if status != "finished" and outer else ()

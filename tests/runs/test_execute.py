@@ -1,6 +1,7 @@
 """One run: what it leaves behind, what it says, how it ends."""
 
 import json
+import multiprocessing
 import re
 import shutil
 from dataclasses import replace
@@ -398,3 +399,19 @@ def test_a_demo_run_is_repeated_on_files(start, world, finished, tmp_path):
     root = world.render("listen", tmp_path, seed=5)
     run = start(None, task=None, config=finished.directory / "config.yaml", data=root, epochs=1, baseline=False)
     assert (run.results.dataset, run.data.root) == ("toy-files", root)
+
+
+def test_no_loader_process_outlives_a_run_or_an_evaluation(start):
+    before = set(multiprocessing.active_children())
+    run = start(epochs=1, set=["data.workers=1"])
+    assert set(multiprocessing.active_children()) == before
+    assert run.evaluate("test")["clips"] == 6
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_no_loader_process_outlives_a_failed_run_whose_traceback_is_kept(start):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(NonFiniteError) as kept:
+        start("none", prompts="exploder", set=["data.workers=1"])
+    assert kept.tb is not None
+    assert set(multiprocessing.active_children()) == before
