@@ -43,7 +43,9 @@ def run(file: str | None, sets: tuple[str, ...], resume: str | None, as_json: bo
         import avcore
 
         done = avcore.run(**given, config=file, set=sets, resume=True if resume == "" else resume)
-    if as_json:
+    from avcore.engine.ranks import ranks
+
+    if as_json and ranks().first:
         from avcore.engine.files import json_text
 
         click.echo(json_text({"directory": str(done.directory), **done.results.to_json()}))

@@ -36,6 +36,9 @@ class ClipLoader:
     on the platform (by fork on Linux, else by spawn), each on one thread; they decode, read masks and stack, and stay
     for all epochs, until `close`.
 
+    Among several processes a batch of the order is ``world`` times as large, and its clips are dealt out in turn: each
+    is with one of them, and all have as many batches. Who gets none of the last one is given a clip marked invalid.
+
     A clip is broken when its pictures, its sound, its target or its inputs are missing or cannot be read. Where
     ``broken`` is not ``stop``, another clip of the split takes its place in the batch, drawn from (seed, "replacement",
     e, clip), whatever the number of workers: it counts in training (``replace``) and is marked invalid where scores are
@@ -49,6 +52,7 @@ class ClipLoader:
         batch_size: B.
         shuffle: whether each epoch has an order of its own.
         seed: of the order and of the pairs of ``sound="swapped"``.
+        rank, world: which of how many processes that share the split this loader is for.
         workers: processes that load; 0 loads in this one.
         cache: root of the clip cache, None for the default.
         last: what becomes of a last batch of fewer clips: ``fill`` it up; ``keep`` it as small as it is; ``drop`` it,
@@ -75,6 +79,8 @@ class ClipLoader:
         batch_size: int,
         shuffle: bool,
         seed: int,
+        rank: int = 0,
+        world: int = 1,
         workers: int = 0,
         cache: Path | None = None,
         last: Literal["fill", "keep", "drop"] = "fill",
@@ -89,6 +95,7 @@ class ClipLoader:
             raise DataError(f"There is no split '{split}' here, only {known}.{did_you_mean(split, dataset.splits)}")
         self.clips = list(dataset.clips(split))
         self.batch_size, self.shuffle, self.seed, self.last = batch_size, shuffle, seed, last
+        self.rank, self.world = rank, world
         if not self.clips:
             raise DataError(f"Split '{split}' has 0 clips.")
         if broken == "stop":
@@ -136,13 +143,13 @@ class ClipLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        full, rest = divmod(len(self.clips), self.batch_size)
+        full, rest = divmod(len(self.clips), self.batch_size * self.world)
         return full + (rest > 0 and not (self.last == "drop" and full))
 
     @property
     def left_out(self) -> int:
         """Clips that an epoch leaves out since they do not fill a batch."""
-        return max(0, len(self.clips) - len(self) * self.batch_size)
+        return max(0, len(self.clips) - len(self) * self.batch_size * self.world)
 
     def close(self) -> None:
         """End the workers, which stay between epochs; another iteration starts new ones.
@@ -173,15 +180,17 @@ class ClipLoader:
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Decode every clip of the split that the cache does not hold yet; ``progress(done, total)`` after each such.
 
+        Each of several processes takes its share.
+
         Raises:
             AVCoreError: a file is missing or cannot be read, or, where broken clips are not to stop, too many are.
         """
-        filler = torch_loader(Filler(self._reader), range(len(self.clips)), self._workers)
+        filler = torch_loader(Filler(self._reader), range(self.rank, len(self.clips), self.world), self._workers)
         for done, made in enumerate(filler, start=1):
             filled = _checked(made)
             self._report(filled.broken)
             if filled.decoded and progress is not None:
-                progress(done, len(self.clips))
+                progress(min(done * self.world, len(self.clips)), len(self.clips))
 
     def _report(self, broken: Mapping[str, str]) -> None:
         for name, cause in self._broken.add(broken).items():
@@ -196,11 +205,12 @@ class ClipLoader:
         return draws.permutation(total) if self._chances is None else draws.choice(total, total, p=self._chances)
 
     def _schedule(self, epoch: int) -> list[Request]:
-        order = self._order(epoch)
+        order, whole = self._order(epoch), self.batch_size * self.world
         requests: list[Request] = []
         for batch in range(len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            padding = np.resize(order, self.batch_size - len(chosen) if self.last == "fill" else 0)
+            chosen = order[batch * whole : (batch + 1) * whole][self.rank :: self.world]
+            wanted = self.batch_size if self.last == "fill" else max(1, len(chosen))
+            padding = np.resize(order, wanted - len(chosen))
             clips = [*chosen.tolist(), *padding.tolist()]
             requests.append(Request(clips=clips, valid=len(chosen), epoch=epoch))
         return requests

@@ -1,18 +1,21 @@
 """The training step: accumulated gradients that equal those of the large batch, and no update that is not finite."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from avcore.engine.optim import Rates, gradients
 from avcore.engine.precision import autocast, check_trainable_dtype
 from avcore.engine.randomness import seed_generators
+from avcore.engine.ranks import ranks, summed
 from avcore.errors import AVCoreError
 from avcore.tasks import Batch, Progress
 
@@ -54,7 +57,7 @@ class Step:
         losses: each named term.
         rates: the learning rate of each part and of the head.
         norm: the global norm of the gradient before clipping.
-        clips: valid clips that took part.
+        clips: valid clips that took part, of all processes.
     """
 
     step: int
@@ -92,6 +95,8 @@ def groups_of(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
 class TrainStep:
     """One update of a model, called once for each step; `avcore.engine.loop.Trainer` is the loop around it.
 
+    Among several processes it is one update from the batches of all: losses are means over all of their clips.
+
     Args:
         model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.parameter_groups()``.
         optimizer, rates: from `avcore.engine.optim`.
@@ -118,6 +123,11 @@ class TrainStep:
         for group in optimizer.param_groups:
             check_trainable_dtype(zip(group["names"], group["params"], strict=True))
         self.model = model
+        self._forward: Any = model
+        if ranks().world > 1:
+            # Newer torch has another name for the argument.
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                self._forward = DistributedDataParallel(model, broadcast_buffers=False)
         self.optimizer = optimizer
         self.rates = rates
         self.seed = seed
@@ -140,7 +150,8 @@ class TrainStep:
         epochs = self.rates.epochs
         progress = Progress(epoch=epoch, epochs=epochs, step=step, steps=epochs * self.rates.steps_per_epoch)
         counts = [int(batch.valid.sum()) for batch in batches]
-        total = sum(counts)
+        here = ranks()
+        total = int(summed(torch.tensor(sum(counts))))
         if not total:
             raise ValueError("A step needs at least one valid clip.")
         self.optimizer.zero_grad(set_to_none=True)
@@ -149,18 +160,27 @@ class TrainStep:
         micro_losses: list[Tensor] = []
         for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
             if not count:
-                continue
-            seed_generators(self.seed, "dropout", step, place)
-            with self.augment(batch.to(self.device, non_blocking=True), epoch) as augmented:
-                losses = self._losses(augmented, progress)
-            loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
-            (loss * (count / total)).backward()
-            micro_losses.append(loss.detach())
+                if here.world == 1:
+                    continue
+                # The other processes wait for its gradient, which weighs nothing.
+                batch = replace(batch, valid=torch.ones_like(batch.valid))
+            seed_generators(self.seed, "dropout", step, place * here.world + here.rank)
+            # Gradients travel with the last micro-batch.
+            apart = nullcontext() if here.world == 1 or place == len(batches) - 1 else self._forward.no_sync()
+            with apart:
+                with self.augment(batch.to(self.device, non_blocking=True), epoch) as augmented:
+                    losses = self._losses(augmented, progress)
+                loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
+                # What arrives is the mean of all processes' gradients.
+                (loss * (count / total * here.world)).backward()
+            if count:
+                micro_losses.append(loss.detach())
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * (count / total)
         norm = nn.utils.get_total_norm(gradients(self.optimizer))
         # One transfer for everything that is looked at on the host.
-        values = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
+        shares = torch.stack([value.double().reshape(()) for value in sums.values()])
+        values = torch.cat([summed(shares), norm.double().reshape(1)]).tolist()
         named = dict(zip(sums, values, strict=False))
         if not all(map(math.isfinite, values)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -172,6 +192,10 @@ class TrainStep:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         self.rates.advance(step)
         self.optimizer.step()
+        if here.world > 1:
+            for value in self._statistics:
+                if value.is_floating_point():
+                    summed(value).div_(here.world)
         return Step(
             step=step,
             epoch=epoch,
@@ -184,7 +208,7 @@ class TrainStep:
 
     def _losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         with autocast(self.precision, self.device):
-            output = self.model(batch)
+            output = self._forward(batch)
         # Outside autocast: some losses refuse half precision, none gains from it.
         losses: dict[str, Tensor] = self.model.losses(output, batch, progress)  # type: ignore[operator]
         return losses

@@ -16,6 +16,7 @@ from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.device import choose_device
 from avcore.engine.evaluate import Evaluation, evaluate
 from avcore.engine.randomness import isolated_randomness
+from avcore.engine.ranks import joined
 from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
@@ -113,7 +114,7 @@ class Run:
         """Like `evaluate`, with the predictions of the first clips."""
         loader = self.data.loader(split)
         self.data.look_at_truth(split)
-        with isolated_randomness():
+        with joined(), isolated_randomness():
             return evaluate(
                 self.model,
                 loader,

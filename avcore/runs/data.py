@@ -12,6 +12,7 @@ from avcore.data.opening import open_dataset
 from avcore.data.verify import NO_TRUTH, has_truth
 from avcore.engine.display import Display
 from avcore.engine.evaluate import split_and_sound
+from avcore.engine.ranks import from_all, ranks
 from avcore.errors import DataError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
@@ -71,7 +72,7 @@ class _Skipped:
 
 
 class RunData:
-    """Makes loaders of a data set, from `open_files`, that deliver what a model takes."""
+    """Makes loaders of a data set, from `open_files`, that deliver what a model takes; of several processes' shares."""
 
     def __init__(self, config: RunConfig, model: AVModel, dataset: Dataset, root: Path) -> None:
         self.config = config
@@ -110,7 +111,7 @@ class RunData:
 
     def _make(self, name: str, train: bool) -> ClipLoader:
         split, sound = self.split(name)
-        config, model = self.config, self.model
+        config, model, here = self.config, self.model, ranks()
         return ClipLoader(
             self.dataset,
             split,
@@ -122,6 +123,8 @@ class RunData:
             last="fill" if not train else "drop" if config.train.drop_last else "keep",
             balance=config.train.balance if train else None,
             seed=config.seed,
+            rank=here.rank,
+            world=here.world,
             workers=config.data.workers,
             cache=config.data.cache,
             sound=sound,
@@ -138,12 +141,17 @@ class RunData:
     def prepare(self, names: Iterable[str], display: Display) -> None:
         """Decode every clip of the splits behind these names that the clip cache does not hold yet.
 
+        Each of several processes decodes its share, and hears of the clips that others skip.
         From here on the display tells of clips that are skipped; without one they are logged.
         """
         self._skipped.say = display.line
         for split in dict.fromkeys(self.split(name)[0] for name in names):
             self._decode(split, display)
             self.look_at_truth(split)
+        for found in from_all(self.broken):
+            for split, clips in found.items():
+                for clip, cause in clips.items():
+                    self._skipped.add(split, clip, cause)
 
     def look_at_truth(self, name: str) -> None:
         """Say, once and loudly, if there is nothing in the truth of any clip of a split; reads up to one with some."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from avcore.engine.display import Display
 from avcore.engine.evaluate import Evaluation, Example, split_and_sound
 from avcore.engine.listeners import Listeners
+from avcore.engine.ranks import ranks
 from avcore.runs.base import Run
 from avcore.runs.pictures import save_pictures
 
@@ -67,8 +68,8 @@ class Evaluations:
         return pictures
 
     def _evaluate(self, name: str, examples: int, step: int) -> Evaluation:
-        total = len(self.run.data.loader(name))
+        total, drawn = len(self.run.data.loader(name)), examples if ranks().first else 0
         with self.display.progress(f"evaluating {name}", total, every=None) as advance:
-            found = self.run.examine(name, examples=examples, progress=lambda done: advance(done, ""))
+            found = self.run.examine(name, examples=drawn, progress=lambda done: advance(done, ""))
         self.listeners.tell("evaluated", name, found.scores, step)
         return found

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from avcore.engine.display import Display
 from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Saved, Shown
 from avcore.engine.loop import Trainer
 from avcore.engine.randomness import determinism, isolated_randomness
+from avcore.engine.ranks import in_turn, ranks, wait
 from avcore.engine.records import RunRecord, commit_of, refuse_used, reset_peak, versions
 from avcore.engine.result import RunResult, Status
 from avcore.engine.signals import Preempted, Signals
@@ -89,7 +90,8 @@ def execute(
     """
     config = resolved.config
     registry = registry.recorded(config.full_names)
-    display = Display(quiet=quiet)
+    here = ranks()
+    display = Display(quiet=quiet or not here.first)
     if resume and has_run(directory):
         refuse_other_release(directory, registry)
         changed = refuse_changes(resolved, directory, registry)
@@ -97,8 +99,10 @@ def execute(
             display.line(f"{directory} is finished; there is nothing to go on with.")
             return Run(directory, config, registry, results=RunResult.read(directory / "results.json"))
         notes = (*notes, *describe_versions(directory))
-    else:
+    elif here.first:
         refuse_used(directory, resume=resume)
+    # What the first process writes from here on the others did not find.
+    wait()
     device = choose_device(config.device)
     demo = config.data.dataset is not None and registry.datasets[config.data.dataset].demo
     banner = (DEMO,) if demo and outer else ()
@@ -111,27 +115,21 @@ def execute(
         splits = splits_of(run, display)
         if said := _last_batch(run.data.loader("train", train=True)):
             display.line(f"train: {said}")
-        record = RunRecord(directory, resume=resume)
-        record.write_config(resolved.tree())
-        display.attach(record.log)
+        record = RunRecord(directory, resume=resume) if here.first else None
+        if record:
+            record.write_config(resolved.tree())
+            display.attach(record.log)
         checkpoint = _checkpoint_of(run, display) if resume else None
-        reached = checkpoint.progress if checkpoint else Reached(epoch=0, step=0)
-        # What was logged after the checkpoint is logged again; the checkpoint's own scores carry its number of steps.
-        kept = reached.step + 1 if checkpoint else 0
-        board = Board(directory, purge_step=kept if resume else None)
-        store = CheckpointStore(record.checkpoints)
-        facts = {"frozen_digest": run.model.backbone_digest, "versions": run.results.versions}
-        every = config.train.log_every
-        others = (
-            Shown(display, epochs=config.train.epochs, every=every),
-            Recorded(record, run, device, started=started),
-            Charted(board, _table_of(run), every=every, draw=partial(draw_example, run.model.task), glances=GLANCES),
-            Hooked(Lifecycle(registry.plugins), run),
-        )
-        saved = Saved(store, Listeners(*others), every=config.train.save_every, facts=facts, since=reached)
-        listeners = Listeners(*others, saved)
+        files = ExitStack()
+        listeners = Listeners()
+        if record:
+            files.enter_context(closing(record))
+            # What was logged after the checkpoint is logged again; its own scores carry its number of steps.
+            kept = checkpoint.progress.step + 1 if checkpoint else 0
+            board = files.enter_context(closing(Board(directory, purge_step=kept if resume else None)))
+            listeners = _listeners(run, record, board, display, checkpoint, registry, started)
         evaluations = Evaluations(run, display, listeners)
-        with _ending(run, record, board, listeners, signals, banner=banner, outer=outer):
+        with _ending(run, files, listeners, signals, banner=banner, outer=outer):
             listeners.tell("run_started")
             run.data.prepare(("train", run.results.selected_on, *splits), display)
             run.results = replace(run.results, without_truth=run.data.without_truth)
@@ -144,11 +142,11 @@ def execute(
                 score=run.results.score_name,
                 listeners=listeners,
                 signals=signals,
-                nonfinite=lambda error: record.write_nonfinite(error.report, resolved.tree()),
+                nonfinite=lambda error: record.write_nonfinite(error.report, resolved.tree()) if record else directory,
                 start=checkpoint,
             )
-            best = _train(trainer, run, store, display)
-            pictures = evaluations.measure(splits, best, record.pictures)
+            best = _train(trainer, run, display)
+            pictures = evaluations.measure(splits, best, directory / "pictures")
             if config.baseline and (config.prompts or config.fusions):
                 display.line("\nThe head alone, with the same recipe:")
                 inner = execute(
@@ -161,12 +159,41 @@ def execute(
     return run
 
 
+def _listeners(
+    run: Run,
+    record: RunRecord,
+    board: Board,
+    display: Display,
+    checkpoint: Checkpoint | None,
+    registry: Registry,
+    started: float,
+) -> Listeners:
+    """In their order; ``started`` is `time.monotonic` at the beginning."""
+    train, model = run.config.train, run.model
+    draw = partial(draw_example, model.task)
+    others = (
+        Shown(display, epochs=train.epochs, every=train.log_every),
+        Recorded(record, run, choose_device(run.config.device), started=started),
+        Charted(board, _table_of(run), every=train.log_every, draw=draw, glances=GLANCES),
+        Hooked(Lifecycle(registry.plugins), run),
+    )
+    saved = Saved(
+        CheckpointStore(record.checkpoints),
+        Listeners(*others),
+        every=train.save_every,
+        facts={"frozen_digest": model.backbone_digest, "versions": run.results.versions},
+        since=checkpoint.progress if checkpoint else Reached(epoch=0, step=0),
+    )
+    return Listeners(*others, saved)
+
+
 def _open(config: RunConfig, registry: Registry, directory: Path, display: Display) -> Run:
     """The run with its data and its untrained model."""
-    # Before the weights, which may have to be fetched: a wrong folder shows at once.
-    dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
-    list_splits(config, dataset)
-    model = build_model(config, registry)
+    with in_turn():
+        # Before the weights, which may have to be fetched: a wrong folder shows at once.
+        dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
+        list_splits(config, dataset)
+        model = build_model(config, registry)
     for notice in model.notices:
         display.line(notice)
     earlier = results_in(directory)
@@ -178,7 +205,7 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
 
 def _last_batch(loader: ClipLoader) -> str:
     """What becomes of the clips of an epoch that fill no batch; empty if all batches are full."""
-    total, size = len(loader.clips), loader.batch_size
+    total, size = len(loader.clips), loader.batch_size * loader.world
     if loader.left_out:
         return (
             f"{loader.left_out} of {total} clips are left out of each epoch, others each time: they fill no batch of "
@@ -221,14 +248,15 @@ def _checkpoint_of(run: Run, display: Display) -> Checkpoint | None:
     return found
 
 
-def _train(trainer: Trainer, run: Run, store: CheckpointStore, display: Display) -> int:
+def _train(trainer: Trainer, run: Run, display: Display) -> int:
     """Train, and take the best weights; the step that they are from."""
     model = run.model
     before = model.digest()
     reached = trainer.run()
+    wait()
     if model.digest() != before:
         raise PluginError("The frozen weights are not what they were before training: a part or a plugin changes them.")
-    best = store.open("best")
+    best = CheckpointStore(run.directory / "checkpoints").open("best")
     model.load_trainable_state(best.model_state())
     model.eval()
     scores = run.results.measured(run.results.selected_on, best.progress.scores)
@@ -240,8 +268,7 @@ def _train(trainer: Trainer, run: Run, store: CheckpointStore, display: Display)
 @contextmanager
 def _ending(
     run: Run,
-    record: RunRecord,
-    board: Board,
+    files: ExitStack,
     listeners: Listeners,
     signals: Signals,
     *,
@@ -265,8 +292,8 @@ def _ending(
         if status != "interrupted":  # then they may be stuck, and `Signals` ends them
             run.data.close()
         try:
-            with closing(record), closing(board):
-                farewell = (_farewell(record, signals, status),) if status != "finished" and outer else ()
+            with files:
+                farewell = (_farewell(run.directory, signals, status),) if status != "finished" and outer else ()
                 listeners.tell("run_finished", status, farewell, failure, banner)
         except (AVCoreError, OSError) as error:
             # Nothing can be written. If something stopped the run before, that says more and is on its way.
@@ -276,10 +303,10 @@ def _ending(
                 raise
 
 
-def _farewell(record: RunRecord, signals: Signals, status: Status) -> str:
+def _farewell(directory: Path, signals: Signals, status: Status) -> str:
     by = f" by {signals.received.name}" if signals.received else ""
-    reached = "what was reached is saved" if any(record.checkpoints.iterdir()) else "nothing was saved yet"
-    return f"{status}{by}; {reached}; to go on: avcore run --resume {record.directory}"
+    reached = "what was reached is saved" if any(directory.glob("checkpoints/*")) else "nothing was saved yet"
+    return f"{status}{by}; {reached}; to go on: avcore run --resume {directory}"
 
 
 def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:

@@ -1,7 +1,7 @@
 """`avcore.run`: options in, a finished run out; several seeds become several runs and their mean."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from avcore.config import Resolved, resolve_config
 from avcore.config.names import full_names_in
 from avcore.config.recipes import parse_yaml
 from avcore.engine.display import Display
+from avcore.engine.ranks import from_first, joined, ranks
 from avcore.engine.records import default_directory, refuse_used
 from avcore.engine.result import mean_over_seeds
 from avcore.engine.signals import Signals
@@ -117,8 +118,11 @@ def run(
         },
         sets=tuple(set),
     )
-    chosen = default_directory(resolved.config.task, resolved.config.method) if target is None else nullcontext(target)
-    with chosen as directory:
+    taken: AbstractContextManager[Path] = nullcontext(target or Path())
+    if target is None and ranks().first:
+        taken = default_directory(resolved.config.task, resolved.config.method)
+    with joined(), taken as own:
+        directory = from_first(own)
         if seeds == 1:
             return execute(resolved, registry, directory, quiet=quiet, resume=going_on, notes=notes)
         return _run_seeds(resolved, registry, directory, seeds, quiet=quiet, resume=going_on)
@@ -148,7 +152,8 @@ def _recorded_in(file: Path) -> Mapping[str, Sequence[str]]:
 def _run_seeds(
     resolved: Resolved, registry: Registry, directory: Path, seeds: int, *, quiet: bool, resume: bool
 ) -> Run:
-    if not resume:
+    first = ranks().first
+    if first and not resume:
         refuse_used(directory)
     members = []
     with Signals():
@@ -159,6 +164,7 @@ def _run_seeds(
             member.release()
             members.append(member)
     results = mean_over_seeds([member.results for member in members])
-    results.write(directory / "results.json")
-    Display(quiet=quiet).line(f"\n{describe_seeds(results)}")
+    if first:
+        results.write(directory / "results.json")
+    Display(quiet=quiet or not first).line(f"\n{describe_seeds(results)}")
     return Run(directory, resolved.config, registry, results=results, members=tuple(members))

@@ -101,6 +101,44 @@ def test_what_belongs_together_stays_together(load: Any) -> None:
             assert batch.waveform[place].eq(number + 1).all()
 
 
+@pytest.mark.parametrize("total", [1, 4, 5, 11])
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("last", ["fill", "keep"])
+def test_several_processes_see_every_clip_once(load: Any, clips: list[Clip], total: int, world: int, last: str) -> None:
+    one = load(dataset=Levels(clips[:total]), batch_size=2, last=last, rank=0, world=1)
+    shares = [load(dataset=Levels(clips[:total]), batch_size=2, last=last, rank=r, world=world) for r in range(world)]
+    orders = []
+    for epoch in range(2):
+        for loader in (one, *shares):
+            loader.set_epoch(epoch)
+        batches = [list(loader) for loader in shares]
+        assert {len(share) for share in batches} == {len(loader) for loader in shares} == {-(-total // (2 * world))}
+        counted = [[batch.samples[batch.valid].tolist() for batch in share] for share in batches]
+        assert sorted(joined([joined(share) for share in counted])) == list(range(total))
+        # Clip by clip in turn: the order of the epoch is the same on all.
+        whole = joined([batch.samples[batch.valid].tolist() for batch in one])
+        for number, step in enumerate(zip(*counted, strict=True)):
+            chosen = whole[number * 2 * world : (number + 1) * 2 * world]
+            assert list(step) == [chosen[rank::world] for rank in range(world)]
+        orders.append(whole)
+        if last == "fill":
+            assert {len(batch.names) for share in batches for batch in share} == {2}
+    assert total < 5 or orders[0] != orders[1]
+
+
+def test_several_processes_leave_out_what_fills_no_batch_of_all(load: Any) -> None:
+    shares = [load(last="drop", batch_size=2, rank=rank, world=3) for rank in range(3)]
+    assert [loader.left_out for loader in shares] == [5, 5, 5]
+    assert [[batch.valid.tolist() for batch in loader] for loader in shares] == [[[True, True]]] * 3
+
+
+def test_several_processes_decode_what_is_theirs(load: Any, tmp_path: Path) -> None:
+    told = []
+    for rank in range(3):
+        load(rank=rank, world=3).prepare(lambda *done: told.append(done))
+    assert told == [(3, 11), (6, 11), (9, 11), (11, 11)] * 2 + [(3, 11), (6, 11), (9, 11)]
+
+
 def test_the_last_batch_is_filled_up_and_marked(load: Any) -> None:
     batches = list(load(shuffle=False))
     assert [batch.valid.tolist() for batch in batches] == [[True] * 4, [True] * 4, [True, True, True, False]]

@@ -1,6 +1,7 @@
 """A model with the surface of `AVModel` and a loader of made-up clips: two numbers in, one number out."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,6 +127,36 @@ def make_steps(trainer: TrainStep, loader: ToyLoader, *, epoch: int, first_step:
         yield trainer(batches, step=first_step + number, epoch=epoch)
 
 
+def shared_steps(rank: int, world: int) -> list[list[float]]:
+    """What two steps of accumulated batches give on a share of their clips: scalars of each, then the weights."""
+    (whole,) = ToyLoader(5, 5, torch.float64)
+    trainer = make_trainer(ToyModel(torch.float64), accumulate=2)
+    batches = [_share(whole, list(range(count)), rank, world) for count in (5, 1, 4, 2)]
+    steps = [trainer(batches[first : first + 2], step=first // 2, epoch=0) for first in (0, 2)]
+    weights = torch.cat([value.flatten() for value in trainer.model.state_dict().values()]).tolist()
+    return [*([*step.losses.values(), step.norm, step.clips] for step in steps), weights]
+
+
+def _share(whole: Batch, clips: list[int], rank: int, world: int) -> Batch:
+    own = clips[rank::world]
+    index = torch.tensor(own or clips[:1])
+    return replace(
+        whole,
+        frames=whole.frames[index],
+        targets={"y": whole.targets["y"][index]},
+        names=[whole.names[clip] for clip in index],
+        samples=index,
+        valid=torch.tensor([bool(own)] * len(index)),
+    )
+
+
 @pytest.fixture
 def toys() -> SimpleNamespace:
-    return SimpleNamespace(Model=ToyModel, Loader=ToyLoader, Task=ToyTask, trainer=make_trainer, steps=make_steps)
+    return SimpleNamespace(
+        Model=ToyModel,
+        Loader=ToyLoader,
+        Task=ToyTask,
+        trainer=make_trainer,
+        steps=make_steps,
+        shared_steps=shared_steps,
+    )

@@ -38,7 +38,8 @@ share = [batches[2:], batches[:2], [nothing]][rank]
 found = evaluate(
     toys.ToyModel(), share, task=toys.ToyTask(None), protocol="clean", precision="fp32", device=torch.device("cpu")
 )
-print(json.dumps([found.scores, found.clips]))
+shared = toys.shared_steps(rank, 3)
+print(json.dumps([found.scores, found.clips, shared]))
 torch.distributed.destroy_process_group()
 """
 
@@ -55,7 +56,10 @@ def test_three_processes_give_the_scores_of_one(toys, tmp_path):
     assert [process.returncode for process in started] == [0, 0, 0], ended
     alone = run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2))
     for printed, _ in ended:
-        assert json.loads(printed.splitlines()[-1]) == [alone.scores, alone.clips]
+        *scores, steps = json.loads(printed.splitlines()[-1])
+        assert scores == [alone.scores, alone.clips]
+        # Two steps, in one of which not every process has a clip: losses, gradients and weights of one process.
+        assert steps == [pytest.approx(values, rel=1e-12) for values in toys.shared_steps(0, 1)]
 
 
 def test_the_model_is_evaluated_in_eval_mode_and_given_back_as_it_was(toys):

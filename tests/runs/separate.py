@@ -34,6 +34,13 @@ def avcore_with_the_toy_world(cache: str, arguments: Sequence[str]) -> None:
     main(list(arguments))
 
 
+def one_of_two(command: Callable[[Sequence[str]], None], rank: int, port: int, arguments: Sequence[str]) -> None:
+    """What torchrun would start: a command in the process of this rank."""
+    told = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    command(arguments)
+
+
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000
 READ_ONLY, REMOUNT, RECURSIVE, PRIVATE = 1, 32, 1 << 14, 1 << 18
 

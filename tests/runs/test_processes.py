@@ -5,12 +5,15 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
+import avcore
 from avcore.engine.checkpoint import CheckpointStore
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +74,46 @@ def test_a_real_disk_that_refuses_costs_one_line_and_no_work(command, context, t
         assert line.count("\n") == 1
         assert f"{disk}/run" in line
         assert line.endswith(f": {reason}.\n")
+
+
+@pytest.fixture
+def two(command, context, tmp_path):
+    """Runs a command line as two processes of one run."""
+
+    def run(*arguments):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        target = importlib.import_module("separate").one_of_two
+        started = [context.Process(target=target, args=(command, rank, port, arguments)) for rank in (0, 1)]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(120)
+        return [process.exitcode for process in started]
+
+    return run
+
+
+def test_two_processes_train_the_same_as_one(two, start, tmp_path, toy_cache):
+    """12 clips in batches of 4, from one process, or of 2 from each of two; 6 clips to evaluate in batches of 4."""
+    one = start("none", out=tmp_path / "one", epochs=2, set=["train.batch_size=4"])
+    size = ("--set", "train.batch_size=2", "--epochs", "2")
+    assert two("run", "--plugin", "none", "--task", "listen", *size, "--out", str(tmp_path / "two")) == [0, 0]
+    both = avcore.load_run(tmp_path / "two")
+    assert both.results.status == "finished"
+    assert both.results.metrics.keys() == one.results.metrics.keys()
+    for split, scores in one.results.metrics.items():
+        assert both.results.metrics[split] == pytest.approx(scores)
+    state = one.model.trainable_state()
+    for name, value in both.model.trainable_state().items():
+        torch.testing.assert_close(value, state[name])
+    # Written by the first process alone.
+    assert (tmp_path / "two" / "log.txt").read_text().count("best on val") == 1
+    for pattern in ("checkpoints/*", "events.*"):
+        assert len(list((tmp_path / "two").glob(pattern))) == len(list(one.directory.glob(pattern)))
+    drawn = {path.stem.rpartition("-")[2] for path in (tmp_path / "two" / "pictures").iterdir()}
+    assert drawn == {"test0", "test2", "test4"}
 
 
 def test_nothing_is_lost_by_kills(command, tmp_path):
