@@ -1,5 +1,6 @@
 """Gradients exist only above the first trainable part; where every part only reads, the backbones have no graph."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,14 +93,17 @@ class Watched:
         self.tokens: dict[tuple[int, str], Tensor] = {}
         self._inside: tuple[int, str] | None = None
         for index, step in enumerate(model.steps):
-            for stream, block in step.blocks.items():
-                self._watch(block, (index, stream))
+            for block in dict.fromkeys(step.blocks.values()):
+                self._watch(block, [(index, stream) for stream, own in step.blocks.items() if own is block])
 
-    def _watch(self, block: Any, key: tuple[int, str]) -> None:
+    def _watch(self, block: Any, keys: list[tuple[int, str]]) -> None:
         for name in ("attention", "mlp"):
             original = getattr(block, name)
+            # The streams that share a block take turns.
+            turns = itertools.cycle(keys)
 
-            def call(x: Tensor, *args: Any, original: Any = original, **kwargs: Any) -> Any:
+            def call(x: Tensor, *args: Any, original: Any = original, turns: Any = turns, **kwargs: Any) -> Any:
+                key = next(turns)
                 self.tokens.setdefault(key, x)
                 self._inside = key
                 try:
