@@ -15,9 +15,10 @@ import avcore_lavish
 import avcore_stfp
 import avcore_stgcma
 import avcore_timm
-from avcore.assemble import _build, _check_gradients, assemble
+from avcore.assemble import _build, assemble
 from avcore.config import RunConfig, resolve_config
 from avcore.errors import AVCoreError
+from avcore.gradients import follow_losses, leave_untrained
 from avcore.hookspecs import hookimpl
 from avcore.matrix import SHARED, combinations, fusion_sets, prompt_sets
 from avcore.model import AVModel
@@ -106,8 +107,7 @@ def assembled(prompts: str, fusions: str, pair: str) -> AVModel:
         return assemble(config, REGISTRY)
     model = _build(config, REGISTRY)
     model.backbone_digest = model.digest()
-    _check_gradients(model)
-    return model
+    return leave_untrained(model, follow_losses(model))
 
 
 def trained(model: AVModel) -> dict[str, torch.nn.Parameter]:
