@@ -212,7 +212,7 @@ def _last_batch(loader: ClipLoader) -> str:
             f"{size} (train.drop_last=false trains on them)"
         )
     if total < size:
-        return f"its {total} clips make one batch, smaller than train.batch_size={size}, which is trained on"
+        return f"its {total} clips make one batch, smaller than {size}, which is trained on"
     if total % size:
         return f"the last batch of each epoch has {total % size} clips of {size}, others each time"
     return ""

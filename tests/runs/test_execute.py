@@ -296,8 +296,8 @@ def test_defaults_are_written_resolved(finished):
     [
         (5, True, 2, "train: 2 of 12 clips are left out of each epoch"),
         (5, False, 3, "train: the last batch of each epoch has 2 clips of 5"),
-        (20, True, 1, "train: its 12 clips make one batch, smaller than train.batch_size=20"),
-        (20, False, 1, "train: its 12 clips make one batch, smaller than train.batch_size=20"),
+        (20, True, 1, "train: its 12 clips make one batch, smaller than 20"),
+        (20, False, 1, "train: its 12 clips make one batch, smaller than 20"),
         (6, True, 2, ""),
     ],
 )
