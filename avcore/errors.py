@@ -46,7 +46,7 @@ class PluginError(AVCoreError):
 
 
 class Preempted(SystemExit):
-    """SIGTERM or SIGUSR1 came. Unless it is caught the process ends with code 143, without a traceback."""
+    """SIGTERM, SIGUSR1 or SIGHUP came. Unless it is caught the process ends with code 143, without a traceback."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)

@@ -95,6 +95,7 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
 
     from avcore.data.verify import list_clips
     from avcore.data.verify import verify as examine
+    from avcore.data.workers import workers_watched
     from avcore.engine.display import Display
 
     # With --json, what a person is told goes to standard error.
@@ -103,7 +104,7 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
         clips, findings = list_clips(dataset)
         looked_at = {"visual": config.streams != "audio", "audio": config.streams != "visual"}
         every = max(1, len(clips) // 10)
-        with Display().progress("verifying", len(clips), every=every) as advance:
+        with workers_watched(), Display().progress("verifying", len(clips), every=every) as advance:
             for done, new in enumerate(
                 examine(dataset, clips, made, **looked_at, workers=config.data.workers), start=1
             ):

@@ -5,18 +5,19 @@ Shape letters: B clips, T segments, S samples, Y and X image rows and columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from avcore.data.balance import balanced_chances
 from avcore.data.broken import BrokenClips, BrokenPolicy, refuse_missing
 from avcore.data.cache import ClipCache
 from avcore.data.randomness import generator
-from avcore.data.reader import Filler, Reader, Reading, Request, torch_loader
+from avcore.data.reader import Filler, Reader, Reading, Request
+from avcore.data.workers import Loaded, check_shared_memory
 from avcore.errors import AVCoreError, DataError, did_you_mean
 from avcore.specs import AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
@@ -66,7 +67,8 @@ class ClipLoader:
         on_broken: called once for each broken clip, with its name and what is wrong.
 
     Raises:
-        AVCoreError: no such split, no clips, clips of different lengths, or nobody to swap with.
+        AVCoreError: no such split, no clips, clips of different lengths, nobody to swap with, or too little shared
+            memory for the workers.
     """
 
     def __init__(
@@ -134,7 +136,16 @@ class ClipLoader:
         self._epoch = 0
         self._position = 0
         self._requests: list[Request] = []
-        self._loader: DataLoader[Reading | AVCoreError] = torch_loader(self._reader, self._requests, workers, stay=True)
+        if workers:
+            check_shared_memory(workers, len(self), self._batch_bytes())
+        self._loader: Loaded[Reading | AVCoreError] = Loaded(self._reader, self._requests, workers, stay=True)
+
+    def _batch_bytes(self) -> int:
+        """Of pictures and sound; what a task adds is the reader's to know."""
+        image, audio = self._reader.image, self._reader.audio
+        pictures = 0 if image is None else self._reader.dataset.segments * math.prod(image.shape)
+        sound = 0 if audio is None else 2 * math.prod(audio.shape(self.clips[0].seconds))
+        return self.batch_size * (pictures + sound)
 
     @property
     def broken(self) -> Mapping[str, str]:
@@ -156,10 +167,7 @@ class ClipLoader:
 
         Where the garbage collector ends them, it waits 5 s for each, in whatever runs then.
         """
-        if self._loader._iterator is not None:
-            # By hand: a traceback may hold the iterator.
-            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
-            self._loader._iterator = None
+        self._loader.close()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""
@@ -185,7 +193,7 @@ class ClipLoader:
         Raises:
             AVCoreError: a file is missing or cannot be read, or, where broken clips are not to stop, too many are.
         """
-        filler = torch_loader(Filler(self._reader), range(self.rank, len(self.clips), self.world), self._workers)
+        filler = Loaded(Filler(self._reader), range(self.rank, len(self.clips), self.world), self._workers)
         for done, made in enumerate(filler, start=1):
             filled = _checked(made)
             self._report(filled.broken)

@@ -12,18 +12,17 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from avcore.data.broken import BrokenClips, BrokenPolicy, reading_of
 from avcore.data.cache import CacheError, ClipCache
 from avcore.data.randomness import generator
-from avcore.data.workers import start_worker
+from avcore.data.workers import shared
 from avcore.errors import AVCoreError, DataError
 from avcore.specs import AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
 
-__all__ = ["Filled", "Filler", "Reader", "Reading", "Request", "torch_loader"]
+__all__ = ["Filled", "Filler", "Reader", "Reading", "Request"]
 
 T = TypeVar("T")
 
@@ -119,7 +118,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             valid = torch.arange(len(chosen)) < request.valid
             if self.policy == "leave_out":
                 valid &= torch.tensor(chosen) == torch.tensor(request.clips)
-            batch = self._batch([content for _, content in read], torch.tensor(chosen), valid)
+            batch = shared(self._batch([content for _, content in read], torch.tensor(chosen), valid))
         except AVCoreError as error:
             return error
         return Reading(batch=batch, broken=found)
@@ -261,22 +260,3 @@ class Filler(TorchDataset[Filled | AVCoreError]):
         except AVCoreError as error:
             return error
         return Filled(decoded=self.reader.cache.decoded > before, broken=broken)
-
-
-def torch_loader(
-    dataset: TorchDataset[T], sampler: Sequence[object], workers: int, *, stay: bool = False
-) -> DataLoader[T]:
-    """Items in the order of ``sampler``, made by ``workers`` processes of one thread each, or by this one for 0.
-
-    They end with the iteration, or ``stay`` for the next.
-    """
-    return DataLoader(
-        dataset,
-        sampler=sampler,
-        batch_size=None,
-        num_workers=workers,
-        persistent_workers=stay and workers > 0,
-        worker_init_fn=start_worker,
-        # torch draws a seed for its workers at each epoch; from a generator of their own, lest the global one moves.
-        generator=torch.Generator().manual_seed(0),
-    )

@@ -19,7 +19,7 @@ from avcore.data.cache import read_frames, read_sound
 from avcore.data.media import check_video, probe, sound_gaps
 from avcore.data.pictures import by_number
 from avcore.data.randomness import generator
-from avcore.data.reader import torch_loader
+from avcore.data.workers import Loaded
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip, Dataset, Task
 
@@ -86,7 +86,7 @@ def verify(
     """
     checker = _Checker(dataset, listed, task, visual=visual, audio=audio)
     read, empty = Counter[str](), Counter[str]()
-    for place, (found, is_empty) in enumerate(torch_loader(checker, range(len(listed)), workers), start=1):
+    for place, (found, is_empty) in enumerate(Loaded(checker, range(len(listed)), workers), start=1):
         read[listed[place - 1][0]] += is_empty is not None
         empty[listed[place - 1][0]] += is_empty is True
         yield found if place < len(listed) else [*found, *_without_truth(read, empty)]

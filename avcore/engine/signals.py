@@ -1,8 +1,8 @@
 """Signals that end a run in order: what was reached is saved, then the process leaves.
 
-SIGTERM and SIGUSR1 (a scheduler's notice) end it with code 143, Ctrl-C with 130. A signal raises at once where that
-harms nothing: while data are awaited, decoded or evaluated. Elsewhere, as within a step or a save, it waits for the end
-of it.
+SIGTERM, SIGUSR1 (a scheduler's notice) and SIGHUP (a closed terminal) end it with code 143, Ctrl-C with 130. A signal
+raises at once where that harms nothing: while data are awaited, decoded or evaluated. Elsewhere, as within a step or a
+save, it waits for the end of it.
 """
 
 import multiprocessing
@@ -22,7 +22,7 @@ __all__ = ["Preempted", "Signals"]
 
 T = TypeVar("T")
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 PATIENCE = 1.0
 """s after which another Ctrl-C stops without saving; a launcher may pass on the same Ctrl-C twice."""
 AGAIN = 0.05
@@ -51,8 +51,9 @@ class Signals:
         self._pid = os.getpid()
         self._children = set(multiprocessing.active_children())
         self._unraisable = sys.unraisablehook
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in STOPS}
+            self._before = {number: signal.signal(number, self._receive) for number in STOPS if not _spared(number)}
             sys.unraisablehook = self._repeat
         return self
 
@@ -103,12 +104,22 @@ class Signals:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
+        if number == signal.SIGHUP:
+            self._leave_terminals()
         if self.received is None:
             self.received, self._since = signal.Signals(number), time.monotonic()
             if self._at_once:
                 self._raise_received()
         elif number == signal.SIGINT and time.monotonic() - self._since > PATIENCE:
             raise KeyboardInterrupt
+
+    def _leave_terminals(self) -> None:
+        """Write no more to a terminal that is gone: it would refuse the last words, and the error stop the save."""
+        for number in self._terminals:
+            if not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
     def _repeat(self, lost: "sys.UnraisableHookArgs") -> None:
         """Raise again, a little later, what was raised in a finaliser: Python prints and forgets exceptions there."""
@@ -141,3 +152,8 @@ class Signals:
         deadline = time.monotonic() + LEAVING
         for child in started:
             child.join(max(0.0, deadline - time.monotonic()))
+
+
+def _spared(number: signal.Signals) -> bool:
+    """Whether a run is to survive a signal: ``nohup`` starts it with SIGHUP ignored."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN

@@ -12,6 +12,7 @@ import torch
 from avcore.assemble import assemble
 from avcore.config import RunConfig, plain, resolve_config
 from avcore.config.recipes import parse_yaml
+from avcore.data.workers import workers_watched
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.device import choose_device
 from avcore.engine.evaluate import Evaluation, evaluate
@@ -114,7 +115,7 @@ class Run:
         """Like `evaluate`, with the predictions of the first clips."""
         loader = self.data.loader(split)
         self.data.look_at_truth(split)
-        with joined(), isolated_randomness():
+        with joined(), isolated_randomness(), workers_watched():
             return evaluate(
                 self.model,
                 loader,

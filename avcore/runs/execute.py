@@ -12,6 +12,7 @@ import torch
 
 from avcore.config import Resolved, RunConfig
 from avcore.data.loader import ClipLoader
+from avcore.data.workers import workers_watched
 from avcore.discovery import Lifecycle
 from avcore.engine.board import Board
 from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Reached
@@ -108,7 +109,7 @@ def execute(
     banner = (DEMO,) if demo and outer else ()
     for line in (*banner, *notes, describe_config(config)):
         display.line(line)
-    with Signals() as signals, isolated_randomness(), determinism(config.deterministic):
+    with Signals() as signals, isolated_randomness(), determinism(config.deterministic), workers_watched():
         reset_peak(device)
         started = time.monotonic()
         run = _open(config, registry, directory, display)

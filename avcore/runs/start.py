@@ -78,7 +78,7 @@ def run(
     Raises:
         AVCoreError: a mistake in the options or in the data; says what to do.
         KeyboardInterrupt: Ctrl-C; what was reached is saved.
-        SystemExit: SIGTERM or SIGUSR1, with code 143; what was reached is saved.
+        SystemExit: SIGTERM, SIGUSR1 or SIGHUP, with code 143; what was reached is saved.
 
     Example:
         >>> run = avcore.run("copl", task="avs", epochs=2)  # doctest: +SKIP

@@ -9,11 +9,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from timed import FAULTS, RATE, add_pictures, bursts, given, heard, mux_pictures, numbers, overlay, pieces
 
 from avcore.data.media import check_video, decode_audio, decode_frames, probe, sound_gaps
 from avcore.data.verify import verify
-from avcore.tasks import Clip
+from avcore.tasks import Clip, Dataset
 
 
 class Pipe:
@@ -137,9 +138,16 @@ def test_holes_are_noted_when_a_data_set_is_verified(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "gap.mkv", bursts(6), lambda k: None if k >= 275 else with_a_hole(k))
     assert sound_gaps(path, seconds=6.0) == [pytest.approx((2.0, 3.5), abs=0.002), pytest.approx((5.5, 6.0), abs=0.002)]
     assert sound_gaps(path, start=3.0, seconds=2.0) == [pytest.approx((3.0, 3.5), abs=0.002)]
-    dataset: Any = SimpleNamespace(segments=6, target=lambda clip: {})
+
+    class OneClip(Dataset):
+        segments = 6
+
+        def target(self, clip: Clip) -> dict[str, torch.Tensor]:
+            return {}
+
+    task: Any = SimpleNamespace(is_empty=lambda target: False)
     clip = Clip(name="gap", frames=path, audio=None, start=0.0, seconds=6.0)
-    ((found,),) = verify(dataset, [("train", clip)])
+    ((found,),) = verify(OneClip(), [("train", clip)], task)
     assert found.text == f"{path} has no sound from 2.0 to 3.5 s, 5.5 to 6.0 s: silence stands there."
     assert not found.defect
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,20 @@ def test_a_clip_that_cannot_be_read_costs_no_work(start, world, tmp_path):
     with pytest.raises(AVCoreError, match="clip 7 is broken"):
         start()
     assert latest(Path(tmp_path / "run")) == 4
+
+
+def test_a_killed_loader_process_costs_no_work_and_is_no_plugins_fault(start, world, tmp_path):
+    run, count = os.getpid(), 0
+
+    def kill():
+        nonlocal count
+        count += 1
+        if count == 14 and os.getpid() != run:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    world.MOMENTS["data"] = kill
+    with pytest.raises(AVCoreError, match=r"^A loader process was killed: this machine is probably out of memory\."):
+        start(epochs=2, set=["data.workers=1"])
+    assert "to go on: avcore run --resume" in (tmp_path / "run" / "log.txt").read_text()
+    world.MOMENTS.clear()
+    assert avcore.run(resume=tmp_path / "run", set=["data.workers=0"], quiet=True).results.status == "finished"

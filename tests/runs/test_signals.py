@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pty
 import signal
 import sys
 import time
@@ -31,6 +32,14 @@ def send(number, *, nth=1, then=lambda: None):
     return act
 
 
+@pytest.fixture(autouse=True)
+def a_terminal_that_may_close():
+    """Whoever started the tests may have had SIGHUP ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def straight(world, tmp_path_factory, end_of):
     out = tmp_path_factory.mktemp("straight") / "run"
@@ -45,10 +54,11 @@ def stuck():
         time.sleep(1)
 
 
-TERM, USR1, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
+TERM, USR1, INT, HUP = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP
 MOMENTS = [
     # signal, moment, its options, loader processes, steps of which one must be saved then
     pytest.param(TERM, "step", {"nth": 9}, 0, [3], id="in a step"),
+    pytest.param(HUP, "step", {"nth": 9}, 0, [3], id="a closed terminal, in a step"),
     pytest.param(INT, "step", {"nth": 9}, 2, [3], id="Ctrl-C in a step, with workers"),
     pytest.param(USR1, "evaluation", {"nth": 3}, 0, [6], id="in an evaluation"),
     pytest.param(TERM, "evaluation", {"nth": 1, "then": stuck}, 2, [3], id="in an evaluation that is stuck"),
@@ -151,6 +161,40 @@ def test_a_signal_that_was_noted_raises_when_data_are_awaited_next():
     with Signals() as signals, pytest.raises(KeyboardInterrupt):
         take(signals)
     assert taken == [0, 1, 2]
+
+
+def test_a_run_that_nohup_started_outlives_its_terminal():
+    signal.signal(HUP, signal.SIG_IGN)
+    with Signals() as signals:
+        os.kill(os.getpid(), HUP)
+        assert signals.received is None
+    assert signal.getsignal(HUP) == signal.SIG_IGN
+
+
+LAST_WORDS = """
+import sys, time
+from pathlib import Path
+from avcore.engine.signals import Preempted, Signals
+with Signals():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    except Preempted:
+        print("saving", flush=True)
+        Path(sys.argv[1]).write_text("saved")
+        raise
+"""
+
+
+def test_a_terminal_that_is_closed_does_not_keep_a_run_from_saving(tmp_path):
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", LAST_WORDS, str(tmp_path / "saved")])
+    assert b"begun" in os.read(terminal, 100)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 143
+    assert (tmp_path / "saved").read_text() == "saved"
 
 
 @pytest.mark.parametrize(("number", "expected"), [(TERM, Preempted), (INT, KeyboardInterrupt)])
