@@ -107,7 +107,9 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
     chosen = {stream: getattr(config, stream) for stream in _running(config.streams)}
     windows = Windows(length=clip.window_seconds, margin=clip.window_margin)
     with seeded(config.seed, "backbones"):
-        streams, notices = _streams(chosen, config.visual, registry, clip.segments, windows)
+        streams, notices = _streams(
+            chosen, config.visual, registry, clip.segments, windows, pairing=config.plan.pairing
+        )
         further, more = _encoders(config, registry)
     layouts = streams.layouts | {name: tower.layout for name, tower in further.items()}
     task = registry.tasks[config.task].load()(config.task_options)
@@ -167,7 +169,13 @@ def _listed(config: RunConfig, registry: Registry) -> list[ListedPart]:
 
 
 def streams_of(
-    visual: StreamConfig, audio: StreamConfig, registry: Registry, *, streams: str = "both", segments: int = 1
+    visual: StreamConfig,
+    audio: StreamConfig,
+    registry: Registry,
+    *,
+    streams: str = "both",
+    segments: int = 1,
+    pairing: str | Sequence[tuple[int, int]] = "even",
 ) -> StreamSet:
     """The streams and which of their blocks run together, on the meta device: no weights, no parts.
 
@@ -176,13 +184,14 @@ def streams_of(
         registry: where their names are looked up.
         streams: ``visual``, ``audio`` or ``both``.
         segments: T.
+        pairing: as in `make_plan`.
 
     Raises:
         AVCoreError: a name is unknown, or a setting does not fit its backbone.
     """
     chosen = {stream: {"visual": visual, "audio": audio}[stream] for stream in _running(streams)}
     with torch.device("meta"):
-        return _streams(chosen, visual, registry, segments)[0]
+        return _streams(chosen, visual, registry, segments, pairing=pairing)[0]
 
 
 def _streams(
@@ -191,9 +200,12 @@ def _streams(
     registry: Registry,
     segments: int,
     windows: Windows | None = None,
+    *,
+    pairing: str | Sequence[tuple[int, int]] = "even",
 ) -> tuple[StreamSet, list[str]]:
     towers, notices = _towers(chosen, shared, registry, segments, windows)
-    plan = make_plan(*(towers[stream].layout if stream in towers else None for stream in STREAMS))
+    layouts = {stream: tower.layout for stream, tower in towers.items()}
+    plan = make_plan(layouts.get("visual"), layouts.get("audio"), pairing)
     for stream, tower in towers.items():
         paired = frozenset(index for entry in plan if entry.paired and (index := getattr(entry, stream)) is not None)
         trunk = stream if chosen[stream].backbone is not None else "visual"

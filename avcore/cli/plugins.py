@@ -5,7 +5,7 @@ Imports no torch, but for ``show`` of a backbone or a method, whose blocks are l
 
 import fnmatch
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -156,12 +156,18 @@ def _is_member(spec: BackboneSpec, name: str) -> bool:
     return name in spec.presets or any(fnmatch.fnmatchcase(name, pattern) for pattern in spec.patterns)
 
 
-def _plan(registry: Registry, visual: StreamConfig, audio: StreamConfig, streams: str) -> dict[str, Any]:
+def _plan(
+    registry: Registry,
+    visual: StreamConfig,
+    audio: StreamConfig,
+    streams: str,
+    pairing: str | Sequence[tuple[int, int]] = "even",
+) -> dict[str, Any]:
     from avcore.assemble import streams_of
     from avcore.report.plan import plan_record
 
     try:
-        found = streams_of(visual, audio, registry, streams=streams)
+        found = streams_of(visual, audio, registry, streams=streams, pairing=pairing)
         return plan_record(found.layouts, found.plan)
     except AVCoreError as error:
         return {"error": str(error)}
@@ -172,7 +178,7 @@ def _recipe_plan(registry: Registry, method: str, task: str, variant: str | None
         config = resolve_config(registry, method=method, task=task, recipe=variant, need_data=False).config
     except AVCoreError as error:
         return {"error": str(error)}
-    return _plan(registry, config.visual, config.audio, config.streams)
+    return _plan(registry, config.visual, config.audio, config.streams, config.plan.pairing)
 
 
 def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, Any]:

@@ -110,9 +110,15 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """How the blocks of both streams run together."""
+    """How the blocks of both streams run together.
+
+    Attributes:
+        pairing: which blocks run together: even (spread), last (counted from the end), odd (every second pair), or a
+            list of [visual, audio], numbered from 0
+    """
 
     atomic_audio: bool = False  # audio's attention and MLP run back to back, then what parts add beside its attention
+    pairing: Literal["even", "last", "odd"] | tuple[tuple[int, int], ...] = "even"
     align_bias: bool = True  # the maps between streams of different widths have a bias
 
 

@@ -92,6 +92,19 @@ def test_equal_streams_have_no_maps() -> None:
     assert set(make(*UNEQUAL, part=Silent, as_own=()).parts) == {"reads"}
 
 
+def test_a_pairing_is_a_setting_and_unpaired_blocks_run_alone() -> None:
+    paired = {"odd": ["2", "3"], "last": ["0", "1", "2", "3", "4", "5"], "[[0,2],[5,8]]": ["0", "5"]}
+    for pairing, blocks in paired.items():
+        model = make(*UNEQUAL, f"plan.pairing={pairing}").train()
+        assert list(model.parts["reads"].layers) == list(model.parts["align"].layers) == blocks
+        assert len(model.steps) == 6 + 9 - len(blocks)
+        batch = make_batch(model)
+        model.loss(model(batch), batch).backward()
+        assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
+    with pytest.raises(AVCoreError, match=r"plan\.pairing.*must be one of 'even', 'last', 'odd' or a list"):
+        make(*UNEQUAL, "plan.pairing=first")
+
+
 def test_grids_are_brought_together_without_parameters() -> None:
     sets = ("audio.frames=48", "audio.mel_bins=64")
     assert set(make(*sets).parts) == {"reads"}
