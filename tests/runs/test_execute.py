@@ -65,6 +65,13 @@ def test_parameters_are_itemised(finished):
     assert params["total"] == params["frozen"] + 98
 
 
+def test_a_list_of_pairs_trains_and_is_read_back(start):
+    run = start(set=["plan.pairing=[[0,1]]"])
+    assert [(entry.visual, entry.audio) for entry in run.model.plan if entry.paired] == [(0, 1)]
+    assert run.results.status == "finished"
+    assert avcore.load_run(run.directory).model.plan == run.model.plan
+
+
 def test_the_saved_configuration_repeats_the_run_bit_by_bit(start, tmp_path):
     first = start(set=["parts.rows.length=3", "optim.accumulate=2"], seed=4)
     torch.rand(5)
