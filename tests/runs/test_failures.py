@@ -202,7 +202,7 @@ def test_a_clip_that_cannot_be_read_costs_no_work(start, world, tmp_path):
     def spoil():
         nonlocal count
         count += 1
-        if count == 26:
+        if count == 29:
             raise AVCoreError("clip 7 is broken")
 
     world.MOMENTS["data"] = spoil
