@@ -16,7 +16,9 @@ __all__ = [
     "why",
 ]
 
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+DISK_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG),
+)
 """Reasons for which the system refuses to read or write: nobody's defect, and the user can mend them."""
 
 

@@ -5,8 +5,10 @@
 """
 
 import importlib
+import io
 import logging
 import os
+import sys
 import traceback
 import warnings
 from typing import Any
@@ -139,6 +141,9 @@ Examples:
 )
 def main(block: tuple[str, ...], strict_plugins: bool) -> None:
     """Parameter-efficient audio-visual learning: frozen backbones, small trainable prompts and fusions."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # some names of files are no Unicode, some terminals know less
+            stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _warning_line
     _log_to_stderr()
     # The environment reaches loader processes too.

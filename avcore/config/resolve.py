@@ -75,8 +75,18 @@ class Resolved:
         return to_tree(self.config)
 
     def yaml(self) -> str:
-        """`tree` as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.tree()))
+        """`tree` as YAML.
+
+        Raises:
+            ConfigError: a path in it is no Unicode, which YAML cannot hold; names it.
+        """
+        try:
+            return OmegaConf.to_yaml(OmegaConf.create(self.tree()))
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"A setting is {error.object!a}, which is no UTF-8, and a configuration file cannot hold it: rename "
+                "the folder, or name a link to it."
+            ) from error
 
 
 def resolve_config(

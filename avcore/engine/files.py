@@ -77,8 +77,8 @@ def json_text(content: Any) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write what `json_text` makes; see `write_atomic`."""
-    write_atomic(path, f"{json_text(content)}\n".encode())
+    """Write what `json_text` makes; see `write_atomic`. Names of files that are no Unicode become escapes of JSON."""
+    write_atomic(path, f"{json_text(content)}\n".encode(errors="backslashreplace"))
 
 
 def read_json(path: Path) -> Any:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from avcore.engine.files import clear_leftovers, write_atomic, write_json
 from avcore.engine.result import RunResult
@@ -26,6 +25,7 @@ __all__ = [
     "commit_of",
     "default_directory",
     "peak_bytes",
+    "refuse_no_unicode",
     "refuse_used",
     "reset_peak",
     "versions",
@@ -72,6 +72,20 @@ def default_directory(task: str, method: str | None, root: Path = Path("runs")) 
 def _cannot_make(directory: Path, error: OSError) -> AVCoreError:
     where = error.filename or directory
     return AVCoreError(f"Cannot make the run directory {directory}: {where}: {why(error)}.")
+
+
+def refuse_no_unicode(directory: Path) -> None:
+    """Refuse a name that TensorBoard cannot write to.
+
+    Raises:
+        AVCoreError: it is no UTF-8.
+    """
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError as error:
+        raise AVCoreError(
+            f"{str(directory)!a} is no UTF-8, and TensorBoard writes nothing there: name another --out."
+        ) from error
 
 
 def refuse_used(directory: Path, *, resume: bool = False) -> None:
@@ -167,7 +181,10 @@ class RunRecord:
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
-            self._log = open(directory / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the run
+            # Names of files may be no Unicode.
+            self._log = open(  # noqa: SIM115 - lives as long as the run
+                directory / "log.txt", "a", encoding="utf-8", errors="backslashreplace", buffering=1
+            )
             # Of this process alone: loader processes do not inherit it, and it goes with the process.
             fcntl.lockf(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -191,9 +208,9 @@ class RunRecord:
         for line in text.splitlines():
             self._log.write(f"{datetime.now(UTC):%H:%M:%S} {line}".rstrip() + "\n")
 
-    def write_config(self, tree: Mapping[str, Any]) -> None:
-        """Write the resolved configuration."""
-        write_atomic(self.directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(tree))).encode())
+    def write_config(self, text: str) -> None:
+        """Write the resolved configuration, in YAML."""
+        write_atomic(self.directory / "config.yaml", text.encode())
 
     def write_nonfinite(self, report: Mapping[str, Any], tree: Mapping[str, Any]) -> Path:
         """Write what is known of a step whose loss or gradient is not finite, with the configuration; returns where."""

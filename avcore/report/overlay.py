@@ -3,6 +3,7 @@
 Shape letters: T segments, Y and X image rows and columns, S samples.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +14,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avcore.errors import AVCoreError, why
 
-__all__ = ["BACKGROUND", "Pixels", "column_width", "resize", "save_png", "side_by_side", "stack", "strip", "waveform"]
+__all__ = [
+    "BACKGROUND",
+    "Pixels",
+    "column_width",
+    "fitting",
+    "resize",
+    "save_png",
+    "side_by_side",
+    "stack",
+    "strip",
+    "waveform",
+]
 
 Pixels = np.ndarray
 """(..., Y, X, 3) uint8, RGB."""
@@ -26,6 +38,7 @@ GAP = 6
 MARGIN = 14
 TEXT = 13
 LEADING = 18
+NAME_BYTES = 200  # of the 255 that a name may have: endings fit behind it, and the names of unfinished files
 
 
 def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
@@ -167,6 +180,17 @@ def side_by_side(rows: Sequence[tuple[str, Pixels]], title: str | None = None) -
         texts += [(MARGIN, first + LEADING * number, line) for number, line in enumerate(lines)]
         top += picture.shape[0] + GAP
     return _write(canvas, texts)
+
+
+def fitting(name: str) -> str:
+    """The name of a file, cut where it leaves no room for an ending.
+
+    It ends with a digest of the whole name then, so that two do not become one.
+    """
+    whole = os.fsencode(name)
+    if len(whole) <= NAME_BYTES:
+        return name
+    return f"{whole[: NAME_BYTES - 9].decode(errors='ignore')}~{hashlib.sha256(whole).hexdigest()[:8]}"
 
 
 def save_png(picture_YX3: Pixels, path: Path) -> Path:

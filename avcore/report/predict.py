@@ -19,7 +19,7 @@ from torch import Tensor
 from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, segment_times
 from avcore.errors import AVCoreError, ConfigError, DataError, PluginError, did_you_mean
 from avcore.report.cuts import Cuts
-from avcore.report.overlay import Pixels, column_width, resize, save_png, side_by_side, strip, waveform
+from avcore.report.overlay import Pixels, column_width, fitting, resize, save_png, side_by_side, strip, waveform
 from avcore.report.video import frame_count, read_frames, write_video
 from avcore.tasks import Batch, Task
 
@@ -110,7 +110,7 @@ def predict_video(
     given = _given(model.task, config.task, inputs or {})
     info = _usable(path, model)
     folder = Path(out) if out is not None else Path("predictions")
-    stem = name or path.stem
+    stem = fitting(name or path.stem)
     video_file, strip_file = folder / f"{stem}.overlay.mp4", folder / f"{stem}.strip.png"
     for file in (video_file, strip_file):
         if file.exists() and not overwrite:

@@ -22,7 +22,7 @@ from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Saved,
 from avcore.engine.loop import Trainer
 from avcore.engine.randomness import determinism, isolated_randomness
 from avcore.engine.ranks import in_turn, ranks, wait
-from avcore.engine.records import RunRecord, commit_of, refuse_used, reset_peak, versions
+from avcore.engine.records import RunRecord, commit_of, refuse_no_unicode, refuse_used, reset_peak, versions
 from avcore.engine.result import RunResult, Status
 from avcore.engine.signals import Preempted, Signals
 from avcore.errors import DISK_FAULTS, AVCoreError, PluginError, why
@@ -90,6 +90,8 @@ def execute(
         KeyboardInterrupt, Preempted: a signal came; what was reached is saved.
     """
     config = resolved.config
+    refuse_no_unicode(directory)
+    written = resolved.yaml()  # now, since it refuses what no file can hold
     registry = registry.recorded(config.full_names)
     here = ranks()
     display = Display(quiet=quiet or not here.first)
@@ -118,7 +120,7 @@ def execute(
             display.line(f"train: {said}")
         record = RunRecord(directory, resume=resume) if here.first else None
         if record:
-            record.write_config(resolved.tree())
+            record.write_config(written)
             display.attach(record.log)
         checkpoint = _checkpoint_of(run, display) if resume else None
         files = ExitStack()

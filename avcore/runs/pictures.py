@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from avcore.engine.evaluate import Example
-from avcore.report.overlay import save_png, side_by_side, strip
+from avcore.report.overlay import fitting, save_png, side_by_side, strip
 from avcore.tasks import Task
 
 __all__ = ["draw_example", "save_pictures"]
@@ -51,5 +51,5 @@ def save_pictures(task: Task, split: str, by_sound: Mapping[str, Sequence[Exampl
             continue
         picture = draw_example(task, dict(zip(by_sound, examples, strict=True)))
         name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in examples[0].name)
-        paths.append(save_png(picture, folder / f"{split}-{number + 1:02d}-{name}.png"))
+        paths.append(save_png(picture, folder / f"{split}-{number + 1:02d}-{fitting(name)}.png"))
     return paths

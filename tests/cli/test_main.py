@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -156,3 +157,23 @@ def test_block_and_strict_reach_the_loader(install_plugin: Callable[..., str], m
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "avcore: error: Plugin toy-bad 1.2 is broken: ZeroDivisionError" in result.stderr
     assert "blocked by --block" in invoke("--block", "toy-bad", "plugins", "list").stdout
+
+
+def test_names_that_are_no_unicode_are_printed(tmp_path: Path) -> None:
+    folder = tmp_path / "caf\udce9"
+    (folder / "broken").mkdir(parents=True)
+    (folder / "broken" / "config.yaml").touch()
+    for environment in ({}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        for arguments, code in (
+            (["runs", "list", folder], 0),
+            (["runs", "show", folder], 2),
+            (["runs", "list", "n" * 300], 2),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "avcore", *map(os.fsencode, arguments)],
+                capture_output=True,
+                check=False,
+                env={**os.environ, **environment},
+            )
+            assert done.returncode == code, done.stderr
+            assert b"Traceback" not in done.stderr

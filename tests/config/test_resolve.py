@@ -305,3 +305,8 @@ def test_a_value_is_kept_whole(fake_registry: Registry, written: str, value: str
 def test_a_value_that_begins_like_a_comment_is_kept(fake_registry: Registry) -> None:
     with pytest.raises(AVCoreError, match="Unknown task '#3'"):
         resolved(fake_registry, sets=["task=#3"])
+
+
+def test_a_path_that_no_file_can_hold_is_named(fake_registry: Registry) -> None:
+    with pytest.raises(AVCoreError, match=r"A setting is '/videos.udce9', which is no UTF-8"):
+        resolved(fake_registry, sets=["data.cache=/videos\udce9"]).yaml()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_results import result
 
-from avcore.engine.records import RunRecord, commit_of, default_directory, peak_bytes, versions
+from avcore.engine.records import RunRecord, commit_of, default_directory, peak_bytes, refuse_no_unicode, versions
 from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError
 
@@ -65,7 +65,7 @@ def test_a_place_that_cannot_be_made_is_named(tmp_path):
 
 def test_what_is_written(tmp_path):
     record = RunRecord(tmp_path / "run")
-    record.write_config({"task": "avs", "prompts": ["a.b"], "data": {"root": None}})
+    record.write_config("task: avs\nprompts:\n- a.b\ndata:\n  root: null\n")
     record.write_results(result())
     record.log("one\ntwo")
     record.close()
@@ -124,3 +124,20 @@ def test_an_installed_package_in_a_foreign_repository_has_no_commit(tmp_path):
 
 def test_peak_memory_of_this_process_is_plausible():
     assert 50e6 < peak_bytes(torch.device("cpu")) < 200e9
+
+
+def test_names_that_are_no_unicode_are_written_as_escapes(tmp_path):
+    record = RunRecord(tmp_path / "run")
+    record.log("train: clip caf\udce9 cannot be read")
+    record.write_results(result(broken={"train": {"caf\udce9": "/data/caf\udce9.mp4 is empty"}}))
+    record.close()
+    assert "caf\\udce9 cannot" in (tmp_path / "run/log.txt").read_text()
+    assert RunResult.read(tmp_path / "run/results.json").broken == {
+        "train": {"caf\udce9": "/data/caf\udce9.mp4 is empty"}
+    }
+
+
+def test_a_directory_of_no_unicode_is_refused(tmp_path):
+    refuse_no_unicode(tmp_path / "caf\u00e9")
+    with pytest.raises(AVCoreError, match=r"caf.udce9' is no UTF-8.*name another --out"):
+        refuse_no_unicode(tmp_path / "caf\udce9")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from avcore.data.media import decode_audio, decode_frames, probe
+from avcore.engine.files import json_text
 from avcore.errors import AVCoreError
 from avcore.report.predict import predict_video
 from avcore.report.video import read_frames
@@ -261,3 +262,20 @@ def test_real_videos(predict, monkeypatch, name):
     assert written.audio_rate is not None
     assert max(written.width, written.height) <= 320
     assert len(result.segments) == round(source.duration_s)
+
+
+@pytest.mark.parametrize("stem", ["n" * 245, "\u732b" * 80, "caf\udce9 #1", "-abc"])
+def test_any_name_that_a_file_may_have(predict, make_video, tmp_path, stem):
+    folder = tmp_path / "fol\udce9der"
+    folder.mkdir()
+    video = make_video(5).rename(folder / f"{stem}.mp4")
+    result = predict(video)
+    for made in (result.video, result.strip):
+        assert made.is_file()
+        assert made.name.startswith(stem[:60])
+    json_text(result.to_dict()).encode(errors="backslashreplace").decode()
+
+
+def test_two_long_names_do_not_become_one(predict, make_video, tmp_path):
+    made = {predict(make_video(5).rename(tmp_path / f"{'n' * 240}{end}.mp4")).video for end in "ab"}
+    assert len(made) == 2
