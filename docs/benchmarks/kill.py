@@ -49,9 +49,9 @@ def telling_run(command: Command, arguments: Sequence[str], told: Connection) ->
 
     save = CheckpointStore.save
 
-    def telling(store: Any, state: Any, optimizer: Any, progress: Any, **rest: Any) -> Path:
+    def telling(store: Any, snapshot: Any, progress: Any, **rest: Any) -> Path:
         told.send(None)
-        path = save(store, state, optimizer, progress, **rest)
+        path = save(store, snapshot, progress, **rest)
         told.send(progress.step)
         return path
 
