@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from toy_results import result
 
 import avcore
 from avcore.cli import main
+from avcore.engine.files import json_text
 from avcore.errors import AVCoreError
+
+RESULT = result(metrics={"test": {"M_J": float("nan")}})
 
 
 def invoke(*arguments: str) -> Result:
@@ -25,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def run(**options: Any) -> SimpleNamespace:
         seen.update(options)
         print("working")
-        return SimpleNamespace(directory=Path("runs/x"), results={"metrics": {"test": {"M_J": float("nan")}}})
+        return SimpleNamespace(directory=Path("runs/x"), results=RESULT)
 
     monkeypatch.setattr(avcore, "run", run)
     return seen
@@ -51,9 +55,11 @@ def test_what_is_not_given_is_left_to_the_configuration(started: dict[str, Any])
 
 
 def test_json_is_alone_on_stdout(started: dict[str, Any]) -> None:
-    result = invoke("run", "--task", "avs", "--json")
-    assert json.loads(result.stdout) == {"directory": "runs/x", "metrics": {"test": {"M_J": None}}}
-    assert result.stderr == "working\n"
+    said = invoke("run", "--task", "avs", "--json")
+    printed = json.loads(said.stdout)
+    assert printed == json.loads(json_text({"directory": "runs/x", **RESULT.to_json()}))
+    assert printed["metrics"] == {"test": {"M_J": None}}
+    assert said.stderr == "working\n"
 
 
 @pytest.mark.parametrize("command", [["run", "--seeds", "0"], ["run", "--sedes", "2"], ["eval"]])
