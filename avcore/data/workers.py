@@ -145,8 +145,8 @@ def check_shared_memory(workers: int, batches: int, batch_bytes: int) -> None:
     needed = min(batches, workers * IN_FLIGHT) * batch_bytes
     if needed > free:
         raise DataError(
-            f"{workers} loader processes hold {needed / 2**20:.0f} MiB of batches in {SHARED_MEMORY}, where "
-            f"{free / 2**20:.0f} MiB are free. {_room(free // (IN_FLIGHT * batch_bytes))}"
+            f"{workers} loader processes hold {needed / 2**20:.1f} MiB of batches in {SHARED_MEMORY}, where "
+            f"{free / 2**20:.1f} MiB are free. {_room(free // (IN_FLIGHT * batch_bytes))}"
         )
 
 
