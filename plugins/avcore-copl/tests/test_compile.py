@@ -19,7 +19,8 @@ SETS = (
 
 
 def make(*listed: str, sets: tuple[str, ...] = ()) -> AVModel:
-    return make_model(avcore_timm, "test_vit", listed=listed, others={"avcore-copl": avcore_copl}, sets=sets)
+    others = {"avcore-copl": avcore_copl}
+    return make_model(avcore_timm, "test_vit", listed=listed, others=others, sets=sets, on_meta_first=False)
 
 
 @pytest.mark.parametrize(

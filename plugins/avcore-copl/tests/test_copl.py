@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from small import assemble_small
 from torch import Tensor
 
 import avcore_avs
@@ -35,7 +36,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def make(registry: Registry, root: str, visual: str, *sets: str, meta: bool = True, method: str = "copl") -> AVModel:
     resolved = resolve_config(registry, method=method, task="avs", visual=visual, data=root, sets=sets)
-    return assemble(resolved.config, registry, meta=meta)
+    return assemble(resolved.config, registry, meta=True) if meta else assemble_small(resolved.config, registry)
 
 
 def sizes(model: AVModel) -> dict[str, int]:

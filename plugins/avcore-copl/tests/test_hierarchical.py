@@ -134,7 +134,7 @@ BOTH = ("copl.rows", "copl.coupling")
 
 def make(*sets: str, listed: tuple[str, ...] = BOTH) -> AVModel:
     others = {"avcore-timm": avcore_timm, "avcore-copl": avcore_copl}
-    return make_model(SmallSwin(), "small_swin", listed=listed, others=others, sets=sets)
+    return make_model(SmallSwin(), "small_swin", listed=listed, others=others, sets=sets, on_meta_first=False)
 
 
 def view(model: AVModel, stream: str, index: int, carried: torch.Tensor | None = None) -> BlockView:
