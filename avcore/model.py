@@ -123,7 +123,9 @@ class AVModel(nn.Module):
     def _walk(self, batch: Batch) -> Features:
         walked = self.clips(self.front_ends(batch))
         left = {name: self.clips[name].leave(x_MND, walked.tapped[name]) for name, x_MND in walked.tokens.items()}
-        features = self._collect(batch, left, walked.offers)
+        features = replace(
+            self._collect(batch, left), offers=walked.offers, sums=walked.sums, statistics=walked.statistics
+        )
         for part in self.clips.instances:
             if part.overrides(Part, "finish"):
                 features = part.module.finish(features)
@@ -133,7 +135,7 @@ class AVModel(nn.Module):
         """The features of the frozen streams alone, without any part, nor what parts train of them."""
         with torch.no_grad():
             streams = {name: self.plain(name, batch) for name in self.clips}
-        return self._collect(batch, streams, {})
+        return self._collect(batch, streams)
 
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
         """One frozen stream without any part, nor what parts train of it."""
@@ -148,15 +150,12 @@ class AVModel(nn.Module):
             return nullcontext()
         return torch.autocast(frozen.device.type, torch.bfloat16)
 
-    def _collect(
-        self, batch: Batch, streams: Mapping[str, StreamFeatures], offers: Mapping[str, list[Tensor]]
-    ) -> Features:
+    def _collect(self, batch: Batch, streams: Mapping[str, StreamFeatures]) -> Features:
         return Features(
             streams=streams,
             clips=len(next(iter(streams.values())).pooled),
             segments=self.segments,
             valid=batch.valid,
-            offers=offers,
             inputs=batch.inputs,
             encoders=cast(Mapping[str, Encoder], dict(self.encoders.items())),
             projections={
@@ -194,6 +193,11 @@ class AVModel(nn.Module):
     def loss(self, out: Output, batch: Batch, progress: Progress | None = None) -> Tensor:
         """The sum of `losses`."""
         return torch.stack(list(self.losses(out, batch, progress).values())).sum()
+
+    def statistics(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """What layers tell of themselves, for logs: `Features.statistics`, means over the valid clips too."""
+        found = out.features.statistics.items()
+        return {name: (value[batch.valid] if value.dim() else value).mean() for name, value in found}
 
     def predict(self, out: Output) -> dict[str, Tensor]:
         """Named predictions (B, ...) as the task's metrics and drawing take them."""

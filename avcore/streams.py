@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from avcore.backbones import TextTower, Tower
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.injection.align import AlignLayer
+from avcore.injection.step import TELLING
 from avcore.specs import StreamLayout
 from avcore.tasks import StreamFeatures, TextFeatures
 
@@ -127,12 +128,14 @@ class Stream(nn.Module):
 @dataclass(frozen=True)
 class Walked:
     """What a walk through `Streams` leaves: the tokens behind the last block of each stream, those behind its tapped
-    blocks, and what parts offered.
+    blocks, and what parts offered, added up and told of themselves, as `Features` has it.
     """
 
     tokens: Mapping[str, Tensor]
     tapped: Mapping[str, Sequence[Tensor]]
     offers: Mapping[str, list[Tensor]]
+    sums: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor]
 
 
 class Streams(nn.Module):
@@ -185,19 +188,25 @@ class Streams(nn.Module):
             adds = made if isinstance(module, Fusion) else (made,)
             x |= {name: x[name] + add.to(x[name].dtype) for name, add in zip(part.streams, adds, strict=True)}
         x = {name: self[name].enter(tokens) for name, tokens in x.items()}
-        offers: dict[str, list[Tensor]] = {}
+        told: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in TELLING}
         tapped: dict[str, list[Tensor]] = {name: [] for name in x}
         carried: dict[tuple[str, str], Tensor] = {}
         for entry, step in zip(self.plan, self.steps, strict=True):
             for name, index in entry.running:
                 x[name] = self[name].into_stage(index, x[name])
-            x, carried, offered = step(x, carried)
-            for key, tensor in offered:
-                offers.setdefault(key, []).append(tensor)
+            x, carried, found = step(x, carried)
+            for kind, key, tensor in found:
+                told[kind].setdefault(key, []).append(tensor)
             for name, index in entry.running:
                 if index in self[name].layout.taps:
                     tapped[name].append(x[name])
-        return Walked(x, tapped, offers)
+        return Walked(
+            x,
+            tapped,
+            offers=told["offer"],
+            sums={key: _total(made) for key, made in told["sums"].items()},
+            statistics={key: _total(made) / len(made) for key, made in told["statistics"].items()},
+        )
 
     def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
         running = dict(entry.running)
@@ -225,6 +234,12 @@ class Streams(nn.Module):
             if not isinstance(layer, AlignLayer)
         ]
         return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio)
+
+
+def _total(numbers: Sequence[Tensor]) -> Tensor:
+    """Their sum, in float32 at least; some may be of each clip and others one for all."""
+    first, *rest = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in numbers)
+    return sum(rest, start=first)
 
 
 class TextEncoder(nn.Module):
@@ -277,7 +292,12 @@ class TextEncoder(nn.Module):
             raw = walked.tokens["text"]
             tokens = stream.normed(raw)
             return TextFeatures(
-                pooled=self.tower.pool(tokens, ids_KL), tokens=tokens, raw_tokens=raw, offers=walked.offers
+                pooled=self.tower.pool(tokens, ids_KL),
+                tokens=tokens,
+                raw_tokens=raw,
+                offers=walked.offers,
+                sums=walked.sums,
+                statistics=walked.statistics,
             )
 
     def _apply(self, fn: Any, recurse: bool = True) -> TextEncoder:

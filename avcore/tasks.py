@@ -197,13 +197,15 @@ class TextFeatures:
         pooled: (K, D), one vector for each sentence.
         tokens: (K, N, D) after the final norm.
         raw_tokens: (K, N, D) before the final norm.
-        offers: what prompts on this stream offered, in the order of the blocks, as ``"part.text.name"``.
+        offers, sums, statistics: of prompts on this stream, as `Features` has them, under ``"part.text.name"``.
     """
 
     pooled: Tensor
     tokens: Tensor
     raw_tokens: Tensor
     offers: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
@@ -231,6 +233,8 @@ class Features:
         streams: those that run, by name.
         offers: what parts offered, in the order of the blocks: ``"part.name"`` for a fusion,
             ``"part.stream.name"`` for a prompt.
+        sums: what layers gave as `Edit.sums`, added up, under such names: () or (B, ...).
+        statistics: the mean of what layers gave as `Edit.statistics`: () or (B, ...).
         inputs: those of the batch.
         companions: the features of the companions that the head asks for (`Head.companions`), by name; none where the
             batch has none, as when a person's own video is predicted.
@@ -245,6 +249,8 @@ class Features:
     segments: int
     valid: Tensor
     offers: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     companions: Mapping[str, Features] = field(default_factory=dict)
     encoders: Mapping[str, Encoder] = field(default_factory=dict)

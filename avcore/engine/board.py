@@ -25,7 +25,7 @@ class Board:
         self._writer = SummaryWriter(log_dir=str(directory), purge_step=purge_step)
 
     def step(self, scalars: Mapping[str, float]) -> None:
-        """Losses, learning rates and gradient norm of a `Step`, under ``train/``."""
+        """The scalars of a `Step`, under ``train/``."""
         for name, value in scalars.items():
             if name != "step":
                 self._add(f"train/{name}", value, int(scalars["step"]))

@@ -124,7 +124,8 @@ class Shown(Listener):
 
     def step_finished(self, step: Step, done: int) -> None:
         rates = "  ".join(f"lr/{kind} {rate:.2e}" for kind, rate in step.rates.items())
-        self._advance(done, f"loss {step.loss:.4f}  {rates}")
+        told = "".join(f"  {name} {value:.3g}" for name, value in step.statistics.items())
+        self._advance(done, f"loss {step.loss:.4f}  {rates}{told}")
 
     def step_skipped(self, reason: str) -> None:
         self.display.line(reason)

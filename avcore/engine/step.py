@@ -56,6 +56,7 @@ class Step:
         loss: the sum of ``losses``, a mean over the valid clips.
         losses: each named term.
         rates: the learning rate of each part and of the head.
+        statistics: what layers tell of themselves (`Edit.statistics`), by the part's name and theirs.
         norm: the global norm of the gradient before clipping.
         clips: valid clips that took part, of all processes.
     """
@@ -65,17 +66,19 @@ class Step:
     loss: float
     losses: Mapping[str, float]
     rates: Mapping[str, float]
+    statistics: Mapping[str, float]
     norm: float
     clips: int
 
     def scalars(self) -> dict[str, float]:
-        """``step``, ``epoch``, ``loss``, ``loss/<term>``, ``lr/<part>``, ``lr/head``, ``gradient_norm``."""
+        """By ``step``, ``epoch``, ``loss``, ``loss/<term>``, ``lr/<part>``, ``part/<statistic>``, ``gradient_norm``."""
         return {
             "step": self.step,
             "epoch": self.epoch,
             "loss": self.loss,
             **{f"loss/{name}": value for name, value in self.losses.items()},
             **{f"lr/{kind}": value for kind, value in self.rates.items()},
+            **{f"part/{name}": value for name, value in self.statistics.items()},
             "gradient_norm": self.norm,
         }
 
@@ -98,7 +101,8 @@ class TrainStep:
     Among several processes it is one update from the batches of all: losses are means over all of their clips.
 
     Args:
-        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.parameter_groups()``.
+        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.statistics(out, batch)``,
+            ``model.parameter_groups()``.
         optimizer, rates: from `avcore.engine.optim`.
         seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
         accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
@@ -157,6 +161,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         statistics = [value.clone() for value in self._statistics]
         sums: dict[str, Tensor] = {}
+        told: dict[str, Tensor] = {}
         micro_losses: list[Tensor] = []
         for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
             if not count:
@@ -169,20 +174,21 @@ class TrainStep:
             apart = nullcontext() if here.world == 1 or place == len(batches) - 1 else self._forward.no_sync()
             with apart:
                 with self.augment(batch.to(self.device, non_blocking=True), epoch) as augmented:
-                    losses = self._losses(augmented, progress)
+                    losses, said = self._losses(augmented, progress)
                 loss = torch.stack([value.reshape(()) for value in losses.values()]).sum()
                 # What arrives is the mean of all processes' gradients.
                 (loss * (count / total * here.world)).backward()
             if count:
                 micro_losses.append(loss.detach())
-            for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * (count / total)
+            for means, found in ((sums, losses), (told, said)):
+                for name, value in found.items():
+                    means[name] = means.get(name, torch.zeros_like(value)) + value.detach() * (count / total)
         norm = nn.utils.get_total_norm(gradients(self.optimizer))
         # One transfer for everything that is looked at on the host.
-        shares = torch.stack([value.double().reshape(()) for value in sums.values()])
+        shares = torch.stack([value.double().reshape(()) for value in (*sums.values(), *told.values())])
         values = torch.cat([summed(shares), norm.double().reshape(1)]).tolist()
-        named = dict(zip(sums, values, strict=False))
-        if not all(map(math.isfinite, values)):
+        named, logged = dict(zip(sums, values, strict=False)), dict(zip(told, values[len(sums) :], strict=False))
+        if not all(map(math.isfinite, (*named.values(), values[-1]))):
             self.optimizer.zero_grad(set_to_none=True)
             for value, before in zip(self._statistics, statistics, strict=True):
                 value.copy_(before)
@@ -202,16 +208,18 @@ class TrainStep:
             loss=sum(named.values()),
             losses=named,
             rates=self.rates.current(),
+            statistics=logged,
             norm=values[-1],
             clips=total,
         )
 
-    def _losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses, and what layers tell of themselves."""
         with autocast(self.precision, self.device):
             output = self._forward(batch)
         # Outside autocast: some losses refuse half precision, none gains from it.
         losses: dict[str, Tensor] = self.model.losses(output, batch, progress)  # type: ignore[operator]
-        return losses
+        return losses, self.model.statistics(output, batch)  # type: ignore[operator]
 
     @staticmethod
     def _not_finite(

@@ -43,6 +43,10 @@ class Edit:
         kv: keys and values, (R, D) or (M, R, D) each, as they stand after the frozen projection.
         row_bias: attention bias of ``rows``, a number or (R,); None for the family's neutral value.
         offer: named tensors for ``finish``, the head and ``features.offers``.
+        sums: named numbers, () or one for each clip (B, ...), that add up over all sites and blocks in
+            ``features.sums``, such as a balance loss; the part's ``losses`` reads them there.
+        statistics: named numbers, () or (B, ...), to be logged: the mean over sites, blocks and valid clips. They give
+            no gradient.
     """
 
     add: Tensor | None = None
@@ -51,6 +55,8 @@ class Edit:
     kv: tuple[Tensor, Tensor] | None = None
     row_bias: float | Tensor | None = None
     offer: Mapping[str, Tensor] = field(default_factory=dict)
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +123,8 @@ class PromptLayer(Layer):
         """The increment of the frozen map ``qkv``, ``proj``, ``fc1`` or ``fc2`` for input ``x``; None for none."""
         raise NotImplementedError
 
-    def read(self, x_MND: Tensor, at: BlockView) -> Mapping[str, Tensor]:
-        """Offer named tensors after the block and change nothing."""
+    def read(self, x_MND: Tensor, at: BlockView) -> Mapping[str, Tensor] | Edit:
+        """Offer named tensors after the block and change nothing; sums and statistics too, in an `Edit`."""
         raise NotImplementedError
 
 
@@ -166,8 +172,8 @@ class FusionLayer(Layer):
         """
         raise NotImplementedError
 
-    def read(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Mapping[str, Tensor]:
-        """Offer named tensors after the pair of blocks and change nothing."""
+    def read(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Mapping[str, Tensor] | Edit:
+        """Offer named tensors after the pair of blocks and change nothing; see `PromptLayer.read`."""
         raise NotImplementedError
 
 

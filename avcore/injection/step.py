@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 Streams = dict[str, Tensor]
 Carried = dict[Owner, Tensor]
-Offers = list[tuple[str, Tensor]]
+Told = list[tuple[str, str, Tensor]]
+"""What layers tell beside what they do: which field of an `Edit`, the key, the tensor."""
+TELLING = ("offer", "sums", "statistics")
 
 
 def sites_of(thing: type, base: type) -> frozenset[str]:
@@ -116,7 +118,7 @@ class Step(nn.Module):
             stream: partial(_project, found) if found else None for stream, found in layers.items()
         }
 
-    def forward(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Offers]:
+    def forward(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Told]:
         """Run the step.
 
         Args:
@@ -124,29 +126,29 @@ class Step(nn.Module):
             carried: rows that parts sent on from steps before; those of a part that has no layer here wait.
 
         Returns:
-            Tokens, the rows sent on, and what was offered.
+            Tokens, the rows sent on, and what the layers told.
         """
         run = self._run
         for block in dict.fromkeys(self.blocks.values()):
             run = partial(block, run=run)
-        made: tuple[Streams, Carried, Offers] = run(x, carried)
+        made: tuple[Streams, Carried, Told] = run(x, carried)
         return made
 
-    def _run(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Offers]:
-        offers: Offers = []
-        x = self._add_now(x, "before_attention", carried, offers)
-        x, sent = self._attention(x, carried, offers)
-        x = self._add_now(x, "before_mlp", carried, offers)
-        x, sent = self._mlp(x, sent, carried, offers)
+    def _run(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Told]:
+        told: Told = []
+        x = self._add_now(x, "before_attention", carried, told)
+        x, sent = self._attention(x, carried, told)
+        x = self._add_now(x, "before_mlp", carried, told)
+        x, sent = self._mlp(x, sent, carried, told)
         for place, detached in self._readers:
             seen = {stream: tokens.detach() for stream, tokens in x.items()} if detached else x
-            found: Mapping[str, Tensor] = self._call(place, "read", seen, carried)
-            offers += [(place.offer_name(name), tensor) for name, tensor in found.items()]
+            found: Mapping[str, Tensor] | Edit = self._call(place, "read", seen, carried)
+            told += self._told(place, found if isinstance(found, Edit) else Edit(offer=found), x)
         waiting = {owner: rows for owner, rows in carried.items() if owner not in self._senders}
-        return x, {**waiting, **sent}, offers
+        return x, {**waiting, **sent}, told
 
-    def _attention(self, x: Streams, carried: Carried, offers: Offers) -> tuple[Streams, Carried]:
-        edits = self._edits("attention", x, carried, offers)
+    def _attention(self, x: Streams, carried: Carried, told: Told) -> tuple[Streams, Carried]:
+        edits = self._edits("attention", x, carried, told)
         out: Streams = {}
         flowing: Streams = {}
         for stream, (made, carry) in self._attended(x, edits, carried).items():
@@ -199,8 +201,8 @@ class Step(nn.Module):
 
         return run_together(runs, self.projections, {stream: x[stream].shape[1] for stream in runs}, meet)
 
-    def _mlp(self, x: Streams, sent: Carried, carried: Carried, offers: Offers) -> tuple[Streams, Carried]:
-        edits = self._edits("mlp", x, carried, offers)
+    def _mlp(self, x: Streams, sent: Carried, carried: Carried, told: Told) -> tuple[Streams, Carried]:
+        edits = self._edits("mlp", x, carried, told)
         out: Streams = {}
         sent = dict(sent)
         owned = {
@@ -242,13 +244,13 @@ class Step(nn.Module):
             flowing = {**flowing, stream: block.after_sum("mlp", rows + block.mlp(rows, project=project))}
         return block.after_sum("mlp", tokens + out[stream]), flowing
 
-    def _add_now(self, x: Streams, site: str, carried: Carried, offers: Offers) -> Streams:
+    def _add_now(self, x: Streams, site: str, carried: Carried, told: Told) -> Streams:
         if site not in self.at_site:
             return x
-        edits = self._edits(site, x, carried, offers)
+        edits = self._edits(site, x, carried, told)
         return {**x, **{stream: _plus(x[stream], edits[stream].add) for stream in self.blocks}}
 
-    def _edits(self, site: str, x: Streams, carried: Carried, offers: Offers) -> dict[str, MergedEdit]:
+    def _edits(self, site: str, x: Streams, carried: Carried, told: Told) -> dict[str, MergedEdit]:
         found: dict[str, list[tuple[Owner, Edit]]] = {stream: [] for stream in self.blocks}
         for place in self.at_site.get(site, ()):
             made: Edit | Edits = self._call(place, site, x, carried)
@@ -266,11 +268,26 @@ class Step(nn.Module):
                         f"Part '{place.name}' returns rows, carry or kv at '{site}': only 'attention' takes them."
                     )
                 found[stream].append(((place.name, stream), edit))
-                offers += [(place.offer_name(name), tensor) for name, tensor in edit.offer.items()]
+                told += self._told(place, edit, x)
         return {
             stream: merge_edits(found[stream], x[stream], block.neutral_row_bias)
             for stream, block in self.blocks.items()
         }
+
+    def _told(self, place: Mounted, edit: Edit, x: Streams) -> Told:
+        clips = x[place.streams[0]].shape[0] // self.segments
+        for kind in ("sums", "statistics"):
+            for name, tensor in getattr(edit, kind).items():
+                if tensor.dim() and tensor.shape[0] != clips:
+                    raise AssemblyError(
+                        f"Part '{place.name}' gives '{name}' of {tuple(tensor.shape)} among its {kind}: they are one "
+                        f"number, (), or one for each clip, (B, ...) with B = {clips} here."
+                    )
+        return [
+            (kind, place.offer_name(name), tensor.detach() if kind == "statistics" else tensor)
+            for kind in TELLING
+            for name, tensor in getattr(edit, kind).items()
+        ]
 
     def _transform(self, site: str, out: Streams, x: Streams, carried: Carried) -> Streams:
         for place in self.at_site.get(site, ()):

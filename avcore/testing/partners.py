@@ -56,8 +56,8 @@ class Scales(PromptLayer):
         return out_MND * self.scale
 
     def mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
-        """Nothing but an offer."""
-        return Edit(offer={"scale": self.scale})
+        """Nothing but an offer, and a number for the log."""
+        return Edit(offer={"scale": self.scale}, statistics={"scale": self.scale.mean()})
 
     def mlp_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
         """Each component by its own number."""

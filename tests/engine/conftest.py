@@ -38,6 +38,9 @@ class ToyModel(nn.Module):
         fit = (out.squeeze(1) - batch.targets["y"]) ** 2
         return {"fit": fit[batch.valid].mean(), "size": 0.1 * out.squeeze(1)[batch.valid].abs().mean()}
 
+    def statistics(self, out: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
     def predict(self, out: Tensor) -> dict[str, Tensor]:
         return {"y": out.squeeze(1)}
 

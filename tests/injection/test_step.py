@@ -314,7 +314,7 @@ def test_offers_carry_the_name_of_part_and_stream() -> None:
             return {"sum": visual_MND + audio_MND}
 
     _, _, offers = rig(prompt("a", Offer(), "audio"), fusion("b", Reader())).run()
-    assert [name for name, _ in offers] == ["a.audio.map", "b.sum"]
+    assert [name for _, name, _ in offers] == ["a.audio.map", "b.sum"]
 
 
 def test_a_part_that_only_reads_gets_detached_tokens() -> None:
@@ -330,7 +330,7 @@ def test_a_part_that_only_reads_gets_detached_tokens() -> None:
         made = rig(prompt("a", layer))
         made.x["visual"].requires_grad_()
         _, _, offers = made.run()
-        assert offers[0][1].requires_grad is expected
+        assert offers[0][2].requires_grad is expected
 
 
 def test_a_part_that_adds_to_the_embedding_too_does_not_only_read() -> None:
@@ -347,7 +347,7 @@ def test_a_part_that_adds_to_the_embedding_too_does_not_only_read() -> None:
     part.layers["0"] = place.layer
     made = rig(Mounted(name="a", part=part, layer=place.layer, streams=("visual",)))
     made.x["visual"].requires_grad_()
-    assert made.run()[2][0][1].requires_grad
+    assert made.run()[2][0][2].requires_grad
     assert place.reads_only
 
 

@@ -206,6 +206,12 @@ class FinishesMore(Adapters):
         return features.with_streams(visual=replace(features.visual, tokens=features.visual.tokens * 1.0))
 
 
+class SumsForNobody(Adapter):
+    def mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
+        size_B = x_MND[..., 0].square().mean(1).reshape(at.B, at.T).mean(1)
+        return Edit(sums={"size": size_B})
+
+
 class CountsPadding(Adapters):
     def losses(self, features: Features) -> dict[str, Tensor]:
         return {"size": next(iter(features.streams.values())).pooled[..., 0].square().mean()}
@@ -291,6 +297,7 @@ def needs(*found: Need) -> Callable[[Any], frozenset[Need]]:
         (TrainsTheBackbone, "trains only its parameters", "the frozen", {}),
         (RestsInTraining, "gradients", "shift", {}),
         (WritesToTheBackbone, "frozen weights", "Never write to at.block", {}),
+        (SumsForNobody, "sums", "no loss of the part reads features.sums['mine.visual.size']", {}),
         (CountsPadding, "padded clips", "features.valid", {}),
         (OwnGenerator, "checkpointing", "global generator", {}),
     ],

@@ -1,5 +1,7 @@
 """Checks of what trains, and of what must not. Shape letters: B clips, M = B*T."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -77,6 +79,32 @@ def padded_clips(case: PartCase) -> None:
                     )
     if not seen:
         raise Skipped(f"'{case.name}' has no losses.")
+
+
+@check("part", "sums")
+def sums(case: PartCase) -> None:
+    """What its layers add up (``Edit.sums``) is read by the part's ``losses``."""
+    seen = False
+    for setup, model in case.models():
+        with restored(model):
+            features = model.features(make_batch(model))
+            for part in case.instances(model):
+                own = {key: one.detach() for key, one in features.sums.items() if key.startswith(f"{part.key}.")}
+                if not own:
+                    continue
+                seen, leaves = True, {key: one.requires_grad_() for key, one in own.items()}
+                terms = [torch.zeros((), requires_grad=True)]
+                if type(part.module).losses is not Part.losses:
+                    read = part.module.losses(replace(features, sums={**features.sums, **leaves}))
+                    terms += read.values()
+                found = torch.autograd.grad(torch.stack(terms).sum(), list(own.values()), allow_unused=True)
+                unread = [key for key, one in zip(own, found, strict=True) if one is None]
+                assert not unread, (
+                    f"'{case.name}' on {setup.words}: its layers give '{unread[0]}' to be added up, and no loss of the "
+                    f"part reads features.sums['{unread[0]}']: read it in 'losses', or give it as a statistic."
+                )
+    if not seen:
+        raise Skipped(f"'{case.name}' adds nothing up.")
 
 
 @check("part", "frozen weights")
