@@ -19,6 +19,7 @@ from avcore.backbones.base import (
     without_blocks,
 )
 from avcore.backbones.files import read_tensors
+from avcore.backbones.hub import ask_hub_once
 from avcore.backbones.windows import AttentionWindows
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Projection",
     "TextTower",
     "Tower",
+    "ask_hub_once",
     "attend",
     "attend_in_windows",
     "digest",

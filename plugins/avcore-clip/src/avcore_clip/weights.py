@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avcore.backbones import read_tensors, state_faults
+from avcore.backbones import ask_hub_once, read_tensors, state_faults
 from avcore.errors import AVCoreError
 
 __all__ = ["hub_file", "load_file", "text_keys"]
@@ -57,9 +57,13 @@ def hub_file(name: str, *, quick_gelu: bool) -> Path:
         how = "with" if trained else "without"
         raise AVCoreError(f"The weights '{tag}' were trained {how} OpenAI's activation: write '{other}.{tag}'.")
     try:
-        return Path(open_clip.download_pretrained(known))
+        with ask_hub_once():
+            return Path(open_clip.download_pretrained(known))
     except Exception as error:
-        raise AVCoreError(f"The weights of '{name}' could not be fetched ({type(error).__name__}). {_ASK}") from error
+        raise AVCoreError(
+            f"The weights of '{name}' could not be fetched ({type(error).__name__}): no network, or no such file "
+            f"there. {_ASK}"
+        ) from error
 
 
 def load_file(model: nn.Module, path: Path, *, name: str) -> None:

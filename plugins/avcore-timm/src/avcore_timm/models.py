@@ -1,6 +1,7 @@
 """What the families share: a timm model by its name with its weights, and what it takes in."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from avcore import compat
+from avcore.backbones import ask_hub_once
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.specs import FilterBankGeometry, ImageGeometry
 from avcore_timm.settings import PictureSettings
@@ -58,14 +60,15 @@ def make_model(
         weights = str(preset["weights"])
     from_hub = weights == "hub" and not on_meta
     try:
-        with Unfilled():
+        with Unfilled(), ask_hub_once() if from_hub else nullcontext():
             model: nn.Module = timm.create_model(model_name, pretrained=from_hub, num_classes=shared, **arguments)
     except Exception as error:
         if not from_hub:
             raise AVCoreError(f"timm cannot make '{model_name}': {error}") from error
         raise AVCoreError(
-            f"The weights of '{model_name}' could not be fetched from timm's hub ({type(error).__name__}). Pass a file "
-            f"with --set visual.weights=PATH (or audio.weights), or ask for --set visual.weights=random."
+            f"The weights of '{model_name}' could not be fetched from timm's hub ({type(error).__name__}): no network, or "
+            "no such file there. Pass a file with --set visual.weights=PATH (or audio.weights), or ask for --set "
+            "visual.weights=random."
         ) from error
     if not on_meta and weights not in ("hub", "random"):
         load_file(model, Path(weights), setting=f"weights of '{name}'")
