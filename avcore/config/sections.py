@@ -58,14 +58,13 @@ class Sections:
     def run_config(self) -> RunConfig:
         """The typed configuration; raises AVCoreError naming key and layer of whatever does not fit."""
         visual = self._stream("visual", None)
-        if visual.backbone is None:
-            known = sorted(preset for spec in self.registry.backbones for preset in spec.presets)
-            raise ConfigError(f"No backbone: give --visual NAME. Available: {', '.join(known) or 'none installed'}.")
+        audio = self._stream("audio", visual.backbone)
+        self._check_chosen(visual, audio)
         made: dict[str, Any] = {
             "prompts": self._part_names("prompts"),
             "fusions": self._part_names("fusions"),
             "visual": visual,
-            "audio": self._stream("audio", visual.backbone),
+            "audio": audio,
             "head": self._head(),
             "task_options": build(
                 self.registry.tasks[self.task].config, section(self.leaves, "task_options"), "task_options"
@@ -87,6 +86,17 @@ class Sections:
         except ValueError as error:
             key = str(error).split()[0]
             raise ConfigError(f"{error} ({self.leaves[key].layer.name}).") from None
+
+    def _check_chosen(self, visual: StreamConfig, audio: StreamConfig) -> None:
+        """Refuse a run without a backbone; one of sound alone may name that of sound, or one that both would share."""
+        leaf = self.leaves.get("streams")
+        alone = leaf is not None and leaf.value == "audio"
+        if visual.backbone is None and not (alone and audio.backbone):
+            stream = "audio" if alone else "visual"
+            known = sorted(
+                preset for spec in self.registry.backbones if stream in spec.streams for preset in spec.presets
+            )
+            raise ConfigError(f"No backbone: give --{stream} NAME. Available: {', '.join(known) or 'none installed'}.")
 
     def _part_names(self, kind: "PartKind") -> tuple[str, ...]:
         leaf = self.leaves.get(kind)

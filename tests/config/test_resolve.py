@@ -266,6 +266,15 @@ def test_no_backbone_is_an_error(fake_registry: Registry, files: Path) -> None:
         resolved(fake_registry, method="solo", data=files)
 
 
+def test_sound_alone_needs_no_backbone_of_pictures(fake_registry: Registry, files: Path) -> None:
+    config = resolved(fake_registry, method="solo", data=files, streams="audio", audio="swin_a").config
+    assert (config.visual.backbone, config.audio.backbone) == (None, "swin_a")
+    with pytest.raises(AVCoreError, match=r"No backbone: give --audio NAME"):
+        resolved(fake_registry, method="solo", data=files, streams="audio")
+    with pytest.raises(AVCoreError, match=r"No backbone: give --visual NAME"):
+        resolved(fake_registry, method="solo", data=files, audio="swin_a")
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [

@@ -199,7 +199,7 @@ def test_what_segmentation_refuses() -> None:
     for layouts in ({"audio": SOUND}, {"visual": PICTURES}):
         with pytest.raises(AVCoreError, match="needs"):
             AVSHead(AVSHeadSettings(temporal=SMALL), layouts, task)
-    with pytest.raises(ValueError, match="tpavi_stages must be at least one"):
+    with pytest.raises(ValueError, match="tpavi_stages must be one or more of 0 to 3"):
         AVSHeadSettings(tpavi_stages=())
 
 

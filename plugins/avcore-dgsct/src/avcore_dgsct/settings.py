@@ -136,6 +136,10 @@ class AVSHeadSettings(AVSHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            len(self.tpavi_stages) > 0, "tpavi_stages", self.tpavi_stages, "at least one: elsewhere sound is unused"
+            len(self.tpavi_stages) > 0,
+            "tpavi_stages",
+            self.tpavi_stages,
+            "one or more of 0 to 3, stages where this head lets sound meet pictures, such as head.tpavi_stages=[3]; "
+            "a decoder that does not listen is head.name=avs.decoder",
         )
         require(0 <= self.input_dropout < 1, "input_dropout", self.input_dropout, "from 0 to below 1")

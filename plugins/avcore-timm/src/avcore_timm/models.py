@@ -66,8 +66,8 @@ def make_model(
         if not from_hub:
             raise AVCoreError(f"timm cannot make '{model_name}': {error}") from error
         raise AVCoreError(
-            f"The weights of '{model_name}' could not be fetched from timm's hub ({type(error).__name__}): no network, or "
-            "no such file there. Pass a file with --set visual.weights=PATH (or audio.weights), or ask for --set "
+            f"The weights of '{model_name}' could not be fetched from timm's hub ({type(error).__name__}): no network, "
+            "or no such file there. Pass a file with --set visual.weights=PATH (or audio.weights), or ask for --set "
             "visual.weights=random."
         ) from error
     if not on_meta and weights not in ("hub", "random"):
