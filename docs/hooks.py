@@ -41,14 +41,55 @@ In the order in which they run; what a class does not override costs nothing. La
 `layer(block)` or `layer(pair)`; a spec that names a layer class has one made for every block or pair, as
 `Layer(settings, block)`.
 
+```text
+  embed
+    |
+    + <-------------------------------- after_embedding
+    |
+    |   in each block, of both streams side by side
+    + <-------------------------------- before_attention
+    |\\
+    | A    norm, qkv, mix, proj  <------ attention: rows, carry and kv, which mix sees
+    | |          ^         ^
+    | |          '---------'----------- projection: qkv, proj
+    | o <------------------------------ attention_output
+    |/
+    + <-------------------------------- attention: add
+    S      the norm behind the sum, where a family has one
+    |
+    + <-------------------------------- before_mlp
+    |\\
+    | M    norm, fc1, GELU, fc2
+    | |          ^          ^
+    | |          '----------'---------- projection: fc1, fc2
+    | o <------------------------------ mlp_output
+    |/
+    + <-------------------------------- mlp: add
+    S
+    |
+    o --------------------------------> read
+    |
+    |   behind the last block
+  norm, pool, maps
+    |
+    o <-------------------------------- finish
+    |
+  head ------------------------------> losses, beside the head's own
+```
+
+`+` adds; at `o`, an arrow to it replaces what passes and an arrow from it looks on. S is `Block.after_sum`. Where audio
+blocks are atomic (`plan.atomic_audio`), their A and M run back to back, and what is added beside either comes behind
+both.
+
 * Tokens come as (M, N, D), without the rows of any part. M is B·T in the order (b t).
 * `before_attention`, `attention`, `before_mlp` and `mlp` return an `Edit`, a fusion's `Edits`; never None. At
-  `attention` all of it may be filled in, at the others `add` and `offer`.
+  `attention` all of it may be filled in, at the others all but rows, carry and kv.
 * `attention_output` and `mlp_output` return the increment of the frozen sub-layer anew, in its own shape (M, N, D); a
   fusion's return the pair of both.
 * `projection` gets the input (..., width in) of a frozen map and returns what is added to its output (..., width out),
   or None. `qkv` is D to 3 D, in the order q, k, v; `proj` D to D; `fc1` D to `block.mlp[0]`; `fc2` `block.mlp[1]` to D.
-* `read` returns name -> tensor, of any shape. A part of which all layers have no other site gets detached tokens.
+* `read` returns name -> tensor, of any shape, or an `Edit` with no more than `offer`, `sums` and `statistics`. A part
+  of which all layers have no other site gets detached tokens.
 * `after_embedding`, `finish`, `losses` and `backbone_parts` belong to the part; the class that a spec names is then a
   `Prompt` or a `Fusion`, which hands out the layers.
 """

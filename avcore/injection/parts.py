@@ -96,7 +96,7 @@ class PromptLayer(Layer):
     """
 
     def before_attention(self, x_MND: Tensor, at: BlockView) -> Edit:
-        """Add to the tokens before the frozen attention; applied at once. Only ``add`` and ``offer``."""
+        """Add to the tokens before the frozen attention; applied at once. No rows, carry or kv."""
         raise NotImplementedError
 
     def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
@@ -108,11 +108,11 @@ class PromptLayer(Layer):
         raise NotImplementedError
 
     def before_mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
-        """Add to the tokens between attention and MLP; applied at once. Only ``add`` and ``offer``."""
+        """Add to the tokens between attention and MLP; applied at once. No rows, carry or kv."""
         raise NotImplementedError
 
     def mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
-        """Act beside the frozen MLP. Only ``add`` and ``offer``."""
+        """Act beside the frozen MLP. No rows, carry or kv."""
         raise NotImplementedError
 
     def mlp_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
