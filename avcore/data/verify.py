@@ -98,14 +98,15 @@ def _without_truth(read: Counter[str], empty: Counter[str]) -> Iterator[Finding]
             yield Finding(split=split, clip="", text=NO_TRUTH, defect=True)
 
 
-def has_truth(dataset: Dataset, clips: Sequence[Clip], task: Task) -> bool:
+def has_truth(dataset: Dataset, clips: Sequence[Clip], task: Task, *, skip: bool) -> bool:
     """Whether there is anything in the truth of a split: `Task.is_empty` of clip after clip, up to one that is not.
 
-    Clips that cannot be read do not count; True where none can.
+    Raises:
+        AVCoreError: a truth cannot be read; with ``skip`` that clip does not count, and where none counts it is True.
     """
     read = 0
     for clip in clips:
-        with suppress(AVCoreError), reading_of(clip):
+        with suppress(*[AVCoreError] if skip else []), reading_of(clip):
             if not task.is_empty(dataset.target(clip)):
                 return True
             read += 1

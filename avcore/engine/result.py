@@ -106,8 +106,13 @@ class RunResult:
     @property
     def caveats(self) -> list[str]:
         """Lines to stand beside its scores wherever these are shown."""
-        splits = ", ".join(self.without_truth)
-        return [f"NOTHING IS IN THE TRUTH of {splits}: scores on it mean nothing."] if splits else []
+        lines = []
+        if self.without_truth:
+            lines.append(f"NOTHING IS IN THE TRUTH of {', '.join(self.without_truth)}: scores on it mean nothing.")
+        if self.broken:
+            counts = ", ".join(f"{split} {len(clips)}" for split, clips in self.broken.items())
+            lines.append(f"Clips that could not be read and were skipped: {counts}.")
+        return lines
 
     def measured(self, split: str, scores: Mapping[str, float]) -> RunResult:
         """The same with the scores of one more split."""

@@ -157,7 +157,9 @@ class RunData:
         """Say, once and loudly, if there is nothing in the truth of any clip of a split; reads up to one with some."""
         split, _ = self.split(name)
         if split not in self._has_truth:
-            self._has_truth[split] = has_truth(self.dataset, self.loader(split).clips, self.model.task)
+            self._has_truth[split] = has_truth(
+                self.dataset, self.loader(split).clips, self.model.task, skip=self.config.data.broken == "skip"
+            )
             if not self._has_truth[split]:
                 self._skipped.say(f"{split}: {NO_TRUTH}")
 

@@ -156,6 +156,7 @@ def execute(
                     head_alone(resolved), registry, directory / "baseline", quiet=quiet, outer=False, resume=resume
                 )
                 run.results = replace(run.results, baseline=inner.results.metrics)
+            run.results = replace(run.results, broken=run.data.broken)
             if outer:
                 tables = describe_results(run.results, pictures, seconds=time.monotonic() - started)
                 display.line(f"\n{tables}\nrun: {directory}")

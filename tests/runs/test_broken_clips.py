@@ -48,7 +48,13 @@ def test_skipped_clips_are_counted_and_listed(start: Callable[..., Run], holed: 
         "test_swapped": ["test2"],
     }
     log = (run.directory / "log.txt").read_text()
-    for text in ("train: clip train5 cannot be read and is skipped", "5.wav is cut short", "val: clip val0", "2_1.png"):
+    for text in (
+        "skipped: train 1, val 1, test 1, test_swapped 1.",
+        "train: clip train5 cannot be read and is skipped",
+        "5.wav is cut short",
+        "val: clip val0",
+        "2_1.png",
+    ):
         assert text in log
     trained = {name for batch in run.data.loader("train", train=True) for name in batch.names}
     assert "train5" not in trained
@@ -125,3 +131,17 @@ def test_a_split_without_truth_is_named_loudly_and_in_the_results(
     assert again.results.without_truth == run.results.without_truth
     again.evaluate("test")
     assert any("test: NOTHING IS IN THE TRUTH" in text for text in caplog.messages) == bool(empty)
+
+
+def test_a_truth_that_is_refused_stops_a_run_before_it_trains(
+    start: Callable[..., Run], world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def target(self: Any, clip: Clip) -> dict[str, Tensor]:
+        if clip.name.startswith("val"):
+            raise AVCoreError("The mask 'x.png' holds the values 0, 1")
+        return {"class": torch.tensor(clip.info["class"])}
+
+    monkeypatch.setattr(world.Files, "target", target)
+    with pytest.raises(AVCoreError, match=r"x\.png"):
+        start(epochs=1)
+    assert not world.STEPS
