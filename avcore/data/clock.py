@@ -61,8 +61,12 @@ class _Track:
 
 
 def reorders_unsaid(container: InputContainer, video: VideoStream) -> bool:
-    """Whether pictures are shown in another order than they are decoded in, and the container does not say when."""
-    return container.format.name == "avi" and video.codec_context.has_b_frames
+    """Whether pictures are shown in another order than they are decoded in, and the container does not say when.
+
+    AVI never does, and an MPEG program stream for some pictures only: where reading begins in its middle, times are
+    off.
+    """
+    return container.format.name in ("avi", "mpeg") and video.codec_context.has_b_frames
 
 
 def lag(container: InputContainer, video: VideoStream) -> int:

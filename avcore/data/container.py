@@ -280,10 +280,11 @@ def packets(container: InputContainer, wanted: StreamT) -> Iterator[Packet[Strea
                     f"{container.name} takes more than {MAX_WORK:.0f} s to decode: it is damaged, or too long to be "
                     "read from its beginning. Cut the clip out of it first."
                 )
-            if packet.dts is not None and packet.time_base is not None:
-                # Where frames are reordered, the last one may be decoded long before it is shown.
-                end = max(packet.dts, packet.pts or packet.dts) + (packet.duration or 0)
-                last = max(last, float(end * packet.time_base))
+            # Where frames are reordered, the last one may be decoded long before it is shown. When packets are to be
+            # decoded is not known at once after a search.
+            told = [at for at in (packet.dts, packet.pts) if at is not None]
+            if told and packet.time_base is not None:
+                last = max(last, float((max(told) + (packet.duration or 0)) * packet.time_base))
             if packet.stream is wanted:
                 # FFmpeg doubts the last packet of a file that does not say where its sound ends.
                 if packet.is_corrupt and states_length(Path(container.name)):

@@ -108,7 +108,8 @@ def _rate(container: InputContainer, video: VideoStream, reach: Extent) -> float
     # Of a raw stream FFmpeg assumes a rate; how long its packets last says it better.
     if container.format.name in RAW and reach.seconds:
         return reach.frames / reach.seconds
-    return float(video.average_rate) if video.average_rate else None
+    rate = video.average_rate or video.guessed_rate
+    return float(rate) if rate else None
 
 
 def segment_times(segments: int, start: float, seconds: float, offset: float = 0.5) -> tuple[float, ...]:
