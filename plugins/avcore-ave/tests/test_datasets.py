@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avcore.data.broken import refuse_missing
 from avcore.errors import AVCoreError
 from avcore.tasks import Dataset
+from avcore.testing.golden import real_data
 from avcore_ave.config import AVEDataConfig, AVETaskConfig
 from avcore_ave.datasets import AVE
 from avcore_ave.task import AVETask
@@ -241,3 +243,20 @@ def test_orders_that_do_not_fit(tmp_path: Path) -> None:
         read(tmp_path).clips("test")
     with pytest.raises(AVCoreError, match=r"AVE_Dataset/Annotations\.txt"):
         read(tmp_path / "AVE")
+
+
+def test_the_handed_lists_with_a_video_left_out(tmp_path: Path) -> None:
+    for path in real_data("faults", "missing-video").glob("*.txt"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "AVE").mkdir()
+    reader = read(tmp_path)
+    wanted = {split: [clip.name for clip in reader.clips(split)] for split in reader.splits}
+    assert {split: len(names) for split, names in wanted.items()} == {"train": 8, "val": 4, "test": 4}
+    for names in wanted.values():
+        for name in names[1:]:
+            (tmp_path / "AVE" / f"{name}.mp4").touch()
+    assert {split: [clip.name for clip in reader.clips(split)] for split in reader.splits} == wanted
+    with pytest.raises(
+        AVCoreError, match=rf"^1 of 8 clips of split 'train' lack files .*/{wanted['train'][0]}\.mp4 does"
+    ):
+        refuse_missing("train", reader.clips("train"), visual=True, audio=True)
