@@ -1,10 +1,12 @@
 """Small models with DG-SCT: a Swin-V2 for pictures and an HTS-AT for sound, of different widths, grids and depths."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from small import assemble_small
 from torch import nn
 
 import avcore_ave
@@ -99,7 +101,8 @@ def make(registry: Registry) -> Callable[..., AVModel]:
         resolved = resolve_config(
             registry, method="dgsct", task=task, visual=visual, audio=audio, sets=sets, need_data=False, **options
         )
-        model = assemble(resolved.config, registry, meta=meta)
+        small = visual == "small" and not meta
+        model = (assemble_small if small else partial(assemble, meta=meta))(resolved.config, registry)
         if moved:
             move(model.part_modules)
         return model

@@ -23,6 +23,7 @@ def make(*settings: str, adapters: bool = True, unequal: bool = False) -> AVMode
         fusions={"lavish": LavishLayer} if adapters else {},
         fields={"lavish": {"config": LavishSettings, "as_own": ("width",)}},
         sets=(*SMALL, *own_sound, *(f"parts.lavish.{setting}" for setting in settings)),
+        on_meta_first=False,
     )
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small import assemble_small
 
 import avcore_ave
 import avcore_stfp
 import avcore_timm
-from avcore.assemble import assemble
 from avcore.config import resolve_config
 from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
@@ -78,7 +78,7 @@ def narrow(registry: Registry) -> Callable[..., AVModel]:
             sets=("visual.weights=random", *small, *sets),
             **{"method": "stfp", "visual": "narrow", **options},
         )
-        model = assemble(resolved.config, registry).eval().double()
+        model = assemble_small(resolved.config, registry).eval().double()
         if not initial:
             draws = torch.Generator().manual_seed(1)
             for _, parameter in model.parameter_groups()["parts"]:

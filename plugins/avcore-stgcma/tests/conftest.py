@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from small import assemble_small
 
 import avcore_ave
 import avcore_stgcma
-from avcore.assemble import assemble
 from avcore.config import resolve_config
 from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
@@ -60,6 +60,6 @@ def make(registry_with: Callable[..., Registry]) -> Callable[..., AVModel]:
             need_data=False,
             **options,
         )
-        return assemble(resolved.config, registry).eval()
+        return assemble_small(resolved.config, registry).eval()
 
     return model

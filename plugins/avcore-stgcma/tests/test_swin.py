@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from small import assemble_small
 from torch import Tensor
 from torch.testing import assert_close
 
 import avcore_ave
 import avcore_stgcma
 import avcore_timm
-from avcore.assemble import assemble
 from avcore.config import resolve_config
 from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
@@ -51,7 +51,7 @@ def make(*sets: str, visual: str = "swin", **options: Any) -> AVModel:
     resolved = resolve_config(
         registry, method="stgcma", task="ave", visual=visual, sets=(*always, *sets), need_data=False, **options
     )
-    model, draws = assemble(resolved.config, registry).eval().double(), torch.Generator().manual_seed(1)
+    model, draws = assemble_small(resolved.config, registry).eval().double(), torch.Generator().manual_seed(1)
     for _, parameter in model.parameter_groups()["parts"]:
         parameter.data += torch.randn(parameter.shape, generator=draws, dtype=torch.float64) * 0.3
     return model
