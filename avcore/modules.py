@@ -1,4 +1,4 @@
-"""Modules that adapters of several methods are made of, for authors of parts.
+"""Modules that bottlenecks of several methods are made of, for authors of parts.
 
 Shape letters: M = B*T, N tokens, D width, n latent tokens.
 """

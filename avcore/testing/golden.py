@@ -58,7 +58,7 @@ def as_stored(tensor: Tensor, reference: Tensor, description: str = "") -> Tenso
 def assert_close(actual: Tensor, reference: Tensor, tolerance: float, *, floor: float = 1.0) -> None:
     """Ask for equal shapes and |actual - reference| <= tolerance * max(floor, max |reference|).
 
-    The usual tolerances, with the case's float32 weights and inputs run in float64: 1e-5 for gradients, adapters, heads
+    The usual tolerances, with the case's float32 weights and inputs run in float64: 1e-5 for gradients, parts, heads
     and losses; 2e-4 for filter banks; with ``floor=0``, max(5e-5, twice the case's ``rel_to_max``) for the outputs of
     whole models.
     """

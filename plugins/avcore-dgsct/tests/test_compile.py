@@ -1,4 +1,4 @@
-"""A pair of blocks with DG-SCT's adapters compiles to one graph and computes the same."""
+"""A pair of blocks with DG-SCT's bottlenecks compiles to one graph and computes the same."""
 
 from collections.abc import Callable
 

@@ -39,16 +39,16 @@ PAIRS = [
 TOKEN_MAPS = 81_156_432
 
 
-def adapters(**settings: Any) -> tuple[int, int]:
+def bottlenecks(**settings: Any) -> tuple[int, int]:
     """Parameters of the 12 layers, and those that the reference has and never uses."""
     with torch.device("meta"):
         layers = [ParallelLayer(DGSCTSettings(**settings), pair) for pair in PAIRS]
     return sum(count(layer) for layer in layers), sum(layer.unused_in_reference for layer in layers)
 
 
-def test_adapters_of_event_localisation() -> None:
-    """A number `gate_tk` in each of 48 adapters is never used; the maps over the token axis are 43 % of all."""
-    assert adapters() == (188_538_816, 48)
+def test_bottlenecks_of_event_localisation() -> None:
+    """A number `gate_tk` in each of 48 bottlenecks is never used; the maps over the token axis are 43 % of all."""
+    assert bottlenecks() == (188_538_816, 48)
     with torch.device("meta"):
         layers = [ParallelLayer(DGSCTSettings(), pair) for pair in PAIRS]
     maps = [both.align.tokens for layer in layers for pair in (layer.p1, layer.p2) for both in pair.children()]
@@ -64,28 +64,28 @@ def test_adapters_of_event_localisation() -> None:
     ],
     ids=["ave", "avs", "avqa"],
 )
-def test_adapters_as_copl_counts_them(settings: dict[str, Any], millions: float) -> None:
+def test_bottlenecks_as_copl_counts_them(settings: dict[str, Any], millions: float) -> None:
     """187.1, 196.6 and 186.3 M: the code of event localisation without batch norm, with each task's flags."""
-    used, _ = adapters(batch_norm=False, **settings)
+    used, _ = bottlenecks(batch_norm=False, **settings)
     assert round(used / 1e6, 3) == millions
 
 
 def test_the_code_of_segmentation_leaves_much_unused() -> None:
     """The maps over the token axis, LN_pre and the map of a temporal gate; it has no `gate_tk`."""
-    used, unused = adapters(batch_norm=False, audio_gate=False, order="avs", align="resize", latents="zeros")
+    used, unused = bottlenecks(batch_norm=False, audio_gate=False, order="avs", align="resize", latents="zeros")
     widths = [block.width for pair in PAIRS for block in (pair.visual, pair.audio) for _ in range(2)]
     assert unused == TOKEN_MAPS + sum(2 * width for width in widths) + sum(width + 1 for width in widths)
-    reference, gate_tk = adapters(batch_norm=False, audio_gate=False)
+    reference, gate_tk = bottlenecks(batch_norm=False, audio_gate=False)
     assert used + unused == reference + gate_tk - 48 + sum(width + 1 for width in widths)
 
 
-def test_a_temporal_gate_is_a_vector_and_a_number_in_each_adapter() -> None:
+def test_a_temporal_gate_is_a_vector_and_a_number_in_each_bottleneck() -> None:
     widths = [block.width for pair in PAIRS for block in (pair.visual, pair.audio) for _ in range(2)]
-    assert adapters(temporal_gate=True)[0] - adapters()[0] == sum(width + 1 for width in widths)
+    assert bottlenecks(temporal_gate=True)[0] - bottlenecks()[0] == sum(width + 1 for width in widths)
 
 
 def test_the_model_of_event_localisation(make: Make) -> None:
-    """Adapters 188.539, head 12.072 + 0.550 M."""
+    """Bottlenecks 188.539, head 12.072 + 0.550 M."""
     model = make(visual=None, audio=None, meta=True)
     unused = model.unused_in_reference()
     head = model.head

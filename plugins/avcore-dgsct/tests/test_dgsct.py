@@ -54,7 +54,7 @@ def test_the_audio_block_runs_whole_and_both_streams_read_the_tokens_before_the_
     torch.testing.assert_close(made["audio"], audio + audio_p2.add)
 
 
-def test_serial_adapters_follow_attention_and_mlp(make: Make) -> None:
+def test_serial_bottlenecks_follow_attention_and_mlp(make: Make) -> None:
     model = make(*SERIAL, "parts.dgsct.temporal_gate=true", moved=True).double().eval()
     streams = dict(zip(("visual", "audio"), tokens(model, 1), strict=True))
     made, _, _ = model.steps[1](dict(streams), {})
@@ -137,7 +137,7 @@ def test_single_streams_are_refused(make: Make) -> None:
         make(streams="visual", meta=True)
 
 
-def test_serial_adapters_have_no_maps_and_want_audio_in_two_parts(make: Make) -> None:
+def test_serial_bottlenecks_have_no_maps_and_want_audio_in_two_parts(make: Make) -> None:
     with pytest.raises(AVCoreError, match=r"parts\.dgsct\.pool must be 'none' with placement=serial"):
         make("parts.dgsct.placement=serial", "parts.dgsct.pool=both")
     with pytest.raises(AVCoreError, match="audio blocks run atomically"):
@@ -172,7 +172,7 @@ def test_a_step_changes_every_parameter_and_nothing_frozen(
     assert model.digest() == digest
 
 
-def test_with_frozen_weights_in_half_precision_the_adapters_stay_in_full(make: Make, batch: Batch) -> None:
+def test_with_frozen_weights_in_half_precision_the_bottlenecks_stay_in_full(make: Make, batch: Batch) -> None:
     model = make(moved=True).train()
     exact = model(batch)["event"].detach()
     model.store_frozen(torch.bfloat16)

@@ -14,10 +14,10 @@ from avcore_ave.config import AVETaskConfig
 from avcore_ave.task import AVETask
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.task import AVSTask
-from avcore_dgsct.adapter import AdapterPair
 from avcore_dgsct.ave import AVEHead
 from avcore_dgsct.avs import AVSHead
-from avcore_dgsct.convert import adapter_key
+from avcore_dgsct.bottleneck import BottleneckPair
+from avcore_dgsct.convert import bottleneck_key
 from avcore_dgsct.convert_heads import ave_head_keys, avs_head_keys
 from avcore_dgsct.losses import event_losses
 from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, DGSCTSettings, TemporalSettings
@@ -53,22 +53,22 @@ def assert_gradients(module: nn.Module, expected: dict[str, Tensor]) -> None:
         assert_close(parameters[key].grad, reference, TOLERANCE)
 
 
-# --------------------------------------------------------------------------------------------------------- adapters
+# --------------------------------------------------------------------------------------------------------- bottlenecks
 
 
 def renamed(tensors: dict[str, Tensor], settings: DGSCTSettings) -> dict[str, Tensor]:
-    """``visual.my_tokens`` and so on under the names of `AdapterPair`, without what is never used."""
+    """``visual.my_tokens`` and so on under the names of `BottleneckPair`, without what is never used."""
     made = {}
     for key, value in tensors.items():
         stream, _, rest = key.partition(".")
-        name = adapter_key(rest, settings)
+        name = bottleneck_key(rest, settings)
         if name is not None:
             made[f"{stream}.{name}"] = value.flatten(1) if value.ndim == 4 else value
     return made
 
 
 @pytest.mark.parametrize("case", ["c4_dgsct_adapter_ave", "c4_dgsct_adapter_ave_trainmode", "c4_dgsct_adapter_avs"])
-def test_adapters(case: str) -> None:
+def test_bottlenecks(case: str) -> None:
     tensors, meta = load_case(case)
     config, flags = meta["config"], meta["config"]["flags"]
     segmentation = "_avs" in case
@@ -89,7 +89,7 @@ def test_adapters(case: str) -> None:
         layout(config[width], round(config[tokens] ** 0.5)).blocks[0]
         for width, tokens in (("d_v", "N_v"), ("d_a", "N_a"))
     ]
-    pair = AdapterPair(settings, PairLayout(visual=blocks[0], audio=blocks[1], index=0, pairs=1))
+    pair = BottleneckPair(settings, PairLayout(visual=blocks[0], audio=blocks[1], index=0, pairs=1))
     pair.double().train(meta["mode"] == "train")
     weights = under(tensors, "weights/")
     pair.load_state_dict(renamed(weights, settings))

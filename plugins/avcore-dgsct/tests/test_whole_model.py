@@ -164,7 +164,7 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for stream, features in (("visual", visual), ("audio", audio)):
         for stage, x_MDYX in enumerate(features.maps[:-1]):
             found[f"{stream}_stage{stage}_end"] = x_MDYX.flatten(2).mT
-    # What the last adapters add is within the tokens that are compared.
+    # What the last bottlenecks add is within the tokens that are compared.
     expected = {key: value for key, value in under(tensors, "out/").items() if not key.endswith("_last_increment")}
     for key, reference in expected.items():
         tolerance = max(5e-5, 2 * meta["float32_vs_float64"][f"out/{key}"]["rel_to_max"])

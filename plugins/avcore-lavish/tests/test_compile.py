@@ -1,4 +1,4 @@
-"""A pair of blocks with LAVISH's adapters compiles to one graph and computes the same."""
+"""A pair of blocks with LAVISH's bottlenecks compiles to one graph and computes the same."""
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ SMALL = ("audio.frames=48", "audio.mel_bins=32")
 SEGMENTATION = ("batch_norm=false", "audio_gate=false", "latents=zeros", "order=avs")
 
 
-def make(*settings: str, adapters: bool = True, unequal: bool = False) -> AVModel:
+def make(*settings: str, bottlenecks: bool = True, unequal: bool = False) -> AVModel:
     own_sound = ("audio.backbone=test_vit3", "audio.weights=random") if unequal else ()
     model = make_model(
         avcore_timm,
         "test_vit",
-        fusions={"lavish": LavishLayer} if adapters else {},
+        fusions={"lavish": LavishLayer} if bottlenecks else {},
         fields={"lavish": {"config": LavishSettings, "as_own": ("width",)}},
         sets=(*SMALL, *own_sound, *(f"parts.lavish.{setting}" for setting in settings)),
         on_meta_first=False,
@@ -54,10 +54,10 @@ def test_a_pair_compiles_with_equal_results_and_gradients(
         torch.testing.assert_close(found, wanted)
 
 
-def test_the_adapters_alone_add_nodes() -> None:
-    with_adapters, bare = make(), make(adapters=False)
-    nodes = [capture(model.steps[0], tokens_for(model)).nodes for model in (with_adapters, bare)]
-    # Four adapters: step 1 and 2, norms, gate; nothing is added for what settings leave out.
+def test_the_bottlenecks_alone_add_nodes() -> None:
+    with_bottlenecks, bare = make(), make(bottlenecks=False)
+    nodes = [capture(model.steps[0], tokens_for(model)).nodes for model in (with_bottlenecks, bare)]
+    # Four bottlenecks: step 1 and 2, norms, gate; nothing is added for what settings leave out.
     assert nodes[0] > nodes[1]
     fewer = make("batch_norm=false", "before_norm=false", "post_norm=false", "audio_gate=false")
     assert nodes[1] < capture(fewer.steps[0], tokens_for(fewer)).nodes < nodes[0]

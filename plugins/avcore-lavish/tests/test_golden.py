@@ -20,8 +20,8 @@ from avcore.registry import Registry
 from avcore.specs import BackboneSpec
 from avcore.tasks import Batch
 from avcore.testing.golden import as_stored, assert_close, load_case
-from avcore_lavish.convert import adapter_key, convert
-from avcore_lavish.fusion import AdapterPair
+from avcore_lavish.convert import bottleneck_key, convert
+from avcore_lavish.fusion import BottleneckPair
 from avcore_lavish.settings import LavishSettings
 from avcore_timm.settings import SwinSettings, ViTSettings
 
@@ -40,18 +40,18 @@ def out_tolerance(meta: dict[str, Any], key: str, floor: float) -> float:
 
 
 def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``visual.my_tokens`` and so on under the names of `AdapterPair`, LN_pre included."""
+    """``visual.my_tokens`` and so on under the names of `BottleneckPair`, LN_pre included."""
     made = {}
     for key, value in tensors.items():
         stream, _, rest = key.partition(".")
-        name = adapter_key(rest)
+        name = bottleneck_key(rest)
         assert name is not None, key
         made[f"{stream}.{name}"] = value.flatten(1) if value.ndim == 4 else value
     return made
 
 
 @pytest.mark.parametrize("case", ["c5_lavish_adapter_ave", "c5_lavish_adapter_avqa", "c5_lavish_adapter_avs"])
-def test_adapters(case: str) -> None:
+def test_bottlenecks(case: str) -> None:
     tensors, meta = load_case(case)
     config = meta["config"]
     order = "avs" if "_avs" in case else "ave"
@@ -65,7 +65,7 @@ def test_adapters(case: str) -> None:
         post_norm=bool(config["post_layernorm"]),
         order=order,
     )
-    pair = AdapterPair(settings, config["d"], config["d"]).double().train(meta["mode"] == "train")
+    pair = BottleneckPair(settings, config["d"], config["d"]).double().train(meta["mode"] == "train")
     weights = renamed(under(tensors, "weights/"))
     # The segmentation code allocates LN_pre and never calls it.
     unused = {key for key in weights if "norm_before" in key} if order == "avs" else set()

@@ -84,10 +84,10 @@ def test_lavish_offers_no_prompts(make: Make) -> None:
 
 
 def sizes(model: AVModel) -> tuple[int, int]:
-    """Parameters of the adapters, and of the head."""
+    """Parameters of the bottlenecks, and of the head."""
     groups = model.parameter_groups()
-    adapters, head = (sum(parameter.numel() for _, parameter in groups[name]) for name in ("parts", "head"))
-    return adapters, head
+    bottlenecks, head = (sum(parameter.numel() for _, parameter in groups[name]) for name in ("parts", "head"))
+    return bottlenecks, head
 
 
 @pytest.mark.parametrize(("visual", "counts"), [(VIT_B, (3_843_168, 801_821)), (VIT_L, (13_394_112, 1_063_965))])
@@ -118,7 +118,7 @@ def test_counts_of_the_other_tasks_on_swin_large(make: Make) -> None:
 
 
 def test_counts_with_an_encoder_of_sound_of_half_the_width_and_depth(make: Make) -> None:
-    """12 pairs; adapters as wide as their stream, and the maps between the widths counted apart."""
+    """12 pairs; bottlenecks as wide as their stream, and the maps between the widths counted apart."""
     model = make(recipe="unshared", visual=SWIN_L, meta=True)
     pairs = [(192, 96)] * 2 + [(384, 192)] * 2 + [(768, 384)] * 6 + [(1536, 768)] * 2
     parts = count_parameters(model).parts
@@ -138,7 +138,7 @@ def test_counts_of_question_answering_on_vit_large(make: Make) -> None:
 
 
 def test_counts_of_segmentation_on_vit_large(make: Make) -> None:
-    """No gates in audio's adapters, and an LN_pre that is allocated but never used."""
+    """No gates in audio's bottlenecks, and an LN_pre that is allocated but never used."""
     model = make(task="avs", visual=VIT_L, meta=True)
     unused = model.unused_in_reference()["lavish"]
     assert unused == 24 * 4 * 2 * 1024
@@ -170,7 +170,7 @@ def test_running_statistics_move_in_training_only_and_are_saved(make: Make, batc
     assert torch.equal(again.trainable_state()[mean], state[mean])
 
 
-def test_a_step_changes_every_adapter_and_nothing_frozen(make: Make, batch: Batch) -> None:
+def test_a_step_changes_every_bottleneck_and_nothing_frozen(make: Make, batch: Batch) -> None:
     model = make(moved=True).train()
     digest, frozen = model.digest(), {name: tensor.clone() for name, tensor in model.towers.state_dict().items()}
     before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
@@ -193,13 +193,13 @@ def trained_everywhere(model: AVModel) -> None:
         assert parameter.grad.any(), name
 
 
-def test_adapters_train_in_every_stage_of_a_shared_swin(make: Make) -> None:
+def test_bottlenecks_train_in_every_stage_of_a_shared_swin(make: Make) -> None:
     model = make(*SMALL_SOUND, visual="small_swin", moved=True).train()
     assert len(model.parts["lavish"].layers) == 6
     trained_everywhere(model)
 
 
-def test_adapters_and_the_maps_between_unequal_encoders_train(make: Make) -> None:
+def test_bottlenecks_and_the_maps_between_unequal_encoders_train(make: Make) -> None:
     sets = (*SMALL_SOUND, "audio.backbone=narrow_swin", "audio.weights=random")
     model = make(*sets, visual="small_swin", moved=True).train()
     assert list(model.parts["lavish"].layers) == list(model.parts["align"].layers) == ["0", "1", "4", "5"]
@@ -215,7 +215,7 @@ def test_with_unequal_encoders_event_localisation_starts_at_the_frozen_ones(make
         torch.testing.assert_close(features.stream(stream).tokens, model.plain(stream, batch).tokens)
 
 
-def test_with_frozen_weights_in_half_precision_the_adapters_stay_in_full(make: Make, batch: Batch) -> None:
+def test_with_frozen_weights_in_half_precision_the_bottlenecks_stay_in_full(make: Make, batch: Batch) -> None:
     model = make(moved=True).train()
     exact = model(batch)["logits"].detach()
     model.store_frozen(torch.bfloat16)

@@ -151,7 +151,6 @@ def test_one_branch_runs_with_its_own_prompts(narrow: Make, stream: str) -> None
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (("audio.backbone=wide", "audio.weights=random"), r"'stfp\.joint' needs equal widths"),
         (("visual.backbone=plain", "parts.stfp.base.class_token=audio"), r"'stfp\.base' needs a class token"),
         (("parts.stfp.temporal.vectors=3",), r"parts\.stfp\.temporal\W+vectors must be 1 or more, and even"),
         (("parts.stfp.temporal.own_pass=false",), r"parts\.stfp\.temporal\W+gate must be 'none' or 'heads'"),

@@ -41,8 +41,8 @@ def official(mode: str) -> dict[str, Tensor]:
         layers |= {f"{block}.attn.out_proj": (WIDTH, WIDTH)}
         layers |= {f"{block}.mlp.c_fc": (4 * WIDTH, WIDTH), f"{block}.mlp.c_proj": (WIDTH, 4 * WIDTH)}
         ends = {"videoonly": ("",), "audioonly": ("_Audio",)}.get(mode, ("", "_Audio"))
-        for adapter in (f"{block}.{kind}_Adapter{end}" for kind in ("T", "S", "MLP") for end in ends):
-            layers |= {f"{adapter}.D_fc1": (HIDDEN, WIDTH), f"{adapter}.D_fc2": (WIDTH, HIDDEN)}
+        for bottleneck in (f"{block}.{kind}_Adapter{end}" for kind in ("T", "S", "MLP") for end in ends):
+            layers |= {f"{bottleneck}.D_fc1": (HIDDEN, WIDTH), f"{bottleneck}.D_fc2": (WIDTH, HIDDEN)}
     if mode.endswith("only"):
         norms.append("mlp_head.0")
         layers["mlp_head.1"] = (29, WIDTH)
@@ -56,7 +56,7 @@ def official(mode: str) -> dict[str, Tensor]:
     return {key: torch.randn(shape) for key, shape in shapes.items()}
 
 
-WITHOUT_EXCHANGE = {"prompts": "stgcma+stgcma.adapters", "fusions": "none"}
+WITHOUT_EXCHANGE = {"prompts": "stgcma+stgcma.bottlenecks", "fusions": "none"}
 MODES = {
     "fusion": {},
     "multimodal": WITHOUT_EXCHANGE,
@@ -88,7 +88,7 @@ def test_names_that_are_easily_confused_go_where_they_belong(make: Make) -> None
         f"{block}.gate_v": "stgcma.exchange.layers.2.gate_visual",
         f"{block}.MLP_Adapter_Audio.D_fc2.weight": "stgcma.exchange.layers.2.mlp_audio.up.weight",
         f"{block}.S_Adapter.D_fc1.bias": "stgcma.exchange.layers.2.spatial_visual.down.bias",
-        f"{block}.T_Adapter_Audio.D_fc1.weight": "stgcma.temporal.audio.layers.2.adapter.down.weight",
+        f"{block}.T_Adapter_Audio.D_fc1.weight": "stgcma.temporal.audio.layers.2.bottleneck.down.weight",
         f"{block}.attn.in_proj_bias": "visual.blocks.2.attn.qkv.bias",
         "ln_post.bias": "stgcma.base.visual.backbone.visual.norm.bias",
         "mlp_head.2.bias": "head.output.bias",
@@ -100,7 +100,7 @@ def test_names_that_are_easily_confused_go_where_they_belong(make: Make) -> None
 
 
 def test_names_that_are_not_known_are_returned_as_such(make: Make) -> None:
-    strange = {"my_tokens": torch.zeros(1), "transformer.resblocks.1.t_adapter_in.weight": torch.zeros(1)}
+    strange = {"my_tokens": torch.zeros(1), "transformer.resblocks.1.t_bottleneck_in.weight": torch.zeros(1)}
     found = convert({**official("fusion"), **strange}, make())
     assert {key for key in found if key.startswith("unknown.")} == {f"unknown.{key}" for key in strange}
 
@@ -150,7 +150,7 @@ def test_a_checkpoint_becomes_an_adapter_that_loads(
 
 def test_a_checkpoint_of_one_branch_becomes_an_adapter(run_convert: Callable[..., Result], tmp_path: Path) -> None:
     torch.save(official("videoonly"), tmp_path / "best.pth")
-    parts = ("streams=visual", "prompts=stgcma+stgcma.adapters", "fusions=none")
+    parts = ("streams=visual", "prompts=stgcma+stgcma.bottlenecks", "fusions=none")
     result = run_convert(tmp_path / "best.pth", tmp_path / "adapter", *parts)
     assert result.exit_code == 0, result.output
 

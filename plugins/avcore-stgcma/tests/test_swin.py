@@ -18,7 +18,7 @@ from avcore.registry import Registry
 from avcore.specs import BackboneSpec
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_batch
-from avcore_stgcma.adapter import Adapter
+from avcore_stgcma.bottleneck import Bottleneck
 from avcore_timm.settings import SwinSettings
 
 GRID, WINDOW, SHIFT = 8, 4, 2
@@ -58,7 +58,7 @@ def make(*sets: str, visual: str = "swin", **options: Any) -> AVModel:
 
 
 def by_hand(
-    adapter: Adapter, other: Adapter, gate: Tensor, own_MND: Tensor, other_MND: Tensor, groups: list[list[int]]
+    bottleneck: Bottleneck, other: Bottleneck, gate: Tensor, own_MND: Tensor, other_MND: Tensor, groups: list[list[int]]
 ) -> Tensor:
     """o + Up(h + g softmax(h h'^T) h'), in each group of tokens by itself."""
     out = torch.empty_like(own_MND)
@@ -66,10 +66,10 @@ def by_hand(
         for group in groups:
             h, h_other = (
                 torch.nn.functional.gelu(x[frame, group] @ one.down.weight.T + one.down.bias)
-                for one, x in ((adapter, own_MND), (other, other_MND))
+                for one, x in ((bottleneck, own_MND), (other, other_MND))
             )
             read = torch.stack([(h_other @ vector).softmax(0) @ h_other for vector in h])
-            out[frame, group] = own_MND[frame, group] + (h + gate * read) @ adapter.up.weight.T + adapter.up.bias
+            out[frame, group] = own_MND[frame, group] + (h + gate * read) @ bottleneck.up.weight.T + bottleneck.up.bias
     return out
 
 
@@ -103,9 +103,9 @@ def test_streams_exchange_within_windows_behind_attention_and_over_all_tokens_be
     place = {"visual": (layer.gate_visual, "audio"), "audio": (layer.gate_audio, "visual")}
 
     def exchanged(kind: str, out: dict[str, Tensor], within: list[list[int]]) -> dict[str, Tensor]:
-        adapters = {stream: getattr(layer, f"{kind}_{stream}") for stream in out}
+        bottlenecks = {stream: getattr(layer, f"{kind}_{stream}") for stream in out}
         return {
-            stream: by_hand(adapters[stream], adapters[other], gate, out[stream], out[other], within)
+            stream: by_hand(bottlenecks[stream], bottlenecks[other], gate, out[stream], out[other], within)
             for stream, (gate, other) in place.items()
         }
 
@@ -161,7 +161,7 @@ def test_a_stream_with_windows_reads_the_other_on_its_own_grid() -> None:
         "audio": (layer.spatial_audio, layer.spatial_visual, layer.gate_audio, 2),
     }
     made = layer.attention_output(out["visual"], out["audio"], x["visual"], x["audio"], view)
-    for (stream, (adapter, other, gate, window)), found in zip(sides.items(), made, strict=True):
+    for (stream, (bottleneck, other, gate, window)), found in zip(sides.items(), made, strict=True):
         beside = out["audio" if stream == "visual" else "visual"]
-        expected = by_hand(adapter, other, gate, out[stream], beside, groups_of(GRID, window, 0))
+        expected = by_hand(bottleneck, other, gate, out[stream], beside, groups_of(GRID, window, 0))
         assert_close(found, expected, rtol=0, atol=1e-9)

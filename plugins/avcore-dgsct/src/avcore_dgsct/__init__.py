@@ -11,7 +11,7 @@ PAPER = "arXiv:2311.05152"
 
 @hookimpl
 def avcore_fusions() -> Iterable[FusionSpec]:
-    """The adapters of both streams."""
+    """The bottlenecks of both streams."""
     return [
         FusionSpec(
             name="dgsct",
@@ -20,7 +20,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             requires=dgsct_needs,
             finishes=frozenset({"pooled"}),
             paper=PAPER,
-            summary="adapters beside attention and MLP in which the other stream picks channels, tokens and segments",
+            summary="bottlenecks beside attention and MLP; the other stream picks channels, tokens and segments",
         )
     ]
 
@@ -57,9 +57,9 @@ def avcore_methods() -> Iterable[MethodSpec]:
             fusions=("dgsct",),
             recipes="avcore_dgsct",
             converter="avcore_dgsct.convert:convert",
-            # The published code runs an audio block whole, then adds both of its adapters.
+            # The published code runs an audio block whole, then adds both of its bottlenecks.
             defaults={"plan": {"atomic_audio": True}},
             paper=PAPER,
-            summary="dual-guided spatial, channel and temporal adapters between a picture and a sound encoder",
+            summary="dual-guided spatial, channel and temporal bottlenecks between a picture and a sound encoder",
         )
     ]

@@ -1,4 +1,4 @@
-"""Step 1 of an adapter: tokens of the other stream brought to the number and width of its own (Duan et al. 2023).
+"""Step 1 of a bottleneck: tokens of the other stream brought to the number and width of its own (Duan et al. 2023).
 
 Shape letters: M = B*T, N own tokens, D own width, K tokens and C width of the other stream.
 """

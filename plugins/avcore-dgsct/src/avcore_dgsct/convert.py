@@ -21,8 +21,8 @@ reference                                  avcore
 =========================================  =================================================================
 
 Dropped, because the reference never uses it: `gate_tk`, layers to copy from, the encoders' classifiers and what
-`adapter_key` and the heads' tables leave out; and the constants of the spectrogram, which are computed here. A leading
-``module.``, which data parallel training adds, is ignored.
+`bottleneck_key` and the heads' tables leave out; and the constants of the spectrogram, which are computed here. A
+leading ``module.``, which data parallel training adds, is ignored.
 """
 
 import re
@@ -36,9 +36,9 @@ from avcore_dgsct.avs import AVSHead
 from avcore_dgsct.convert_heads import ave_head_key, avs_head_key
 from avcore_dgsct.settings import DGSCTSettings
 
-__all__ = ["adapter_key", "convert"]
+__all__ = ["bottleneck_key", "convert"]
 
-_ADAPTER = {
+_BOTTLENECK = {
     "my_tokens": "latents",
     "gate_av": "latent_gate",
     "gate": "gate",
@@ -72,11 +72,11 @@ _MERGING = re.compile(r"^layers\.(\d+)\.downsample\.")
 _HEADS: dict[type, Callable[[str], str | None]] = {AVEHead: ave_head_key, AVSHead: avs_head_key}
 
 
-def adapter_key(key: str, settings: DGSCTSettings) -> str | None:
-    """The name in `Adapter` of a parameter or buffer; None if the code for these settings never uses it.
+def bottleneck_key(key: str, settings: DGSCTSettings) -> str | None:
+    """The name in `Bottleneck` of a parameter or buffer; None if the code for these settings never uses it.
 
     Raises:
-        KeyError: the adapter has no such thing.
+        KeyError: the bottleneck has no such thing.
     """
     unused = {
         "gate_tk": True,
@@ -84,10 +84,10 @@ def adapter_key(key: str, settings: DGSCTSettings) -> str | None:
         "conv_adapter": settings.align == "resize",
         "temporal_gated.0": not settings.temporal_gate,
     }
-    name = next((name for name in ("gate_tk", *_ADAPTER) if key == name or key.startswith(f"{name}.")), None)
+    name = next((name for name in ("gate_tk", *_BOTTLENECK) if key == name or key.startswith(f"{name}.")), None)
     if name is None:
         raise KeyError(key)
-    return None if unused.get(name) else _ADAPTER[name] + key.removeprefix(name)
+    return None if unused.get(name) else _BOTTLENECK[name] + key.removeprefix(name)
 
 
 def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
@@ -112,7 +112,7 @@ def _name(key: str, model: AVModel) -> str | None:
             return _frozen_key(stream, key.removeprefix(encoder))
     place = _PLACE.match(key)
     if place:
-        return _adapter_name(place, key[place.end() :], model)
+        return _bottleneck_name(place, key[place.end() :], model)
     renamed = _HEADS.get(type(model.head))
     if renamed is None:
         raise KeyError(key)
@@ -126,11 +126,11 @@ def _frozen_key(stream: str, key: str) -> str | None:
     return stream + _MERGING.sub(lambda found: f"layers.{int(found[1]) + 1}.downsample.", key)
 
 
-def _adapter_name(place: re.Match[str], inner: str, model: AVModel) -> str | None:
+def _bottleneck_name(place: re.Match[str], inner: str, model: AVModel) -> str | None:
     stream, pair, number = place.groups()
     # The reference counts pairs, avcore names them by their visual block.
     layers = list(model.parts["dgsct"].layers)
     if int(number) >= len(layers):
         raise KeyError(place.string)
-    name = adapter_key(inner, model.config.parts["dgsct"])
+    name = bottleneck_key(inner, model.config.parts["dgsct"])
     return name and f"dgsct.layers.{layers[int(number)]}.{pair}.{_STREAMS[stream]}.{name}"

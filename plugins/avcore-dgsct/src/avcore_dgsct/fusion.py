@@ -1,4 +1,4 @@
-"""``dgsct``: dual-guided spatial, channel and temporal adapters between two streams (Duan et al., NeurIPS 2023).
+"""``dgsct``: dual-guided spatial, channel and temporal bottlenecks between two streams (Duan et al., NeurIPS 2023).
 
 Shape letters: B clips, T segments, M = B*T, N tokens, D width.
 """
@@ -9,21 +9,21 @@ from torch import Tensor
 
 from avcore import Edit, Edits, Features, Fusion, FusionLayer, StreamFeatures, StreamLayout
 from avcore.injection import PairLayout, PairView
-from avcore_dgsct.adapter import AdapterPair
+from avcore_dgsct.bottleneck import BottleneckPair
 from avcore_dgsct.settings import DGSCTSettings
 
 __all__ = ["DGSCT", "ParallelLayer", "SerialLayer"]
 
 
 class DGSCT(Fusion):
-    """Two pairs of adapters at every pair of blocks; the maps of the last ones weigh the tokens that are pooled."""
+    """Two pairs of bottlenecks at every pair of blocks; the maps of the last ones weigh the tokens that are pooled."""
 
     def __init__(self, config: DGSCTSettings, visual: StreamLayout, audio: StreamLayout) -> None:
         super().__init__(config, visual, audio)
         self.config = config
 
     def layer(self, pair: PairLayout) -> FusionLayer:
-        """The adapters of one pair of blocks."""
+        """The bottlenecks of one pair of blocks."""
         return (ParallelLayer if self.config.placement == "parallel" else SerialLayer)(self.config, pair)
 
     def finish(self, features: Features) -> Features:
@@ -45,12 +45,12 @@ def _pooled(stream: StreamFeatures, tokens_MND: Tensor, features: Features, name
 
 
 class _PairOfPairs(FusionLayer):
-    """Adapters ``p1``, at the attention, and ``p2``, at the MLP, of one pair of blocks."""
+    """Bottlenecks ``p1``, at the attention, and ``p2``, at the MLP, of one pair of blocks."""
 
     def __init__(self, config: DGSCTSettings, pair: PairLayout) -> None:
         super().__init__()
-        self.p1 = AdapterPair(config, pair)
-        self.p2 = AdapterPair(config, pair)
+        self.p1 = BottleneckPair(config, pair)
+        self.p2 = BottleneckPair(config, pair)
         self.unused_in_reference = self.p1.unused_in_reference + self.p2.unused_in_reference
 
 

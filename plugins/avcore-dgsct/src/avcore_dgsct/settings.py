@@ -1,4 +1,4 @@
-"""Settings of DG-SCT's adapters and heads; the defaults of the adapters are those of event localisation (AVE)."""
+"""Settings of DG-SCT's bottlenecks and heads; the defaults of the bottlenecks are those of event localisation (AVE)."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,7 +12,7 @@ __all__ = ["AVEHeadSettings", "AVSHeadSettings", "DGSCTSettings", "TemporalSetti
 
 @dataclass(frozen=True, kw_only=True)
 class DGSCTSettings:
-    """The adapters; every pair of blocks has four, two for each stream."""
+    """The bottlenecks; every pair of blocks has four, two for each stream."""
 
     reduction: int = field(default=8, metadata={"help": "r, the hidden width is the block's width divided by this"})
     groups: int = field(default=2, metadata={"help": "g, groups of the two maps of the bottleneck"})
@@ -22,7 +22,7 @@ class DGSCTSettings:
     )
     batch_norm: bool = field(default=True, metadata={"help": "batch normalisation after each map of the bottleneck"})
     audio_gate: bool = field(
-        default=True, metadata={"help": "a gate, zero at first, on audio's adapters too; visual ones always have it"}
+        default=True, metadata={"help": "a gate, zero at first, on audio's bottlenecks too; visual ones always have it"}
     )
     before_norm: bool = field(
         default=True, metadata={"help": "LN_pre, before the bottleneck; order=avs counts it as unused"}
@@ -46,7 +46,7 @@ class DGSCTSettings:
         metadata={"help": "what stands beside the gates: 1 - alpha (the code), or 1 (the paper)"},
     )
     temporal_gate: bool = field(
-        default=False, metadata={"help": "a gate G of each segment within the adapter (few- and zero-shot code)"}
+        default=False, metadata={"help": "a gate G of each segment within the bottleneck (few- and zero-shot code)"}
     )
     gamma: float = field(default=0.05, metadata={"help": "weight of G; nothing without temporal_gate"})
     placement: Literal["parallel", "serial"] = field(

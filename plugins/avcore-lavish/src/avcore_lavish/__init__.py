@@ -1,4 +1,4 @@
-"""LAVISH: parallel adapters that read the other stream (Lin et al., CVPR 2023). This module is light: no torch."""
+"""LAVISH: parallel bottlenecks that read the other stream (Lin et al., CVPR 2023). This module is light: no torch."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ PAPER = "arXiv:2212.07983"
 
 @hookimpl
 def avcore_fusions() -> Iterable[FusionSpec]:
-    """The adapters of both streams."""
+    """The bottlenecks of both streams."""
     return [
         FusionSpec(
             name="lavish",
@@ -19,7 +19,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             config=LavishSettings,
             as_own=("width",),  # latent tokens attend to the other stream and are attended to by this one
             paper=PAPER,
-            summary="bottleneck adapters beside attention and MLP that read the other stream through latent tokens",
+            summary="bottlenecks beside attention and MLP that read the other stream through latent tokens",
             identity_at_start=True,
         )
     ]

@@ -30,9 +30,9 @@ from torch import Tensor
 
 from avcore import AVModel
 
-__all__ = ["adapter_key", "convert"]
+__all__ = ["bottleneck_key", "convert"]
 
-_ADAPTER = {
+_BOTTLENECK = {
     "my_tokens": "latents",
     "gate_av": "latent_gate",
     "gate": "gate",
@@ -52,10 +52,10 @@ _MERGING = re.compile(r"layers\.(\d+)\.downsample\.")
 _PLACE = re.compile(r"(vis|audio)_adapter_blocks_(p[12])\.(\d+)\.")
 
 
-def adapter_key(key: str) -> str | None:
-    """The name in `Adapter` of a parameter or buffer of the reference's adapter; None if it has no such thing."""
+def bottleneck_key(key: str) -> str | None:
+    """The name in `Bottleneck` of a parameter or buffer of the reference's bottleneck; None if it has no such thing."""
     name, dot, rest = key.partition(".")
-    return f"{_ADAPTER[name]}{dot}{rest}" if name in _ADAPTER else None
+    return f"{_BOTTLENECK[name]}{dot}{rest}" if name in _BOTTLENECK else None
 
 
 def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
 
 def _name(key: str, place: re.Match[str] | None, inner: str) -> str | None:
     if place:
-        found = adapter_key(inner)
+        found = bottleneck_key(inner)
         stream, pair, block = place.groups()
         return found and f"lavish.layers.{block}.{pair}.{_STREAMS[stream]}.{found}"
     if key.startswith(_VIT):

@@ -12,17 +12,17 @@ from avcore.injection import PairLayout, PairView
 from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
 from avcore_lavish.settings import LavishSettings
 
-__all__ = ["Adapter", "AdapterPair", "LavishLayer"]
+__all__ = ["Bottleneck", "BottleneckPair", "LavishLayer"]
 
 
 class LavishLayer(FusionLayer):
-    """Two adapter pairs at one pair of blocks: ``p1`` beside the frozen attention, ``p2`` beside the frozen MLP."""
+    """Two bottleneck pairs at one pair of blocks: ``p1`` beside the frozen attention, ``p2`` beside the frozen MLP."""
 
     def __init__(self, config: LavishSettings, pair: PairLayout) -> None:
         super().__init__()
         widths = pair.visual.width, pair.audio.width
-        self.p1 = AdapterPair(config, *widths)
-        self.p2 = AdapterPair(config, *widths)
+        self.p1 = BottleneckPair(config, *widths)
+        self.p2 = BottleneckPair(config, *widths)
         if config.before_norm and config.order == "avs":
             self.unused_in_reference = 2 * 2 * sum(widths)
 
@@ -35,13 +35,13 @@ class LavishLayer(FusionLayer):
         return self.p2(visual_MND, audio_MND, at)  # type: ignore[no-any-return]
 
 
-class AdapterPair(nn.Module):
-    """An adapter for each stream, of its width; both read the tokens that enter the sub-layer."""
+class BottleneckPair(nn.Module):
+    """A bottleneck for each stream, of its width; both read the tokens that enter the sub-layer."""
 
     def __init__(self, config: LavishSettings, visual_width: int, audio_width: int) -> None:
         super().__init__()
-        self.visual = Adapter(config, visual_width, gated=True)
-        self.audio = Adapter(config, audio_width, gated=config.audio_gate)
+        self.visual = Bottleneck(config, visual_width, gated=True)
+        self.audio = Bottleneck(config, audio_width, gated=config.audio_gate)
 
     def forward(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """The increments of both streams; each reads the other in its own width."""
@@ -51,7 +51,7 @@ class AdapterPair(nn.Module):
         )
 
 
-class Adapter(nn.Module):
+class Bottleneck(nn.Module):
     """Ad(x ; y): the other stream is read into the tokens through a few latent tokens, then a bottleneck."""
 
     def __init__(self, config: LavishSettings, width: int, *, gated: bool) -> None:

@@ -1,4 +1,4 @@
-"""Settings of LAVISH's adapters; the defaults are those of its event localisation (AVE)."""
+"""Settings of LAVISH's bottlenecks; the defaults are those of its event localisation (AVE)."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,7 +10,7 @@ __all__ = ["LavishSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class LavishSettings:
-    """The adapters; every pair of blocks has four, two for each stream."""
+    """The bottlenecks; every pair of blocks has four, two for each stream."""
 
     reduction: int = field(default=8, metadata={"help": "r, the hidden width is the block's width divided by this"})
     groups: int = field(default=2, metadata={"help": "g, groups of the two maps of the bottleneck"})
@@ -20,7 +20,7 @@ class LavishSettings:
     )
     batch_norm: bool = field(default=True, metadata={"help": "batch normalisation after each map of the bottleneck"})
     audio_gate: bool = field(
-        default=True, metadata={"help": "a gate, zero at first, on audio's adapters too; visual ones always have it"}
+        default=True, metadata={"help": "a gate, zero at first, on audio's bottlenecks too; visual ones always have it"}
     )
     before_norm: bool = field(
         default=True, metadata={"help": "LN_pre, before the bottleneck; order=avs counts it as unused"}

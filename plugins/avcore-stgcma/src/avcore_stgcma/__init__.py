@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import FusionSpec, MethodSpec, PromptSpec
-from avcore_stgcma.settings import AdapterSettings, TemporalSettings
+from avcore_stgcma.settings import BottleneckSettings, TemporalSettings
 
 PAPER = (
     "Wang et al., Towards Efficient Audio-Visual Learners via Empowering Pre-trained Vision Transformers with "
@@ -28,15 +28,15 @@ def avcore_prompts() -> Iterable[PromptSpec]:
             build="avcore_stgcma.prompts:TemporalLayer",
             config=TemporalSettings,
             paper=PAPER,
-            summary="adapters behind the frozen attention over time",
+            summary="bottlenecks behind the frozen attention over time",
             identity_at_start=True,
         ),
         PromptSpec(
-            name="stgcma.adapters",
-            build="avcore_stgcma.prompts:AdaptersLayer",
-            config=AdapterSettings,
+            name="stgcma.bottlenecks",
+            build="avcore_stgcma.prompts:BottlenecksLayer",
+            config=BottleneckSettings,
             paper=PAPER,
-            summary="the adapters of stgcma.exchange without the exchange: for one stream, or as an ablation",
+            summary="the bottlenecks of stgcma.exchange without the exchange: for one stream, or as an ablation",
             identity_at_start=True,
         ),
     ]
@@ -49,10 +49,10 @@ def avcore_fusions() -> Iterable[FusionSpec]:
         FusionSpec(
             name="stgcma.exchange",
             build="avcore_stgcma.fusion:ExchangeLayer",
-            config=AdapterSettings,
+            config=BottleneckSettings,
             as_own=("width", "windows"),
             paper=PAPER,
-            summary="adapters in series with frozen attention and MLP, which attend to each other's hidden vectors",
+            summary="bottlenecks in series with frozen attention and MLP, which attend to each other's hidden vectors",
             identity_at_start=True,
         )
     ]
@@ -79,6 +79,6 @@ def avcore_methods() -> Iterable[MethodSpec]:
                 },
             },
             paper=PAPER,
-            summary="serial adapters over time and space, with an exchange inside their bottleneck",
+            summary="serial bottlenecks over time and space, with an exchange within",
         )
     ]

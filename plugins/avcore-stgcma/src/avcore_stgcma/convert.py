@@ -27,7 +27,7 @@ _SOUND = {"conv1_audio.weight": "kernel", "positional_embedding_audio": "positio
 _SEGMENTS = {"temporal_embedding": "visual", "temporal_embedding_audio": "audio"}
 _GATES = {"gate_v": "gate_visual", "gate_a": "gate_audio"}
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
-_ADAPTER = re.compile(r"(T|S|MLP)_Adapter(_Audio)?\.D_fc([12])\.(weight|bias)")
+_BOTTLENECK = re.compile(r"(T|S|MLP)_Adapter(_Audio)?\.D_fc([12])\.(weight|bias)")
 
 
 def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
@@ -81,16 +81,16 @@ def _in_block(number: str, key: str, trunk: str, *, exchange: bool) -> str | Non
     """The name of a block's tensor; None for a gate that is never used."""
     if key in _GATES:
         return f"stgcma.exchange.layers.{number}.{_GATES[key]}" if exchange else None
-    if match := _ADAPTER.fullmatch(key):
+    if match := _BOTTLENECK.fullmatch(key):
         kind, of_audio, layer, leaf = match.groups()
         stream = "audio" if of_audio else "visual"
         tail = f"{'down' if layer == '1' else 'up'}.{leaf}"
         if kind == "T":
-            return f"stgcma.temporal.{stream}.layers.{number}.adapter.{tail}"
+            return f"stgcma.temporal.{stream}.layers.{number}.bottleneck.{tail}"
         place = "spatial" if kind == "S" else "mlp"
         if exchange:
             return f"stgcma.exchange.layers.{number}.{place}_{stream}.{tail}"
-        return f"stgcma.adapters.{stream}.layers.{number}.{place}_adapter.{tail}"
+        return f"stgcma.bottlenecks.{stream}.layers.{number}.{place}_bottleneck.{tail}"
     return _frozen(f"{trunk}.blocks.{number}", key) or f"unknown.transformer.resblocks.{number}.{key}"
 
 

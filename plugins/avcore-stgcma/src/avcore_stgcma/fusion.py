@@ -1,6 +1,6 @@
 """``stgcma.exchange``: spatial and global cross-modal adaptation (Wang et al., CVPRW 2024).
 
-Shape letters: M = B*T, N tokens, D width, K hidden width of an adapter.
+Shape letters: M = B*T, N tokens, D width, K hidden width of a bottleneck.
 """
 
 import torch
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from avcore import BlockLayout, FusionLayer
 from avcore.injection import PairLayout, PairView
 from avcore.modules import plain_attention
-from avcore_stgcma.adapter import Adapter
-from avcore_stgcma.settings import AdapterSettings
+from avcore_stgcma.bottleneck import Bottleneck
+from avcore_stgcma.settings import BottleneckSettings
 
 __all__ = ["ExchangeLayer"]
 
 
 class ExchangeLayer(FusionLayer):
-    """Adapters in series with the frozen increments o of both streams, mixed between Down and Up.
+    """Bottlenecks in series with the frozen increments o of both streams, mixed between Down and Up.
 
     h = GELU(Down o); h_v <- h_v + g_v softmax(h_v h_a^T) h_a, likewise h_a, both from the old h; o <- o + Up h.
     The gates start at zero and serve both sub-layers. Behind attention each window of one stream exchanges with the
@@ -27,14 +27,14 @@ class ExchangeLayer(FusionLayer):
     grid.
     """
 
-    def __init__(self, config: AdapterSettings, pair: PairLayout) -> None:
+    def __init__(self, config: BottleneckSettings, pair: PairLayout) -> None:
         super().__init__()
         self.equal_widths = pair.visual.width == pair.audio.width
         self.same_windows = windows_of(pair.visual) == windows_of(pair.audio)
-        self.spatial_visual = Adapter(pair.visual.width, config.ratio)
-        self.spatial_audio = Adapter(pair.audio.width, config.ratio)
-        self.mlp_visual = Adapter(pair.visual.width, config.ratio)
-        self.mlp_audio = Adapter(pair.audio.width, config.ratio)
+        self.spatial_visual = Bottleneck(pair.visual.width, config.ratio)
+        self.spatial_audio = Bottleneck(pair.audio.width, config.ratio)
+        self.mlp_visual = Bottleneck(pair.visual.width, config.ratio)
+        self.mlp_audio = Bottleneck(pair.audio.width, config.ratio)
         self.gate_visual = nn.Parameter(torch.zeros(1))
         self.gate_audio = nn.Parameter(torch.zeros(1))
 
@@ -60,20 +60,20 @@ class ExchangeLayer(FusionLayer):
 
     def _adapt(
         self,
-        adapter_v: Adapter,
-        adapter_a: Adapter,
+        bottleneck_v: Bottleneck,
+        bottleneck_a: Bottleneck,
         out_visual: Tensor,
         out_audio: Tensor,
         heard: Tensor | None = None,
         seen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Adapt both increments; each reads the other's h, or what its own side makes of ``heard`` or ``seen``."""
-        h_v, h_a = adapter_v.hidden(out_visual), adapter_a.hidden(out_audio)
-        read_v = h_a if heard is None else (adapter_a if self.equal_widths else adapter_v).hidden(heard)
-        read_a = h_v if seen is None else (adapter_v if self.equal_widths else adapter_a).hidden(seen)
+        h_v, h_a = bottleneck_v.hidden(out_visual), bottleneck_a.hidden(out_audio)
+        read_v = h_a if heard is None else (bottleneck_a if self.equal_widths else bottleneck_v).hidden(heard)
+        read_a = h_v if seen is None else (bottleneck_v if self.equal_widths else bottleneck_a).hidden(seen)
         return (
-            out_visual + adapter_v.up(h_v + self.gate_visual * plain_attention(h_v, read_v)),
-            out_audio + adapter_a.up(h_a + self.gate_audio * plain_attention(h_a, read_a)),
+            out_visual + bottleneck_v.up(h_v + self.gate_visual * plain_attention(h_v, read_v)),
+            out_audio + bottleneck_a.up(h_a + self.gate_audio * plain_attention(h_a, read_a)),
         )
 
 

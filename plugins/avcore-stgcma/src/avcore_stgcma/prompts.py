@@ -1,4 +1,4 @@
-"""``stgcma.base``, ``stgcma.temporal`` and ``stgcma.adapters``: what acts on one stream (Wang et al., CVPRW 2024).
+"""``stgcma.base``, ``stgcma.temporal`` and ``stgcma.bottlenecks``: what acts on one stream (Wang et al., CVPRW 2024).
 
 Shape letters: M = B*T, N tokens, D width.
 """
@@ -11,10 +11,10 @@ from torch import Tensor
 from avcore import BlockLayout, Edit, Prompt, PromptLayer
 from avcore.injection import BlockView
 from avcore.specs import STREAMS
-from avcore_stgcma.adapter import Adapter
-from avcore_stgcma.settings import AdapterSettings, TemporalSettings
+from avcore_stgcma.bottleneck import Bottleneck
+from avcore_stgcma.settings import BottleneckSettings, TemporalSettings
 
-__all__ = ["AdaptersLayer", "Base", "TemporalLayer"]
+__all__ = ["Base", "BottlenecksLayer", "TemporalLayer"]
 
 
 class Base(Prompt):
@@ -32,7 +32,7 @@ class TemporalLayer(PromptLayer):
 
     def __init__(self, config: TemporalSettings, block: BlockLayout) -> None:
         super().__init__()
-        self.adapter = Adapter(block.width, config.ratio)
+        self.bottleneck = Bottleneck(block.width, config.ratio)
         drop = config.drop_path * block.index / max(1, block.depth - 1)
         # A tensor, so that blocks which differ in nothing else share one compiled graph.
         self.register_buffer("keep", torch.tensor(1.0 - drop), persistent=False)
@@ -40,7 +40,7 @@ class TemporalLayer(PromptLayer):
     def before_attention(self, x_MND: Tensor, at: BlockView) -> Edit:
         """Attend over time, adapt."""
         over_time = at.attend(at.over_time(x_MND))
-        return Edit(add=self._drop_path(at.from_time(self.adapter(over_time))))
+        return Edit(add=self._drop_path(at.from_time(self.bottleneck(over_time))))
 
     def _drop_path(self, out_MND: Tensor) -> Tensor:
         """Drop token positions, each in all segments of the batch at once, as the reference does."""
@@ -50,20 +50,20 @@ class TemporalLayer(PromptLayer):
         return out_MND * kept_N1 / self.keep
 
 
-class AdaptersLayer(PromptLayer):
+class BottlenecksLayer(PromptLayer):
     """x <- x + o + E_S(o) for attention's increment o, then x <- x + o + E_M(o) for the MLP's."""
 
-    def __init__(self, config: AdapterSettings, block: BlockLayout) -> None:
+    def __init__(self, config: BottleneckSettings, block: BlockLayout) -> None:
         super().__init__()
-        self.spatial_adapter = Adapter(block.width, config.ratio)
-        self.mlp_adapter = Adapter(block.width, config.ratio)
+        self.spatial_bottleneck = Bottleneck(block.width, config.ratio)
+        self.mlp_bottleneck = Bottleneck(block.width, config.ratio)
 
     def attention_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
         """o + E_S(o)."""
-        adapted: Tensor = self.spatial_adapter(out_MND)
+        adapted: Tensor = self.spatial_bottleneck(out_MND)
         return out_MND + adapted
 
     def mlp_output(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
         """o + E_M(o)."""
-        adapted: Tensor = self.mlp_adapter(out_MND)
+        adapted: Tensor = self.mlp_bottleneck(out_MND)
         return out_MND + adapted

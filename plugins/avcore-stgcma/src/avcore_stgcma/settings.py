@@ -4,15 +4,15 @@ from dataclasses import dataclass, field
 
 from avcore.config import require
 
-__all__ = ["AdapterSettings", "TemporalSettings"]
+__all__ = ["BottleneckSettings", "TemporalSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterSettings:
-    """Adapters in series with a frozen increment."""
+class BottleneckSettings:
+    """Bottlenecks in series with a frozen increment."""
 
     ratio: float = field(
-        default=0.0625, metadata={"help": "hidden width of an adapter, as a share of the width of the stream"}
+        default=0.0625, metadata={"help": "hidden width of a bottleneck, as a share of the width of the stream"}
     )
 
     def __post_init__(self) -> None:
@@ -20,8 +20,8 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TemporalSettings(AdapterSettings):
-    """Adapters behind frozen attention over time."""
+class TemporalSettings(BottleneckSettings):
+    """Bottlenecks behind frozen attention over time."""
 
     drop_path: float = field(
         default=0.2,

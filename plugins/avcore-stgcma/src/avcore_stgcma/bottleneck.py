@@ -1,14 +1,14 @@
-"""The adapter that all of STG-CMA is made of. Shape letters: M = B*T, N tokens, D width, K hidden width."""
+"""The bottleneck that all of STG-CMA is made of. Shape letters: M = B*T, N tokens, D width, K hidden width."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import AssemblyError
 
-__all__ = ["Adapter"]
+__all__ = ["Bottleneck"]
 
 
-class Adapter(nn.Module):
+class Bottleneck(nn.Module):
     """E(x) = Up(GELU(Down x)); zero at first, because Up starts at zero.
 
     Args:
@@ -20,7 +20,7 @@ class Adapter(nn.Module):
         super().__init__()
         hidden = int(width * ratio)
         if hidden == 0:
-            raise AssemblyError(f"An adapter of ratio={ratio} has no hidden unit at width {width}: raise the ratio.")
+            raise AssemblyError(f"A bottleneck of ratio={ratio} has no hidden unit at width {width}: raise the ratio.")
         self.down = nn.Linear(width, hidden)
         self.up = nn.Linear(hidden, width)
         nn.init.trunc_normal_(self.down.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""One adapter: the formulas by hand, the order of its maps, both ways to align, the swap of the streams."""
+"""One bottleneck: the formulas by hand, the order of its maps, both ways to align, the swap of the streams."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from avcore import StageLayout, StreamLayout
 from avcore.injection import PairLayout
 from avcore.specs import BlockLayout
-from avcore_dgsct.adapter import Adapter, AdapterPair
 from avcore_dgsct.align import Resize, TokensThenWidth
+from avcore_dgsct.bottleneck import Bottleneck, BottleneckPair
 from avcore_dgsct.settings import DGSCTSettings
 
 Moved = Callable[[nn.Module], nn.Module]
@@ -44,7 +44,7 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 @pytest.mark.parametrize("order", ["ave", "avs"])
 @pytest.mark.parametrize("residual", ["one_minus_alpha", "one"])
 @pytest.mark.parametrize("temporal_gate", [False, True])
-def test_an_adapter_is_the_steps_by_hand(order: Any, residual: Any, temporal_gate: bool, moved: Moved) -> None:
+def test_a_bottleneck_is_the_steps_by_hand(order: Any, residual: Any, temporal_gate: bool, moved: Moved) -> None:
     """Segment by segment, as the steps are written down."""
     torch.manual_seed(0)
     settings = DGSCTSettings(
@@ -57,16 +57,17 @@ def test_an_adapter_is_the_steps_by_hand(order: Any, residual: Any, temporal_gat
         beta=0.3,
         gamma=0.2,
     )
-    adapter = moved(Adapter(settings, block(8, (2, 3)), block(12, (2, 2)), gated=True)).eval()
-    guide = adapter.guidance
+    bottleneck = moved(Bottleneck(settings, block(8, (2, 3)), block(12, (2, 2)), gated=True)).eval()
+    guide = bottleneck.guidance
     x, other = torch.randn(2, 6, 8).double(), torch.randn(2, 4, 12).double()
-    made = adapter(x, other)
+    made = bottleneck(x, other)
     for segment in range(2):
         y = linear(
-            adapter.align.tokens.weight @ other[segment] + adapter.align.tokens.bias[:, None], adapter.align.width
+            bottleneck.align.tokens.weight @ other[segment] + bottleneck.align.tokens.bias[:, None],
+            bottleneck.align.width,
         )
-        summary = adapter.latents + torch.softmax(adapter.latents @ y.T, -1) @ y
-        tokens = x[segment] + adapter.latent_gate * torch.softmax(x[segment] @ summary.T, -1) @ summary
+        summary = bottleneck.latents + torch.softmax(bottleneck.latents @ y.T, -1) @ y
+        tokens = x[segment] + bottleneck.latent_gate * torch.softmax(x[segment] @ summary.T, -1) @ summary
         mean = y.mean(0, keepdim=True)
         r = (linear(mean, guide.channel_other).relu() * linear(tokens, guide.channel_own).relu()).mean(0, keepdim=True)
         channels = linear(linear(r, guide.channel_squeeze).relu(), guide.channel_gate).sigmoid()
@@ -79,13 +80,13 @@ def test_an_adapter_is_the_steps_by_hand(order: Any, residual: Any, temporal_gat
             weights = weights + 0.2 * linear(mean, guide.segment_gate).sigmoid()
         tokens = tokens * weights
         if order == "ave":
-            tokens = layer_norm(tokens, adapter.norm_before)
-        hidden = batch_norm(in_groups(tokens, adapter.down.weight), adapter.norm_down).relu()
-        out = batch_norm(in_groups(hidden, adapter.up.weight), adapter.norm_up)
+            tokens = layer_norm(tokens, bottleneck.norm_before)
+        hidden = batch_norm(in_groups(tokens, bottleneck.down.weight), bottleneck.norm_down).relu()
+        out = batch_norm(in_groups(hidden, bottleneck.up.weight), bottleneck.norm_up)
         if order == "ave":
-            expected = adapter.gate * layer_norm(out, adapter.norm_post)
+            expected = bottleneck.gate * layer_norm(out, bottleneck.norm_post)
         else:
-            expected = layer_norm(adapter.gate * out, adapter.norm_post)
+            expected = layer_norm(bottleneck.gate * out, bottleneck.norm_post)
         torch.testing.assert_close(made.add[segment], expected)
         torch.testing.assert_close(made.map[segment], torch.softmax(scores.tanh(), 0).T)
 
@@ -123,12 +124,12 @@ def test_resizing_keeps_rows_and_columns_apart() -> None:
     assert align.unused_in_reference == 8 * 12 + 8
 
 
-def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> None:
+def test_swapping_streams_and_bottlenecks_swaps_the_increments(moved: Moved) -> None:
     torch.manual_seed(0)
     settings = DGSCTSettings(reduction=2, tokens=3)
     one, other = block(8, (2, 3)), block(12, (2, 2))
-    pair = moved(AdapterPair(settings, PairLayout(visual=one, audio=other, index=0, pairs=1))).eval()
-    swapped = AdapterPair(settings, PairLayout(visual=other, audio=one, index=0, pairs=1))
+    pair = moved(BottleneckPair(settings, PairLayout(visual=one, audio=other, index=0, pairs=1))).eval()
+    swapped = BottleneckPair(settings, PairLayout(visual=other, audio=one, index=0, pairs=1))
     swapped.visual, swapped.audio = pair.audio, pair.visual
     x_one, x_other = torch.randn(2, 6, 8).double(), torch.randn(2, 4, 12).double()
     for made, expected in zip(swapped(x_other, x_one), reversed(pair(x_one, x_other)), strict=True):
@@ -136,10 +137,10 @@ def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> Non
         assert torch.equal(made.map, expected.map)
 
 
-def test_adapters_start_at_zero_where_they_have_a_gate() -> None:
+def test_bottlenecks_start_at_zero_where_they_have_a_gate() -> None:
     pair = PairLayout(visual=block(8, (2, 2)), audio=block(8, (2, 2)), index=0, pairs=1)
     x = torch.randn(2, 4, 8)
     for audio_gate in (True, False):
-        visual, audio = AdapterPair(DGSCTSettings(reduction=2, audio_gate=audio_gate), pair)(x, x)
+        visual, audio = BottleneckPair(DGSCTSettings(reduction=2, audio_gate=audio_gate), pair)(x, x)
         assert not visual.add.any()
         assert audio.add.any() == (not audio_gate)

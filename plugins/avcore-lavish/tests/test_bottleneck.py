@@ -1,4 +1,4 @@
-"""One adapter: the formulas by hand, the initial values."""
+"""One bottleneck: the formulas by hand, the initial values."""
 
 from collections.abc import Callable
 from itertools import product
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avcore import StageLayout, StreamLayout
 from avcore.injection import PairLayout
-from avcore_lavish.fusion import Adapter, AdapterPair, LavishLayer
+from avcore_lavish.fusion import Bottleneck, BottleneckPair, LavishLayer
 from avcore_lavish.settings import LavishSettings
 
 Moved = Callable[[nn.Module], nn.Module]
@@ -40,33 +40,33 @@ def by_groups(x_ND: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 @pytest.mark.parametrize("order", ["ave", "avs"])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_an_adapter_is_the_five_steps(order: Any, groups: int, moved: Moved) -> None:
+def test_a_bottleneck_is_the_five_steps(order: Any, groups: int, moved: Moved) -> None:
     """Segment by segment and group by group, as the steps are written down."""
     torch.manual_seed(0)
     settings = LavishSettings(reduction=2, groups=groups, tokens=3, order=order)
-    adapter = moved(Adapter(settings, 8, gated=True)).eval()
+    bottleneck = moved(Bottleneck(settings, 8, gated=True)).eval()
     x, other = torch.randn(2, 5, 8).double(), torch.randn(2, 4, 8).double()
-    made = adapter(x, other)
+    made = bottleneck(x, other)
     for segment in range(2):
-        summary = adapter.latents + torch.softmax(adapter.latents @ other[segment].T, -1) @ other[segment]
-        tokens = x[segment] + adapter.latent_gate * torch.softmax(x[segment] @ summary.T, -1) @ summary
+        summary = bottleneck.latents + torch.softmax(bottleneck.latents @ other[segment].T, -1) @ other[segment]
+        tokens = x[segment] + bottleneck.latent_gate * torch.softmax(x[segment] @ summary.T, -1) @ summary
         if order == "ave":
-            tokens = layer_norm(tokens, adapter.norm_before)
-        hidden = by_groups(tokens, adapter.down.weight, groups)
-        hidden = torch.relu(batch_norm(hidden, adapter.norm_down))
-        out = by_groups(hidden, adapter.up.weight, groups)
-        out = batch_norm(out, adapter.norm_up)
+            tokens = layer_norm(tokens, bottleneck.norm_before)
+        hidden = by_groups(tokens, bottleneck.down.weight, groups)
+        hidden = torch.relu(batch_norm(hidden, bottleneck.norm_down))
+        out = by_groups(hidden, bottleneck.up.weight, groups)
+        out = batch_norm(out, bottleneck.norm_up)
         if order == "ave":
-            expected = adapter.gate * layer_norm(out, adapter.norm_post)
+            expected = bottleneck.gate * layer_norm(out, bottleneck.norm_post)
         else:
-            expected = layer_norm(adapter.gate * out, adapter.norm_post)
+            expected = layer_norm(bottleneck.gate * out, bottleneck.norm_post)
         torch.testing.assert_close(made[segment], expected)
 
 
-def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> None:
+def test_swapping_streams_and_bottlenecks_swaps_the_increments(moved: Moved) -> None:
     torch.manual_seed(0)
     settings = LavishSettings(reduction=2)
-    pair, swapped = moved(AdapterPair(settings, 8, 8)).eval(), AdapterPair(settings, 8, 8)
+    pair, swapped = moved(BottleneckPair(settings, 8, 8)).eval(), BottleneckPair(settings, 8, 8)
     swapped.visual, swapped.audio = pair.audio, pair.visual
     visual, audio = torch.randn(2, 5, 8).double(), torch.randn(2, 3, 8).double()
     one, other = pair(visual, audio, EQUAL_WIDTHS), swapped(audio, visual, EQUAL_WIDTHS)
@@ -74,9 +74,9 @@ def test_swapping_streams_and_adapters_swaps_the_increments(moved: Moved) -> Non
     assert torch.equal(one.audio.add, other.visual.add)
 
 
-def test_with_the_settings_of_segmentation_visual_adapters_start_at_zero_and_audio_ones_do_not() -> None:
+def test_with_the_settings_of_segmentation_visual_bottlenecks_start_at_zero_and_audio_ones_do_not() -> None:
     settings = LavishSettings(reduction=4, tokens=16, latents="zeros", batch_norm=False, audio_gate=False, order="avs")
-    pair = AdapterPair(settings, 32, 32)
+    pair = BottleneckPair(settings, 32, 32)
     edits = pair(torch.randn(2, 5, 32), torch.randn(2, 5, 32), EQUAL_WIDTHS)
     assert not edits.visual.add.any()
     assert edits.audio.add.any()

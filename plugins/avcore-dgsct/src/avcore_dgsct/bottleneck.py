@@ -1,4 +1,4 @@
-"""The adapter Ad(x ; y) of DG-SCT (Duan et al., NeurIPS 2023, arXiv:2311.05152).
+"""The bottleneck Ad(x ; y) of DG-SCT (Duan et al., NeurIPS 2023, arXiv:2311.05152).
 
 Shape letters: M = B*T, N own tokens, D width, n latent tokens, k hidden width, K and C tokens and width of the other
 stream.
@@ -16,11 +16,11 @@ from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
 from avcore_dgsct.align import Resize, TokensThenWidth
 from avcore_dgsct.settings import DGSCTSettings
 
-__all__ = ["Adapted", "Adapter", "AdapterPair", "Guidance"]
+__all__ = ["Adapted", "Bottleneck", "BottleneckPair", "Guidance"]
 
 
 class Adapted(NamedTuple):
-    """What an adapter gives: the increment (M, N, D), and the scores s (M, N, 1) of its spatial attention."""
+    """What a bottleneck gives: the increment (M, N, D), and the scores s (M, N, 1) of its spatial attention."""
 
     add: Tensor
     scores: Tensor
@@ -31,13 +31,13 @@ class Adapted(NamedTuple):
         return torch.softmax(torch.tanh(self.scores), dim=1).mT
 
 
-class AdapterPair(nn.Module):
-    """An adapter for each stream; both read the tokens that enter the sub-layer."""
+class BottleneckPair(nn.Module):
+    """A bottleneck for each stream; both read the tokens that enter the sub-layer."""
 
     def __init__(self, config: DGSCTSettings, pair: PairLayout) -> None:
         super().__init__()
-        self.visual = Adapter(config, pair.visual, pair.audio, gated=True)
-        self.audio = Adapter(config, pair.audio, pair.visual, gated=config.audio_gate)
+        self.visual = Bottleneck(config, pair.visual, pair.audio, gated=True)
+        self.audio = Bottleneck(config, pair.audio, pair.visual, gated=config.audio_gate)
 
     @property
     def unused_in_reference(self) -> int:
@@ -45,11 +45,11 @@ class AdapterPair(nn.Module):
         return self.visual.unused_in_reference + self.audio.unused_in_reference
 
     def forward(self, visual_MND: Tensor, audio_MND: Tensor) -> tuple[Adapted, Adapted]:
-        """What the visual and the audio adapter give."""
+        """What the visual and the audio bottleneck give."""
         return self.visual(visual_MND, audio_MND), self.audio(audio_MND, visual_MND)
 
 
-class Adapter(nn.Module):
+class Bottleneck(nn.Module):
     """Ad(x ; y): the other stream aligned, read through latent tokens, and as a guide of channels and tokens."""
 
     def __init__(self, config: DGSCTSettings, own: BlockLayout, other: BlockLayout, *, gated: bool) -> None:
