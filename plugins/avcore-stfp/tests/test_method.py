@@ -139,6 +139,12 @@ def test_parts_left_out_leave_no_node(narrow: Make) -> None:
     assert sizes[0] == frozen < sizes[1] < sizes[2]
 
 
+def test_streams_of_unequal_width_meet_through_maps_of_the_plan(narrow: Make) -> None:
+    model = narrow("audio.backbone=wide", "audio.weights=random")
+    assert list(model.parts["align"].layers) == list(model.parts["stfp.joint"].layers)
+    assert model(make_batch(model))["logits"].isfinite().all()
+
+
 @pytest.mark.parametrize("stream", ["visual", "audio"])
 def test_one_branch_runs_with_its_own_prompts(narrow: Make, stream: str) -> None:
     model = narrow(streams=stream, fusions="none")
