@@ -187,7 +187,9 @@ def test_with_frozen_weights_in_half_precision_the_bottlenecks_stay_in_full(make
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
-RECIPES = sorted(entry.name for entry in files("avcore_dgsct").joinpath("recipes").iterdir())
+RECIPES = sorted(
+    entry.name for entry in files("avcore_dgsct").joinpath("recipes").iterdir() if ".demo." not in entry.name
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
