@@ -10,6 +10,7 @@ where.
 import ast
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import inspect
 import re
@@ -143,7 +144,8 @@ def last_name(node: ast.expr) -> str:
 def usage() -> Usage:
     """What tests, first-party plugins, examples and the kit use."""
     found = Usage()
-    for path in sorted({path for pattern in PLACES for path in ROOT.glob(pattern)}):
+    generated = ROOT / "docs" / "contract.md"
+    for path in sorted({path for pattern in PLACES for path in ROOT.glob(pattern)} - {generated}):
         text, place = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
         if path.suffix == ".py":
             found.add(text, place)
@@ -209,17 +211,39 @@ def test_all_of_the_contract_is_exercised() -> None:
 
 
 @functools.cache
-def docs_hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("contract_page", ROOT / "docs" / "contract_page.py")
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["docs_hooks"] = importlib.util.module_from_spec(spec)
+    module = sys.modules["contract_page"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def test_the_committed_page_is_what_the_code_says() -> None:
+    fresh, page = generator().contract_page(), generator().PAGE.read_text(encoding="utf-8")
+    assert page.splitlines() == fresh.splitlines(), "Run: python docs/contract_page.py"
+
+
+def test_what_is_promised_is_explained() -> None:
+    """Everything in docs/stability.md stands on the page of the contract, or on that of Python."""
+    texts = [(ROOT / "docs" / name).read_text() for name in ("stability.md", "contract.md", "python.md")]
+    stable, contract, python = texts
+    listed = {
+        kind: stable.split(f"<!-- {kind} -->")[1].split("<!-- end -->")[0] for kind in ("names", "modules", "functions")
+    }
+    modules, functions = (re.findall(r"`(avcore[\w.]*)`", listed[kind]) for kind in ("modules", "functions"))
+    promised = {*re.findall(r"`(\w+)`", listed["names"]), *(name.rpartition(".")[2] for name in functions)}
+    for module in modules:
+        promised |= set(importlib.import_module(module).__all__)
+    explained = set(re.findall(r"^### (\w+)$", contract, re.MULTILINE)) | {"ENTRY_POINT_GROUP", "hookimpl"}
+    assert "`avcore.hookspecs.ENTRY_POINT_GROUP`" in contract
+    assert "from avcore import hookimpl" in contract
+    assert sorted(name for name in promised - explained if not re.search(rf"\b{name}\b", python)) == []
+
+
 def test_the_page_has_everything_that_has_to_be_exercised() -> None:
-    page = docs_hooks().contract_page()
+    page = generator().contract_page()
     for name in places_of(usage()):
         owner, _, member = name.partition(".")
         heading = f"#### {owner}.{member}\n" in page if member else f"### {owner}\n" in page
@@ -228,7 +252,7 @@ def test_the_page_has_everything_that_has_to_be_exercised() -> None:
 
 
 def test_sites_and_needs_stand_in_the_tables() -> None:
-    page = docs_hooks().contract_page()
+    page = generator().contract_page()
     for owner in SITE_CLASSES:
         for name in functions_of(owner):
             assert f"| `{owner.__name__}` | [`{name}`]" in page
@@ -291,7 +315,7 @@ def test_a_new_site_that_nobody_exercises_is_found(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(parts.PromptLayer, "invented", invented, raising=False)
     found = places_of(usage())
     assert {name for name, places in found.items() if not places} == {"PromptLayer.invented", *IDLE}
-    assert "#### PromptLayer.invented\n" in docs_hooks().contract_page()
+    assert "#### PromptLayer.invented\n" in generator().contract_page()
 
 
 def test_a_site_without_a_docstring_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +323,16 @@ def test_a_site_without_a_docstring_is_an_error(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(parts.PromptLayer, "silent", silent, raising=False)
     with pytest.raises(ValueError, match=r"PromptLayer\.silent is part of the contract"):
-        docs_hooks().contract_page()
+        generator().contract_page()
+
+
+def test_a_hook_or_a_record_without_a_docstring_is_an_error() -> None:
+    def avcore_silent() -> None: ...
+
+    with pytest.raises(ValueError, match="avcore_silent"):
+        generator().documentation(avcore.hookspecs.hookspec(avcore_silent), "avcore_silent")
+    with pytest.raises(ValueError, match="Bare"):
+        generator().documentation(dataclass(type("Bare", (), {"__annotations__": {"x": int}})), "Bare")
 
 
 def test_a_field_that_nothing_explains_is_an_error() -> None:
@@ -320,16 +353,16 @@ def test_a_field_that_nothing_explains_is_an_error() -> None:
 
         three: int = 0
 
-    assert docs_hooks().unexplained(Explained) == []
-    assert docs_hooks().unexplained(Silent) == ["three"]
+    assert generator().unexplained(Explained) == []
+    assert generator().unexplained(Silent) == ["three"]
     with pytest.raises(ValueError, match="nothing explains three"):
-        docs_hooks().record("Silent", Silent)
+        generator().record("Silent", Silent)
 
 
 def test_a_note_on_a_member_that_is_gone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docs_hooks(), "NOTES", {"Edit": {"gone": "was there once."}})
+    monkeypatch.setattr(generator(), "NOTES", {"Edit": {"gone": "was there once."}})
     with pytest.raises(ValueError, match="explain gone"):
-        docs_hooks().notes_of(parts.Edit)
+        generator().notes_of(parts.Edit)
 
 
 if __name__ == "__main__":
