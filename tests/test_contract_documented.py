@@ -261,7 +261,7 @@ def test_sites_and_needs_stand_in_the_tables() -> None:
 
 
 def test_the_diagram_shows_every_site_in_order() -> None:
-    drawn = re.findall(r"\w+", docs_hooks().contract_page().partition("```text\n")[2].partition("```")[0])
+    drawn = re.findall(r"\w+", generator().contract_page().partition("```text\n")[2].partition("```")[0])
     sites = {name for owner in SITE_CLASSES for name in functions_of(owner)} - {"layer", "backbone_parts"}
     assert sites <= set(drawn), sites - set(drawn)
     order = ["after_embedding", "before_attention", "attention_output", "before_mlp", "mlp_output", "read", "finish"]
