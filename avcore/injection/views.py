@@ -155,6 +155,8 @@ class SideView(BlockView):
             )
         if self.maps is not None:
             other_MND = self.maps(other_MND, self.stream, wanted)
+            if self.maps.blocks[self.stream].window is None:
+                return other_MND
         return self.windows(other_MND) if "windows" in wanted else other_MND
 
 
