@@ -11,8 +11,8 @@ import avcore_timm
 from avcore.discovery.declarations import declarations
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
-from avcore.injection import Edit, Edits, FusionLayer, PairLayout, PairView
-from avcore.injection.align import on_grid_of
+from avcore.injection import Edit, Edits, FusionLayer, PairLayout, PairView, SideView
+from avcore.injection.align import AlignLayer, on_grid_of
 from avcore.model import AVModel
 from avcore.report.parameters import count_parameters
 from avcore.specs import FusionSpec, Need, StageLayout, StreamLayout
@@ -111,6 +111,15 @@ def test_grids_are_brought_together_without_parameters() -> None:
     model = make(*sets, part=Places, as_own=("width", "grid", "windows"))
     assert count_parameters(model).parts["align"].trainable == 0
     assert model.features(make_batch(model)).stream("visual").tokens.isfinite().all()
+
+
+def test_a_block_without_windows_gets_all_tokens_of_the_other_stream() -> None:
+    stages = [StageLayout(width=1, heads=1, depth=1, grid=(side, side), prefix=0) for side in (3, 2)]
+    one, other = (StreamLayout(stages=(stage,), segments=1, taps=(0,)).blocks[0] for stage in stages)
+    maps = AlignLayer(PairLayout(visual=one, audio=other, index=0, pairs=1), width=False, bias=True)
+    given: dict[str, Any] = {"B": 1, "T": 1, "part": None, "block": None, "project": None}
+    view = SideView(**given, stream="audio", owner="mine", declared=("windows",), maps=maps)
+    assert torch.equal(view.as_own(torch.ones(1, 9, 1)), torch.ones(1, 9, 1))
 
 
 def test_parts_read_what_the_maps_of_their_pair_make() -> None:
