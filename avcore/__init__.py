@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         TextGeometry,
         Windows,
     )
+    from avcore.states import load_trainable_state, parameter_groups, trainable_state
     from avcore.tasks import (
         Batch,
         Clip,
@@ -94,6 +95,7 @@ _HOMES = {
         "TextGeometry",
         "Windows",
     ),
+    "avcore.states": ("load_trainable_state", "parameter_groups", "trainable_state"),
     "avcore.tasks": (
         "Batch",
         "Clip",
@@ -159,11 +161,14 @@ __all__ = [
     "hookimpl",
     "load_adapter",
     "load_run",
+    "load_trainable_state",
     "open_data",
+    "parameter_groups",
     "read_features",
     "read_mask",
     "run",
     "save_adapter",
+    "trainable_state",
 ]
 
 

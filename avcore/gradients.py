@@ -10,6 +10,7 @@ from avcore.discovery.records import one_line
 from avcore.errors import AssemblyError, AVCoreError
 from avcore.injection import Part
 from avcore.model import AVModel, Output
+from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, Input, Progress
 
 __all__ = ["Followed", "follow_losses", "leave_untrained"]
@@ -42,7 +43,7 @@ def follow_losses(model: AVModel) -> Followed:
     Raises:
         AVCoreError: parameters of parts reach nothing at all, whatever the head reads.
     """
-    groups, head = model.parameter_groups(), model.config.head.name
+    groups, head = parameter_groups(model), model.config.head.name
     batch = _batch(model, companions=True)
     features = model.train().features(batch)
     _check_parts(model, features, dict(groups["parts"]))
@@ -71,7 +72,7 @@ def leave_untrained(model: AVModel, followed: Followed) -> AVModel:
 
     What remains gets a gradient from the losses, so that `DistributedDataParallel` need not look for unused parameters.
     """
-    parameters = {name: one for group in model.parameter_groups().values() for name, one in group}
+    parameters = {name: one for group in parameter_groups(model).values() for name, one in group}
     for name in followed.unread:
         parameters[name].requires_grad_(False)
     model.notices += (followed.notice,) if followed.notice else ()

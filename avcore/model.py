@@ -13,10 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from avcore.backbones import digest, state_faults
 from avcore.config import RunConfig
-from avcore.errors import AssemblyError, DataError, PluginError
-from avcore.injection import Layer, Part, PlanEntry, Step
+from avcore.errors import DataError, PluginError
+from avcore.injection import Part, PlanEntry, Step
 from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
 from avcore.streams import PartInstance, Stream, Streams, TextEncoder
 from avcore.tasks import Batch, Encoder, Features, Head, Progress, StreamFeatures, Task
@@ -243,87 +242,9 @@ class AVModel(nn.Module):
         """The parts by key: ``copl.rows.visual`` for a prompt, ``copl.coupling`` for a fusion."""
         return {part.key: part.module for part in self.instances}
 
-    def components(self) -> dict[str, list[nn.Module]]:
-        """What parameters belong to: each stream, each part by name, the head. A shared trunk belongs to ``visual``."""
-        found: dict[str, list[nn.Module]] = {
-            **{name: [] for name in STREAMS},
-            **{name: [stream.tower] for name, stream in self.streams.items()},
-        }
-        for part in self.instances:
-            found.setdefault(part.name, []).append(part.module)
-        found["head"] = [self.head]
-        return found
-
-    def unused_in_reference(self) -> dict[str, int]:
-        """Parameters that reference implementations create and never use, by component; none is allocated here."""
-        found = dict.fromkeys(self.components(), 0)
-        for part in self.instances:
-            layers = [layer for layer in part.module.layers.values() if isinstance(layer, Layer)]
-            found[part.name] += part.module.unused_in_reference + sum(layer.unused_in_reference for layer in layers)
-        found["head"] += self.head.unused_in_reference
-        return found
-
-    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters under the names that they are saved by, in the groups that have a learning rate."""
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"parts": [], "head": []}
-        for name, parameter in self._trainable_names():
-            groups["head" if name.startswith("head.") else "parts"].append((name, parameter))
-        return groups
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Trainable parameters and the buffers of parts and head (running statistics), detached."""
-        state = {name: parameter.detach() for name, parameter in self._trainable_names()}
-        for prefix, module in self._trained_modules():
-            for name, buffer in module.named_buffers():
-                if _persistent(module, name):
-                    state[f"{prefix}.{name}"] = buffer.detach()
-        return state
-
-    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what `trainable_state` gave.
-
-        Raises:
-            AVCoreError: keys are missing, unexpected or misshapen; they are named.
-        """
-        own = self.trainable_state()
-        faults = state_faults(own, state)
-        if faults:
-            raise AssemblyError(f"The trained parameters do not fit this model: {'; '.join(faults)}.")
-        with torch.no_grad():
-            for key, tensor in own.items():
-                tensor.copy_(state[key])
-
-    def store_frozen(self, dtype: torch.dtype) -> None:
-        """Keep the frozen weights in ``dtype``: bfloat16 halves their memory; what trains is not touched."""
-        self.towers.to(dtype)
-
-    def digest(self) -> str:
-        """SHA-256 of all frozen weights as they are now; training must not change it."""
-        return digest(self.towers)
-
-    # ------------------------------------------------------------------------------------------------------- inside
-
     def _overriding(self, base: type[Part], name: str) -> Iterator[PartInstance]:
         return (part for part in self.instances if part.overrides(base, name))
-
-    def _trained_modules(self) -> Iterator[tuple[str, nn.Module]]:
-        for part in self.instances:
-            yield part.key, part.module
-        yield "head", self.head
-
-    def _trainable_names(self) -> Iterator[tuple[str, nn.Parameter]]:
-        seen: set[int] = set()
-        for prefix, module in self._trained_modules():
-            for name, parameter in module.named_parameters():
-                if parameter.requires_grad and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield f"{prefix}.{name}", parameter
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-def _persistent(module: nn.Module, name: str) -> bool:
-    owner_name, _, leaf = name.rpartition(".")
-    return leaf not in module.get_submodule(owner_name)._non_persistent_buffers_set

@@ -387,7 +387,7 @@ class MethodSpec(Spec):
         converter: ``"package.module:function"`` that renames the checkpoints of the reference code; empty if there is
             none. ``convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]`` gets the official
             tensors and a model of shapes without weights. It returns trained tensors under the keys of
-            `AVModel.trainable_state`, frozen ones under ``visual.<key>`` or ``audio.<key>``, with a key of the stream's
+            `avcore.trainable_state`, frozen ones under ``visual.<key>`` or ``audio.<key>``, with a key of the stream's
             `Tower.weights` or the name of one of its buffers, and keys that it does not know under
             ``unknown.<official key>``. What the reference itself never uses it leaves out, by name.
     """

@@ -3,11 +3,11 @@
 import torch
 
 import avcore
-from avcore import open_data
+from avcore import open_data, parameter_groups
 
 model = avcore.create_model("copl", task="avs", set=["data.dataset=demo-s4", "train.batch_size=4"])
 loader = open_data(model).loader("train", train=True)
-groups = model.parameter_groups()  # "parts" and "head": what is trained, by name
+groups = parameter_groups(model)  # "parts" and "head": what is trained, by name
 optimizer = torch.optim.Adam(
     [
         {"params": [parameter for _, parameter in groups["parts"]], "lr": 2e-3},

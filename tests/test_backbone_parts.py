@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import avcore_timm
+from avcore.backbones import digest
 from avcore.errors import AVCoreError
 from avcore.injection import Fusion, Part, Prompt
 from avcore.model import AVModel
 from avcore.report.parameters import count_parameters
 from avcore.specs import STREAMS
+from avcore.states import load_trainable_state, parameter_groups, trainable_state
 from avcore.testing.toys import make_batch, make_model
 
 SETS = ("audio.frames=48", "audio.mel_bins=32")
@@ -40,7 +42,7 @@ def make(*sets: str, streams: str | None = None, **parts: type[Part]) -> AVModel
 
 
 def trained(model: AVModel) -> list[str]:
-    return [name for name, _ in model.parameter_groups()["parts"]]
+    return [name for name, _ in parameter_groups(model)["parts"]]
 
 
 def test_streams_that_share_a_trunk_share_one_copy() -> None:
@@ -103,31 +105,31 @@ def test_a_stream_that_does_not_run_is_skipped(stream: str) -> None:
 def test_it_trains_and_the_towers_stay() -> None:
     model = make(base=TrainsNorm).train()
     frozen = copy.deepcopy(model.towers.state_dict())
-    digest = model.digest()
-    optimiser = torch.optim.SGD([p for group in model.parameter_groups().values() for _, p in group], lr=1.0)
+    before = digest(model.towers)
+    optimiser = torch.optim.SGD([p for group in parameter_groups(model).values() for _, p in group], lr=1.0)
     own = model.parts["base.visual"].backbone["visual"]["norm"]
     start = own.weight.detach().clone()
     model.loss(model(make_batch(model)), make_batch(model)).backward()
     optimiser.step()
     assert not torch.equal(own.weight, start)
-    assert model.digest() == digest == model.backbone_digest
+    assert digest(model.towers) == before == model.backbone_digest
     assert all(torch.equal(value, frozen[key]) for key, value in model.towers.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.towers.parameters())
 
 
 def test_it_is_saved_and_loaded_as_the_part_s() -> None:
     model, other = make(base=TrainsNorm), make(base=TrainsNorm)
-    state = {key: torch.randn_like(value) for key, value in model.trainable_state().items()}
+    state = {key: torch.randn_like(value) for key, value in trainable_state(model).items()}
     assert set(trained(model)) < set(state)
-    model.load_trainable_state(state)
-    other.load_trainable_state(model.trainable_state())
+    load_trainable_state(model, state)
+    load_trainable_state(other, trainable_state(model))
     data = make_batch(model)
     assert torch.equal(model(data)["logits"], other(data)["logits"])
 
 
 def test_it_stays_in_float32_beside_frozen_weights_in_bfloat16() -> None:
     model = make(base=TrainsNorm)
-    model.store_frozen(torch.bfloat16)
+    model.towers.to(torch.bfloat16)
     own = model.parts["base.visual"].backbone["visual"]["norm"]
     assert own.weight.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from avcore import backbones, compat, errors, hookspecs, injection, modules, specs, tasks, testing
+from avcore import backbones, compat, errors, hookspecs, injection, modules, specs, states, tasks, testing
 
 FILE = Path(__file__).with_name("contract.json")
-AUTHORS = (backbones, compat, errors, hookspecs, injection, modules, specs, tasks, testing)
+AUTHORS = (backbones, compat, errors, hookspecs, injection, modules, specs, states, tasks, testing)
 """The modules whose names authors of plugins may count on."""
 CLASSES = [
     *(getattr(injection, name) for name in ("Edit", "Edits", "PairLayout", "Part", "Prompt", "PromptLayer")),

@@ -11,6 +11,7 @@ import avcore_timm
 from avcore.injection import BlockView, Edit, Edits, Fusion, FusionLayer, PairLayout, PairView, Prompt, PromptLayer
 from avcore.model import AVModel
 from avcore.specs import STREAMS, BlockLayout, StreamLayout
+from avcore.states import parameter_groups
 from avcore.tasks import Features
 from avcore.testing.toys import make_batch, make_model
 
@@ -133,7 +134,7 @@ def make(**parts: Any) -> AVModel:
 
 
 def assert_reached(model: AVModel) -> None:
-    assert all(parameter.grad is not None for group in model.parameter_groups().values() for _, parameter in group)
+    assert all(parameter.grad is not None for group in parameter_groups(model).values() for _, parameter in group)
     assert all(parameter.grad is None for parameter in model.towers.parameters())
 
 
@@ -174,7 +175,7 @@ def test_a_reading_part_above_an_acting_one_adds_nothing_to_its_graph() -> None:
     alone.run()
     out = both.run()
     assert both.kept == alone.kept
-    (scale,) = (p for name, p in both.model.parameter_groups()["parts"] if name.endswith("scale"))
+    (scale,) = (p for name, p in parameter_groups(both.model)["parts"] if name.endswith("scale"))
     losses = both.model.losses(out, make_batch(both.model))
     assert losses["side.visual.size"].requires_grad
     assert torch.autograd.grad(losses["side.visual.size"], scale, allow_unused=True) == (None,)

@@ -14,6 +14,7 @@ from avcore.injection import Edit, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import HeadSpec, StreamLayout
+from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore.testing import ToyBackbones, make_batch
 from avcore.testing.toys import ToyPlugin, at_hand
@@ -117,7 +118,7 @@ def make(head: str, *sets: str) -> AVModel:
 
 
 def trained(model: AVModel) -> set[str]:
-    return {name for group in model.parameter_groups().values() for name, _ in group}
+    return {name for group in parameter_groups(model).values() for name, _ in group}
 
 
 def test_what_no_loss_depends_on_stays_as_it_is_and_is_named() -> None:
@@ -136,7 +137,7 @@ def test_what_trains_gets_a_gradient_in_every_step_as_many_processes_need_it() -
     batch = make_batch(model)
     batch.targets["class"] = torch.zeros(2, dtype=torch.int64)
     model.loss(model(batch), batch).backward()
-    assert all(one.grad is not None for group in model.parameter_groups().values() for _, one in group)
+    assert all(one.grad is not None for group in parameter_groups(model).values() for _, one in group)
     assert all(one.grad is None for one in model.parts["rows.audio"].parameters())
 
 

@@ -17,6 +17,7 @@ import avcore_stfp
 import avcore_stgcma
 import avcore_timm
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import RunConfig, resolve_config
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
@@ -26,6 +27,7 @@ from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.runs.adapter import load_adapter, save_adapter
 from avcore.specs import BackboneSpec
+from avcore.states import parameter_groups
 from avcore.tasks import Batch
 from avcore.testing.toys import ToyPlugin, make_batch
 from avcore_timm.settings import SwinSettings, ViTSettings
@@ -104,7 +106,7 @@ def assembled(prompts: str, fusions: str, pair: str) -> AVModel:
 
 
 def trained(model: AVModel) -> dict[str, torch.nn.Parameter]:
-    return {name: parameter for group in model.parameter_groups().values() for name, parameter in group}
+    return {name: parameter for group in parameter_groups(model).values() for name, parameter in group}
 
 
 def everything(model: AVModel, batch: Batch) -> torch.Tensor:
@@ -175,12 +177,12 @@ def test_what_the_matrix_allows_trains_and_what_it_refuses_is_refused(
         assert str(refused.value) == reason
         return
     model = assembled(prompts, fusions, pair)
-    batch, before = make_batch(model), model.digest()
+    batch, before = make_batch(model), digest(model.towers)
     two_steps(model, batch)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == {
         name for name, parameter in model.named_parameters() if not name.startswith("clips.streams.")
     }
-    assert model.digest() == before == model.backbone_digest
+    assert digest(model.towers) == before == model.backbone_digest
     with torch.no_grad():
         expected = model(batch)["logits"]
         assert expected.isfinite().all()

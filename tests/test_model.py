@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 import avcore_timm
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import RunConfig, resolve_config
 from avcore.errors import AVCoreError
 from avcore.injection import BlockView, Edit, Edits, Fusion, FusionLayer, PairLayout, PairView, Prompt, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import BlockLayout, StreamLayout
+from avcore.states import load_trainable_state, parameter_groups, trainable_state
 from avcore.tasks import Batch, Features
 from avcore.testing.toys import ToyPlugin
 
@@ -149,11 +151,11 @@ def test_exchanging_streams_and_parameters_exchanges_the_outputs(registry: Regis
     assert set(images) == {"visual", "audio"}
     before = outputs(tokens)
     parts = model.parts
-    exchanged = {**model.trainable_state()}
+    exchanged = {**trainable_state(model)}
     for key, value in list(exchanged.items()):
         other = key.replace("visual", "#").replace("audio", "visual").replace("#", "audio")
         exchanged[other] = value.clone()
-    model.load_trainable_state(exchanged)
+    load_trainable_state(model, exchanged)
     after = outputs({"visual": tokens["audio"], "audio": tokens["visual"]})
     assert torch.equal(before.stream("visual").tokens, after.stream("audio").tokens)
     assert torch.equal(before.stream("audio").tokens, after.stream("visual").tokens)
@@ -201,7 +203,7 @@ def test_gradients_exist_only_above_the_first_trainable_part(registry: Registry)
         )[1]
     model.loss(model(batch(model)), batch(model)).backward()
     assert {index for index, grad in seen if grad} == {4, 5}  # by either stream: they share the trunk
-    assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
+    assert all(parameter.grad is not None for _, parameter in parameter_groups(model)["parts"])
     assert all(parameter.grad is None for parameter in model.towers.parameters())
 
 
@@ -222,37 +224,37 @@ def test_parameters_without_a_gradient_are_refused_by_name(registry: Registry) -
 
 def test_what_is_saved_is_what_trains(registry: Registry) -> None:
     model = make(registry, "rows+shift", "meet")
-    names = list(model.trainable_state())
-    groups = model.parameter_groups()
+    names = list(trainable_state(model))
+    groups = parameter_groups(model)
     assert names == [name for group in groups.values() for name, _ in group]
     assert "rows.visual.layers.0.rows" in names
     assert "meet.layers.5.audio" in names
     assert {name for name, _ in groups["head"]} == {"head.map.weight", "head.map.bias"}
-    state = {name: torch.randn_like(tensor) for name, tensor in model.trainable_state().items()}
+    state = {name: torch.randn_like(tensor) for name, tensor in trainable_state(model).items()}
     other = make(registry, "rows+shift", "meet")
-    other.load_trainable_state(state)
-    assert all(torch.equal(other.trainable_state()[name], state[name]) for name in names)
+    load_trainable_state(other, state)
+    assert all(torch.equal(trainable_state(other)[name], state[name]) for name in names)
 
 
 def test_a_state_that_does_not_fit_is_refused_by_key(registry: Registry) -> None:
     model = make(registry, "rows")
-    state = dict(model.trainable_state())
+    state = dict(trainable_state(model))
     state["rows.visual.layers.0.row"] = state.pop("rows.visual.layers.0.rows")
     state["head.map.bias"] = torch.zeros(7)
     with pytest.raises(
         AVCoreError, match=r"missing rows\.visual\.layers\.0\.rows; unexpected rows\.visual\.layers\.0\.row; head"
     ):
-        model.load_trainable_state(state)
+        load_trainable_state(model, state)
 
 
 def test_frozen_weights_keep_digest_and_mode_through_training(registry: Registry) -> None:
     model = make(registry, "rows", "meet").train()
-    before = model.digest()
+    before = digest(model.towers)
     assert not any(module.training for tower in model.towers.values() for module in tower.modules())
-    optimiser = torch.optim.Adam([p for group in model.parameter_groups().values() for _, p in group], lr=0.1)
+    optimiser = torch.optim.Adam([p for group in parameter_groups(model).values() for _, p in group], lr=0.1)
     model.loss(model(batch(model)), batch(model)).backward()
     optimiser.step()
-    assert model.digest() == before == model.backbone_digest
+    assert digest(model.towers) == before == model.backbone_digest
 
 
 def test_losses_of_head_and_parts_are_named_and_summed(registry: Registry) -> None:
@@ -269,8 +271,8 @@ def test_equal_seeds_make_equal_models(registry: Registry) -> None:
     first, second = make(registry, "rows"), make(registry, "rows")
     other = make(registry, "rows", options={"seed": 1})
     key = "rows.audio.layers.3.rows"
-    assert torch.equal(first.trainable_state()[key], second.trainable_state()[key])
-    assert not torch.equal(first.trainable_state()[key], other.trainable_state()[key])
+    assert torch.equal(trainable_state(first)[key], trainable_state(second)[key])
+    assert not torch.equal(trainable_state(first)[key], trainable_state(other)[key])
 
 
 def test_streams_share_a_trunk_or_have_their_own(registry: Registry) -> None:
@@ -285,9 +287,9 @@ def test_streams_share_a_trunk_or_have_their_own(registry: Registry) -> None:
 
 def test_bf16_storage_leaves_what_trains_alone(registry: Registry) -> None:
     model = make(registry, "rows", "meet")
-    model.store_frozen(torch.bfloat16)
+    model.towers.to(torch.bfloat16)
     assert {parameter.dtype for parameter in model.towers.parameters()} == {torch.bfloat16}
-    assert {parameter.dtype for group in model.parameter_groups().values() for _, parameter in group} == {torch.float32}
+    assert {parameter.dtype for group in parameter_groups(model).values() for _, parameter in group} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
         expected = model(batch(model))
     out = model(batch(model))  # the model knows its precision by itself
@@ -295,4 +297,4 @@ def test_bf16_storage_leaves_what_trains_alone(registry: Registry) -> None:
     model.loss(out, batch(model)).backward()
     assert torch.isfinite(model.features(batch(model)).stream("visual").pooled).all()
     assert model.plain("audio", batch(model)).pooled.dtype == torch.bfloat16
-    assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
+    assert all(parameter.grad is not None for _, parameter in parameter_groups(model)["parts"])

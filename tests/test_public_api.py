@@ -21,7 +21,8 @@ NAMES = [
     "MelGeometry", "MethodSpec", "Need", "NoConfig", "PluginError", "Progress", "Prompt", "PromptLayer",
     "PromptSpec", "Run", "RunResult", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",
     "TaskSpec", "TextGeometry", "Windows", "__version__", "by_number", "convert_checkpoint", "create_model",
-    "hookimpl", "load_adapter", "load_run", "open_data", "read_features", "read_mask", "run", "save_adapter",
+    "hookimpl", "load_adapter", "load_run", "load_trainable_state", "open_data", "parameter_groups", "read_features",
+    "read_mask", "run", "save_adapter", "trainable_state",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from avcore.assemble import assemble
 from avcore.config import recipes_of, resolve_config
 from avcore.gradients import Followed
 from avcore.registry import load_registry
+from avcore.states import trainable_state
 
 FILE = Path(__file__).with_name("saved_keys.json")
 
@@ -37,7 +38,7 @@ def saved_keys(recipe: str) -> dict[str, Any]:
     method, task, variant = re.fullmatch(r"([^/]+)/([^.]+)(?:\.(.+))?", recipe).groups()
     registry = load_registry()
     config = resolve_config(registry, method=method, task=task, recipe=variant, need_data=False).config
-    keys = sorted(assemble(config, registry, meta=True).trainable_state())
+    keys = sorted(trainable_state(assemble(config, registry, meta=True)))
     patterns = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "#", key) for key in keys)
     return {"sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(), "patterns": dict(sorted(patterns.items()))}
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
@@ -18,6 +19,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.specs import HeadSpec, PromptSpec, StreamLayout
+from avcore.states import trainable_state
 from avcore.tasks import Batch, Features, Head, Progress, Task
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.texts import ToyTexts, tokenize
@@ -185,14 +187,14 @@ def test_it_is_frozen_counted_and_digested_and_not_saved() -> None:
     assert (counted.parameters, counted.trainable) == (texts, 0)
     assert "text" not in count_parameters(bare).parts
     assert not any(parameter.requires_grad for parameter in model.towers.parameters())
-    assert model.digest() == model.backbone_digest != bare.backbone_digest
+    assert digest(model.towers) == model.backbone_digest != bare.backbone_digest
     with torch.no_grad():
         next(model.towers["text"].parameters()).add_(1.0)
-    assert model.digest() != model.backbone_digest
-    assert not any("text" in name for name in model.trainable_state())
+    assert digest(model.towers) != model.backbone_digest
+    assert not any("text" in name for name in trainable_state(model))
     model.train()
     assert not model.towers["text"].training
-    model.store_frozen(torch.bfloat16)
+    model.towers.to(torch.bfloat16)
     assert next(model.towers["text"].parameters()).dtype == torch.bfloat16
 
 
@@ -229,8 +231,8 @@ def test_prompts_on_text_learn_and_change_what_the_head_sees(prompt: str) -> Non
     for name, parameter in model.part_modules.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert model.digest() == model.backbone_digest
-    assert set(model.trainable_state()) == {
+    assert digest(model.towers) == model.backbone_digest
+    assert set(trainable_state(model)) == {
         *(f"{prompt}.text.{name}" for name, _ in model.parts[f"{prompt}.text"].named_parameters()),
         "head.map.weight",
         "head.map.bias",

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from avcore.config import TrainConfig
 from avcore.model import AVModel
+from avcore.states import load_trainable_state, trainable_state
 
 __all__ = ["Average"]
 
@@ -24,7 +25,7 @@ class Average:
         count: updates so far.
 
     Args:
-        model: whose `AVModel.trainable_state` is averaged.
+        model: whose `avcore.states.trainable_state` is averaged.
         config: names the rule and its settings.
     """
 
@@ -43,7 +44,7 @@ class Average:
     @property
     def state(self) -> dict[str, Tensor]:
         """The averaged tensors by their names; the model's own while there is no average."""
-        return self._average or self.model.trainable_state()
+        return self._average or trainable_state(self.model)
 
     def step_done(self) -> None:
         """The optimiser made an update."""
@@ -60,7 +61,7 @@ class Average:
         """Go on from an average of so many updates."""
         self.count = count
         if count:
-            self._average = {name: state[name].to(own.device) for name, own in self.model.trainable_state().items()}
+            self._average = {name: state[name].to(own.device) for name, own in trainable_state(self.model).items()}
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -68,16 +69,16 @@ class Average:
         if not self.count:
             yield
             return
-        own = {name: tensor.clone() for name, tensor in self.model.trainable_state().items()}
-        self.model.load_trainable_state(self._average)
+        own = {name: tensor.clone() for name, tensor in trainable_state(self.model).items()}
+        load_trainable_state(self.model, self._average)
         try:
             yield
         finally:
-            self.model.load_trainable_state(own)
+            load_trainable_state(self.model, own)
 
     @torch.no_grad()
     def _update(self) -> None:
-        current = self.model.trainable_state()
+        current = trainable_state(self.model)
         if not self.count:
             self._average = {name: tensor.clone() for name, tensor in current.items()}
         else:

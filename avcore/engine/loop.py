@@ -36,6 +36,7 @@ from avcore.engine.signals import Signals
 from avcore.engine.step import BatchLoader, NonFiniteError, Step, TrainStep, groups_of
 from avcore.errors import DataError, PluginError
 from avcore.model import AVModel
+from avcore.states import load_trainable_state, parameter_groups, trainable_state
 from avcore.tasks import Batch
 
 __all__ = ["Trainer"]
@@ -78,7 +79,7 @@ class Trainer:
         self._train = train
         self._epoch_steps = math.ceil(len(self.loader) / optim.accumulate)
         scales = {name: self.config.part_scales.get(name, 1.0) for name in self.config.parts}
-        optimizer = build_optimizer(self.model.parameter_groups(), optim, scales)
+        optimizer = build_optimizer(parameter_groups(self.model), optim, scales)
         self._train_step = TrainStep(
             self.model,
             optimizer,
@@ -126,7 +127,7 @@ class Trainer:
                 f"{steps} steps in an epoch: the split train has other clips, or the run other processes, than before. "
                 "Start a new run."
             )
-        self.model.load_trainable_state(start.training_state())
+        load_trainable_state(self.model, start.training_state())
         self._average.restore(start.model_state(), progress.averaged)
         restore_optimizer(self._train_step.optimizer, start.path)
         self._progress = progress
@@ -200,7 +201,7 @@ class Trainer:
         self._whole = True
 
     def _snapshot(self) -> Snapshot:
-        own = self.model.trainable_state()
+        own = trainable_state(self.model)
         return Snapshot(self._train_step.optimizer, self._average.state, own if self._average.count else None)
 
 

@@ -96,7 +96,7 @@ def build_optimizer(
     A group keeps its part's name or ``head`` (``"kind"``) and its parameters' names (``"names"``).
 
     Args:
-        groups: ``parts`` and ``head``, from `AVModel.parameter_groups`.
+        groups: ``parts`` and ``head``, from `avcore.states.parameter_groups`.
         config: the update rule and the rates.
         scales: name of each part -> its factor (``parts.<name>.lr_scale``); what belongs to none of them is ``parts``.
 

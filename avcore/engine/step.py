@@ -17,6 +17,8 @@ from avcore.engine.precision import autocast, check_trainable_dtype
 from avcore.engine.randomness import seed_generators
 from avcore.engine.ranks import ranks, summed
 from avcore.errors import AVCoreError
+from avcore.model import AVModel
+from avcore.states import trainable_state
 from avcore.tasks import Batch, Progress
 
 __all__ = ["BatchLoader", "NonFiniteError", "Step", "TrainStep", "groups_of"]
@@ -101,8 +103,7 @@ class TrainStep:
     Among several processes it is one update from the batches of all: losses are means over all of their clips.
 
     Args:
-        model: an `AVModel`: ``model(batch)``, ``model.losses(out, batch, progress)``, ``model.statistics(out, batch)``,
-            ``model.parameter_groups()``.
+        model: what is trained; `avcore.states` tells which of its parameters that are.
         optimizer, rates: from `avcore.engine.optim`.
         seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
         accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
@@ -113,7 +114,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: AVModel,
         optimizer: Optimizer,
         rates: Rates,
         *,
@@ -142,8 +143,7 @@ class TrainStep:
         self.augment = augment or (lambda batch, epoch: nullcontext(batch))
         # The running statistics of parts and head, which a forward in training mode changes in place.
         trained = {name for group in optimizer.param_groups for name in group["names"]}
-        state: dict[str, Tensor] = model.trainable_state()  # type: ignore[operator]
-        self._statistics = [value for name, value in state.items() if name not in trained]
+        self._statistics = [value for name, value in trainable_state(model).items() if name not in trained]
 
     def __call__(self, batches: Sequence[Batch], *, step: int, epoch: int) -> Step:
         """One update from one or more micro-batches.
@@ -218,8 +218,7 @@ class TrainStep:
         with autocast(self.precision, self.device):
             output = self._forward(batch)
         # Outside autocast: some losses refuse half precision, none gains from it.
-        losses: dict[str, Tensor] = self.model.losses(output, batch, progress)  # type: ignore[operator]
-        return losses, self.model.statistics(output, batch)  # type: ignore[operator]
+        return self.model.losses(output, batch, progress), self.model.statistics(output, batch)
 
     @staticmethod
     def _not_finite(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from avcore.report.tables import Cell, render_table
 from avcore.specs import STREAMS
+from avcore.states import components, unused_in_reference
 
 if TYPE_CHECKING:
     from avcore.model import AVModel
@@ -128,7 +129,7 @@ def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()
     counts under ``visual``.
 
     Args:
-        model: whose ``components()`` and ``unused_in_reference()`` itemise it.
+        model: whose `avcore.states.components` are counted.
         published: the published numbers of its recipe.
 
     Raises:
@@ -136,7 +137,7 @@ def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()
     """
     seen: set[int] = set()
     parts: dict[str, PartCount] = {}
-    for name, modules in model.components().items():
+    for name, modules in components(model).items():
         own = []
         for module in modules:
             for parameter in module.parameters():
@@ -156,7 +157,7 @@ def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()
         trainable=trainable,
         frozen=total - trainable,
         total=total,
-        unused_in_reference=sum(model.unused_in_reference().values()),
+        unused_in_reference=sum(unused_in_reference(model).values()),
         parts=parts,
         published=tuple(published),
     )

@@ -26,6 +26,7 @@ from avcore.model import AVModel
 from avcore.registry import load_registry
 from avcore.runs.offers import offers_of, other_distributions, refuse_other_majors
 from avcore.specs import STREAMS, TEXT
+from avcore.states import load_trainable_state, trainable_state
 
 __all__ = ["check_folder", "load_adapter", "save_adapter", "write_adapter"]
 
@@ -86,7 +87,7 @@ def write_adapter(model: AVModel, folder: Path, **remarks: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AVCoreError(f"Cannot make {folder}: {why(error)}.") from error
-    write_atomic(folder / "adapter.safetensors", serialise(model.trainable_state()))
+    write_atomic(folder / "adapter.safetensors", serialise(trainable_state(model)))
     write_json(folder / "adapter.json", description)
 
 
@@ -132,9 +133,9 @@ def load_adapter(
             f"{model.backbone_digest[:12]}. Make the model with the same backbones and weights."
         )
     state = _renamed(load_tensors(folder / "adapter.safetensors"), description["config"], model)
-    _check_values(folder, state, model.trainable_state())
+    _check_values(folder, state, trainable_state(model))
     try:
-        model.load_trainable_state(state)
+        load_trainable_state(model, state)
     except AVCoreError as error:
         of = " and ".join(f"{key} {description['config'].get(key)}" for key in ("prompts", "fusions"))
         raise AssemblyError(f"{what}, of {of}, does not fit. {error}") from error

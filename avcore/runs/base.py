@@ -24,6 +24,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.data import RunData, open_files
 from avcore.runs.offers import refuse_other_majors
+from avcore.states import load_trainable_state
 
 if TYPE_CHECKING:
     from avcore.report.predict import Prediction
@@ -35,7 +36,7 @@ def build_model(config: RunConfig, registry: Registry) -> AVModel:
     """The untrained model of a run, on its device, its frozen weights stored in the run's precision."""
     model = assemble(config, registry, device=choose_device(config.device))
     if config.train.precision == "bf16":
-        model.store_frozen(torch.bfloat16)
+        model.towers.to(torch.bfloat16)
     return model
 
 
@@ -164,7 +165,7 @@ class Run:
                 f"'{self.config.visual.backbone}' here ({model.backbone_digest[:12]}): name the same file in its "
                 "config.yaml (visual.weights)."
             )
-        model.load_trainable_state(checkpoint.model_state())
+        load_trainable_state(model, checkpoint.model_state())
         model.eval()
         self._model = model
         return model

@@ -25,6 +25,7 @@ from avcore.registry import Registry, load_registry
 from avcore.runs.adapter import check_folder, write_adapter
 from avcore.runs.pieces import ConversionError, Pieces
 from avcore.specs import STREAMS, BackboneSpec, resolve
+from avcore.states import load_trainable_state
 
 __all__ = ["Conversion", "ConversionError", "convert_checkpoint"]
 
@@ -109,7 +110,7 @@ def convert_checkpoint(
 
     with tempfile.TemporaryDirectory() as scratch:
         model, frozen, files = _on_frozen_weights(pieces, resolved, registry, Path(scratch))
-        model.load_trainable_state(pieces.trained)
+        load_trainable_state(model, pieces.trained)
         remarks = {"from": path.name, "sha256": sha256(path), "frozen": frozen}
         write_adapter(model, folder, converted=remarks)
         weights = {stream: folder / _file_name(stream) for stream in files}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from avcore.backbones import digest
 from avcore.config import Resolved, RunConfig
 from avcore.data.loader import ClipLoader
 from avcore.data.workers import workers_watched
@@ -44,6 +45,7 @@ from avcore.runs.resume import (
     results_in,
 )
 from avcore.runs.summary import DEMO, describe_config, describe_results
+from avcore.states import load_trainable_state
 
 __all__ = ["execute", "head_alone"]
 
@@ -255,13 +257,13 @@ def _checkpoint_of(run: Run, display: Display) -> Checkpoint | None:
 def _train(trainer: Trainer, run: Run, display: Display) -> int:
     """Train, and take the best weights; the step that they are from."""
     model = run.model
-    before = model.digest()
+    before = digest(model.towers)
     reached = trainer.run()
     wait()
-    if model.digest() != before:
+    if digest(model.towers) != before:
         raise PluginError("The frozen weights are not what they were before training: a part or a plugin changes them.")
     best = CheckpointStore(run.directory / "checkpoints").open("best")
-    model.load_trainable_state(best.model_state())
+    load_trainable_state(model, best.model_state())
     model.eval()
     scores = run.results.measured(run.results.selected_on, best.progress.scores)
     run.results = replace(scores, skipped_steps=reached.skipped)

@@ -10,6 +10,7 @@ from avcore.backbones import Tower
 from avcore.errors import AssemblyError
 from avcore.model import AVModel
 from avcore.specs import MethodSpec, resolve
+from avcore.states import trainable_state
 
 __all__ = ["ConversionError", "Pieces"]
 
@@ -40,7 +41,7 @@ class Pieces:
         self.source = source
         self.shapes = shapes
         self.owner = f"{spec.name} on {shapes.config.task}"
-        self.own = shapes.trainable_state()
+        self.own = trainable_state(shapes)
         self.trunks = _trunks(shapes)
         self.trained: dict[str, Tensor] = {}
         self.frozen: dict[str, dict[str, Tensor]] = {stream: {} for stream in self.trunks}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.assemble import _build, assemble
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.hookspecs import hookimpl
 from avcore.injection import Fusion, FusionLayer, Prompt, PromptLayer
@@ -176,7 +177,7 @@ def make_model(
     if on_meta_first:
         return assemble(resolved.config, registry).eval()
     model = _build(resolved.config, registry)
-    model.backbone_digest = model.digest()
+    model.backbone_digest = digest(model.towers)
     return model.eval()
 
 

@@ -71,7 +71,7 @@ def features(given: argparse.Namespace, name: str) -> dict[str, tuple[Tensor, Te
             *settings,
         ),
     ).eval()
-    model.store_frozen(torch.bfloat16)
+    model.towers.to(torch.bfloat16)
     data, splits = open_data(model), {}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for split in ("train", "val", "test"):

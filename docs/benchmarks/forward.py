@@ -27,6 +27,7 @@ from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import BackboneSpec
+from avcore.states import parameter_groups
 from avcore.testing.toys import ToyPlugin, make_batch
 from avcore_timm.settings import SwinSettings, ViTSettings
 
@@ -99,7 +100,7 @@ def digests(model: AVModel) -> dict[str, str]:
         found = features.stream(stream)
         read += [found.pooled, found.tokens, found.raw_tokens, *found.maps]
     torch.stack([tensor.square().mean() for tensor in read]).sum().backward()
-    trained = sorted((name, one) for group in model.parameter_groups().values() for name, one in group)
+    trained = sorted((name, one) for group in parameter_groups(model).values() for name, one in group)
     gradients = [one.grad for _, one in trained if one.grad is not None]
     return {"features": digest(read), "gradients": digest(gradients), "tensors": str(len(read) + len(gradients))}
 

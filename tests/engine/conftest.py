@@ -14,6 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from avcore.config import OptimConfig
 from avcore.engine.optim import Rates, build_optimizer
 from avcore.engine.step import Step, TrainStep, groups_of
+from avcore.states import parameter_groups
 from avcore.tasks import Batch, Progress, Task
 
 
@@ -44,14 +45,9 @@ class ToyModel(nn.Module):
     def predict(self, out: Tensor) -> dict[str, Tensor]:
         return {"y": out.squeeze(1)}
 
-    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        return {
-            "parts": [(f"part.{name}", p) for name, p in self.part.named_parameters()],
-            "head": [(f"head.{name}", p) for name, p in self.head.named_parameters()],
-        }
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        return {name: p.detach() for group in self.parameter_groups().values() for name, p in group}
+    @property
+    def instances(self) -> tuple[SimpleNamespace, ...]:
+        return (SimpleNamespace(key="part", module=self.part),)
 
 
 class ToyMetrics(Metric):
@@ -118,7 +114,7 @@ class ToyLoader:
 
 def make_trainer(model: nn.Module, *, epochs: int = 2, steps: int = 3, **settings: Any) -> TrainStep:
     optim = OptimConfig(lr=0.01, head_lr=0.1)
-    optimizer = build_optimizer(model.parameter_groups(), optim)
+    optimizer = build_optimizer(parameter_groups(model), optim)
     rates = Rates(optimizer, optim, steps_per_epoch=steps, epochs=epochs)
     return TrainStep(model, optimizer, rates, **settings)
 

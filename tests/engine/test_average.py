@@ -3,27 +3,21 @@ import torch
 
 from avcore.config import TrainConfig
 from avcore.engine.average import Average
+from avcore.states import trainable_state
 
 
 @pytest.fixture
 def model(toys):
-    model = toys.Model()
-
-    def load(state):
-        for name, tensor in model.trainable_state().items():
-            tensor.copy_(state[name])
-
-    model.load_trainable_state = load
-    return model
+    return toys.Model()
 
 
 def values(model):
-    return {name: tensor.clone() for name, tensor in model.trainable_state().items()}
+    return {name: tensor.clone() for name, tensor in trainable_state(model).items()}
 
 
 def move(model):
     with torch.no_grad():
-        for tensor in model.trainable_state().values():
+        for tensor in trainable_state(model).values():
             tensor += torch.randn_like(tensor)
     return values(model)
 

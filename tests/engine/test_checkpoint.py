@@ -7,6 +7,7 @@ import torch
 
 from avcore.engine.checkpoint import CheckpointStore, Reached, Snapshot, restore_optimizer
 from avcore.errors import AVCoreError
+from avcore.states import trainable_state
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def store(tmp_path, trained):
     def save(step, *, best=None, **progress):
         done = Reached(epoch=step // 10, step=step, best_step=best, **progress)
         return store.save(
-            Snapshot(optimizer, model.trainable_state()), done, frozen_digest="abc", versions={"avcore": "1"}
+            Snapshot(optimizer, trainable_state(model)), done, frozen_digest="abc", versions={"avcore": "1"}
         )
 
     store.put = save
@@ -42,7 +43,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(store, trained):
     assert found.path.name == "step-00000010"
     assert found.progress == Reached(epoch=1, step=10, score=0.5, best_step=10, scores={"accuracy": 0.5})
     assert (found.frozen_digest, found.versions) == ("abc", {"avcore": "1"})
-    saved, expected = found.model_state(), trained[0].trainable_state()
+    saved, expected = found.model_state(), trainable_state(trained[0])
     assert list(saved) == sorted(expected)
     assert all(torch.equal(saved[name], expected[name]) for name in expected)
 

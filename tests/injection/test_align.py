@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import avcore_timm
+from avcore.backbones import digest
 from avcore.discovery.declarations import declarations
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
@@ -16,6 +17,7 @@ from avcore.injection.align import AlignLayer, on_grid_of
 from avcore.model import AVModel
 from avcore.report.parameters import count_parameters
 from avcore.specs import FusionSpec, Need, StageLayout, StreamLayout
+from avcore.states import parameter_groups, trainable_state
 from avcore.testing.toys import make_batch, make_model
 
 SETS = ("audio.frames=48", "audio.mel_bins=32")
@@ -81,10 +83,10 @@ def test_each_pair_of_unequal_widths_has_a_map_in_each_direction() -> None:
 def test_parts_of_one_run_share_the_maps() -> None:
     two = make(*UNEQUAL, more={"again": Reads})
     assert count_parameters(two).parts["align"] == count_parameters(make(*UNEQUAL)).parts["align"]
-    names = [name for name, _ in two.parameter_groups()["parts"] if name.startswith("align.")]
+    names = [name for name, _ in parameter_groups(two)["parts"] if name.startswith("align.")]
     assert len(names) == 6 * 4
-    assert set(names) < set(two.trainable_state())
-    assert two.digest() == make(*UNEQUAL, part=Silent, as_own=()).digest()
+    assert set(names) < set(trainable_state(two))
+    assert digest(two.towers) == digest(make(*UNEQUAL, part=Silent, as_own=()).towers)
 
 
 def test_equal_streams_have_no_maps() -> None:
@@ -100,7 +102,7 @@ def test_a_pairing_is_a_setting_and_unpaired_blocks_run_alone() -> None:
         assert len(model.steps) == 6 + 9 - len(blocks)
         batch = make_batch(model)
         model.loss(model(batch), batch).backward()
-        assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
+        assert all(parameter.grad is not None for _, parameter in parameter_groups(model)["parts"])
     with pytest.raises(AVCoreError, match=r"plan\.pairing.*must be one of 'even', 'last', 'odd' or a list"):
         make(*UNEQUAL, "plan.pairing=first")
 
@@ -139,7 +141,7 @@ def test_every_map_is_trained_through_the_part_that_reads_it() -> None:
     model = make(*UNEQUAL, part=Places, as_own=("width", "grid", "windows")).train()
     batch = make_batch(model)
     model.loss(model(batch), batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
 

@@ -12,6 +12,7 @@ from avcore.engine.step import TrainStep
 from avcore.errors import AVCoreError
 from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
 from avcore.model import AVModel
+from avcore.states import parameter_groups
 from avcore.tasks import Features
 from avcore.testing import ToyBackbones, make_batch, make_model
 
@@ -102,7 +103,7 @@ def test_statistics_are_means_without_a_gradient() -> None:
 
 def test_a_step_of_training_has_them(tmp_path: Path) -> None:
     model = make().train()
-    named = [(name, parameter) for group in model.parameter_groups().values() for name, parameter in group]
+    named = [(name, parameter) for group in parameter_groups(model).values() for name, parameter in group]
     group = {"names": [name for name, _ in named], "params": [parameter for _, parameter in named], "lr": 0.0}
     optimizer = torch.optim.SGD([group | {"name": "parts"}], lr=0.0)
 

@@ -11,6 +11,7 @@ import torch
 import avcore
 from avcore.engine.checkpoint import load_tensors
 from avcore.errors import AVCoreError
+from avcore.states import parameter_groups, trainable_state
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def make(world):
 def saved(make, tmp_path):
     model = make()
     with torch.no_grad():
-        for _, parameter in model.parameter_groups()["parts"] + model.parameter_groups()["head"]:
+        for _, parameter in parameter_groups(model)["parts"] + parameter_groups(model)["head"]:
             parameter.add_(1.0)
     avcore.save_adapter(model, tmp_path / "adapter")
     return model, tmp_path / "adapter"
@@ -40,17 +41,17 @@ def rewrite(path, change):
 def test_an_adapter_carries_what_was_trained(make, saved, caplog):
     model, path = saved
     other = make()
-    assert not torch.equal(other.trainable_state()["head.map.weight"], model.trainable_state()["head.map.weight"])
+    assert not torch.equal(trainable_state(other)["head.map.weight"], trainable_state(model)["head.map.weight"])
     avcore.load_adapter(path, other)
     assert caplog.messages == []
-    for name, value in model.trainable_state().items():
-        assert torch.equal(other.trainable_state()[name], value)
+    for name, value in trainable_state(model).items():
+        assert torch.equal(trainable_state(other)[name], value)
 
 
 def test_an_adapter_holds_no_frozen_weights_and_no_code(saved):
     model, path = saved
     assert sorted(file.name for file in path.iterdir()) == ["adapter.json", "adapter.safetensors"]
-    assert set(load_tensors(path / "adapter.safetensors")) == set(model.trainable_state())
+    assert set(load_tensors(path / "adapter.safetensors")) == set(trainable_state(model))
 
 
 def test_an_adapter_says_what_it_belongs_to(saved):
@@ -92,10 +93,10 @@ def test_other_frozen_weights_are_refused(make, saved):
 def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(make, saved, change, message):
     rewrite(saved[1], change)
     model = make()
-    before = {name: value.clone() for name, value in model.trainable_state().items()}
+    before = {name: value.clone() for name, value in trainable_state(model).items()}
     with pytest.raises(AVCoreError, match=message):
         avcore.load_adapter(saved[1], model)
-    assert all(torch.equal(value, before[name]) for name, value in model.trainable_state().items())
+    assert all(torch.equal(value, before[name]) for name, value in trainable_state(model).items())
 
 
 def describe_otherwise(path, change):

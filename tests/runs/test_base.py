@@ -9,6 +9,7 @@ import torch
 import avcore
 from avcore.engine.checkpoint import read_checkpoint
 from avcore.errors import AVCoreError
+from avcore.states import trainable_state
 
 
 def test_a_loaded_run_is_the_one_that_was_trained(finished):
@@ -16,8 +17,8 @@ def test_a_loaded_run_is_the_one_that_was_trained(finished):
     assert run.results == finished.results
     assert run.config == finished.run.config
     assert not run.model.training
-    for name, value in finished.run.model.trainable_state().items():
-        assert torch.equal(value, run.model.trainable_state()[name])
+    for name, value in trainable_state(finished.run.model).items():
+        assert torch.equal(value, trainable_state(run.model)[name])
     for split in ("val", "test"):
         assert run.evaluate(split) == finished.results.metrics[split]
 
@@ -29,7 +30,7 @@ def test_best_by_default_latest_on_request(finished):
     states = {which: avcore.load_run(finished.directory, checkpoint=which).model for which in ("best", "latest")}
     for which, name in (("best", best), ("latest", latest)):
         saved = read_checkpoint(store / name).model_state()
-        assert all(torch.equal(saved[k], v) for k, v in states[which].trainable_state().items())
+        assert all(torch.equal(saved[k], v) for k, v in trainable_state(states[which]).items())
 
 
 def test_evaluating_other_files_of_the_task(finished, world, tmp_path):

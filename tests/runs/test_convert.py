@@ -25,6 +25,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.runs.convert import ConversionError
 from avcore.specs import STREAMS, BlockLayout, MethodSpec
+from avcore.states import load_trainable_state, trainable_state
 from avcore.testing.toys import ToyPlugin, make_batch
 
 SETS = ("audio.frames=48", "audio.mel_bins=32", "audio.patch=one_channel")
@@ -94,7 +95,7 @@ def create(method: str, *sets: str, weights: str = "random", seed: int = 0) -> A
 def official(model: AVModel, *, frozen: bool = True) -> dict[str, Tensor]:
     """The state of a model as the reference would have saved it."""
     made = {}
-    for key, tensor in model.trainable_state().items():
+    for key, tensor in trainable_state(model).items():
         if key.startswith("rows."):
             _, stream, _, index, _ = key.split(".")
             made[f"prompt.{index}.{stream}"] = tensor
@@ -112,7 +113,7 @@ def trained(method: str) -> AVModel:
     """A model whose trained tensors are random."""
     model = create(method)
     torch.manual_seed(1)
-    model.load_trainable_state({key: torch.randn_like(value) for key, value in model.trainable_state().items()})
+    load_trainable_state(model, {key: torch.randn_like(value) for key, value in trainable_state(model).items()})
     return model
 
 
@@ -159,7 +160,7 @@ def test_a_checkpoint_with_its_backbone_is_usable_bit_for_bit(method: str, run: 
         "backbone.safetensors",
     ]
     assert made.frozen == {"visual": "the file best.pth"}
-    assert made.tensors == len(by_hand.trainable_state())
+    assert made.tensors == len(trainable_state(by_hand))
     again = create(method, weights=str(tmp_path / "out" / "backbone.safetensors"), seed=7)
     avcore.load_adapter(tmp_path / "out", again)
     assert_same(by_hand, again)

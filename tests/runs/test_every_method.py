@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import avcore
+from avcore.backbones import digest
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.precision import autocast
 from avcore.errors import AVCoreError
 from avcore.registry import load_registry
 from avcore.specs import Need
+from avcore.states import parameter_groups
 from avcore.testing.golden import real_data
 from avcore_timm.presets import TEST_SWINV2
 
@@ -85,8 +87,8 @@ def frozen_digest(audio: str, precision: str) -> str:
     sets = ["visual.weights=random", f"visual.size={SIZE}", *(() if audio == "shared" else OWN)]
     bare = avcore.create_model("none", task="ave", visual=TRUNK, audio=audio, set=sets)
     if precision == "bf16":
-        bare.store_frozen(torch.bfloat16)
-    return bare.digest()
+        bare.towers.to(torch.bfloat16)
+    return digest(bare.towers)
 
 
 def check_two_steps(out: Path, method: str, task: str, options: Mapping[str, Any], *sets: str) -> None:
@@ -100,7 +102,7 @@ def check_two_steps(out: Path, method: str, task: str, options: Mapping[str, Any
     assert CheckpointStore(out / "checkpoints").open("latest").progress.step == 2
     assert run.results.status == "finished"
     model = run.model
-    assert model.digest() == frozen_digest(options["audio"], run.config.train.precision)
+    assert digest(model.towers) == frozen_digest(options["audio"], run.config.train.precision)
     (batch, _) = run.data.loader("train", train=True)
     model.train()
     with autocast(run.config.train.precision, torch.device("cpu")):
@@ -108,7 +110,7 @@ def check_two_steps(out: Path, method: str, task: str, options: Mapping[str, Any
     assert losses
     assert all(loss.isfinite() for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
-    for name, parameter in [pair for group in model.parameter_groups().values() for pair in group]:
+    for name, parameter in [pair for group in parameter_groups(model).values() for pair in group]:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
     assert all(parameter.grad is None for parameter in model.towers.parameters())

@@ -20,6 +20,7 @@ from avcore.engine.result import RunResult
 from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
 from avcore.runs.summary import describe_results
+from avcore.states import trainable_state
 
 # The promised keys of results.json; below them what this library adds.
 KEYS = [
@@ -104,7 +105,7 @@ def test_the_best_weights_are_the_ones_evaluated(start):
     assert run.results.metrics["val"] == dict(best.progress.scores)
     assert latest.progress.epoch == 4
     assert latest.progress.best == best.progress.score
-    assert all(torch.equal(value, best.model_state()[name]) for name, value in run.model.trainable_state().items())
+    assert all(torch.equal(value, best.model_state()[name]) for name, value in trainable_state(run.model).items())
 
 
 def test_protocol_paper_selects_on_test_and_says_so(start, capsys):
@@ -275,7 +276,7 @@ def test_no_epochs_measure_the_untrained_model(start):
 def test_bf16_trains_and_keeps_what_is_trained_in_fp32(start):
     run = start(epochs=12, set=["train.eval_every=12", "train.precision=bf16"])
     assert run.results.metrics["test"]["accuracy"] == 100
-    assert {value.dtype for value in run.model.trainable_state().values()} == {torch.float32}
+    assert {value.dtype for value in trainable_state(run.model).values()} == {torch.float32}
     assert run.evaluate("test") == run.results.metrics["test"]
     batch = next(iter(run.data.loader("test")))
     with torch.no_grad():
@@ -323,7 +324,7 @@ def test_an_average_is_what_is_evaluated_and_saved(start):
     assert mean.keys() == own.keys()
     assert not all(torch.equal(mean[name], own[name]) for name in mean)
     loaded = avcore.load_run(run.directory)
-    assert all(torch.equal(mean[name], tensor) for name, tensor in loaded.model.trainable_state().items())
+    assert all(torch.equal(mean[name], tensor) for name, tensor in trainable_state(loaded.model).items())
     assert loaded.evaluate("val") == run.results.metrics["val"] == best.progress.scores
 
 

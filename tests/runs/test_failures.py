@@ -17,6 +17,7 @@ from avcore.cli import main
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
+from avcore.states import trainable_state
 
 
 @contextlib.contextmanager
@@ -179,7 +180,7 @@ def test_bad_steps_may_be_skipped_and_are_counted(start, world, tmp_path, capsys
     assert "step 1 is skipped: its loss is not finite (1 of 2 that may be), see" in out
     assert "(2 of 2 that may be)" in out
     assert len(list(run.directory.glob("nonfinite-*.json"))) == 2
-    assert all(value.isfinite().all() for value in run.model.trainable_state().values())
+    assert all(value.isfinite().all() for value in trainable_state(run.model).values())
 
 
 def test_more_bad_steps_than_the_limit_stop_the_run(start, tmp_path):

@@ -17,6 +17,7 @@ from avcore.errors import AVCoreError, PluginError
 from avcore.registry import Registry
 from avcore.runs.offers import major
 from avcore.specs import BackboneSpec, DatasetSpec, FusionSpec, HeadSpec, MethodSpec, PromptSpec, TaskSpec
+from avcore.states import parameter_groups, trainable_state
 
 
 @pytest.fixture
@@ -50,11 +51,11 @@ def installed(world, monkeypatch):
 
 
 def trained(model):
-    return {name: value.clone() for name, value in model.trainable_state().items()}
+    return {name: value.clone() for name, value in trainable_state(model).items()}
 
 
 def same(model, state):
-    return all(torch.equal(value, state[name]) for name, value in model.trainable_state().items())
+    return all(torch.equal(value, state[name]) for name, value in trainable_state(model).items())
 
 
 def test_a_run_says_which_distribution_offered_each_name(finished):
@@ -139,7 +140,7 @@ def adapter(installed, tmp_path):
     installed()
     model = avcore.create_model("rowing", task="listen")
     with torch.no_grad():
-        for _, parameter in model.parameter_groups()["parts"] + model.parameter_groups()["head"]:
+        for _, parameter in parameter_groups(model)["parts"] + parameter_groups(model)["head"]:
             parameter.add_(1.0)
     avcore.save_adapter(model, tmp_path / "adapter")
     return model, tmp_path / "adapter"
@@ -150,7 +151,7 @@ def test_an_adapter_makes_its_model(adapter):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = avcore.load_adapter(path)
-    assert same(again, model.trainable_state())
+    assert same(again, trainable_state(model))
     assert again.backbone_digest == model.backbone_digest
     assert again.config == model.config
 
@@ -160,7 +161,7 @@ def test_an_adapter_makes_its_model_when_its_names_are_offered_twice(adapter, in
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = avcore.load_adapter(adapter[1])
-    assert same(again, adapter[0].trainable_state())
+    assert same(again, trainable_state(adapter[0]))
 
 
 def test_an_adapter_fits_a_model_of_full_names(adapter, installed, newcomer):

@@ -15,6 +15,7 @@ import torch
 
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
+from avcore.states import trainable_state
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = ("run", "--plugin", "rowing", "--task", "listen", "--set", "train.save_every=1")
@@ -105,8 +106,8 @@ def test_two_processes_train_the_same_as_one(two, start, tmp_path, toy_cache):
     assert both.results.metrics.keys() == one.results.metrics.keys()
     for split, scores in one.results.metrics.items():
         assert both.results.metrics[split] == pytest.approx(scores)
-    state = one.model.trainable_state()
-    for name, value in both.model.trainable_state().items():
+    state = trainable_state(one.model)
+    for name, value in trainable_state(both.model).items():
         torch.testing.assert_close(value, state[name])
     # Written by the first process alone.
     assert (tmp_path / "two" / "log.txt").read_text().count("best on val") == 1

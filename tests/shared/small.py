@@ -4,6 +4,7 @@ On the meta device every operation is Python, and takes a hundred times as long 
 """
 
 from avcore.assemble import _build
+from avcore.backbones import digest
 from avcore.config import RunConfig
 from avcore.gradients import follow_losses, leave_untrained
 from avcore.model import AVModel
@@ -17,5 +18,5 @@ def assemble_small(config: RunConfig, registry: Registry) -> AVModel:
     registry = registry.recorded(config.full_names)
     followed = follow_losses(_build(config, registry))
     model = leave_untrained(_build(config, registry), followed)
-    model.backbone_digest = model.digest()
+    model.backbone_digest = digest(model.towers)
     return model

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from avcore.assemble import _build, assemble
-from avcore.backbones import Backbone, TextTower, Tower
+from avcore.backbones import Backbone, TextTower, Tower, digest
 from avcore.config import RunConfig, resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry
@@ -96,14 +96,14 @@ class BackboneCase:
         key = (segments, tuple(sets))
         if key not in self._models:
             model = _build(self.config(segments=segments, sets=sets), self.registry())
-            model.backbone_digest = model.digest()
+            model.backbone_digest = digest(model.towers)
             self._models[key] = model.eval()
         return self._models[key]
 
     def fresh(self) -> AVModel:
         """Another model, to be changed."""
         model = _build(self.config(), self.registry())
-        model.backbone_digest = model.digest()
+        model.backbone_digest = digest(model.towers)
         return model.eval()
 
     def shapes(self) -> AVModel:

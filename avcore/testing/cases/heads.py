@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from avcore.assemble import _build
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.data.randomness import generator
 from avcore.errors import AVCoreError
@@ -127,7 +128,7 @@ class World:
             need_data=False,
         )
         model = _build(resolved.config, self.registry)
-        model.backbone_digest = model.digest()
+        model.backbone_digest = digest(model.towers)
         return model.eval()
 
     @cached_property

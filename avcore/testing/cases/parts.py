@@ -13,6 +13,7 @@ from torch import Tensor
 from avcore.errors import AVCoreError
 from avcore.model import AVModel, PartInstance
 from avcore.specs import STREAMS, PartSpec
+from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features
 from avcore.testing import partners
 from avcore.testing.backbones import ToyBackbones
@@ -279,7 +280,7 @@ def objective(model: AVModel, batch: Batch) -> Tensor:
 
 def train(model: AVModel, steps: int = 2, *, clips: int = 3) -> None:
     """Train for a few steps."""
-    parameters = [parameter for group in model.parameter_groups().values() for _, parameter in group]
+    parameters = [parameter for group in parameter_groups(model).values() for _, parameter in group]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     model.train()
     for step in range(steps):

@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from avcore.backbones import Backbone, Tower
+from avcore.backbones import Backbone, Tower, digest
 from avcore.model import AVModel
 from avcore.specs import resolve
 from avcore.tasks import Batch
@@ -128,7 +128,7 @@ def frozen(case: BackboneCase) -> None:
 
 
 @check("backbone", "digest")
-def digest(case: BackboneCase) -> None:
+def frozen_digest(case: BackboneCase) -> None:
     """Weights and buffers are the same after a forward and a backward, and so is their digest."""
     model = case.fresh()
     buffers = {name: tensor.clone() for name, tensor in model.towers.named_buffers()}
@@ -136,7 +136,7 @@ def digest(case: BackboneCase) -> None:
     batch = make_batch(model)
     out = model(batch)
     model.loss(out, batch).backward()
-    assert model.digest() == model.backbone_digest, f"'{case.member}': a forward changes its weights."
+    assert digest(model.towers) == model.backbone_digest, f"'{case.member}': a forward changes its weights."
     for name, tensor in model.towers.named_buffers():
         assert torch.equal(buffers[name], tensor), f"'{case.member}': a forward changes the buffer {name}."
 
@@ -167,7 +167,7 @@ def types(case: BackboneCase) -> None:
         if kind == torch.float64:
             model.double()
         else:
-            model.store_frozen(kind)
+            model.towers.to(kind)
         for stream, tower in case.towers(model):
             found = tower.block(0).dtype
             assert found == kind, f"{case.where(stream)}: weights in {kind}, but Block.dtype says {found}."

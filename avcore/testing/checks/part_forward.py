@@ -15,6 +15,7 @@ from avcore.errors import AVCoreError
 from avcore.injection import Part
 from avcore.model import AVModel
 from avcore.specs import STREAMS, Need
+from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features
 from avcore.testing.cases.parts import (
     NO_GRADIENT,
@@ -246,7 +247,7 @@ def autocast(case: PartCase) -> None:
     for setup, model in case.models():
         where = f"'{case.name}' on {setup.words}, under bf16 autocast"
         with restored(model):
-            model.store_frozen(torch.bfloat16)
+            model.towers.to(torch.bfloat16)
             model.train()
             try:
                 with torch.autocast("cpu", torch.bfloat16):
@@ -255,7 +256,7 @@ def autocast(case: PartCase) -> None:
             except Exception as error:
                 raise AssertionError(f"{where}: training fails with {type(error).__name__}: {error}") from error
             assert torch.isfinite(loss), f"{where}: the loss is {loss.item()}."
-            for name, parameter in model.parameter_groups()["parts"]:
+            for name, parameter in parameter_groups(model)["parts"]:
                 finite = parameter.grad is None or torch.isfinite(parameter.grad).all()
                 assert finite, f"{where}: the gradient of {name} is not finite."
 

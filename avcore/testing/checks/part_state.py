@@ -13,6 +13,7 @@ from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.runs.adapter import load_adapter, save_adapter
 from avcore.specs import FusionSpec
+from avcore.states import load_trainable_state, trainable_state
 from avcore.testing.cases.parts import UNEQUAL, CrashError, PartCase, Setup, objective, restored, tensors_of, train
 from avcore.testing.checks import Skipped, check, refusal
 from avcore.testing.toys import make_batch
@@ -22,7 +23,7 @@ from avcore.testing.toys import make_batch
 def initial_values(case: PartCase) -> None:
     """Two models of one seed start with the same values."""
     setup, model = case.first()
-    one, other = model.trainable_state(), case.model(setup, again=1).trainable_state()
+    one, other = trainable_state(model), trainable_state(case.model(setup, again=1))
     for name in one.keys() & other.keys():
         same = one[name].shape == other[name].shape and torch.equal(one[name], other[name])
         assert same, (
@@ -36,7 +37,7 @@ def state_keys(case: PartCase) -> None:
     """What is saved has the same names in every model, and holds all that training changes."""
     setup, model = case.first()
     where = f"'{case.name}' on {setup.words}"
-    one, other = (list(made.trainable_state()) for made in (model, case.model(setup, again=1)))
+    one, other = (list(trainable_state(made)) for made in (model, case.model(setup, again=1)))
     assert one == other, (
         f"{where}: a second model saves other names ({sorted({*one} ^ {*other})[:3]}): names of modules and parameters "
         f"must not count up or depend on chance."
@@ -77,10 +78,10 @@ def save_and_load(case: PartCase) -> None:
 
 
 def _refuses_other_keys(where: str, model: AVModel) -> None:
-    state = model.trainable_state()
+    state = trainable_state(model)
     extra = {**state, "extra": torch.zeros(1)}
     for what, wrong in (("a missing", dict(list(state.items())[1:])), ("an extra", extra)):
-        refused = refusal(partial(model.load_trainable_state, wrong))
+        refused = refusal(partial(load_trainable_state, model, wrong))
         assert refused is not None, f"{where}: a state with {what} name is loaded without a word."
 
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from avcore.backbones import digest
 from avcore.injection import Part
 from avcore.model import AVModel
+from avcore.states import parameter_groups
 from avcore.tasks import Batch
 from avcore.testing.cases.heads import padded
 from avcore.testing.cases.parts import PartCase, objective, restored, tensors_of, train
@@ -30,7 +32,7 @@ def trains_only_its_parameters(case: PartCase) -> None:
             for name, parameter in model.towers.named_parameters():
                 assert not parameter.requires_grad, f"{where}: the frozen {name} needs a gradient after a forward."
                 assert parameter.grad is None, f"{where}: the frozen {name} has a gradient."
-            known = {id(parameter) for group in model.parameter_groups().values() for _, parameter in group}
+            known = {id(parameter) for group in parameter_groups(model).values() for _, parameter in group}
             for name, parameter in model.named_parameters():
                 if not name.startswith("towers."):
                     assert not parameter.requires_grad or id(parameter) in known, (
@@ -49,13 +51,13 @@ def gradients(case: PartCase) -> None:
         with restored(model):
             model.train()
             objective(model, make_batch(model, 3)).backward()
-            missed = [name for name, parameter in model.parameter_groups()["parts"] if parameter.grad is None]
+            missed = [name for name, parameter in parameter_groups(model)["parts"] if parameter.grad is None]
             assert not missed, (
                 f"{where}: in training {len(missed)} parameters get no gradient, the first of them {missed[0]}. "
                 f"Training "
                 f"on many processes would hang: use every parameter in every forward, or do not make it."
             )
-            for name, parameter in model.parameter_groups()["parts"]:
+            for name, parameter in parameter_groups(model)["parts"]:
                 assert parameter.grad is not None
                 assert torch.isfinite(parameter.grad).all(), f"{where}: the gradient of {name} is not finite."
 
@@ -115,7 +117,7 @@ def frozen_weights(case: PartCase) -> None:
         with restored(model):
             before = {name: buffer.clone() for name, buffer in model.towers.named_buffers()}
             train(model)
-            assert model.digest() == model.backbone_digest, (
+            assert digest(model.towers) == model.backbone_digest, (
                 f"{where}: two steps of training change frozen weights. Never write to at.block; train a copy of a "
                 f"frozen module with backbone_parts()."
             )
@@ -166,7 +168,7 @@ def _gradients(model: AVModel, batch: Batch, *, recompute: bool) -> dict[str, Te
     torch.stack([term.float().square().mean() for term in out]).sum().backward()
     return {
         name: parameter.grad.clone()
-        for name, parameter in model.parameter_groups()["parts"]
+        for name, parameter in parameter_groups(model)["parts"]
         if parameter.grad is not None
     }
 

@@ -9,7 +9,16 @@ from torch import Tensor
 
 import avcore_lora
 import avcore_timm
-from avcore import AVCoreError, AVModel, Edit, Prompt, PromptLayer
+from avcore import (
+    AVCoreError,
+    AVModel,
+    Edit,
+    Prompt,
+    PromptLayer,
+    load_trainable_state,
+    parameter_groups,
+    trainable_state,
+)
 from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 
 SOUND = ("audio.frames=48", "audio.mel_bins=32")
@@ -26,9 +35,9 @@ def moved(model: AVModel) -> AVModel:
     """The model in float64, every trained parameter random."""
     model.double()
     draws = torch.Generator().manual_seed(0)
-    state = model.trainable_state()
-    model.load_trainable_state(
-        {key: torch.randn(value.shape, generator=draws, dtype=value.dtype) / 4 for key, value in state.items()}
+    state = trainable_state(model)
+    load_trainable_state(
+        model, {key: torch.randn(value.shape, generator=draws, dtype=value.dtype) / 4 for key, value in state.items()}
     )
     return model
 
@@ -126,7 +135,7 @@ def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
         set=sets,
         meta=True,
     )
-    assert sum(parameter.numel() for _, parameter in model.parameter_groups()["parts"]) == count
+    assert sum(parameter.numel() for _, parameter in parameter_groups(model)["parts"]) == count
 
 
 @pytest.mark.parametrize("setting", ["rank=0", "targets=[]", "targets=[q,q]", "targets=[fc1]", "dropout=1.0"])

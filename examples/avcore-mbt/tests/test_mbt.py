@@ -9,7 +9,7 @@ from torch import Tensor
 
 import avcore_mbt
 import avcore_timm
-from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl
+from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl, parameter_groups
 from avcore.specs import STREAMS
 from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_timm import HTSAT_PRESETS
@@ -29,7 +29,7 @@ def test_bottlenecks_equal_tokens_joined_by_hand(last: int) -> None:
     model = make("parts.mbt.tokens=3", f"parts.mbt.last={last}").double()
     data = make_batch(model)
     images = model.front_ends(data)
-    (start,) = [parameter for name, parameter in model.parameter_groups()["parts"] if name.startswith("mbt.")]
+    (start,) = [parameter for name, parameter in parameter_groups(model)["parts"] if name.startswith("mbt.")]
     assert start.shape == (3, WIDTH)
     trunk: Any = model.towers["visual"].trunk.model  # type: ignore[union-attr]
     x: dict[str, Tensor] = {}
@@ -86,11 +86,11 @@ def test_bottlenecks_pass_merges_and_wait_where_a_stream_rests(sound: str) -> No
     ).train()
     assert len(model.parts["mbt"].layers) == (6 if sound == "shared" else 5)
     assert ("align" in model.parts) == (sound == "own")
-    widths = [parameter.shape[-1] for name, parameter in model.parameter_groups()["parts"] if name.startswith("mbt.")]
+    widths = [parameter.shape[-1] for name, parameter in parameter_groups(model)["parts"] if name.startswith("mbt.")]
     assert widths == ([16] if sound == "shared" else [12, 16])
     data = make_batch(model)
     model.loss(model(data), data).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
@@ -106,7 +106,7 @@ def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
         set=sets,
         meta=True,
     )
-    assert sum(parameter.numel() for _, parameter in model.parameter_groups()["parts"]) == count
+    assert sum(parameter.numel() for _, parameter in parameter_groups(model)["parts"]) == count
 
 
 @pytest.mark.parametrize("setting", ["tokens=0", "last=1"])

@@ -9,7 +9,8 @@ from torch import Tensor
 
 import avcore_sidenet
 import avcore_timm
-from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl
+from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl, parameter_groups
+from avcore.backbones import digest
 from avcore.specs import STREAMS
 from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_sidenet.modules import Rung, _onto
@@ -37,7 +38,7 @@ def moved(model: AVModel) -> AVModel:
     """The model with every trained parameter of its parts moved, so that the last map is not zero."""
     draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for _, parameter in model.parameter_groups()["parts"]:
+        for _, parameter in parameter_groups(model)["parts"]:
             parameter.add_(torch.randn(parameter.shape, generator=draws, dtype=parameter.dtype) / 4)
     return model
 
@@ -107,7 +108,7 @@ def test_the_backbones_keep_nothing_for_a_backward_pass() -> None:
         kept[inside[0]] += 1
         return tensor
 
-    data, digest = make_batch(model), model.digest()
+    data, before = make_batch(model), digest(model.towers)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = model(data)
     assert kept[True] == 0 < kept[False]
@@ -115,11 +116,11 @@ def test_the_backbones_keep_nothing_for_a_backward_pass() -> None:
         assert not out.features.stream(stream).raw_tokens.requires_grad
         assert out.features.stream(stream).tokens.requires_grad
     model.loss(out, data).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
     assert all(parameter.grad is None for parameter in model.towers.parameters())
-    assert model.digest() == digest
+    assert digest(model.towers) == before
 
 
 def _watch(block: Any, name: str, inside: list[bool]) -> None:
@@ -186,7 +187,7 @@ def test_stages_of_two_different_backbones() -> None:
     data = make_batch(model)
     out = model(data)
     model.loss(out, data).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
     assert not out.features.stream("visual").raw_tokens.requires_grad
 
@@ -205,7 +206,7 @@ def test_counts_on_vit_base(sets: tuple[str, ...], rungs: int, k: int) -> None:
         set=sets,
         meta=True,
     )
-    found = sum(parameter.numel() for _, parameter in model.parameter_groups()["parts"])
+    found = sum(parameter.numel() for _, parameter in parameter_groups(model)["parts"])
     # Maps down and gates of both streams; norms, attention and MLP of the side block.
     rung = 2 * (768 * k + k) + 2 + 4 * k + 4 * (k * k + k) + 8 * k * k + 5 * k
     assert found == rungs * rung + 2 * k + 2 * (k * 768 + 768) == {12: 3_263_064, 4: 1_187_144}[rungs]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import avcore_timm
 import avcore_vpt
-from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl
+from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl, parameter_groups
 from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_timm.settings import SwinSettings
 
@@ -83,7 +83,7 @@ def test_rows_train_where_widths_grow(name: str, widths: list[int]) -> None:
         others={"avcore-timm": avcore_timm, "avcore-vpt": avcore_vpt},
         sets=("audio.frames=16", "audio.mel_bins=16"),
     )
-    found = [parameter for key, parameter in model.parameter_groups()["parts"] if ".visual." in key]
+    found = [parameter for key, parameter in parameter_groups(model)["parts"] if ".visual." in key]
     assert [parameter.shape for parameter in found] == [(10, width) for width in widths]
     data = make_batch(model)
     model.loss(model(data), data).backward()
@@ -136,7 +136,7 @@ def test_counts_on_vit_base(length: int, deep: int, shallow: int) -> None:
         meta=True,
     )
     counts = {"vpt.deep": 0, "vpt.shallow": 0}
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         counts[".".join(name.split(".")[:2])] += parameter.numel()
     assert counts == {"vpt.deep": deep, "vpt.shallow": shallow}
 

@@ -11,6 +11,7 @@ from avcore.assemble import assemble
 from avcore.config import resolve_config
 from avcore.registry import Registry
 from avcore.specs import StageLayout, StreamLayout
+from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, Head, Progress, StreamFeatures
 from avcore_ave.config import AVETaskConfig, LinearHeadConfig
 from avcore_ave.heads import LinearHead
@@ -154,7 +155,7 @@ def test_published_counts(visual: str, streams: str, count: int) -> None:
     model = assemble(resolved.config, registry(), meta=True)
     assert isinstance(model.head, Head)
     assert sum(parameter.numel() for parameter in model.head.parameters()) == count
-    assert sum(parameter.numel() for _, parameter in model.parameter_groups()["head"]) == count
+    assert sum(parameter.numel() for _, parameter in parameter_groups(model)["head"]) == count
 
 
 def test_published_count_at_the_width_of_swin_large() -> None:

@@ -11,12 +11,14 @@ import avcore_avs
 import avcore_copl
 import avcore_timm
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.errors import AVCoreError
 from avcore.injection import PairLayout
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import BlockLayout, StageLayout, StreamLayout
+from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, StreamFeatures
 from avcore_copl.fusion import Coupling, CouplingLayer, select
 from avcore_copl.prompts import Rows
@@ -43,7 +45,7 @@ def sizes(model: AVModel) -> dict[str, int]:
     """Parameters of CoPL, piece by piece."""
     marks = {"global_rows": "M^g", "frame_rows": "M^f", "latent_": "latents", "bank.": "bank", "_to_": "F"}
     found = dict.fromkeys(marks.values(), 0)
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         (kind,) = [kind for mark, kind in marks.items() if mark in name]
         found[kind] += parameter.numel()
     return found
@@ -294,12 +296,12 @@ def test_the_whole_model_trains_every_parameter_of_copl(registry: Registry, data
         samples=torch.arange(2),
         valid=torch.ones(2, dtype=torch.bool),
     )
-    before = model.digest()
+    before = digest(model.towers)
     out = model(batch)
     terms = model.losses(out, batch)
     assert set(terms) == {"mask", "copl.coupling.consistency"}
     model.loss(out, batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert model.digest() == before
+    assert digest(model.towers) == before

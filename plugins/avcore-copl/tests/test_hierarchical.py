@@ -9,11 +9,13 @@ import avcore_copl
 import avcore_timm
 from avcore import BackboneSpec, hookimpl
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.errors import AVCoreError
 from avcore.injection import BlockView, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
+from avcore.states import parameter_groups
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_batch, make_model
 from avcore_timm import HTSAT_PRESETS
@@ -43,7 +45,7 @@ def sizes(model: AVModel) -> dict[str, int]:
     """Parameters of CoPL, piece by piece."""
     marks = {"global_rows": "M^g", "frame_rows": "M^f", "latent_": "latents", "bank.": "bank", "_to_": "F"}
     found = dict.fromkeys(marks.values(), 0)
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         (kind,) = [kind for mark, kind in marks.items() if mark in name]
         found[kind] += parameter.numel()
     return found
@@ -204,13 +206,13 @@ def test_the_same_tokens_in_every_window_see_the_same_rows() -> None:
 def test_every_parameter_trains(flow: str, sound: tuple[str, ...]) -> None:
     model = make(*SETS, *sound, f"parts.copl.rows.global_flow={flow}").train()
     data = make_batch(model)
-    before = model.digest()
+    before = digest(model.towers)
     out = model(data)
     model.loss(out, data).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
-    assert model.digest() == before
+    assert digest(model.towers) == before
     # Streams of unequal width have nothing in common that could be compared without parameters.
     assert ("copl.coupling.consistency" in model.losses(out, data)) == (sound == SMALL_SOUND)
 
@@ -273,8 +275,8 @@ def test_a_low_bias_silences_rows_and_can_be_learned(name: str) -> None:
     assert (loud.features(data).stream("visual").tokens - plain).abs().max() > 1e-2
     # Not equal to the last bit: where the bias is trained, the attention runs along another path.
     torch.testing.assert_close(learned.features(data).stream("visual").tokens, plain, atol=1e-3, rtol=0)
-    biases = {key for key, _ in learned.parameter_groups()["parts"]} - {
-        key for key, _ in quiet.parameter_groups()["parts"]
+    biases = {key for key, _ in parameter_groups(learned)["parts"]} - {
+        key for key, _ in parameter_groups(quiet)["parts"]
     }
     assert len(biases) == sum(len(part.layers) for part in learned.parts.values()) * (2 if name == "coupling" else 1)
 
@@ -287,7 +289,7 @@ def test_a_learned_bias_needs_a_start() -> None:
 def test_rows_that_need_no_lift_keep_their_type() -> None:
     """Else the gradient of one M^g for all blocks would be rounded in each of them."""
     model = make(*ROWS, *SMALL_SOUND, listed=("copl.rows",))
-    model.store_frozen(torch.bfloat16)
+    model.towers.to(torch.bfloat16)
     rows = model.parts["copl.rows.visual"].global_rows["input"]
     assert view(model, "visual", 0).lift(rows) is rows
     lifted = view(model, "visual", -1).lift(rows)

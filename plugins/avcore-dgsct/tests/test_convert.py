@@ -13,6 +13,7 @@ from avcore.backbones import state_faults
 from avcore.cli.convert import convert as command
 from avcore.model import AVModel
 from avcore.registry import Registry
+from avcore.states import trainable_state
 from avcore.tasks import Batch
 from avcore_dgsct.convert import convert
 
@@ -95,7 +96,7 @@ def official(model: AVModel) -> dict[str, Tensor]:
                 pieces[1] = str(int(pieces[1]) - 1)
             made[f"{prefix}.{'.'.join(pieces)}"] = value
     layers = list(model.parts["dgsct"].layers)
-    for key, value in model.trainable_state().items():
+    for key, value in trainable_state(model).items():
         if key.startswith("head."):
             made[theirs(key.removeprefix("head."), HEAD)] = value
             continue
@@ -118,8 +119,8 @@ def test_a_checkpoint_comes_back_under_our_names(make: Make, prefix: str) -> Non
         own = model.towers[stream].weights()
         assert state_faults(own, frozen) == []
         assert all(torch.equal(frozen[key], own[key]) for key in own)
-    assert state_faults(model.trainable_state(), made) == []
-    assert all(torch.equal(value, model.trainable_state()[key]) for key, value in made.items())
+    assert state_faults(trainable_state(model), made) == []
+    assert all(torch.equal(value, trainable_state(model)[key]) for key, value in made.items())
 
 
 def test_unknown_keys_are_named(make: Make) -> None:
@@ -192,5 +193,5 @@ def test_the_command_makes_an_adapter_that_computes_the_same(
 
 def test_a_checkpoint_of_other_settings_is_refused_with_the_list(make: Make) -> None:
     made = convert(official(make()), make("parts.dgsct.batch_norm=false", meta=True))
-    faults = state_faults(make("parts.dgsct.batch_norm=false", meta=True).trainable_state(), made)
+    faults = state_faults(trainable_state(make("parts.dgsct.batch_norm=false", meta=True)), made)
     assert any("dgsct.layers.0.p1.visual.norm_down.weight" in fault for fault in faults)

@@ -9,6 +9,7 @@ import torch
 from avcore.injection import PairLayout
 from avcore.model import AVModel
 from avcore.specs import StageLayout, StreamLayout
+from avcore.states import parameter_groups, unused_in_reference
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.task import AVSTask
 from avcore_dgsct.avs import AVSHead
@@ -87,13 +88,13 @@ def test_a_temporal_gate_is_a_vector_and_a_number_in_each_bottleneck() -> None:
 def test_the_model_of_event_localisation(make: Make) -> None:
     """Bottlenecks 188.539, head 12.072 + 0.550 M."""
     model = make(visual=None, audio=None, meta=True)
-    unused = model.unused_in_reference()
+    unused = unused_in_reference(model)
     head = model.head
     assert count(model.parts["dgsct"]) == 188_538_816
     assert unused["dgsct"] == 48
     assert count(head.temporal) + head.temporal.unused_in_reference == 12_071_554
     assert count(head.localisation) + head.localisation.unused_in_reference == 550_229
-    trained = sum(parameter.numel() for group in model.parameter_groups().values() for _, parameter in group)
+    trained = sum(parameter.numel() for group in parameter_groups(model).values() for _, parameter in group)
     assert trained + sum(unused.values()) == 201_160_647
 
 

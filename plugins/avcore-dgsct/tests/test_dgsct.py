@@ -10,10 +10,12 @@ from torch import Tensor
 
 from avcore import AVCoreError
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
+from avcore.states import parameter_groups, trainable_state
 from avcore.tasks import Batch
 from avcore_dgsct.settings import DGSCTSettings
 
@@ -160,26 +162,26 @@ def test_a_step_changes_every_parameter_and_nothing_frozen(
         # TPAVI's increment starts behind a normalisation by zero, as published.
         for tpavi in model.head.decoder.tpavi.values():
             torch.nn.init.ones_(tpavi.out_norm.weight)
-    digest = model.digest()
-    before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
-    trained = [parameter for group in model.parameter_groups().values() for _, parameter in group]
+    unchanged = digest(model.towers)
+    before = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
+    trained = [parameter for group in parameter_groups(model).values() for _, parameter in group]
     optimizer = torch.optim.Adam(trained, lr=1e-3)
     model.loss(model(batch), batch).backward()
-    assert [name for g in model.parameter_groups().values() for name, p in g if p.grad is None] == []
+    assert [name for g in parameter_groups(model).values() for name, p in g if p.grad is None] == []
     optimizer.step()
-    after = model.trainable_state()
+    after = trainable_state(model)
     assert [name for name in before if torch.equal(after[name], before[name])] == []
-    assert model.digest() == digest
+    assert digest(model.towers) == unchanged
 
 
 def test_with_frozen_weights_in_half_precision_the_bottlenecks_stay_in_full(make: Make, batch: Batch) -> None:
     model = make(moved=True).train()
     exact = model(batch)["event"].detach()
-    model.store_frozen(torch.bfloat16)
+    model.towers.to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         out = model(batch)
         model.loss(out, batch).backward()
-    for name, parameter in (*model.parameter_groups()["parts"], *model.parameter_groups()["head"]):
+    for name, parameter in (*parameter_groups(model)["parts"], *parameter_groups(model)["head"]):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
     assert (out["event"] - exact).norm() < 0.1 * exact.norm()

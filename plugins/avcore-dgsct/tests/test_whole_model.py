@@ -16,6 +16,7 @@ from avcore.assemble import assemble
 from avcore.config import resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry
+from avcore.states import load_trainable_state, parameter_groups, unused_in_reference
 from avcore.tasks import Batch
 from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore_dgsct.convert import convert
@@ -119,7 +120,7 @@ def build(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> t
         save_file({key: value.contiguous() for key, value in frozen.items()}, file)
         files[f"{stream}.weights"] = str(file)
     model = assembled(files, False)
-    model.load_trainable_state(made)
+    load_trainable_state(model, made)
     return model.double().eval(), shapes
 
 
@@ -129,7 +130,7 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     config = meta["config"]
     weights = under(tensors, "weights/")
     model, shapes = build(config, weights, tmp_path)
-    unused = model.unused_in_reference()
+    unused = unused_in_reference(model)
     counts = {key: sum(parameter.numel() for parameter in part.parameters()) for key, part in model.parts.items()}
     assert counts["dgsct"] + unused["dgsct"] == meta["parameter_counts"]["adapters"]
     waves = tensors["in/wave"].double()
@@ -173,7 +174,7 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     cotangents = under(tensors, "in/cotangent_")
     torch.stack([(found[name] * cotangent.double()).sum() for name, cotangent in cotangents.items()]).sum().backward()
     gradients = convert(under(tensors, "grad/"), shapes)
-    parameters = {name: value for group in model.parameter_groups().values() for name, value in group}
+    parameters = {name: value for group in parameter_groups(model).values() for name, value in group}
     assert gradients
     for key, reference in gradients.items():
         assert_close(parameters[key].grad, reference, 1e-5)

@@ -14,6 +14,7 @@ from avcore.cli.convert import convert as command
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry
+from avcore.states import trainable_state
 from avcore.tasks import Batch
 from avcore.testing.toys import make_batch
 from avcore_lavish.convert import convert
@@ -57,7 +58,7 @@ def official(model: AVModel, trunk: str = "ViT.v") -> dict[str, Tensor]:
             "swin.layers.0.blocks.1.attn_mask": torch.zeros(4, 4, 4),
             "adapter_token_downsampler.0.weight": torch.ones(2),
         }
-    for key, value in model.trainable_state().items():
+    for key, value in trainable_state(model).items():
         pieces = key.split(".")
         if pieces[0] == "head":
             made[f"{HEAD[pieces[1]]}.{pieces[2]}"] = value
@@ -74,15 +75,15 @@ def test_a_checkpoint_comes_back_under_our_names(make: Make, prefix: str) -> Non
     model = make(moved=True)
     made = convert({f"{prefix}{key}": value for key, value in official(model).items()}, make(meta=True))
     trunk = {key.removeprefix("visual."): made.pop(key) for key in list(made) if key.startswith("visual.")}
-    assert state_faults(model.trainable_state(), made) == []
-    assert all(torch.equal(value, model.trainable_state()[key]) for key, value in made.items())
+    assert state_faults(trainable_state(model), made) == []
+    assert all(torch.equal(value, trainable_state(model)[key]) for key, value in made.items())
     assert state_faults(model.towers["visual"].weights(), trunk) == []
 
 
 def test_a_checkpoint_of_a_swin_comes_back_under_our_names(make: Make) -> None:
     model = make(*SMALL_SOUND, **SWIN, moved=True)
     made = convert(official(model, "swin"), make(*SMALL_SOUND, **SWIN, meta=True))
-    own = model.trainable_state() | {f"visual.{key}": value for key, value in model.towers["visual"].weights().items()}
+    own = trainable_state(model) | {f"visual.{key}": value for key, value in model.towers["visual"].weights().items()}
     assert state_faults(own, made) == []
     assert all(torch.equal(value, own[key]) for key, value in made.items())
 

@@ -18,6 +18,7 @@ from avcore.config import resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import BackboneSpec
+from avcore.states import load_trainable_state, parameter_groups
 from avcore.tasks import Batch
 from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore_lavish.convert import bottleneck_key, convert
@@ -157,7 +158,7 @@ def build(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> A
     file = folder / "trunk.safetensors"
     save_file({key: value.contiguous() for key, value in trunk.items()}, file)
     model = assembled(str(file), False)
-    model.load_trainable_state({key: value for key, value in made.items() if not key.startswith("visual.")})
+    load_trainable_state(model, {key: value for key, value in made.items() if not key.startswith("visual.")})
     return model.double()
 
 
@@ -196,7 +197,7 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     (logits * tensors["in/cotangent_logits"].double()).sum().backward()
     gradients = convert(under(tensors, "grad/"), model)
-    parameters = {name: value for group in model.parameter_groups().values() for name, value in group}
+    parameters = {name: value for group in parameter_groups(model).values() for name, value in group}
     assert gradients
     for key, reference in gradients.items():
         assert_close(parameters[key].grad, reference, TOLERANCE)

@@ -11,10 +11,12 @@ import yaml
 
 from avcore import AVCoreError
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.report.parameters import count_parameters
+from avcore.states import load_trainable_state, parameter_groups, trainable_state, unused_in_reference
 from avcore.tasks import Batch
 from avcore.testing.toys import make_batch
 from avcore_lavish.settings import LavishSettings
@@ -85,7 +87,7 @@ def test_lavish_offers_no_prompts(make: Make) -> None:
 
 def sizes(model: AVModel) -> tuple[int, int]:
     """Parameters of the bottlenecks, and of the head."""
-    groups = model.parameter_groups()
+    groups = parameter_groups(model)
     bottlenecks, head = (sum(parameter.numel() for _, parameter in groups[name]) for name in ("parts", "head"))
     return bottlenecks, head
 
@@ -95,7 +97,7 @@ def test_counts_of_event_localisation(make: Make, visual: str, counts: tuple[int
     model = make(visual=visual, meta=True)
     assert sizes(model) == counts
     assert sum(counts) == {VIT_B: 4_644_989, VIT_L: 14_458_077}[visual]
-    assert model.unused_in_reference()["lavish"] == 0
+    assert unused_in_reference(model)["lavish"] == 0
     assert sizes(make(visual=visual, meta=True, recipe="v2")) == counts
 
 
@@ -114,7 +116,7 @@ def test_counts_of_the_other_tasks_on_swin_large(make: Make) -> None:
         each = (tokens * d + 2 * d * (d // reduction) // groups + 4 * d + 2 for d in blocks)
         assert sizes(model)[0] == 4 * sum(each) == count
     model = make(task="avs", recipe="swin", visual=SWIN_L, meta=True)
-    assert sizes(model)[0] + model.unused_in_reference()["lavish"] == 17_148_048
+    assert sizes(model)[0] + unused_in_reference(model)["lavish"] == 17_148_048
 
 
 def test_counts_with_an_encoder_of_sound_of_half_the_width_and_depth(make: Make) -> None:
@@ -140,7 +142,7 @@ def test_counts_of_question_answering_on_vit_large(make: Make) -> None:
 def test_counts_of_segmentation_on_vit_large(make: Make) -> None:
     """No gates in audio's bottlenecks, and an LN_pre that is allocated but never used."""
     model = make(task="avs", visual=VIT_L, meta=True)
-    unused = model.unused_in_reference()["lavish"]
+    unused = unused_in_reference(model)["lavish"]
     assert unused == 24 * 4 * 2 * 1024
     assert sizes(model)[0] + unused == 27_132_096 - 24 * 2
 
@@ -160,26 +162,27 @@ def test_running_statistics_move_in_training_only_and_are_saved(make: Make, batc
     model = make()
     mean, batches = (f"lavish.layers.2.p2.audio.norm_down.{name}" for name in ("running_mean", "num_batches_tracked"))
     model.eval()(batch)
-    assert not model.trainable_state()[mean].any()
+    assert not trainable_state(model)[mean].any()
     model.train()(batch)
-    state = model.trainable_state()
+    state = trainable_state(model)
     assert state[mean].any()
     assert state[batches] == 1
     again = make()
-    again.load_trainable_state(state)
-    assert torch.equal(again.trainable_state()[mean], state[mean])
+    load_trainable_state(again, state)
+    assert torch.equal(trainable_state(again)[mean], state[mean])
 
 
 def test_a_step_changes_every_bottleneck_and_nothing_frozen(make: Make, batch: Batch) -> None:
     model = make(moved=True).train()
-    digest, frozen = model.digest(), {name: tensor.clone() for name, tensor in model.towers.state_dict().items()}
-    before = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
-    trained = [parameter for group in model.parameter_groups().values() for _, parameter in group]
+    unchanged = digest(model.towers)
+    frozen = {name: tensor.clone() for name, tensor in model.towers.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
+    trained = [parameter for group in parameter_groups(model).values() for _, parameter in group]
     optimizer = torch.optim.Adam(trained, lr=1e-3)
     model.loss(model(batch), batch).backward()
     optimizer.step()
-    assert [name for name, tensor in model.trainable_state().items() if torch.equal(tensor, before[name])] == []
-    assert model.digest() == digest
+    assert [name for name, tensor in trainable_state(model).items() if torch.equal(tensor, before[name])] == []
+    assert digest(model.towers) == unchanged
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.towers.state_dict().items())
     assert all(parameter.grad is None for parameter in model.towers.parameters())
 
@@ -188,7 +191,7 @@ def trained_everywhere(model: AVModel) -> None:
     batch = make_batch(model)
     batch.targets["labels"] = torch.randint(0, 29, (2, 2), generator=torch.Generator().manual_seed(0))
     model.loss(model(batch), batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
 
@@ -218,11 +221,11 @@ def test_with_unequal_encoders_event_localisation_starts_at_the_frozen_ones(make
 def test_with_frozen_weights_in_half_precision_the_bottlenecks_stay_in_full(make: Make, batch: Batch) -> None:
     model = make(moved=True).train()
     exact = model(batch)["logits"].detach()
-    model.store_frozen(torch.bfloat16)
+    model.towers.to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         out = model(batch)
         model.loss(out, batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
     assert (out["logits"] - exact).norm() < 0.05 * exact.norm()

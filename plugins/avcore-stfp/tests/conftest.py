@@ -15,6 +15,7 @@ from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import BackboneSpec
+from avcore.states import parameter_groups
 from avcore_timm.settings import SwinSettings, ViTSettings
 
 T = 3
@@ -81,7 +82,7 @@ def narrow(registry: Registry) -> Callable[..., AVModel]:
         model = assemble_small(resolved.config, registry).eval().double()
         if not initial:
             draws = torch.Generator().manual_seed(1)
-            for _, parameter in model.parameter_groups()["parts"]:
+            for _, parameter in parameter_groups(model)["parts"]:
                 parameter.data = torch.randn(parameter.shape, generator=draws, dtype=torch.float64)
         return model
 

@@ -9,11 +9,13 @@ import torch
 from torch.testing import assert_close
 
 import avcore_stfp
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.config.recipes import recipes_of
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry
+from avcore.states import parameter_groups, trainable_state
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_batch
 
@@ -59,7 +61,7 @@ def test_the_class_token_of_sound_starts_as_the_frozen_one(narrow: Make) -> None
 
 def test_one_class_token_serves_both_streams(narrow: Make) -> None:
     model = narrow("parts.stfp.base.class_token=none", fusions="stfp.joint+stfp.class_token", initial=True)
-    assert [name for name in model.trainable_state() if "class_token" in name] == ["stfp.class_token.class_token"]
+    assert [name for name in trainable_state(model) if "class_token" in name] == ["stfp.class_token.class_token"]
     batch = make_batch(model)
     with torch.no_grad():
         before = model.features(batch)
@@ -71,10 +73,10 @@ def test_one_class_token_serves_both_streams(narrow: Make) -> None:
 
 def test_the_final_norm_trains_once_for_a_shared_trunk(narrow: Make) -> None:
     model = narrow(initial=True)
-    norms = [name for name, _ in model.parameter_groups()["parts"] if ".norm." in name]
+    norms = [name for name, _ in parameter_groups(model)["parts"] if ".norm." in name]
     assert norms == ["stfp.base.visual.backbone.visual.norm.weight", "stfp.base.visual.backbone.visual.norm.bias"]
     kept = narrow("parts.stfp.base.final_norm=false", initial=True)
-    assert not [name for name, _ in kept.parameter_groups()["parts"] if ".norm." in name]
+    assert not [name for name, _ in parameter_groups(kept)["parts"] if ".norm." in name]
 
 
 @every_form
@@ -82,12 +84,12 @@ def test_every_trained_tensor_learns_in_every_form(narrow: Make, sets: tuple[str
     model = narrow(*sets).train()
     batch = make_batch(model)
     batch.targets["labels"] = torch.randint(0, 29, (2, 3))
-    before = model.digest()
+    before = digest(model.towers)
     model.loss(model(batch), batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert model.digest() == before
+    assert digest(model.towers) == before
 
 
 @every_form
@@ -96,7 +98,7 @@ def test_half_precision_of_the_frozen_weights_keeps_close(narrow: Make, sets: tu
     x = tokens_for(model)
     with torch.no_grad():
         expected = model.steps[0](x, {})[0]
-        model.store_frozen(torch.bfloat16)
+        model.towers.to(torch.bfloat16)
         found = model.steps[0]({stream: tokens.bfloat16() for stream, tokens in x.items()}, {})[0]
     for stream in x:
         assert found[stream].dtype == torch.bfloat16
@@ -188,7 +190,7 @@ def test_what_cannot_be_is_refused_by_name(narrow: Make, sets: tuple[str, ...], 
 
 def test_a_backbone_without_class_token_runs_without_one(narrow: Make) -> None:
     model = narrow("visual.backbone=plain")
-    assert not [name for name in model.trainable_state() if "class_token" in name]
+    assert not [name for name in trainable_state(model) if "class_token" in name]
     assert model(make_batch(model))["logits"].shape == (2, 3, 29)
     alone = narrow("visual.backbone=plain", streams="visual", fusions="none")
     assert alone.parts["stfp.base.visual"].unused_in_reference == 3 * 48
@@ -197,7 +199,7 @@ def test_a_backbone_without_class_token_runs_without_one(narrow: Make) -> None:
 @pytest.mark.parametrize("kind", ["auto", "audio"])
 def test_sound_has_a_class_token_of_its_own_where_there_are_class_tokens(narrow: Make, kind: str) -> None:
     model = narrow(f"parts.stfp.base.class_token={kind}")
-    names = [name for name in model.trainable_state() if "class_token" in name]
+    names = [name for name in trainable_state(model) if "class_token" in name]
     assert names == ["stfp.base.audio.class_token"]
 
 

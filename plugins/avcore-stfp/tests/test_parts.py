@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from avcore.injection import BlockView
 from avcore.model import AVModel
+from avcore.states import load_trainable_state, trainable_state
 from avcore.testing.graphs import tokens_for
 
 Make = Callable[..., AVModel]
@@ -308,13 +309,13 @@ def test_exchanging_streams_and_parameters_exchanges_the_outputs(narrow: Make, s
     model, mirrored = narrow(*sets), narrow(*sets)
     x = tokens_for(model, BLOCK, CLIPS)
     state = {}
-    for name, tensor in model.trainable_state().items():
+    for name, tensor in trainable_state(model).items():
         words = name.replace("_visual", ".visual.").replace("_audio", ".audio.").split(".")
         other = ".".join(EXCHANGED.get(word, word) for word in words)
         state[other.replace(".visual.", "_visual").replace(".audio.", "_audio") if "joint" in name else other] = tensor
-    own = mirrored.trainable_state()
+    own = trainable_state(mirrored)
     # The final norm, the head and the class token of sound are not part of a block.
-    mirrored.load_trainable_state(own | {name: tensor for name, tensor in state.items() if ".layers." in name})
+    load_trainable_state(mirrored, own | {name: tensor for name, tensor in state.items() if ".layers." in name})
     found = step(mirrored, {"visual": x["audio"], "audio": x["visual"]})
     expected = step(model, x)
     for stream, other in EXCHANGED.items():
@@ -338,7 +339,7 @@ def test_class_tokens_take_part_in_the_temporal_pass(narrow: Make) -> None:
 
 def test_prompts_are_separate_in_every_block_and_stream(narrow: Make) -> None:
     model = narrow(initial=True)
-    named = [(name, tensor) for name, tensor in model.trainable_state().items() if ".layers." in name]
+    named = [(name, tensor) for name, tensor in trainable_state(model).items() if ".layers." in name]
     drawn = [tensor for name, tensor in named if tensor.dim() == 2]
     assert len({tensor.data_ptr() for _, tensor in named}) == len(named) == 4 * (2 * (3 + 1) + 3)
     assert len(drawn) == 4 * (2 * 3 + 1)
@@ -348,7 +349,7 @@ def test_prompts_are_separate_in_every_block_and_stream(narrow: Make) -> None:
 
 def test_initial_values(narrow: Make) -> None:
     model = narrow("parts.stfp.temporal.value_std=0", "parts.stfp.spatial.std=0.5", initial=True)
-    state = model.trainable_state()
+    state = trainable_state(model)
     wide = torch.cat([tensor.flatten() for name, tensor in state.items() if name.endswith("rows")])
     keys = torch.cat([tensor.flatten() for name, tensor in state.items() if name.endswith("keys")])
     assert 0.45 < wide.std() < 0.55

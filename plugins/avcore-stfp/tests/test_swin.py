@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from avcore.backbones import digest
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
+from avcore.states import parameter_groups
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_batch
 
@@ -128,13 +130,13 @@ def test_latents_need_no_block_that_sees_its_whole_grid(narrow: Make) -> None:
 )
 def test_every_trained_tensor_learns(narrow: Make, visual: str, sets: tuple[str, ...]) -> None:
     model = swin(narrow, *sets, visual=visual).train()
-    batch, before = make_batch(model), model.digest()
+    batch, before = make_batch(model), digest(model.towers)
     batch.targets["labels"] = torch.randint(0, 29, (2, 3))
     model.loss(model(batch), batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert model.digest() == before
+    assert digest(model.towers) == before
 
 
 @pytest.mark.parametrize("index", [WINDOWED, WHOLE])

@@ -13,6 +13,7 @@ from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.runs.adapter import load_adapter
+from avcore.states import trainable_state
 from avcore_stgcma.convert import convert
 
 Make = Callable[..., AVModel]
@@ -70,7 +71,7 @@ MODES = {
 def test_every_mode_of_the_reference_fills_the_whole_model(make: Make, mode: str, prefix: str) -> None:
     model = make(**MODES[mode])
     found = convert({f"{prefix}{key}": tensor for key, tensor in official(mode).items()}, model)
-    expected = dict(model.trainable_state())
+    expected = dict(trainable_state(model))
     trunk = next(iter(model.towers))
     frozen = model.towers[trunk].weights()  # type: ignore[operator]
     expected |= {f"{trunk}.{key}": tensor for key, tensor in frozen.items() if not key.startswith("norm.")}
@@ -140,7 +141,7 @@ def test_a_checkpoint_becomes_an_adapter_that_loads(
     model = make(f"visual.weights={out / 'backbone.safetensors'}", "audio.position=crop_frequency_first")
     load_adapter(out, model)
     assert torch.equal(
-        model.trainable_state()["stgcma.exchange.layers.1.mlp_visual.up.weight"],
+        trainable_state(model)["stgcma.exchange.layers.1.mlp_visual.up.weight"],
         state["module.transformer.resblocks.1.MLP_Adapter.D_fc2.weight"],
     )
     torch.testing.assert_close(

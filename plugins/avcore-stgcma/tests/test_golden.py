@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avcore.model import AVModel
+from avcore.states import load_trainable_state, parameter_groups, trainable_state
 from avcore.tasks import Batch
 from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore_stgcma.convert import convert
@@ -42,7 +43,7 @@ def model_of(config: dict[str, Any], make: Callable[..., AVModel]) -> AVModel:
 def load(model: AVModel, state: dict[str, Tensor]) -> None:
     """Every tensor of a checkpoint, trained or frozen, each in its place."""
     made = {key: tensor.double() for key, tensor in convert(state, model).items()}
-    model.load_trainable_state({key: made.pop(key) for key in model.trainable_state()})
+    load_trainable_state(model, {key: made.pop(key) for key in trainable_state(model)})
     frozen: dict[str, Tensor] = model.towers["visual"].weights()  # type: ignore[operator]
     places = {f"visual.{name}": tensor for name, tensor in frozen.items()}
     places |= {f"audio.{name}": tensor for name, tensor in model.towers["audio"].named_buffers(recurse=False)}
@@ -64,7 +65,7 @@ def test_the_whole_model_equals_the_reference(
     weights = {key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")}
     load(model, weights)
     counts = case["parameter_counts"]
-    trained = {name: parameter.numel() for group in model.parameter_groups().values() for name, parameter in group}
+    trained = {name: parameter.numel() for group in parameter_groups(model).values() for name, parameter in group}
     assert sum(trained.values()) == sum(counts.values())
     assert sum(size for name, size in trained.items() if "gate" in name) == counts["gates"]
     assert (
@@ -110,7 +111,7 @@ def test_the_whole_model_equals_the_reference(
         assert_close(as_stored(seen[key], reference, case["outputs"]), reference, tolerance, floor=0)
 
     (seen["logits"] * tensors["in/cotangent_logits"]).sum().backward()
-    own = dict(pair for group in model.parameter_groups().values() for pair in group)
+    own = dict(pair for group in parameter_groups(model).values() for pair in group)
     gradients = {key.removeprefix("grad/"): value for key, value in tensors.items() if key.startswith("grad/")}
     assert gradients
     for key, reference in convert(gradients, model).items():

@@ -12,6 +12,7 @@ import avcore_ave
 import avcore_stgcma
 import avcore_timm
 from avcore.assemble import assemble
+from avcore.backbones import digest
 from avcore.config import Resolved, resolve_config
 from avcore.config.recipes import recipes_of
 from avcore.errors import AVCoreError
@@ -20,6 +21,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.specs import StageLayout, StreamLayout
+from avcore.states import parameter_groups
 from avcore.tasks import Batch
 from avcore.testing.graphs import capture, tokens_for
 from avcore_stgcma.bottleneck import Bottleneck
@@ -268,15 +270,15 @@ def test_at_step_0_every_stream_is_its_frozen_backbone_bit_for_bit(make: Make) -
 
 def test_every_parameter_trains_and_nothing_frozen_does(make: Make) -> None:
     model = make().train()
-    for _, parameter in model.parameter_groups()["parts"]:
+    for _, parameter in parameter_groups(model)["parts"]:
         parameter.data += torch.randn_like(parameter) * 0.1
     batch = batch_for(model)
-    before = model.digest()
+    before = digest(model.towers)
     model.loss(model(batch), batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert model.digest() == before
+    assert digest(model.towers) == before
     assert all(parameter.grad is None for parameter in model.towers.parameters())
 
 
@@ -284,7 +286,7 @@ def test_every_parameter_trains_and_nothing_frozen_does(make: Make) -> None:
 def test_a_pair_of_blocks_compiles_to_one_graph_with_equal_results(make: Make, training: bool) -> None:
     # Random draws of drop path would differ between the two runs.
     model = make("parts.stgcma.temporal.drop_path=0" if training else "seed=0").train(training)
-    for _, parameter in model.parameter_groups()["parts"]:
+    for _, parameter in parameter_groups(model)["parts"]:
         parameter.data += torch.randn_like(parameter) * 0.1
     x = tokens_for(model, 1)
     with torch.no_grad():

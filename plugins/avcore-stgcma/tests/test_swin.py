@@ -11,11 +11,13 @@ from torch.testing import assert_close
 import avcore_ave
 import avcore_stgcma
 import avcore_timm
+from avcore.backbones import digest
 from avcore.config import resolve_config
 from avcore.hookspecs import hookimpl
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import BackboneSpec
+from avcore.states import parameter_groups
 from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import make_batch
 from avcore_stgcma.bottleneck import Bottleneck
@@ -52,7 +54,7 @@ def make(*sets: str, visual: str = "swin", **options: Any) -> AVModel:
         registry, method="stgcma", task="ave", visual=visual, sets=(*always, *sets), need_data=False, **options
     )
     model, draws = assemble_small(resolved.config, registry).eval().double(), torch.Generator().manual_seed(1)
-    for _, parameter in model.parameter_groups()["parts"]:
+    for _, parameter in parameter_groups(model)["parts"]:
         parameter.data += torch.randn(parameter.shape, generator=draws, dtype=torch.float64) * 0.3
     return model
 
@@ -120,13 +122,13 @@ def test_streams_exchange_within_windows_behind_attention_and_over_all_tokens_be
 @pytest.mark.parametrize("visual", ["swin", "swinv2"])
 def test_the_whole_method_trains(visual: str) -> None:
     model = make(visual=visual).train()
-    batch, before = make_batch(model), model.digest()
+    batch, before = make_batch(model), digest(model.towers)
     batch.targets["labels"] = torch.randint(0, 29, (2, 2))
     model.loss(model(batch), batch).backward()
-    for name, parameter in model.parameter_groups()["parts"]:
+    for name, parameter in parameter_groups(model)["parts"]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert model.digest() == before
+    assert digest(model.towers) == before
 
 
 def test_a_pair_of_blocks_compiles_to_one_graph() -> None:
@@ -142,8 +144,8 @@ def test_windows_that_do_not_correspond_need_no_parameters() -> None:
     batch = make_batch(model)
     batch.targets["labels"] = torch.randint(0, 29, (2, 2))
     model.loss(model(batch), batch).backward()
-    assert all(parameter.grad is not None for _, parameter in model.parameter_groups()["parts"])
-    assert [name for name, _ in model.parameter_groups()["parts"] if name.startswith("align")] == []
+    assert all(parameter.grad is not None for _, parameter in parameter_groups(model)["parts"])
+    assert [name for name, _ in parameter_groups(model)["parts"] if name.startswith("align")] == []
 
 
 def test_a_stream_with_windows_reads_the_other_on_its_own_grid() -> None:

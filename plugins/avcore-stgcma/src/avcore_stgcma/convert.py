@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from avcore import AVModel
+from avcore import AVModel, parameter_groups
 
 __all__ = ["convert"]
 
@@ -41,7 +41,7 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
         model: the model that it is for.
 
     Returns:
-        Trained tensors under the keys of ``model.trainable_state()``, frozen ones under ``visual.`` and ``audio.``,
+        Trained tensors under the keys of ``trainable_state(model)``, frozen ones under ``visual.`` and ``audio.``,
         others under ``unknown.``.
     """
     official = {key.removeprefix("module."): tensor for key, tensor in state.items()}
@@ -73,7 +73,7 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
 def _head(official: Mapping[str, Tensor], model: AVModel) -> dict[str, str]:
     """The reference's layers of the head to those of the model, both in the order in which they run."""
     theirs = {key.rpartition(".")[0] for key in official if key.startswith("mlp_head.")}
-    ours = dict.fromkeys(name.rpartition(".")[0] for name, _ in model.parameter_groups()["head"])
+    ours = dict.fromkeys(name.rpartition(".")[0] for name, _ in parameter_groups(model)["head"])
     return dict(zip(sorted(theirs), ours, strict=False))
 
 
