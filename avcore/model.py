@@ -105,18 +105,16 @@ class AVModel(nn.Module):
         Args:
             batch: ``frames`` and ``waveform``, as far as the streams run.
         """
-        companions = {}
         ways = {"plain": self.frozen_features, "parts": self._walk}
-        for name, way in self.head.companions.items():
-            if name in batch.companions:
-                if way not in ways:
-                    raise PluginError(
-                        f"{type(self.head).__name__}.companions wants '{name}' as '{way}': it may say "
-                        f"{' or '.join(ways)}. Tell its author."
-                    )
-                with self._precision():
-                    companions[name] = ways[way](batch.companions[name])
+        wanted = {name: way for name, way in self.head.companions.items() if name in batch.companions}
+        for name, way in wanted.items():
+            if way not in ways:
+                raise PluginError(
+                    f"{type(self.head).__name__}.companions wants '{name}' as '{way}': it may say "
+                    f"{' or '.join(ways)}. Tell its author."
+                )
         with self._precision():
+            companions = {name: ways[way](batch.companions[name]) for name, way in wanted.items()}
             return replace(self._walk(batch), companions=companions)
 
     def _walk(self, batch: Batch) -> Features:
