@@ -6,18 +6,21 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from avcore.backbones import Backbone, TextTower, Tower, digest
+from avcore.backbones import Backbone, Block, TextTower, Tower, digest
 from avcore.config import RunConfig, StreamConfig, resolve_config
 from avcore.data.augment import Augmentation
 from avcore.data.frontends import ImageFrontEnd
+from avcore.data.opening import make_task
+from avcore.discovery.signatures import blamed, check_build, check_overrides
 from avcore.errors import AssemblyError
 from avcore.gradients import follow_losses, leave_untrained
 from avcore.injection import make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, TextGeometry, Windows, resolve
+from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, StreamLayout, TextGeometry, Windows, resolve
 from avcore.streams import Stream
+from avcore.tasks import Head, Task
 
 __all__ = ["assemble", "create_model", "streams_of"]
 
@@ -112,13 +115,13 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         )
         further, more = _encoders(config, registry)
     layouts = streams.layouts | {name: tower.layout for name, tower in further.items()}
-    task = registry.tasks[config.task].load()(config.task_options)
+    task = make_task(config, registry)
     instances = mount_parts(
         _listed(config, registry), streams, config.seed, encoders=further, align_bias=config.plan.align_bias
     )
     _check_serves(config, registry)
     with seeded(config.seed, "head"):
-        head = registry.heads[config.head.name].load()(config.head.settings, layouts, task)
+        head = _head(config, registry, layouts, task)
     return AVModel(
         config=config,
         task=task,
@@ -135,6 +138,16 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         atomic_audio=config.plan.atomic_audio,
         notices=[*notices, *more],
     )
+
+
+def _head(config: RunConfig, registry: Registry, layouts: Mapping[str, StreamLayout], task: Task) -> Head:
+    plugin, of = registry.plugin(registry.heads, config.head.name), f"head '{config.head.name}'"
+    build = registry.heads[config.head.name].load()
+    check_build(build, ("config", "layouts", "task"), plugin=plugin, of=of)
+    with blamed(plugin, "__init__", of):
+        made: Head = build(config.head.settings, layouts, task)
+    check_overrides(type(made), Head, plugin=plugin, of=of)
+    return made
 
 
 def _front_end(tower: Tower, windows: Windows, segments: int) -> nn.Module:
@@ -158,11 +171,13 @@ def _check_serves(config: RunConfig, registry: Registry) -> None:
 
 
 def _listed(config: RunConfig, registry: Registry) -> list[ListedPart]:
-    prompts = [
-        ListedPart(name, registry.prompts[name], config.parts[name], config.part_streams.get(name, "both"))
-        for name in config.prompts
+    return [
+        ListedPart(
+            name, table[name], config.parts[name], config.part_streams.get(name, "both"), registry.plugin(table, name)
+        )
+        for table, names in ((registry.prompts, config.prompts), (registry.fusions, config.fusions))
+        for name in names
     ]
-    return [*prompts, *(ListedPart(name, registry.fusions[name], config.parts[name]) for name in config.fusions)]
 
 
 # ---------------------------------------------------------------------------------------------------------- streams
@@ -253,8 +268,15 @@ def _towers(
                 f"'{holder.backbone}' serves the {' and '.join(spec.streams)} stream only: choose another backbone for "
                 f"the {stream} stream with --{stream}."
             )
+        plugin, of = registry.plugin(registry.backbones, holder.backbone), f"backbone '{holder.backbone}'"
         if key not in backbones:
             bare = holder.backbone.rpartition(":")[2]  # without the distribution that was chosen
-            backbones[key] = spec.load()(holder.settings, name=bare, preset=preset)
-        towers[stream] = backbones[key].tower(stream, own.settings, segments, windows)
+            build = spec.load()
+            check_build(build, ("settings",), keywords=("name", "preset"), plugin=plugin, of=of)
+            backbones[key] = build(holder.settings, name=bare, preset=preset)
+            check_overrides(type(backbones[key]), Backbone, plugin=plugin, of=of)
+        tower = towers[stream] = backbones[key].tower(stream, own.settings, segments, windows)
+        check_overrides(type(tower), TextTower if isinstance(tower, TextTower) else Tower, plugin=plugin, of=of)
+        for kind in {type(tower.block(index)) for index in range(tower.layout.depth)}:
+            check_overrides(kind, Block, plugin=plugin, of=of)
     return towers, [notice for backbone in backbones.values() for notice in backbone.notices]

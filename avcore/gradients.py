@@ -10,6 +10,7 @@ from avcore.discovery.records import one_line
 from avcore.errors import AssemblyError, AVCoreError
 from avcore.injection import Part
 from avcore.model import AVModel, Output
+from avcore.sites import watched
 from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, Input, Progress
 
@@ -43,6 +44,11 @@ def follow_losses(model: AVModel) -> Followed:
     Raises:
         AVCoreError: parameters of parts reach nothing at all, whatever the head reads.
     """
+    with watched(model.instances):
+        return _follow(model)
+
+
+def _follow(model: AVModel) -> Followed:
     groups, head = parameter_groups(model), model.config.head.name
     batch = _batch(model, companions=True)
     features = model.train().features(batch)

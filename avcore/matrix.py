@@ -132,7 +132,7 @@ class _Bench:
         return next((reason for part in listed if (reason := self._alone(part))), "")
 
     def _listed(self, name: str, table: Table[Any]) -> ListedPart:
-        return ListedPart(name, table[name], table[name].config())
+        return ListedPart(name, table[name], table[name].config(), plugin=self.registry.plugin(table, name))
 
     def _alone(self, part: ListedPart) -> str:
         key = part.name
@@ -142,9 +142,6 @@ class _Bench:
                     copy_backbone_parts(mount_part(part, self.streams, 0), self.streams.towers)
             except AVCoreError as error:
                 self._tried[key] = str(error)
-            except Exception as error:
-                # A plugin's fault, which must not take the rows of the others with it. A run shows its traceback.
-                self._tried[key] = f"Part '{part.name}' cannot be made: {type(error).__name__}: {error}"
             else:
                 self._tried[key] = ""
         return self._tried[key]

@@ -12,9 +12,11 @@ from torch import nn
 
 from avcore.backbones import Tower
 from avcore.data.randomness import torch_generator
+from avcore.discovery.signatures import blamed, check_build, check_overrides
 from avcore.errors import AssemblyError, did_you_mean
-from avcore.injection import Fusion, FusionLayer, Layer, PairLayout, Part, PlanEntry, Prompt, PromptLayer
+from avcore.injection import Fusion, FusionLayer, PairLayout, Part, PlanEntry, Prompt, PromptLayer
 from avcore.injection.align import ALIGN, Align
+from avcore.sites import check_sites
 from avcore.specs import STREAMS, TEXT, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
 from avcore.streams import PartInstance
 
@@ -56,12 +58,16 @@ class StreamSet:
 
 @dataclass(frozen=True)
 class ListedPart:
-    """A part that a run lists: its name there, its spec, its settings, the streams that it is wanted in."""
+    """A part that a run lists: its name there, its spec, its settings, the streams that it is wanted in.
+
+    ``plugin`` is the distribution that offers it, with its version.
+    """
 
     name: str
     spec: PartSpec
     settings: Any
     streams: str = "both"
+    plugin: str = ""
 
 
 @contextmanager
@@ -119,24 +125,24 @@ def mount_part(part: ListedPart, streams: StreamSet, seed: int) -> list[PartInst
             "does (--set head.name=NAME --text NAME), or another stream."
         )
     _check_needs(part, streams.layouts)
+    made = []
     if isinstance(part.spec, PromptSpec):
-        made = []
         for stream, layout in streams.layouts.items():
-            if part.streams not in ("both", stream):
-                continue
-            with seeded(seed, f"{part.name}.{stream}"):
-                prompt = _prompt(part.spec, part.settings, layout)
-                for block in layout.blocks:
-                    _mount(prompt, str(block.index), prompt.layer(block), PromptLayer, part.spec.name)
-            made.append(PartInstance(part.name, (stream,), prompt))
-        return made
-    layouts = streams.layouts
-    with seeded(seed, part.name):
-        fusion = _fusion(part.spec, part.settings, layouts["visual"], layouts["audio"])
-        for pair in streams.pairs:
-            _mount(fusion, str(pair.visual.index), fusion.layer(pair), FusionLayer, part.spec.name)
-    as_own = part.spec.as_own if isinstance(part.spec, FusionSpec) else ()
-    return [PartInstance(part.name, STREAMS, fusion, as_own)]
+            if part.streams in ("both", stream):
+                with seeded(seed, f"{part.name}.{stream}"):
+                    prompt = _made(part, Prompt, _UniformPrompt, {"stream": layout})
+                    _mount(prompt, part, {block.index: block for block in layout.blocks})
+                made.append(PartInstance(part.name, (stream,), prompt, plugin=part.plugin))
+    else:
+        layouts = streams.layouts
+        with seeded(seed, part.name):
+            fusion = _made(part, Fusion, _UniformFusion, {stream: layouts[stream] for stream in STREAMS})
+            _mount(fusion, part, {pair.visual.index: pair for pair in streams.pairs})
+        as_own = part.spec.as_own if isinstance(part.spec, FusionSpec) else ()
+        made.append(PartInstance(part.name, STREAMS, fusion, as_own, part.plugin))
+    for instance in made:
+        check_sites(instance)
+    return made
 
 
 def _maps(instances: Sequence[PartInstance], streams: StreamSet, seed: int, bias: bool) -> list[PartInstance]:
@@ -149,20 +155,26 @@ def _maps(instances: Sequence[PartInstance], streams: StreamSet, seed: int, bias
         return []
     with seeded(seed, ALIGN):
         align = Align(streams.layouts["visual"], streams.layouts["audio"], read=read, bias=bias)
-        for pair in streams.pairs:
-            _mount(align, str(pair.visual.index), align.layer(pair), FusionLayer, ALIGN)
+        align.layers.update({str(pair.visual.index): made for pair in streams.pairs if (made := align.layer(pair))})
     return [PartInstance(ALIGN, STREAMS, align)] if align.layers else []
 
 
 # ------------------------------------------------------------------------------------------------------- what is made
 
 
-def _mount(part: Part, key: str, layer: nn.Module | None, kind: type[Layer], name: str) -> None:
-    if layer is None:
-        return
-    if not isinstance(layer, kind):
-        raise AssemblyError(f"Part '{name}' makes a {type(layer).__name__} where a {kind.__name__} belongs.")
-    part.layers[key] = layer
+def _mount(module: Any, part: ListedPart, places: Mapping[int, Any]) -> None:
+    """Give a part the layers that it makes for its places, blocks or pairs of blocks."""
+    kind = FusionLayer if isinstance(module, Fusion) else PromptLayer
+    for index, place in places.items():
+        with blamed(part.plugin, "layer", f"part '{part.name}'"):
+            layer = module.layer(place)
+        if layer is None:
+            continue
+        if not isinstance(layer, kind):
+            raise AssemblyError(
+                f"Part '{part.spec.name}' makes a {type(layer).__name__} where a {kind.__name__} belongs."
+            )
+        module.layers[str(index)] = layer
 
 
 class _UniformPrompt(Prompt):
@@ -187,29 +199,31 @@ class _UniformFusion(Fusion):
         return self._make(pair)
 
 
-def _prompt(spec: PartSpec, settings: Any, layout: StreamLayout) -> Prompt:
-    build = spec.load()
-    if isinstance(build, type) and issubclass(build, PromptLayer):
-        return _UniformPrompt(build, settings, layout)
-    if isinstance(build, type) and issubclass(build, Prompt):
-        return build(settings, layout)
-    raise AssemblyError(f"Prompt '{spec.name}': '{spec.build}' is neither a Prompt nor a PromptLayer.")
-
-
-def _fusion(spec: PartSpec, settings: Any, visual: StreamLayout, audio: StreamLayout) -> Fusion:
-    build = spec.load()
-    if isinstance(build, type) and issubclass(build, FusionLayer):
-        return _UniformFusion(build, settings, visual, audio)
-    if isinstance(build, type) and issubclass(build, Fusion):
-        return build(settings, visual, audio)
-    raise AssemblyError(f"Fusion '{spec.name}': '{spec.build}' is neither a Fusion nor a FusionLayer.")
+def _made(part: ListedPart, base: type[Part], uniform: Callable[..., Any], layouts: Mapping[str, StreamLayout]) -> Any:
+    """The prompt or fusion of a spec, which names its class or that of its layers."""
+    build, of, settings = part.spec.load(), f"part '{part.name}'", part.settings
+    layer, place = (PromptLayer, "block") if base is Prompt else (FusionLayer, "pair")
+    if isinstance(build, type) and issubclass(build, layer):
+        check_build(build, ("config", place), plugin=part.plugin, of=of)
+        check_overrides(build, layer, plugin=part.plugin, of=of)
+        return uniform(build, settings, *layouts.values())
+    if isinstance(build, type) and issubclass(build, base):
+        check_build(build, ("config", *layouts), plugin=part.plugin, of=of)
+        check_overrides(build, base, plugin=part.plugin, of=of)
+        with blamed(part.plugin, "__init__", of):
+            return build(settings, *layouts.values())  # type: ignore[call-arg]
+    raise AssemblyError(
+        f"{base.__name__} '{part.spec.name}': '{part.spec.build}' is neither a {base.__name__} nor a {layer.__name__}."
+    )
 
 
 def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, Tower]) -> None:
     """Give parts the trainable copies that they ask for: one of each module, whoever asks for it."""
     copies: dict[int, nn.Module] = {}
     for part in instances:
-        for stream, names in part.module.backbone_parts().items():
+        with blamed(part.plugin, "backbone_parts", f"part '{part.name}'"):
+            wanted = part.module.backbone_parts()
+        for stream, names in wanted.items():
             if stream not in (*STREAMS, TEXT):
                 raise AssemblyError(
                     f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: {', '.join(STREAMS)}."

@@ -301,6 +301,12 @@ class Registry:
             "datasets": self.datasets,
         }
 
+    def plugin(self, table: Table[Any], name: str) -> str:
+        """Distribution and version of what offers ``name``, such as ``avcore-x 0.1.0``."""
+        origin = table.origin(name)
+        version = next(plugin.version for plugin in self.plugins if plugin.distribution == origin)
+        return f"{origin} {version}"
+
     def part(self, name: str) -> PartSpec:
         """The prompt or fusion called ``name``."""
         if name in self.prompts or name not in self.fusions:

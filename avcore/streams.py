@@ -27,13 +27,15 @@ __all__ = ["PartInstance", "Stream", "Streams", "TextEncoder", "Walked"]
 class PartInstance:
     """A part in the model: its name, the streams it acts on (one for a prompt, both for a fusion), the module.
 
-    ``as_own`` is what it reads of the other stream as its own.
+    ``as_own`` is what it reads of the other stream as its own, ``plugin`` the distribution that offers it, with its
+    version.
     """
 
     name: str
     streams: tuple[str, ...]
     module: Part
     as_own: tuple[str, ...] = ()
+    plugin: str = ""
 
     @property
     def key(self) -> str:

@@ -108,7 +108,8 @@ def test_a_part_that_crashes_takes_no_other_row_with_it() -> None:
 
     spec = at_hand(PromptSpec, name="crashes", thing=Crashes)
     rows = rows_of(registry(other=SimpleNamespace(avcore_prompts=hookimpl(lambda: [spec]))), "toy_plain", SHARED)
-    assert rows["crashes", "none"].reason == "Part 'crashes' cannot be made: ZeroDivisionError: by zero"
+    failure = "Plugin other 0 failed in 'layer' of part 'crashes': ZeroDivisionError: by zero. Tell its author."
+    assert rows["crashes", "none"].reason == failure
     assert rows["lone", "none"].ok
 
 

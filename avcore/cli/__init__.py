@@ -55,6 +55,7 @@ class _LazyGroup(UsageGroup):
         try:
             return super().invoke(ctx)
         except AVCoreError as error:
+            _tell_of_failure(error)
             raise Refusal(str(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
@@ -80,9 +81,22 @@ def _blame(error: BaseException) -> None:
     plugin = culprit(error, load_registry().plugins)
     if plugin is None:
         return
-    traceback.print_exception(error)
     named = f"{plugin.distribution} {plugin.version}"
-    click.echo(f"avcore: error: plugin {named} failed: {one_line(error).rstrip('.')}. Tell its author.", err=True)
+    _tell_failure(error, f"plugin {named} failed: {one_line(error).rstrip('.')}. Tell its author.")
+
+
+def _tell_of_failure(error: AVCoreError) -> None:
+    """As `_blame`, of what was caught where it was known which part it is of; of nothing else."""
+    from avcore.discovery.signatures import PluginFailureError
+
+    if isinstance(error, PluginFailureError) and error.__cause__ is not None:
+        _tell_failure(error.__cause__, str(error))
+
+
+def _tell_failure(error: BaseException, told: str) -> None:
+    """Print the traceback, which the author of a plugin needs, and one line for everybody; leave with code 1."""
+    traceback.print_exception(error)
+    click.echo(f"avcore: error: {told}", err=True)
     raise click.exceptions.Exit(1) from error
 
 

@@ -53,9 +53,9 @@ def _open(task: str, root: str | None, sets: tuple[str, ...]) -> "tuple[RunConfi
     backbone = next((preset for spec in registry.backbones for preset in spec.presets), None)
     config = resolve_config(registry, method="none", task=task, visual=backbone, data=root, sets=sets).config
 
-    from avcore.data.opening import open_dataset
+    from avcore.data.opening import make_task, open_dataset
 
-    made: Task = registry.tasks[config.task].load()(config.task_options)
+    made = make_task(config, registry)
     dataset, found = open_dataset(config, registry, made)
     return config, made, dataset, str(found)
 

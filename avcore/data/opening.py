@@ -1,4 +1,4 @@
-"""Opening the data set that a configuration names."""
+"""Making the task and opening the data set that a configuration names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from avcore.config import RunConfig
 from avcore.data.cache import cache_home
+from avcore.discovery.signatures import check_build, check_overrides
 from avcore.errors import DataError, why
 from avcore.registry import Registry
 from avcore.specs import resolve
 from avcore.tasks import Dataset, Task
 
-__all__ = ["open_dataset"]
+__all__ = ["make_task", "open_dataset"]
 
 
 def open_dataset(
@@ -47,5 +48,24 @@ def open_dataset(
             ) from error
     if root is None:
         raise DataError(f"Data set '{chosen.dataset}' needs a folder: name it with --data PATH.")
-    dataset: Dataset = spec.load()(chosen.settings, root, task)
+    of = f"data set '{chosen.dataset}'"
+    plugin = registry.plugin(registry.datasets, chosen.dataset)
+    build = spec.load()
+    check_build(build, ("config", "root", "task"), plugin=plugin, of=of)
+    dataset: Dataset = build(chosen.settings, root, task)
+    check_overrides(type(dataset), Dataset, plugin=plugin, of=of)
     return dataset, root
+
+
+def make_task(config: RunConfig, registry: Registry) -> Task:
+    """The task that a configuration names, with its settings.
+
+    Raises:
+        PluginError: its functions cannot be called as `Task` says.
+    """
+    plugin, of = registry.plugin(registry.tasks, config.task), f"task '{config.task}'"
+    build = registry.tasks[config.task].load()
+    check_build(build, ("config",), plugin=plugin, of=of)
+    made: Task = build(config.task_options)
+    check_overrides(type(made), Task, plugin=plugin, of=of)
+    return made

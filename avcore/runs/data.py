@@ -8,7 +8,7 @@ from pathlib import Path
 from avcore.config import RunConfig
 from avcore.data.broken import refuse_missing
 from avcore.data.loader import ClipLoader, Sound
-from avcore.data.opening import open_dataset
+from avcore.data.opening import make_task, open_dataset
 from avcore.data.verify import NO_TRUTH, has_truth
 from avcore.engine.display import Display
 from avcore.engine.evaluate import split_and_sound
@@ -35,8 +35,7 @@ def open_files(
         AVCoreError: the configuration names no data, or the files are not what the reader expects.
     """
     registry = registry.recorded(config.full_names)
-    task = registry.tasks[config.task].load()(config.task_options)
-    return open_dataset(config, registry, task, progress)
+    return open_dataset(config, registry, make_task(config, registry), progress)
 
 
 def list_splits(config: RunConfig, dataset: Dataset) -> None:

@@ -187,6 +187,36 @@ class OwnGenerator(Adapter):
         return Edit(add=self.adapted(x_MND * kept))
 
 
+class Misspells(Adapter):
+    def attention_ouput(self, out_MND: Tensor, x_MND: Tensor, at: BlockView) -> Tensor:
+        return out_MND
+
+
+class TakesLess(Adapter):
+    def attention(self, x_MND: Tensor) -> Edit:  # type: ignore[override]
+        return Edit(add=self.adapted(x_MND))
+
+
+class DoesNothing(PromptLayer):
+    def __init__(self, config: Any, block: BlockLayout) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.zeros(2, block.width))
+
+
+class WritesToTheTokens(Adapter):
+    def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        if not self.training:  # autograd itself sees some of it in training
+            x_MND[:, 0] += 0.01
+        return super().attention(x_MND, at)
+
+
+class WritesBehindAutograd(Adapter):
+    def mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
+        made = Edit(add=self.adapted(x_MND))
+        x_MND.data += 0.01
+        return made
+
+
 class Adapters(Prompt):
     def layer(self, block: BlockLayout) -> PromptLayer:
         return Adapter(None, block)
@@ -277,6 +307,11 @@ def needs(*found: Need) -> Callable[[Any], frozenset[Need]]:
 @pytest.mark.parametrize(
     ("part", "check", "says", "fields"),
     [
+        (Misspells, "sites", "'attention_ouput' of part 'mine' is no site", {}),
+        (TakesLess, "sites", "it must be attention(self, x_MND, at)", {}),
+        (DoesNothing, "sites", "overrides no site", {}),
+        (WritesToTheTokens, "changes nothing in place", "'attention' of part 'mine' writes into a tensor", {}),
+        (WritesBehindAutograd, "changes nothing in place", "'mlp' of part 'mine' writes into a tensor", {}),
         (LooksAtTheCPU, "meta device", "on the device of the input", {}),
         (ChangesTheType, "shapes", "torch.float64", {"finishes": frozenset({"pooled"})}),
         (DividesByTime, "one segment", "not finite", {}),

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avcore.errors import AVCoreError
+from avcore.discovery.signatures import PluginFailureError
+from avcore.errors import AVCoreError, PluginError
 from avcore.model import AVModel, PartInstance
 from avcore.specs import STREAMS, PartSpec
 from avcore.states import parameter_groups
@@ -105,6 +106,11 @@ ONE_STREAM = (
 class CrashError(Exception):
     """Assembly, or the first forward, failed with something else than a refusal."""
 
+    @property
+    def breaks_a_rule(self) -> bool:
+        """avcore itself says what the author has to mend: a signature, a name, a tensor changed in place."""
+        return isinstance(self.__cause__, PluginError) and not isinstance(self.__cause__, PluginFailureError)
+
 
 @dataclass(frozen=True)
 class PartCase:
@@ -146,12 +152,8 @@ class PartCase:
         if key not in self._models:
             try:
                 self._models[key] = self._assemble(setup, mixed, on_meta_first)
-            except (AVCoreError, CrashError) as error:
-                self._models[key] = error
             except Exception as error:
-                crash = CrashError(f"{type(error).__name__}: {error}")
-                crash.__cause__ = error
-                self._models[key] = crash
+                self._models[key] = error if _refuses(error) else _crash(error)
         found = self._models[key]
         if isinstance(found, Exception):
             raise found
@@ -237,6 +239,18 @@ class PartCase:
                 raise CrashError(str(error)) from error
             raise
         return model
+
+
+def _refuses(error: Exception) -> bool:
+    """A refusal of a combination, not of what the part's author wrote."""
+    return isinstance(error, CrashError) or (isinstance(error, AVCoreError) and not isinstance(error, PluginError))
+
+
+def _crash(error: Exception) -> CrashError:
+    raised = error.__cause__ if isinstance(error, PluginFailureError) else error
+    made = CrashError(str(error) if isinstance(raised, PluginError) else f"{type(raised).__name__}: {raised}")
+    made.__cause__ = error
+    return made
 
 
 def _raised_by_core(error: AVCoreError) -> bool:
