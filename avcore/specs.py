@@ -364,6 +364,8 @@ class DatasetSpec(Spec):
         reads: ``"module:function"`` for settings that only the files know, such as the names of their classes:
             ``reads(root) -> mapping``, above ``defaults``. Called when a run is configured and the root exists.
         demo: scores on it mean nothing beside published ones.
+        official: split -> how many clips it has as it was published. Only where a run's splits have as many are
+            published scores shown beside its own; without this, never.
     """
 
     config: type = ClipSettings
@@ -373,6 +375,7 @@ class DatasetSpec(Spec):
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reads: str = ""
     demo: bool = False
+    official: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ def recipe_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             m: {rows: {length: 20}, mix: {reduction: 8}}
           optim: {lr: 3e-4}
           train: {epochs: 15}
-        published: [{metric: score, value: 80.7, source: table 3}]
+        published: [{metric: score, dataset: seg-files, value: 80.7, source: table 3}]
         """)
     )
     (folder / "seg.large.yaml").write_text("settings: {train: {epochs: 99}}\n")
@@ -171,7 +171,13 @@ def fake_modules(recipe_package: str) -> dict[str, Any]:
                 TaskSpec(name="cls", build="toy.cls:Task", head="seg.points"),
             ],
             datasets=[
-                DatasetSpec(name="seg-files", build="toy.seg:Files", config=FileSettings, tasks=("seg",)),
+                DatasetSpec(
+                    name="seg-files",
+                    build="toy.seg:Files",
+                    config=FileSettings,
+                    tasks=("seg",),
+                    official={"train": 90, "val": 10, "test": 20},
+                ),
                 DatasetSpec(name="cls-a", build="toy.cls:A", tasks=("cls",)),
                 DatasetSpec(name="cls-b", build="toy.cls:B", tasks=("cls",)),
             ],

@@ -12,6 +12,7 @@ from avcore.engine.files import json_text
 from avcore.engine.listing import ListedRun, find_runs, read_run
 from avcore.errors import AVCoreError
 from avcore.registry import Registry, load_registry
+from avcore.report.published import published_scores, render_published
 from avcore.report.tables import Cell, render_table
 
 __all__ = ["runs"]
@@ -56,7 +57,7 @@ def list_(folder: str, as_json: bool) -> None:
 @click.argument("directory", metavar="RUN")
 @click.option("--json", "as_json", is_flag=True, help="Print one object, with the results and the configuration.")
 def show(directory: str, as_json: bool) -> None:
-    """Show what one run was asked for and what it reached.
+    """Show what one run was asked for and what it reached, beside what its recipe says was published.
 
     \b
     Example:
@@ -68,7 +69,9 @@ def show(directory: str, as_json: bool) -> None:
     run, registry = read_run(path), load_registry()
     if as_json:
         record = _record(run, path, registry)
-        click.echo(json_text({**record, "results": run.results and run.results.to_json(), "config": run.config}))
+        results = run.results and run.results.to_json()
+        beside = _published(run, registry)
+        click.echo(json_text({**record, "results": results, "published": beside, "config": run.config}))
         return
     _print(run, registry)
 
@@ -77,10 +80,18 @@ def _name(run: ListedRun, root: Path) -> str:
     return str(run.directory.relative_to(root)) if run.directory != root else str(root)
 
 
-def _is_demo(run: ListedRun, registry: Registry) -> bool:
-    name = run.dataset
+def _recorded(run: ListedRun, registry: Registry) -> Registry:
     with suppress(AVCoreError):
         registry = registry.recorded(full_names_in(run.config.get("full_names") or {}, f"run {run.directory}"))
+    return registry
+
+
+def _published(run: ListedRun, registry: Registry) -> list[dict[str, Any]]:
+    return published_scores(run.results, _recorded(run, registry)) if run.results else []
+
+
+def _is_demo(run: ListedRun, registry: Registry) -> bool:
+    name, registry = run.dataset, _recorded(run, registry)
     return name is not None and registry.datasets.offers(name) and registry.datasets[name].demo
 
 
@@ -169,3 +180,5 @@ def _print(run: ListedRun, registry: Registry) -> None:
     if results and results.metrics:
         rows = [[split, name, value] for split, scores in results.metrics.items() for name, value in scores.items()]
         click.echo("\n".join([render_table(["split", "metric", "value"], rows), *results.caveats]))
+        if beside := _published(run, registry):
+            click.echo(f"\n{render_published(beside, results)}")

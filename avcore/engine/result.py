@@ -39,6 +39,8 @@ class RunResult:
     Attributes:
         task, dataset, protocol: what was learnt, on what, measured how (``clean``, ``paper``).
         method: None where its parts were named one by one, and for the head alone.
+        recipe: variant of the method's recipe; None for the plain one.
+        streams: those that ran.
         prompts, fusions: the parts.
         visual, audio, text: the backbones; None for ``audio`` that shares the visual one, and for no ``text``.
         seed: of every draw; the first one of several runs.
@@ -51,6 +53,7 @@ class RunResult:
         seconds: that it took, earlier attempts included, the head alone left out.
         peak_bytes: most memory allocated on the GPU, or resident in the process on a CPU.
         skipped_steps: that made no update since something was not finite.
+        clips: split -> how many it has, of those that the run trained on or measured.
         broken: split -> clip -> why it could not be read and was skipped.
         without_truth: splits in whose truth there is nothing at all; their scores mean nothing.
         plugins: kind -> name -> the ``distribution`` that offered it, and its ``version``.
@@ -66,6 +69,8 @@ class RunResult:
     dataset: str | None
     protocol: str
     method: str | None
+    recipe: str | None = None
+    streams: str = "both"
     prompts: tuple[str, ...]
     fusions: tuple[str, ...]
     visual: str | None
@@ -80,6 +85,7 @@ class RunResult:
     seconds: float = 0.0
     peak_bytes: int = 0
     skipped_steps: int = 0
+    clips: Mapping[str, int] = field(default_factory=dict)
     broken: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     without_truth: tuple[str, ...] = ()
     plugins: Mapping[str, Mapping[str, Mapping[str, str]]]

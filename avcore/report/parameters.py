@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,12 @@ from avcore.states import components, unused_in_reference
 if TYPE_CHECKING:
     from avcore.model import AVModel
 
-__all__ = ["ParameterReport", "PartCount", "count_parameters"]
+__all__ = ["ParameterReport", "PartCount", "count_parameters", "is_count", "made_with"]
 
 MILLION = "_M"
+COUNTS = ("parameters", "trainable", "frozen", "total", "trainable_percent")
+COMPONENTS = (*STREAMS, "text", "align", "head")
+"""What a model is made of beside its parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,7 @@ class ParameterReport:
             metric = str(entry["metric"])
             ours = self.count(metric)
             assert ours is not None
-            comparable = _made_with(entry, run)
+            comparable = made_with(entry, run)
             shown: Cell = ours if not metric.endswith(MILLION) else ours / 1e6
             made = " + ".join(str(entry[key]) for key in ("visual", "audio", "streams") if key in entry) or None
             rows.append([metric, f"{entry['value']:,}", shown if comparable else None, made, str(entry["source"])])
@@ -113,7 +116,12 @@ class ParameterReport:
         return "\n".join([render_table(["count", "published", "ours", "made with", "source"], rows), *notes])
 
 
-def _made_with(entry: Mapping[str, Any], run: Mapping[str, str | None]) -> bool:
+def is_count(metric: str, parts: Collection[str] = ()) -> bool:
+    """Whether a published ``metric`` is one of `ParameterReport.count`'s, for a model with ``parts``; else a score."""
+    return metric.removesuffix(MILLION) in {*COUNTS, *COMPONENTS, *parts}
+
+
+def made_with(entry: Mapping[str, Any], run: Mapping[str, str | None]) -> bool:
     """Whether a published number is of this run's backbones and streams; one that names no backbone is of any."""
     if entry.get("streams", "both") != run["streams"]:
         return False

@@ -87,6 +87,11 @@ class RunData:
         """Name and cause of each clip that could not be read and was skipped, by split (``data.broken=skip``)."""
         return self._skipped.clips
 
+    @property
+    def listed(self) -> dict[str, int]:
+        """How many clips each split has that was asked for."""
+        return {self.split(name)[0]: len(loader.clips) for (name, _), loader in self._loaders.items()}
+
     def split(self, name: str) -> tuple[str, Sound]:
         """The split and the sound that a name such as ``test_swapped`` means.
 

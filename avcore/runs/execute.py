@@ -30,6 +30,7 @@ from avcore.errors import DISK_FAULTS, AVCoreError, PluginError, why
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
+from avcore.report.published import published_scores
 from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData, list_splits, open_files
@@ -137,7 +138,7 @@ def execute(
         with _ending(run, files, listeners, signals, banner=banner, outer=outer):
             listeners.tell("run_started")
             run.data.prepare(("train", run.results.selected_on, *splits), display)
-            run.results = replace(run.results, without_truth=run.data.without_truth)
+            run.results = replace(run.results, without_truth=run.data.without_truth, clips=run.data.listed)
             trainer = Trainer(
                 model=run.model,
                 loader=run.data.loader("train", train=True),
@@ -160,7 +161,9 @@ def execute(
                 run.results = replace(run.results, baseline=inner.results.metrics)
             run.results = replace(run.results, broken=run.data.broken)
             if outer:
-                tables = describe_results(run.results, pictures, seconds=time.monotonic() - started)
+                tables = describe_results(
+                    run.results, published_scores(run.results, registry), pictures, seconds=time.monotonic() - started
+                )
                 display.line(f"\n{tables}\nrun: {directory}")
     return run
 
@@ -326,6 +329,8 @@ def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
         dataset=config.data.dataset,
         protocol=config.protocol,
         method=config.method if config.prompts or config.fusions else None,
+        recipe=config.recipe,
+        streams=config.streams,
         prompts=config.prompts,
         fusions=config.fusions,
         visual=config.visual.backbone,

@@ -15,6 +15,7 @@ from avcore.engine.result import mean_over_seeds
 from avcore.engine.signals import Signals
 from avcore.errors import AVCoreError, ConfigError
 from avcore.registry import Registry, load_registry
+from avcore.report.published import published_scores
 from avcore.runs.base import Run, missing_run
 from avcore.runs.execute import execute
 from avcore.runs.resume import describe_versions, has_run, refuse_other_release
@@ -166,5 +167,6 @@ def _run_seeds(
     results = mean_over_seeds([member.results for member in members])
     if first:
         results.write(directory / "results.json")
-    Display(quiet=quiet or not first).line(f"\n{describe_seeds(results)}")
+    recorded = registry.recorded(resolved.config.full_names)
+    Display(quiet=quiet or not first).line(f"\n{describe_seeds(results, published_scores(results, recorded))}")
     return Run(directory, resolved.config, registry, results=results, members=tuple(members))

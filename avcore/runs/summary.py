@@ -1,10 +1,12 @@
 """What a run says of itself: before it starts, and in the tables at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from avcore.config import RunConfig
 from avcore.engine.evaluate import SOUNDS
 from avcore.engine.result import RunResult, Scores
+from avcore.report.published import render_published
 from avcore.report.tables import Cell, Spread, render_table
 
 __all__ = ["DEMO", "describe_config", "describe_results", "describe_seeds"]
@@ -44,11 +46,14 @@ def _names(metrics: Scores) -> list[str]:
     return list(dict.fromkeys(name for scores in metrics.values() for name in scores))
 
 
-def describe_results(results: RunResult, pictures: Sequence[str], *, seconds: float) -> str:
+def describe_results(
+    results: RunResult, published: Sequence[Mapping[str, Any]], pictures: Sequence[str], *, seconds: float
+) -> str:
     """The final tables: scores for each sound and for the head alone, trained parameters, time, memory, pictures.
 
     Args:
         results: whose ``seconds`` leave out the head alone.
+        published: see `avcore.report.published.published_scores`.
         pictures: where they lie.
         seconds: s that the run and the head alone took together.
     """
@@ -63,6 +68,7 @@ def describe_results(results: RunResult, pictures: Sequence[str], *, seconds: fl
     lines = [
         render_table(["split", *names], rows, title),
         *results.caveats,
+        *_published(published, results),
         "",
         render_table(["trained part", "parameters"], [*parts, ["all", results.params["trainable"]]]),
         "",
@@ -73,8 +79,12 @@ def describe_results(results: RunResult, pictures: Sequence[str], *, seconds: fl
     return "\n".join(lines)
 
 
-def describe_seeds(results: RunResult) -> str:
-    """Mean ± standard deviation of each score over runs that differ in their seed."""
+def _published(rows: Sequence[Mapping[str, Any]], results: RunResult) -> list[str]:
+    return ["", render_published(rows, results)] if rows else []
+
+
+def describe_seeds(results: RunResult, published: Sequence[Mapping[str, Any]]) -> str:
+    """Mean ± standard deviation of each score over runs that differ in their seed, and what was published beside it."""
     names = _names(results.metrics)
     rows: list[list[Cell]] = [
         [_label(split), *(Spread(scores[name], results.metrics_sd[split][name], len(results.seeds)) for name in names)]
@@ -82,4 +92,4 @@ def describe_seeds(results: RunResult) -> str:
     ]
     seeds = ", ".join(map(str, results.seeds))
     table = render_table(["split", *names], rows, f"{results.task}: mean ± standard deviation over seeds {seeds}")
-    return "\n".join([table, *results.caveats])
+    return "\n".join([table, *results.caveats, *_published(published, results)])

@@ -85,7 +85,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def load_run(directory: str, **options: Any) -> SimpleNamespace:
         seen.update(directory=directory, **options)
         scores = {"test": {"M_J": 61.256, "M_F": 70.0}, "val": {"M_J": 50.0, "M_F": 60.0}}
-        return SimpleNamespace(directory=directory, evaluate=lambda split: scores[split])
+        return SimpleNamespace(
+            directory=directory,
+            evaluate=lambda split: scores[split],
+            results=RESULT,
+            config=SimpleNamespace(data=SimpleNamespace(dataset="other-files")),
+            data=SimpleNamespace(listed={}, broken={}, without_truth=()),
+        )
 
     monkeypatch.setattr(avcore, "load_run", load_run)
     return seen
@@ -107,6 +113,7 @@ def test_eval_evaluates_test_by_default_and_prints_json(loaded: dict[str, Any]) 
         "run": "runs/x",
         "checkpoint": "best",
         "metrics": {"test": {"M_J": 61.256, "M_F": 70.0}},
+        "published": [],
     }
 
 

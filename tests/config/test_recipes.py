@@ -15,7 +15,7 @@ def test_a_recipe_has_settings_and_published_numbers(fake_registry: Registry) ->
     assert recipe.name == "m/seg"
     assert recipe.summary == "the plain one"
     assert recipe.settings["optim"] == {"lr": 3e-4}
-    assert recipe.published == ({"metric": "score", "value": 80.7, "source": "table 3"},)
+    assert recipe.published == ({"metric": "score", "dataset": "seg-files", "value": 80.7, "source": "table 3"},)
 
 
 def test_variants(fake_registry: Registry) -> None:

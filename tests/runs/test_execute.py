@@ -29,7 +29,7 @@ KEYS = [
 ]  # fmt: skip
 MORE = [
     "format", "text", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads", "seeds",
-    "metrics_sd", "without_truth",
+    "metrics_sd", "without_truth", "clips", "recipe", "streams",
 ]  # fmt: skip
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
@@ -347,8 +347,8 @@ def test_events_come_in_the_order_that_is_drawn(start, monkeypatch):
 
 def test_time_without_a_head_alone_is_one_number():
     alone = result(seconds=110.2, peak_bytes=2**20)
-    assert "110 s, peak memory 1 MiB" in describe_results(alone, [], seconds=111.0)
-    both = describe_results(replace(alone, baseline={"test": {}}), [], seconds=170.4)
+    assert "110 s, peak memory 1 MiB" in describe_results(alone, [], [], seconds=111.0)
+    both = describe_results(replace(alone, baseline={"test": {}}), [], [], seconds=170.4)
     assert "110 s, 170 s with the head alone, peak memory 1 MiB" in both
 
 

@@ -10,7 +10,10 @@ from avcore.registry import Registry
 
 __all__ = ["LOADERS", "installed"]
 
-LOADERS = ("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter", "avcore.assemble", "avcore.cli.options")
+LOADERS = (
+    *("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter", "avcore.assemble"),
+    *("avcore.cli.options", "avcore.cli.runs"),
+)
 """The modules that look up what is installed."""
 
 

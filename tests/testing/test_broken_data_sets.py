@@ -153,6 +153,10 @@ def finds_nothing(root: Path) -> dict[str, Any]:
     [
         ({"files": AnyOrder}, "data set: splits", "another order"),
         ({"files": SameNames}, "data set: splits", "several clips named '0'"),
+        ({"official": {"train": 6, "tests": 2}}, "data set: official", "no split 'tests'"),
+        ({"official": {"test": 2}}, "data set: official", "leaves out 'train'"),
+        ({"official": {"train": 0}}, "data set: official", "'train' 0 clips"),
+        ({"official": {"train": 6}, "demo": True}, "data set: official", "is a demo"),
         ({"files": LostPictures}, "data set: files", ".jpg"),
         ({"files": OnePicture}, "data set: files", "1 pictures for 2 segments"),
         ({"files": Refusing}, "data set: missing files", "is missing. 'clips' names the files"),

@@ -35,7 +35,10 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return make
 
 
-SOUND = "settings: {visual.backbone: toy_plain, optim.lr: 0.1}\npublished: [{metric: a, value: 1.5, source: table 1}]\n"
+SOUND = """\
+settings: {visual.backbone: toy_plain, optim.lr: 0.1}
+published: [{metric: a, dataset: files, value: 1.5, source: table 1}]
+"""
 
 
 def converts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,6 +74,9 @@ def test_a_broken_recipe_for_demos_fails_one_check(
         (SOUND.replace("optim.lr", "optim.rate"), {}, "recipes", "optim.rate"),
         (SOUND.replace("1.5", "good"), {}, "published numbers", "no number"),
         (SOUND.replace("table 1", "''"), {}, "published numbers", "no source"),
+        (SOUND.replace("dataset: files, ", ""), {}, "published numbers", "names no dataset"),
+        (SOUND.replace("metric: a, dataset: files", "metric: trainable_M"), {}, "", ""),
+        (SOUND.replace("metric: a, dataset: files", "metric: mine"), {}, "", ""),
         (SOUND, {"converter": f"{__name__}:converts"}, "converter", "convert(state, model)"),
         (SOUND, {"converter": f"{__name__}:nowhere"}, "converter", "nowhere"),
         (SOUND, {}, "", ""),

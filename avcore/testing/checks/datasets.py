@@ -40,6 +40,21 @@ def splits(case: DatasetCase) -> None:
         )
 
 
+@check("data set", "official")
+def official(case: DatasetCase) -> None:
+    """What it has as it was published are numbers of clips of its own splits, ``train`` among them; a demo has none."""
+    spec = case.spec
+    if not spec.official:
+        raise Skipped(f"'{spec.name}' does not say how many clips it has as it was published.")
+    assert not spec.demo, f"'{spec.name}' is a demo, of which nothing is published: leave out official."
+    other = sorted(set(spec.official) - set(case.reader().splits))
+    assert not other, f"'{spec.name}' has no split '{other[0]}', of which official says how many clips it has."
+    assert "train" in spec.official, f"official of '{spec.name}' leaves out 'train': other clips, other scores."
+    for split, count in spec.official.items():
+        whole = isinstance(count, int) and not isinstance(count, bool) and count > 0
+        assert whole, f"official of '{spec.name}' gives split '{split}' {count!r} clips."
+
+
 @check("data set", "files")
 def files(case: DatasetCase) -> None:
     """The files of every clip exist, and it has as many pictures for each segment or a video, and a length."""

@@ -5,6 +5,7 @@ import math
 
 from avcore.config import Recipe, demo_tasks_of, load_recipe, recipes_of, resolve_config
 from avcore.errors import AVCoreError
+from avcore.report.parameters import is_count
 from avcore.specs import resolve
 from avcore.testing.cases import MethodCase
 from avcore.testing.checks import Skipped, check
@@ -64,7 +65,7 @@ def recipes_on_demos(case: MethodCase) -> None:
 
 @check("method", "published numbers")
 def published_numbers(case: MethodCase) -> None:
-    """Each published number has a metric, a finite value and a source."""
+    """Each published number has a metric, a finite value and a source, and a score the data set that it is of."""
     rows = [(recipe.name, row) for recipe in _recipes(case) for row in recipe.published]
     if not rows:
         raise Skipped(f"The recipes of '{case.spec.name}' publish no number.")
@@ -74,6 +75,10 @@ def published_numbers(case: MethodCase) -> None:
         assert number, f"Recipe {name}: the value of {row['metric']} is {value!r}, no number."
         assert str(row["metric"]).strip(), f"Recipe {name}: a published number names no metric."
         assert str(row["source"] or "").strip(), f"Recipe {name}: {row['metric']} names no source."
+        if not is_count(str(row["metric"]), (*case.registry.prompts.names(), *case.registry.fusions.names())):
+            assert row.get("dataset"), (
+                f"Recipe {name}: {row['metric']} names no dataset, so that no run shows it beside its own scores."
+            )
 
 
 @check("method", "converter")

@@ -55,6 +55,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             config=AVEDataConfig,
             tasks=("ave",),
             reads="avcore_ave.annotations:settings_in",
+            official={"train": 3339, "val": 402, "test": 402},
             paper=PAPER,
             summary="AVE: 10 s, 10 segments, 28 events and background",
         )
