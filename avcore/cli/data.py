@@ -145,13 +145,14 @@ def _describe_clip(dataset: "Dataset", clip: "Clip") -> dict[str, Any]:
 
     from avcore.data.media import probe
     from avcore.data.pictures import picture_size
+    from avcore.data.randomness import drawn
 
     if isinstance(clip.frames, Path):
         frames: dict[str, Any] = {"file": str(clip.frames), **asdict(probe(clip.frames))}
     else:
         width, height = picture_size(clip.frames[0])
         frames = {"file": str(clip.frames[0]), "pictures": len(clip.frames), "width": width, "height": height}
-    targets = {name: [*tensor.shape] for name, tensor in dataset.target(clip).items()}
+    targets = {name: [*tensor.shape] for name, tensor in dataset.target(drawn(dataset, clip, 0)).items()}
     return {
         "name": clip.name,
         "start_s": clip.start,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avcore.data.broken import reading_of
+from avcore.data.randomness import drawn
 from avcore.errors import DataError, did_you_mean
 from avcore.tasks import Clip, Dataset
 
@@ -21,7 +22,7 @@ def balanced_chances(dataset: Dataset, clips: Sequence[Clip], name: str, *, skip
     fractions or truth values, of any shape (..., K), each place in the last axis is a class, present where not zero.
 
     Args:
-        dataset: loads the targets.
+        dataset: loads the targets, of clips as epoch 0 draws them.
         clips: of one split.
         name: of the target that holds the classes.
         skip: a clip whose target cannot be read is never drawn.
@@ -30,10 +31,10 @@ def balanced_chances(dataset: Dataset, clips: Sequence[Clip], name: str, *, skip
         DataError: there is no such target, or one cannot be read.
     """
     shown: list[set[int]] = []
-    for clip in clips:
+    for index, clip in enumerate(clips):
         try:
             with reading_of(clip):
-                target = dataset.target(clip)
+                target = dataset.target(drawn(dataset, clip, index))
         except DataError:
             if not skip:
                 raise

@@ -1,7 +1,7 @@
 """Features that others computed, one file for each clip, as inputs of a model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ def read_features(path: str | os.PathLike[str], shape: Sequence[int], *, key: st
     Args:
         path: of the file; nothing in it is executed.
         shape: what one clip has, such as (T, D).
-        key: of the array in an HDF5 file, or in a torch file that holds several tensors.
+        key: of the array in an HDF5 file or a torch file of named tensors; None takes the only one.
 
     Returns:
         float32 of that shape; whole numbers become int64.
@@ -65,8 +65,8 @@ def _from_numpy(file: Path, key: str | None) -> Tensor:
 
 def _from_torch(file: Path, key: str | None) -> Tensor:
     found = torch.load(file, map_location="cpu", weights_only=True)
-    if key is not None and isinstance(found, dict):
-        found = found.get(key)
+    if isinstance(found, dict):
+        found = found[_chosen(file, found, key)]
     if not isinstance(found, Tensor):
         raise DataError(f"The features '{file}' hold {type(found).__name__}, and a tensor is wanted.")
     return found
@@ -78,6 +78,16 @@ def _from_hdf5(file: Path, key: str | None) -> Tensor:
     except ImportError:
         raise DataError(f"Reading '{file}' takes h5py: pip install 'avcore[hdf5]'.") from None
     with h5py.File(file, "r") as opened:
-        if key is None or key not in opened:
-            raise DataError(f"The features '{file}' hold {', '.join(opened)}, and '{key}' is wanted.")
-        return torch.from_numpy(np.asarray(opened[key]))
+        return torch.from_numpy(np.asarray(opened[_chosen(file, opened, key)]))
+
+
+def _chosen(file: Path, arrays: Collection[str], key: str | None) -> str:
+    """The key that is asked for, or the only one there is."""
+    names = [str(name) for name in arrays]
+    if key is None and len(names) == 1:
+        return names[0]
+    if key is None:
+        raise DataError(f"The features '{file}' hold {', '.join(names) or 'nothing'}: name one of them with key=.")
+    if key not in arrays:
+        raise DataError(f"The features '{file}' hold {', '.join(names) or 'nothing'}, and '{key}' is wanted.")
+    return key

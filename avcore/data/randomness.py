@@ -14,7 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["generator", "torch_generator"]
+    from avcore.tasks import Clip, Dataset
+
+__all__ = ["drawn", "generator", "torch_generator"]
 
 
 def _key(seed: int, purpose: str, epoch: int, sample: int) -> int:
@@ -25,6 +27,19 @@ def _key(seed: int, purpose: str, epoch: int, sample: int) -> int:
 def generator(seed: int, purpose: str, epoch: int = 0, sample: int = 0) -> np.random.Generator:
     """A numpy generator (Philox) of its own for one draw, such as ``generator(0, "order", epoch)``."""
     return np.random.Generator(np.random.Philox(key=_key(seed, purpose, epoch, sample)))
+
+
+def drawn(dataset: Dataset, clip: Clip, index: int, *, seed: int = 0, epoch: int = 0) -> Clip:
+    """The clip as an epoch sees it, by default as an evaluation does: what `Dataset.target` and `inputs` are given.
+
+    Args:
+        dataset: draws.
+        clip: of a split.
+        index: its place there.
+        seed: of the run.
+        epoch: from 0.
+    """
+    return dataset.draw(clip, generator(seed, "draw", epoch, index))
 
 
 def torch_generator(seed: int, purpose: str, epoch: int = 0, sample: int = 0, device: str = "cpu") -> torch.Generator:

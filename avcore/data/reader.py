@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from avcore.data.broken import BrokenClips, BrokenPolicy, reading_of
 from avcore.data.cache import CacheError, ClipCache
-from avcore.data.randomness import generator
+from avcore.data.randomness import drawn, generator
 from avcore.data.workers import shared
 from avcore.errors import AVCoreError, DataError
 from avcore.specs import AudioGeometry, ImageGeometry
@@ -174,7 +174,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
 
     def _content(self, index: int, epoch: int) -> _Content:
         with reading_of(self.clips[index]):
-            clip = self.dataset.draw(self.clips[index], generator(self.seed, "draw", epoch, index))
+            clip = drawn(self.dataset, self.clips[index], index, seed=self.seed, epoch=epoch)
         companions = {
             name: self._read(other, epoch, self._frames(other), None if self.sounds is None else self._sound(other), {})
             for name, other in clip.companions.items()

@@ -18,7 +18,7 @@ from avcore.data.broken import reading_of
 from avcore.data.cache import read_frames, read_sound
 from avcore.data.media import check_video, probe, sound_gaps
 from avcore.data.pictures import by_number
-from avcore.data.randomness import generator
+from avcore.data.randomness import drawn
 from avcore.data.workers import Loaded
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip, Dataset, Task
@@ -105,9 +105,9 @@ def has_truth(dataset: Dataset, clips: Sequence[Clip], task: Task, *, skip: bool
         AVCoreError: a truth cannot be read; with ``skip`` that clip does not count, and where none counts it is True.
     """
     read = 0
-    for clip in clips:
+    for index, clip in enumerate(clips):
         with suppress(*[AVCoreError] if skip else []), reading_of(clip):
-            if not task.is_empty(dataset.target(clip)):
+            if not task.is_empty(dataset.target(drawn(dataset, clip, index))):
                 return True
             read += 1
     return not read
@@ -132,8 +132,9 @@ class _Checker(TorchDataset[tuple[list[Finding], bool | None]]):
         def truth(clip: Clip) -> Iterator[str]:
             nonlocal is_empty
             with reading_of(clip):
-                is_empty = self.task.is_empty(self.dataset.target(clip))
-                self.dataset.inputs(self.dataset.draw(clip, generator(0, "draw", 0, index)), 0)
+                seen = drawn(self.dataset, clip, index)
+                is_empty = self.task.is_empty(self.dataset.target(seen))
+                self.dataset.inputs(seen, 0)
             yield from ()
 
         checks = [truth, *([self._frames] if self.visual else []), *([self._sound] if self.audio else [])]

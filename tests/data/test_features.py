@@ -26,9 +26,21 @@ def stored(tmp_path: Path) -> Path:
 def test_arrays_of_an_hdf5_file_are_read_by_their_keys(stored: Path) -> None:
     assert torch.equal(read_features(stored, (2, 3), key="clap"), torch.from_numpy(MADE))
     assert torch.equal(read_features(stored, (4,), key="ids"), torch.arange(4))
-    for key in (None, "clip"):
-        with pytest.raises(DataError, match=r"clip\.h5' hold clap, ids, and"):
-            read_features(stored, (2, 3), key=key)
+    with pytest.raises(DataError, match=r"clip\.h5' hold clap, ids, and 'clip' is wanted"):
+        read_features(stored, (2, 3), key="clip")
+    with pytest.raises(DataError, match=r"clip\.h5' hold clap, ids: name one of them with key="):
+        read_features(stored, (2, 3))
+
+
+def test_the_only_array_of_a_file_needs_no_key(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "clip.h5", "w") as file:
+        file["clap"] = MADE
+    torch.save({"clap": torch.from_numpy(MADE)}, tmp_path / "clip.pt")
+    for name in ("clip.h5", "clip.pt"):
+        assert torch.equal(read_features(tmp_path / name, (2, 3)), torch.from_numpy(MADE))
+    torch.save({"clap": torch.from_numpy(MADE), "ids": torch.arange(4)}, tmp_path / "clip.pt")
+    with pytest.raises(DataError, match="hold clap, ids: name one of them with key="):
+        read_features(tmp_path / "clip.pt", (2, 3))
 
 
 def test_without_h5py_the_extra_that_brings_it_is_named(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from media import grey_video
 
 import avcore
 from avcore.cli import main
+from avcore.data.verify import list_clips, verify
 from avcore.errors import AVCoreError
 from avcore.registry import Registry
 from avcore.runs import Run
@@ -77,6 +78,28 @@ def test_a_question_reaches_the_head(run: Callable[..., Run], video: Path, tmp_p
     with pytest.raises(AVCoreError, match="the word 'loud'"):
         done.predict(video, tmp_path / "none", inputs={"question": "is it loud"})
     assert not (tmp_path / "none").exists()
+
+
+def test_a_drawn_question_decides_the_truth_wherever_it_is_read(run: Callable[..., Run], files: Path) -> None:
+    drawn = "data.dataset=asked-drawn"
+    done = run("asked", set=[drawn, "train.epochs=2", "train.sampler=balanced", "train.balance=answer"])
+    loader = done.data.loader("train", train=True)
+    asked = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        asked.append(
+            {
+                name: int(word)
+                for batch in loader
+                for name, word in zip(batch.names, batch.inputs["question"][:, 2], strict=True)
+            }
+        )
+    both = asked[0].keys() & asked[1].keys()
+    assert [asked[0][name] for name in both] != [asked[1][name] for name in both]
+    listed, _ = list_clips(done.data.dataset)
+    assert not [
+        found for found in verify(done.data.dataset, listed, done.model.task) if any(one.defect for one in found)
+    ]
 
 
 def test_a_missing_question_ends_the_command_with_code_2(run: Callable[..., Run], video: Path) -> None:

@@ -186,6 +186,16 @@ class Questions(Files):
         return int(clip.name[-1]) // 2 % 2
 
 
+class DrawnQuestions(Questions):
+    """Which of the two each clip is asked is drawn in each epoch; nothing else knows the question."""
+
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        return replace(clip, info={**clip.info, "negated": int(random.integers(2))})
+
+    def negated(self, clip: Clip) -> int:
+        return int(clip.info["negated"])
+
+
 class Negatives(Files):
     def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
         others = [other for other in self.clips(clip.info["split"]) if other.info["hums"] != clip.info["hums"]]
@@ -230,4 +240,4 @@ class Plugin:
         return [
             DatasetSpec(name=f"{task}-files", build=f"{HERE}:{reader}", tasks=(task,), defaults=cut)
             for task, reader in (("asked", "Questions"), ("precomputed", "Vectors"), ("compared", "Negatives"))
-        ]
+        ] + [DatasetSpec(name="asked-drawn", build=f"{HERE}:DrawnQuestions", tasks=("asked",), defaults=cut, demo=True)]

@@ -140,6 +140,16 @@ class SomeNegatives(Negatives):
         return clip if trains(clip) and clip.name == "2" else super().draw(clip, random)
 
 
+class DrawnLabels(Files):
+    """Right: what a clip is asked is drawn, and its truth follows."""
+
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        return replace(clip, info={"label": int(random.integers(2))})
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        return {"label": torch.tensor(clip.info["label"])}
+
+
 def trains(clip: Clip) -> bool:
     return clip.audio is not None and clip.audio.parent.name == "train"
 
@@ -181,6 +191,10 @@ def test_a_broken_one_fails_one_check(failing_of_all: Failing, given: dict[str, 
     found = failing_of_all(**world(**given))
     assert list(found) == [check], found
     assert says in found[check]
+
+
+def test_truths_are_those_of_drawn_clips(failing_of_all: Failing) -> None:
+    assert failing_of_all(**world(files=DrawnLabels)) == {}
 
 
 def test_settings_that_no_run_has_are_found(make_plugin: Callable[..., Any], world_files: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from avcore.assemble import _build
 from avcore.backbones import digest
 from avcore.config import resolve_config
-from avcore.data.randomness import generator
+from avcore.data.randomness import drawn
 from avcore.errors import AVCoreError
 from avcore.model import AVModel, Output
 from avcore.registry import Registry
@@ -150,7 +150,7 @@ class World:
         """A few clips of the last split, with the companions that the reader draws for them."""
         found = self.reader.clips(self.reader.splits[-1])
         chosen = [index % len(found) for index in range(CLIPS)]
-        return [self.reader.draw(found[index], generator(0, "draw", 0, index)) for index in chosen]
+        return [drawn(self.reader, found[index], index) for index in chosen]
 
     def batch(self) -> Batch:
         """Noise with the targets, inputs and companions of a few clips."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avcore.data.randomness import generator
+from avcore.data.randomness import drawn
 from avcore.errors import AVCoreError
 from avcore.specs import ClipSettings, resolve
 from avcore.tasks import Clip, Dataset
@@ -122,8 +122,8 @@ def targets(case: DatasetCase) -> None:
     reader = case.reader()
     for split, clips in case.clips.items():
         expected: dict[str, Any] | None = None
-        for clip in clips[:LOOKED_AT]:
-            where, found = f"Clip '{clip.name}' of split '{split}'", reader.target(clip)
+        for number, clip in enumerate(clips[:LOOKED_AT]):
+            where, found = f"Clip '{clip.name}' of split '{split}'", reader.target(drawn(reader, clip, number))
             for name, value in found.items():
                 assert isinstance(value, Tensor), (
                     f"{where}: the target '{name}' is a {type(value).__name__}, no tensor."
@@ -166,7 +166,7 @@ def inputs(case: DatasetCase) -> None:
 
 
 def _inputs(reader: Dataset, clip: Clip, number: int, epoch: int) -> dict[str, Tensor]:
-    return reader.inputs(reader.draw(clip, generator(0, "draw", epoch, number)), epoch)
+    return reader.inputs(drawn(reader, clip, number, epoch=epoch), epoch)
 
 
 @check("data set", "companions")
@@ -177,25 +177,21 @@ def companions(case: DatasetCase) -> None:
         names = None
         for epoch in EPOCHS:
             # Another reader, in the other order: nothing may hang on what was drawn before.
-            one = [_drawn(reader, clip, n, epoch) for reader in [case.reader()] for n, clip in looked_at]
-            other = [_drawn(reader, clip, n, epoch) for reader in [case.reader()] for n, clip in looked_at[::-1]]
-            for drawn, again in zip(one, other[::-1], strict=True):
-                where = f"Clip '{drawn.name}' of split '{split}'"
-                assert _places(drawn) == _places(again), (
+            one = [drawn(reader, clip, n, epoch=epoch) for reader in [case.reader()] for n, clip in looked_at]
+            other = [drawn(reader, clip, n, epoch=epoch) for reader in [case.reader()] for n, clip in looked_at[::-1]]
+            for first, again in zip(one, other[::-1], strict=True):
+                where = f"Clip '{first.name}' of split '{split}'"
+                assert _places(first) == _places(again), (
                     f"{where}: the same random generator draws something else when it is asked again: draw from the "
                     f"generator that 'draw' is given, and from nothing else."
                 )
-                names = sorted(drawn.companions) if names is None else names
-                assert sorted(drawn.companions) == names, (
-                    f"{where} has the companions {sorted(drawn.companions)}, others {names}: clips of a split are "
+                names = sorted(first.companions) if names is None else names
+                assert sorted(first.companions) == names, (
+                    f"{where} has the companions {sorted(first.companions)}, others {names}: clips of a split are "
                     f"stacked to batches."
                 )
-                for name, companion in drawn.companions.items():
-                    _check_companion(f"{where}: its companion '{name}', '{companion.name}',", drawn, companion)
-
-
-def _drawn(reader: Dataset, clip: Clip, number: int, epoch: int) -> Clip:
-    return reader.draw(clip, generator(0, "draw", epoch, number))
+                for name, companion in first.companions.items():
+                    _check_companion(f"{where}: its companion '{name}', '{companion.name}',", first, companion)
 
 
 def _places(clip: Clip) -> tuple[Any, ...]:
