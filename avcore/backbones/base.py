@@ -367,7 +367,18 @@ def without_blocks(model: nn.Module) -> dict[str, Tensor]:
 
 
 def state_faults(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """What keeps ``given`` from being loaded over ``own``: missing, unexpected and misshapen keys, one entry each."""
+    """What keeps ``given`` from being loaded over ``own``: missing, unexpected and misshapen keys, one entry each.
+
+    One entry alone where every name of ``own`` stands in ``given`` behind something else.
+    """
+    if own and not any(key in given for key in own):
+        first = next(iter(own))
+        before = [key.removesuffix(first) for key in given if key.endswith(f".{first}")]
+        if before := [one for one in before if all(one + key in given for key in own)]:
+            behind = " and again behind ".join(f"'{one}'" for one in before)
+            return [
+                f"the names stand behind {behind} in it, beside others: save one set alone, without what precedes it"
+            ]
     faults = [f"missing {key}" for key in own if key not in given]
     faults += [f"unexpected {key}" for key in given if key not in own]
     for key in own:

@@ -1,9 +1,10 @@
 """Checkpoints of other projects as named tensors. Nothing in a file is ever executed."""
 
+import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +15,93 @@ from avcore.errors import AVCoreError
 
 __all__ = ["read_tensors"]
 
+_logger = logging.getLogger(__name__)
+
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts put the tensors."""
-PARALLEL = "module."
-"""What data parallel training puts before every name."""
+PARALLEL = ("module.", "_orig_mod.")
+"""What data parallel training and compiling put before every name."""
+HOLDERS = ("model.", "net.", "network.", "backbone.", "encoder.")
+"""What modules that train a network, such as Lightning's, put before every name of it."""
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_tensors(path: str | os.PathLike[str], own: Collection[str] | None = None) -> dict[str, Tensor]:
     """Read ``.safetensors``, or a torch file that holds nothing but tensors and plain values, on the CPU.
 
-    The usual wrappers are taken off: ``state_dict``, ``model_state_dict``, ``model``, and a ``module.`` before every
-    name.
+    The usual wrappers are taken off: ``state_dict``, ``model_state_dict``, ``model``, or the only mapping of tensors in
+    it, and a ``module.`` before every name. Where the file has more tensors of the same names, such as a moving
+    average in ``model_ema``, it is logged which were taken.
+
+    Args:
+        path: of the file.
+        own: the names that they are for: a ``model.``, ``net.``, ``backbone.``, ... before every name of the file and
+            before none of these is taken off too.
 
     Raises:
         AVCoreError: the file is missing, is no checkpoint, holds code or other objects, or is no mapping of names to
-            tensors.
+            tensors, or of several.
     """
     file = Path(path)
     if not file.is_file():
         raise AVCoreError(f"Weights file '{file}' does not exist.")
     found = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
-    while isinstance(found, Mapping):
-        inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)]
-        if not inner:
-            break
-        found = inner[0]
+    while isinstance(found, Mapping) and (key := _wrapper(found, file)) is not None:
+        found = found[key]
     if not isinstance(found, Mapping) or not found:
         raise AVCoreError(f"Weights file '{file}' is no mapping of names to tensors.")
     others = [f"'{key}' holds {type(value).__name__}" for key, value in found.items() if not isinstance(value, Tensor)]
     if others:
         raise AVCoreError(f"Weights file '{file}' is no mapping of names to tensors: {', '.join(others[:5])}.")
-    tensors = {str(key): value for key, value in found.items()}
-    if all(key.startswith(PARALLEL) for key in tensors):
-        tensors = {key.removeprefix(PARALLEL): value for key, value in tensors.items()}
-    return tensors
+    return _bare({str(key): value for key, value in found.items()}, own)
+
+
+def _wrapper(found: Mapping[Any, Any], file: Path) -> Any:
+    """The key under which the tensors lie; None if they lie here.
+
+    Raises:
+        AVCoreError: they lie under several keys that are all strange.
+    """
+    sets = {key: set(_bare(value, None)) for key, value in found.items() if _is_state(value)}
+    taken = next((key for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
+    if taken is None and sets and not any(isinstance(value, Tensor) for value in found.values()):
+        if len(sets) > 1:
+            raise AVCoreError(
+                f"Weights file '{file}' holds several mappings of names to tensors: {_listed(sets)}. Which one? Save "
+                f"it by itself: {_saving(file, next(iter(sets)))}."
+            )
+        (taken,) = sets
+    used = sets.get(taken, set())
+    others = [key for key, names in sets.items() if key != taken and 2 * len(names & used) > len(names)]
+    if others:
+        _logger.warning(
+            f"Weights file '{file}' holds the same names under {_listed([taken, *others])}: '{taken}' was taken. To "
+            f"use '{others[0]}', save it by itself: {_saving(file, others[0])}."
+        )
+    return taken
+
+
+def _is_state(value: Any) -> bool:
+    """Whether it is a mapping of names to tensors."""
+    whole = isinstance(value, Mapping) and bool(value)
+    return whole and all(isinstance(key, str) and isinstance(one, Tensor) for key, one in value.items())
+
+
+def _bare(tensors: Mapping[str, Tensor], own: Collection[str] | None) -> dict[str, Tensor]:
+    """The tensors without what stands before every name."""
+    prefixes = [one for one in HOLDERS if own is not None and not any(name.startswith(one) for name in own)]
+    for prefix in (*PARALLEL, *prefixes):
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            return _bare({key.removeprefix(prefix): value for key, value in tensors.items()}, own)
+    return dict(tensors)
+
+
+def _listed(keys: Collection[Any]) -> str:
+    *first, last = (f"'{key}'" for key in keys)
+    return f"{', '.join(first)} and {last}"
+
+
+def _saving(file: Path, key: Any) -> str:
+    return f"torch.save(torch.load('{file}', weights_only=True)['{key}'], '{key}.pth')"
 
 
 def _read_safetensors(file: Path) -> Any:

@@ -134,7 +134,7 @@ def _convert_backbone(name: str, spec: BackboneSpec, path: Path, folder: Path) -
     with torch.device("meta"):
         backbone = spec.load()(spec.config(), name=name, preset=spec.presets[name])
         own = backbone.tower(stream, spec.config(), 1).weights()
-    found = resolve(spec.converter)(read_tensors(path))
+    found = resolve(spec.converter)(read_tensors(path, own))
     if faults := state_faults(own, found):
         raise ConversionError(
             f"'{path}' does not fit backbone '{name}': {len(faults)} keys. Nothing was written.", faults

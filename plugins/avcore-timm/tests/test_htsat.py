@@ -167,7 +167,7 @@ def test_the_layout_is_that_of_the_paper_and_so_is_the_count() -> None:
     assert count + spectrogram + classifier == 31_325_143
 
 
-@pytest.mark.parametrize("prefix", ["sed_model.", ""])
+@pytest.mark.parametrize("prefix", ["sed_model.", "", "model.sed_model.", "net."])
 def test_a_published_checkpoint_loads(tmp_path: Path, prefix: str) -> None:
     first = make()
     file = tmp_path / "published.ckpt"

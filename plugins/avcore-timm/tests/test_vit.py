@@ -1,5 +1,6 @@
 """Vision Transformers equal timm's bit for bit, and rows are the naive concatenation."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,54 @@ def test_weights_file_loads_strictly_and_resizes_positions(tmp_path: Path) -> No
     assert torch.equal(made.model.blocks[2].inner.attn.qkv.weight, trained.blocks[2].attn.qkv.weight)
     assert made.notices == ()
     larger = {**SMALL["vit"], "arguments": {**arguments, "img_size": 96}}
-    assert build(ViTSettings(weights=str(path)), name="large", preset=larger).model.pos_embed.shape[1] == 37
+    stretched = build(ViTSettings(weights=str(path)), name="large", preset=larger)
+    assert stretched.model.pos_embed.shape[1] == 37
+    (notice,) = stretched.notices
+    assert "positions of 4 x 4 patches, stretched to 6 x 6 here; as they are with size=64." in notice
+    whole = build(ViTSettings(weights=str(path), size=64), name="large", preset=larger)
+    assert torch.equal(whole.model.pos_embed, trained.pos_embed)
+    assert whole.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("count", "says"),
+    [
+        (
+            225,
+            "225 positions, which would be 0 + 15 x 15, tokens before the patches and a grid; this model takes 1 + 4",
+        ),
+        (198, "198 positions, which would be 2 + 14 x 14, tokens"),
+        (213, "213 positions, no square grid; this model takes 1 + 4 x 4: name the model"),
+    ],
+)
+def test_positions_that_fit_no_grid_are_refused(tmp_path: Path, count: int, says: str) -> None:
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL["vit"]["arguments"]).state_dict()
+    path = tmp_path / "weights.safetensors"
+    save_file(state | {"pos_embed": torch.zeros(1, count, state["pos_embed"].shape[2])}, path)
+    with pytest.raises(AVCoreError, match=re.escape(says)):
+        build(ViTSettings(weights=str(path)), name="small", preset=SMALL["vit"])
+
+
+def test_a_size_that_leaves_pixels_over_is_refused() -> None:
+    with (
+        pytest.raises(AVCoreError, match=r"size=225 is no multiple of the 16 px .* write 224 or 240\."),
+        torch.device("meta"),
+    ):
+        build(ViTSettings(size=225), name="small", preset=SMALL["vit"])
+
+
+def test_a_lightning_checkpoint_loads(tmp_path: Path) -> None:
+    arguments = SMALL["vit"]["arguments"]
+    trained = timm.create_model("vit_tiny_patch16_224", num_classes=9, **arguments).state_dict()
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {f"model.{key}": value for key, value in trained.items()}, "epoch": 3}, path)
+    made = build(ViTSettings(weights=str(path)), name="small", preset=SMALL["vit"])
+    assert torch.equal(made.model.norm.weight, trained["norm.weight"])
+    torch.save(
+        {"state_dict": {f"net.{key}": value for key, value in trained.items()} | {"loss.a": torch.ones(1)}}, path
+    )
+    with pytest.raises(AVCoreError, match=r"the names stand behind 'net\.' in it, beside others"):
+        build(ViTSettings(weights=str(path)), name="small", preset=SMALL["vit"])
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:

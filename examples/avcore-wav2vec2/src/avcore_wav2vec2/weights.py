@@ -56,7 +56,7 @@ def fill(own: Mapping[str, Tensor], weights: str, *, name: str, published: str |
     if weights == "random":
         return (f"'{name}' runs on random weights.",)
     file = _published_file(name, published) if weights == "hub" else Path(weights)
-    given = own_keys(read_tensors(file))
+    given = own_keys(read_tensors(file, own))
     faults = state_faults(own, given)
     if faults:
         raise AVCoreError(f"'{file}' does not fit '{name}' (audio.weights): {'; '.join(faults)}.")

@@ -72,11 +72,12 @@ def load_file(model: nn.Module, path: Path, *, name: str) -> None:
     Raises:
         AVCoreError: it cannot be read, or keys are missing, unexpected or misshapen; they are named.
     """
+    own = model.state_dict()
     try:
-        found = text_keys(read_tensors(path))
+        found = text_keys(read_tensors(path, own))
     except KeyError as error:
         raise AVCoreError(f"'{path}' does not fit the text tower '{name}': missing {error.args[0]}.") from error
-    faults = state_faults(model.state_dict(), found)
+    faults = state_faults(own, found)
     if faults:
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
         raise AVCoreError(f"'{path}' does not fit the text tower '{name}': {shown}.")

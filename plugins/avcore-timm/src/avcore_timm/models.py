@@ -70,9 +70,21 @@ def make_model(
             "or no such file there. Pass a file with --set visual.weights=PATH (or audio.weights), or ask for --set "
             "visual.weights=random."
         ) from error
+    _refuse_rest(name, model, settings.size)
+    notices = random_notices(name, weights == "random" and not on_meta)
     if not on_meta and weights not in ("hub", "random"):
-        load_file(model, Path(weights), setting=f"weights of '{name}'")
-    return model, random_notices(name, weights == "random" and not on_meta)
+        notices = load_file(model, Path(weights), setting=f"weights of '{name}'")
+    return model, notices
+
+
+def _refuse_rest(name: str, model: Any, size: int | None) -> None:
+    """Refuse a size of which pixels would be left over."""
+    patch = model.patch_embed.patch_size[0]
+    if size is not None and size % patch:
+        near = [one * patch for one in (size // patch, size // patch + 1) if one]
+        raise AVCoreError(
+            f"size={size} is no multiple of the {patch} px of a patch of '{name}': write {' or '.join(map(str, near))}."
+        )
 
 
 def _shared(name: str, model_name: str, preset: Mapping[str, Any]) -> int:

@@ -43,7 +43,7 @@ def fill(
         )
     if weights == "random":
         return random_notices(name, True)
-    given = rename(read_tensors(Path(weights)))
+    given = rename(read_tensors(Path(weights), own))
     faults = state_faults(own, given)
     if faults:
         raise AVCoreError(f"'{weights}' does not fit '{name}' (audio.weights): {'; '.join(faults)}.")
