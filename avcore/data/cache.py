@@ -32,7 +32,7 @@ from avcore.tasks import Clip
 
 __all__ = ["CacheError", "ClipCache", "cache_home", "default_location", "read_frames", "read_sound"]
 
-FORMAT = 3  # part of every name; to be raised whenever the same settings come to mean other bytes
+FORMAT = 4  # part of every name; to be raised whenever the same settings come to mean other bytes
 SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its timestamps
 
 

@@ -15,7 +15,10 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-__all__ = ["Clock", "lag", "reorders_unsaid", "upright"]
+__all__ = ["RAW", "Clock", "lag", "reorders_unsaid", "upright"]
+
+RAW = ("h261", "h263", "h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "vc1", "dirac")
+"""FFmpeg's names of video without a container, which has no clock."""
 
 LOOKED_AT = 32  # packets; no format reorders pictures farther than 16
 
@@ -24,11 +27,12 @@ class Clock:
     """Tells when each picture of a stream is shown, asked in the order in which the decoder gives them.
 
     A container may state when a picture is shown, when it is decoded (AVI: where pictures are reordered, its times of
-    showing are FFmpeg's guess and out of order), or neither (a raw stream). As FFmpeg's own programs do, this goes by
-    the times of showing until they prove more faulty than those of decoding; without any it counts.
+    showing are FFmpeg's guess and out of order), or neither. As FFmpeg's own programs do, this goes by the times of
+    showing until they prove more faulty than those of decoding; without any, and in a raw stream, it counts.
     """
 
     def __init__(self, video: VideoStream) -> None:
+        self._counts = video.container.format.name in RAW
         rate = video.average_rate or video.guessed_rate
         self._step = max(1, round(1 / (rate * video.time_base))) if rate and video.time_base else 1
         self._last: int | None = None
@@ -41,7 +45,7 @@ class Clock:
         told = frame.pts if self._pts.faults <= self._dts.faults or frame.dts is None else frame.dts
         told = frame.dts if told is None else told
         following = 0 if self._last is None else self._last + (frame.duration or self._step)
-        if told is None or (self._pts.faults and self._last is not None and told <= self._last):
+        if self._counts or told is None or (self._pts.faults and self._last is not None and told <= self._last):
             told = following
         self._last = told
         return told

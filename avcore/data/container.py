@@ -19,14 +19,13 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from avcore.data.clock import lag, reorders_unsaid
+from avcore.data.clock import RAW, lag, reorders_unsaid
 from avcore.data.headers import check_riff, states_length
 from avcore.errors import DataError, why
 
 __all__ = [
     "MAX_SECONDS",
     "MAX_SIDE",
-    "RAW",
     "RESTART",
     "Extent",
     "audio_stream",
@@ -57,12 +56,12 @@ RESTART = 1.0  # s; where times go back so far, files were joined, and the clock
 COUNTED = 1 << 30  # frames; an AVI that was written to a pipe states as many or more
 
 # FFmpeg is to read the file and nothing else: no playlists, which name other files and hosts and may wait for them.
-RAW = ("h261", "h263", "h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "vc1", "dirac")
 FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,flv,asf,mxf,gxf,dv,nut,rm,wtv,ivf,gif,yuv4mpegpipe,"
     "wav,w64,aiff,caf,au,ogg,flac,mp3,aac,ac3,eac3,dts,dtshd,truehd,amr,amrnb,amrwb,wv,ape,tta,tak,mpc,mpc8,dsf,voc,"
     + ",".join(RAW)
 )
+STILLS = {"mjpeg", "png", "bmp", "gif", "tiff", "webp"}  # FFmpeg's names of how single pictures are coded
 ONLY_FILES = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 
 
@@ -98,9 +97,7 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
     options = ONLY_FILES if states_length(path) else {**ONLY_FILES, "ignore_length": "1"}
     try:
         with av.open(str(path), metadata_errors="replace", options=options) as container:
-            if stated_length(container) > MAX_SECONDS:
-                hours = stated_length(container) / 3600
-                raise DataError(f"{path} says it lasts {hours:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
+            _check_length(path, stated_length(container))
             video, audio = video_stream(container), audio_stream(container)
             if video is not None and video.codec_context is not None:
                 check_size(path, video.codec_context.width, video.codec_context.height)
@@ -131,6 +128,11 @@ def _foreign_format(path: Path) -> str | None:
     return next((name for _, name, text in messages if "not on whitelist" in text), None)
 
 
+def _check_length(path: Path | str, seconds: float) -> None:
+    if seconds > MAX_SECONDS:
+        raise DataError(f"{path} says it lasts {seconds / 3600:.0f} hours; at most {MAX_SECONDS / 3600:.0f} are read.")
+
+
 def _check_rate(path: Path, rate: int) -> None:
     if rate > MAX_RATE:
         raise DataError(f"{path} says its sound has {rate} Hz; at most {MAX_RATE} are read.")
@@ -139,17 +141,27 @@ def _check_rate(path: Path, rate: int) -> None:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The stream of moving pictures that a player shows: the default one, or else the first; a cover is none."""
+    """The stream of moving pictures that a player shows: the default one, or else the first; a cover is none.
+
+    Matroska does not say which are covers; what is coded as single pictures are is taken where there is no other.
+    """
     return _default(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The stream of sound that a player plays: the default one, or else the first."""
+    """The stream of sound that a player plays: the default one, or else the first, of those that it can decode."""
     return _default(container.streams.audio)
 
 
 def _default(streams: Iterable[StreamT]) -> StreamT | None:
-    return max(streams, key=lambda stream: bool(stream.disposition & Disposition.default), default=None)
+    def rank(stream: StreamT) -> tuple[bool, bool, bool]:
+        coded = stream.codec_context
+        # FFmpeg knows no rate where a format that does not state it (MPEG-TS) has no sound in the stream.
+        usable = coded is not None and (isinstance(stream, VideoStream) or coded.sample_rate > 0)
+        moves = coded is None or coded.name not in STILLS
+        return usable, moves, bool(stream.disposition & Disposition.default)
+
+    return max(streams, key=rank, default=None)
 
 
 def on_one_thread(stream: StreamT) -> StreamT:
@@ -238,6 +250,7 @@ def _measured(container: InputContainer, streams: Sequence[VideoStream | AudioSt
             if packet.size == 0 or packet.is_discard or packet.time_base is None:
                 continue
             at = packet.dts if packet.pts is None else packet.pts
+            at = None if container.format.name in RAW else at
             end = ends[stream.index]
             start = end if at is None else float(at * packet.time_base)
             start = end if start < end - RESTART else start
@@ -253,6 +266,7 @@ def _measured(container: InputContainer, streams: Sequence[VideoStream | AudioSt
             container.seek(0)
             ends[video.index] += float(lag(container, video) * video.time_base)
     found.seconds = max([begin, *ends.values()]) - begin
+    _check_length(container.name, found.seconds)
     return found
 
 

@@ -43,7 +43,9 @@ def _check_wav_data(path: Path, file: BinaryIO, end: int) -> None:
         if name == b"data":
             # A piece of odd length should be followed by a byte that fills it up, but not all writers add it.
             following = file.read(5)
-            if not _names_piece(following[:4]) and not (stated % 2 and _names_piece(following[1:])):
+            named = _names_piece(following[:4]) or (stated % 2 and _names_piece(following[1:]))
+            # Of two pieces of sound FFmpeg reads the second one alone.
+            if not named or b"data" in following:
                 raise DataError(
                     f"{path} is damaged: its header counts {stated} bytes of sound, and more follows. Copy or download "
                     "it again."

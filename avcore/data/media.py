@@ -20,10 +20,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from avcore.data.clock import Clock, reorders_unsaid, upright
+from avcore.data.clock import RAW, Clock, reorders_unsaid, upright
 from avcore.data.container import (
     MAX_SECONDS,
-    RAW,
     Extent,
     audio_stream,
     check_frame,
@@ -211,7 +210,7 @@ def _by_seeking(
 
     None where that is not worth it, or where the index of the file doesn't tell exactly which frame is shown when.
     """
-    if reorders_unsaid(container, video):
+    if container.format.name in RAW or reorders_unsaid(container, video):
         return None
     index: list[int] = []
     keys: list[int] = []
@@ -270,7 +269,7 @@ def check_video(path: Path | str, *, start: float = 0.0, seconds: float) -> None
             raise DataError(f"{path} has no pictures, only sound.")
         on_one_thread(video)
         first, last = (int((origin(container) + time) / video.time_base) for time in (start, start + seconds))
-        if start > 0:
+        if start > 0 and container.format.name not in RAW:
             with suppress(av.FFmpegError):  # a file that cannot be searched is read from its beginning
                 container.seek(first, stream=video)
         for timestamp, frame in _frames(container, video, from_start=not start):

@@ -38,6 +38,8 @@ UPRIGHT = {
 }
 WHITE = 255
 DEEP_WHITE = 65535  # of 16 bits; Pillow reads such files as I;16, and some as I
+SCALED = ("PNG", "PPM")  # formats of which Pillow's mode I has that white; elsewhere it is numbers of 32 bits
+LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")  # formats that may keep values near 0 and 255, not these
 SHOWN = 6  # values of a refused mask that are named
 
 
@@ -77,17 +79,18 @@ def read_picture(path: Path | str, size: int) -> np.ndarray:
             known white.
     """
     with _opened(path) as picture:
-        return resized(_eight_bits(_upright(picture)).convert("RGB"), size)
+        return resized(_eight_bits(_upright(picture), picture.format in SCALED).convert("RGB"), size)
 
 
 def read_mask(path: str | os.PathLike[str], size: int, *, foreground: Foreground = "white") -> Tensor:
     """Read a mask file: which pixels are foreground, by the nearest pixel at ``size`` px square.
 
-    ``white`` takes files that say it themselves: of one bit; grey with 0 and 255 (0 and 65535 of 16 bits); colours
-    black and white; a palette with the indices 0 and 255, of which 255 is foreground as in AVSBench, or with the
+    ``white`` takes files that say it themselves: of one bit; grey with 0 and 255, or 0 and 65535; colours black and
+    white; a palette with the indices 0 and 255, of which 255 is foreground as in AVSBench, or with the
     colours black and white. Every other file is refused: a label image with 0 and 1, a dark colour or blurred edges has
     no foreground that could be told from its values. ``nonzero`` takes whatever is not 0: grey values, palette indices,
-    colours that are not black. Nothing is dithered, and no threshold is guessed.
+    colours that are not black. Nothing is dithered, and no threshold is guessed: edges that compression has blurred
+    (JPEG) are refused in either way.
 
     Args:
         path: of the file.
@@ -98,11 +101,16 @@ def read_mask(path: str | os.PathLike[str], size: int, *, foreground: Foreground
         (Y, X) fp32, 0 and 1.
 
     Raises:
-        DataError: as `read_picture`; the file holds other values than ``foreground`` takes, or its palette or its
-            transparency contradict its values. Names the file, what was found and what to do.
+        DataError: as `read_picture`; the file holds other values than ``foreground`` takes, or has 16 bits for each of
+            its colours, or its palette or its transparency contradict its values. Names the file, what was found and
+            what to do.
     """
     with _opened(path) as picture:
-        mask_YX = _foreground(_upright(picture), f"The mask '{path}'", foreground)
+        pieces = getattr(picture, "tile", ())
+        if picture.mode in ("RGB", "RGBA", "LA") and any("16" in str(piece.args) for piece in pieces):
+            # Pillow keeps the upper 8 bits of these: the labels 1 to 255 become 0.
+            raise DataError(f"The mask '{path}' has 16 bits for each colour: save it as grey or with 8 bits.")
+        mask_YX = _foreground(_upright(picture), f"The mask '{path}'", foreground, picture.format in LOSSY)
         mask = Image.fromarray(mask_YX.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
         return torch.from_numpy(np.array(mask, np.float32))
 
@@ -126,18 +134,20 @@ def _upright(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def _eight_bits(picture: Image.Image, scaled: bool) -> Image.Image:
     if picture.mode == "F":
         raise ValueError("it holds floating-point numbers, whose white is not known; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
         return picture
+    if picture.mode == "I" and not scaled:
+        raise ValueError("it holds numbers of 32 bits, whose white is not known; save it with 8 or 16 bits")
     values_YX = np.asarray(picture)
     if values_YX.min() < 0 or values_YX.max() > DEEP_WHITE:
         raise ValueError(f"its values are not within 0 and {DEEP_WHITE}; save it with 8 or 16 bits")
     return Image.fromarray(((values_YX.astype(np.int64) * WHITE + DEEP_WHITE // 2) // DEEP_WHITE).astype(np.uint8))
 
 
-def _foreground(picture: Image.Image, named: str, foreground: Foreground) -> np.ndarray:
+def _foreground(picture: Image.Image, named: str, foreground: Foreground, lossy: bool) -> np.ndarray:
     """(Y, X) bool."""
     if picture.mode == "1":
         return np.asarray(picture, bool)
@@ -151,8 +161,13 @@ def _foreground(picture: Image.Image, named: str, foreground: Foreground) -> np.
     if picture.mode in ("LA", "RGBA"):
         values_YXC, clear = values_YXC[..., :-1], values_YXC[..., -1]
     lit_YX: np.ndarray = (values_YXC != 0).any(-1)
+    if lossy and len(np.unique(values_YXC)) > 2:
+        raise DataError(
+            f"{named} has blurred edges: compression has left values near 0 and near white. Make it again from its "
+            "source, as PNG."
+        )
     if foreground == "white":
-        white = DEEP_WHITE if picture.mode.startswith("I;16") else WHITE
+        white = DEEP_WHITE if picture.mode.startswith("I") and values_YXC.max() > WHITE else WHITE
         if not (lit_YX == (values_YXC == white).all(-1)).all():
             raise DataError(_other_values(named, "values" if alone else "colours", values_YXC))
     if clear is not None and clear.min() < clear.max() and not ((clear > 0) == lit_YX).all():

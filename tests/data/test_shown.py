@@ -129,6 +129,31 @@ def test_a_cover_before_the_video_is_not_the_video(tmp_path: Path) -> None:
     assert next(read_frames(path, fps=Fraction(10), seconds=1)).mean() < 40
 
 
+def test_a_cover_that_is_not_called_one_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mkv"
+    with av.open(str(path), "w") as target:
+        cover = target.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = Disposition.default
+        video = add_pictures(target)
+        white = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 255, np.uint8), format="rgb24")
+        target.mux(cover.encode(white))
+        target.mux(cover.encode(None))
+        mux_pictures(target, video, 20)
+    assert (probe(path).width, probe(path).frames) == (48, 20)
+    assert numbers(decode_frames(path, [0.05, 1.05], 8)) == [0, 10]
+
+
+def test_of_two_sounds_one_without_any_is_not_heard(tmp_path: Path) -> None:
+    path = tmp_path / "empty.ts"
+    with av.open(str(path), "w") as target:
+        sounds = [target.add_stream("mp2", rate=RATE, layout="mono") for _ in range(2)]
+        for frame in pieces(bursts(3), RATE, lambda number: number * 0.02):
+            target.mux(sounds[1].encode(frame))
+        target.mux(sounds[1].encode(None))
+    assert len(heard(decode_audio(path, rate=RATE, seconds=3.0))) == 3
+
+
 WAYS = {
     "as it is": ([1, 0, 0, 1], lambda picture: picture),
     "mirrored": ([-1, 0, 0, 1], lambda picture: picture[:, ::-1]),

@@ -202,7 +202,7 @@ def test_sound_of_other_formats_from_a_pipe(tmp_path: Path, kind: str, codec: st
 @pytest.mark.parametrize(
     ("kind", "codec"),
     [("matroska", "libx264"), ("webm", "libvpx"), ("flv", "libx264"), ("h264", "libx264"), ("hevc", "libx265"),
-     ("avi", "mpeg4"), ("mpegts", "libx264"), ("m4v", "mpeg4")],
+     ("avi", "mpeg4"), ("mpegts", "libx264"), ("m4v", "mpeg4"), ("mpeg2video", "mpeg2video")],
 )  # fmt: skip
 def test_a_video_from_a_pipe_is_as_long_as_it_is(tmp_path: Path, kind: str, codec: str) -> None:
     pipe = Pipe()
@@ -219,6 +219,18 @@ def test_a_video_from_a_pipe_is_as_long_as_it_is(tmp_path: Path, kind: str, code
     shown = numbers(decode_frames(path, [(k + 0.5) / rate for k in range(50)], 8))
     assert shown == sorted(shown)
     assert len(set(shown)) >= 48
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("mpeg2video", "mpeg2video"), ("m4v", "mpeg4"), ("h264", "libx264")])
+def test_the_first_picture_of_a_raw_stream_is_shown_at_once(tmp_path: Path, kind: str, codec: str) -> None:
+    path = tmp_path / "raw.video"
+    with av.open(str(path), "w", format=kind) as target:
+        mux_pictures(target, add_pictures(target, codec, (64, 64)), 50)
+    found = probe(path)
+    assert (found.fps, found.duration_s) == (pytest.approx(10), pytest.approx(5))
+    assert numbers(decode_frames(path, [(k + 0.5) / 10 for k in range(50)], 8)) == list(range(50))
+    assert numbers(decode_frames(path, [2.35], 8)) == [23]
+    check_video(path, start=2.0, seconds=1.0)
 
 
 @given

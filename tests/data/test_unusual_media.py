@@ -222,6 +222,13 @@ def test_sound_that_its_header_does_not_count_is_not_left_out_silently(tmp_path:
         decode_audio(path, rate=8000, seconds=1.0)
 
 
+def test_a_second_piece_of_sound_is_not_left_out_silently(tmp_path: Path) -> None:
+    form = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16)
+    (tmp_path / "two.wav").write_bytes(riff((b"fmt ", form), *[(b"data", bytes(range(200)) * 20)] * 2))
+    with pytest.raises(AVCoreError, match=r"two\.wav is damaged: its header counts 4000 bytes of sound, and more"):
+        decode_audio(tmp_path / "two.wav", rate=8000, seconds=0.5)
+
+
 def without_first_packet(path: Path, target: Path) -> Path:
     with av.open(str(path)) as source, av.open(str(target), "w") as copy:
         stream = copy.add_stream_from_template(source.streams.video[0])
@@ -250,6 +257,17 @@ def test_a_clock_that_does_not_begin_with_zero_makes_a_file_no_longer(tmp_path: 
     assert probe(path).duration_s == pytest.approx(2.0, abs=0.1)
     check_video(path, seconds=9.0)
     assert [round(float(frame.mean()) / 60) for frame in decode_frames(path, [0.5, 2.5], 8)] == [0, 2]
+
+
+def test_times_that_reach_over_days_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.flv"
+    write_pictures(path, greys([20, 80, 140]), [-200, -100, 0], codec="flv")
+    with av.open(str(path)) as source:
+        last = max(packet.pos for packet in source.demux(video=0) if packet.size)
+    # The time of a picture in ms: three bytes, above them a fourth one.
+    overwritten(path, last + 4, bytes([0, 0, 0, 0x70]))
+    with pytest.raises(AVCoreError, match=r"v\.flv says it lasts \d+ hours; at most 12 are read"):
+        probe(path)
 
 
 def test_a_format_that_nobody_knows_is_named(make_video: Callable[..., Path], tmp_path: Path) -> None:
