@@ -276,7 +276,7 @@ class TextEncoder(nn.Module):
                 which are the same in every step.
         """
         frozen = not self.walk.instances
-        if not (keep and frozen):
+        if not (keep and frozen) or ids_KL.is_meta:  # shapes alone are worth nothing, and know no autocast
             return self._encode(ids_KL, frozen)
         state = (ids_KL._version, torch.is_autocast_enabled(ids_KL.device.type))
         if self._kept.get(ids_KL, (None, None))[0] != state:

@@ -18,6 +18,7 @@ from avcore.injection import Edit, Prompt, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
+from avcore.runs.summary import describe_config
 from avcore.specs import HeadSpec, PromptSpec, StreamLayout
 from avcore.states import trainable_state
 from avcore.tasks import Batch, Features, Head, Progress, Task
@@ -196,6 +197,27 @@ def test_it_is_frozen_counted_and_digested_and_not_saved() -> None:
     assert not model.towers["text"].training
     model.towers.to(torch.bfloat16)
     assert next(model.towers["text"].parameters()).dtype == torch.bfloat16
+
+
+def test_names_of_classes_are_encoded_on_shapes_alone() -> None:
+    """As runs do before they start, to see which parameters no loss depends on."""
+    text = make().encoders["text"].to("meta")  # type: ignore[union-attr]
+    seen = text(tokenize(CLASSES).to("meta"), keep=True).pooled  # type: ignore[operator]
+    assert seen.is_meta
+    assert seen.shape == (len(CLASSES), 16)
+
+
+def test_a_run_says_what_reads_its_sentences() -> None:
+    resolved = resolve_config(
+        REGISTRY,
+        task="toy",
+        prompts="none",
+        visual="toy_plain",
+        text="toy_text",
+        options={"data.dataset": "toy-data", "head.name": "words"},
+        need_data=False,
+    )
+    assert "; text toy_text; " in describe_config(resolved.config)
 
 
 def test_names_of_classes_are_encoded_once_while_nothing_on_the_way_trains(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def build_optimizer(
     Args:
         groups: ``parts`` and ``head``, from `avcore.states.parameter_groups`.
         config: the update rule and the rates.
-        scales: name of each part -> its factor (``parts.<name>.lr_scale``); what belongs to none of them is ``parts``.
+        scales: name of each part -> its factor (``parts.<name>.lr_scale``); others, such as ``align``, learn at 1.
 
     Raises:
         AVCoreError: there is nothing to train.
@@ -107,7 +107,7 @@ def build_optimizer(
     kinds: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in groups["parts"]:
         owners = [part for part in scales if name.startswith(f"{part}.")]
-        kinds.setdefault(max(owners, key=len, default="parts"), []).append((name, parameter))
+        kinds.setdefault(max(owners, key=len, default=name.partition(".")[0]), []).append((name, parameter))
     if groups["head"]:
         kinds["head"] = list(groups["head"])
     if not kinds:

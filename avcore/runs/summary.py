@@ -22,6 +22,8 @@ def describe_config(config: RunConfig) -> str:
     streams = (
         f"visual {config.visual.backbone}; audio {audio}" if config.streams == "both" else f"{config.streams} only"
     )
+    if config.text.backbone is not None:
+        streams += f"; text {config.text.backbone}"
     chosen = "val" if config.protocol == "clean" else "test"
     epochs = config.train.epochs
     return (

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from avcore.testing.golden import assert_close
     from avcore.testing.graphs import capture, tokens_for
     from avcore.testing.report import Report, Result
+    from avcore.testing.texts import ToyTexts
     from avcore.testing.toys import ToyPlugin, create_model, make_batch, make_model
 
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "avcore.testing.golden": ("assert_close",),
     "avcore.testing.graphs": ("capture", "tokens_for"),
     "avcore.testing.report": ("Report", "Result"),
+    "avcore.testing.texts": ("ToyTexts",),
     "avcore.testing.toys": ("ToyPlugin", "create_model", "make_batch", "make_model"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
@@ -29,6 +31,7 @@ __all__ = [
     "Result",
     "ToyBackbones",
     "ToyPlugin",
+    "ToyTexts",
     "assert_close",
     "capture",
     "check_plugin",

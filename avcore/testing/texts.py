@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from avcore.backbones import Backbone, TextTower, Tower
 from avcore.errors import AVCoreError, ConfigError
 from avcore.hookspecs import hookimpl
+from avcore.registry import Registry
 from avcore.specs import TEXT, BackboneSpec, StageLayout, StreamLayout, TextGeometry, Windows
 from avcore.testing.backbones import Inner, ToyBlock
 
-__all__ = ["ToyText", "ToyTextSettings", "ToyTextTower", "ToyTexts", "tokenize"]
+__all__ = ["ToyText", "ToyTextSettings", "ToyTextTower", "ToyTexts", "tokenize", "toy_text_for"]
 
 WIDTH, HEADS, DEPTH, SHARED = 16, 2, 3, 12
 BEGIN, END, VOCABULARY, LONGEST = 1, 63, 64, 32
@@ -54,6 +55,14 @@ class ToyTexts:
                 streams=(TEXT,),
             )
         ]
+
+
+def toy_text_for(registry: Registry, head: str, sets: Sequence[str]) -> str | None:
+    """The toy for a head that reads sentences, unless settings name another encoder; None for any other head."""
+    spec = registry.heads.get(head)
+    if spec is None or TEXT not in spec.calls(spec.config()) or any(text.startswith("text.backbone=") for text in sets):
+        return None
+    return "toy_text"
 
 
 def build(settings: ToyTextSettings, *, name: str, preset: Mapping[str, Any] | None) -> "ToyText":

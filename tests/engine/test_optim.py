@@ -95,19 +95,21 @@ def groups():
 def test_one_group_for_each_kind_with_its_own_rate(name, kind):
     optimizer = build_optimizer(groups(), OptimConfig(optimizer=name, lr=0.01, head_lr=0.002, weight_decay=0.1))
     assert type(optimizer) is kind
-    assert [group["kind"] for group in optimizer.param_groups] == ["parts", "head"]
+    assert [group["kind"] for group in optimizer.param_groups] == ["p", "head"]
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.002]
     assert [group["names"] for group in optimizer.param_groups] == [["p.weight"], ["h.weight", "h.bias"]]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
 
 
 def test_each_part_has_a_group_whose_rate_is_scaled():
-    weights = {name: nn.Parameter(torch.zeros(1)) for name in ("m.rows.visual.x", "m.rows.more.x", "q.x", "head.x")}
+    weights = {
+        name: nn.Parameter(torch.zeros(1)) for name in ("m.rows.visual.x", "m.rows.more.x", "align.layers.x", "head.x")
+    }
     named = list(weights.items())
-    scales = {"m.rows": 0.5, "m.rows.more": 10.0, "q": 0.0}
+    scales = {"m.rows": 0.5, "m.rows.more": 10.0}
     optimizer = build_optimizer({"parts": named[:3], "head": named[3:]}, OptimConfig(lr=0.01, head_lr=0.002), scales)
     rates = {group["kind"]: group["lr"] for group in optimizer.param_groups}
-    assert rates == {"m.rows": 0.005, "m.rows.more": 0.1, "q": 0.0, "head": 0.002}
+    assert rates == {"m.rows": 0.005, "m.rows.more": 0.1, "align": 0.01, "head": 0.002}
     assert [group["names"] for group in optimizer.param_groups] == [[name] for name in weights]
 
 

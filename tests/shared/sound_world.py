@@ -185,12 +185,13 @@ def world(
     task: type[Task] = Naming,
     files: type[Files] = Files,
     serves: tuple[str, ...] = (),
+    encoders: tuple[str, ...] = (),
     **fields: Any,
 ) -> dict[str, list[Any]]:
     """A head, a task and a data set that belong together."""
     given = {"tasks": ("naming",), "defaults": {"data.segments": 2, "data.clip_seconds": 2.0}, **fields}
     return {
-        "heads": [at_hand(HeadSpec, name="linear", thing=head, config=NoConfig, serves=serves)],
+        "heads": [at_hand(HeadSpec, name="linear", thing=head, config=NoConfig, serves=serves, encoders=encoders)],
         "tasks": [at_hand(TaskSpec, name="naming", thing=task, head="linear")],
         "datasets": [at_hand(DatasetSpec, name="files", thing=files, **given)],
     }

@@ -134,6 +134,25 @@ class DeclaresAnotherShape(Declares):
     declared: ClassVar[Mapping[str, Input]] = {"label": Input(shape=(2,), dtype="int64")}
 
 
+class Worded(Linear):
+    """Sound: a map of sentences beside that of the pictures."""
+
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.register_buffer("ids", torch.tensor([[1, 20, 63], [1, 31, 63]]), persistent=False)
+        self.words = nn.Linear(layouts["text"].width, 1)
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        told_2 = self.words(features.encoders["text"](self.ids, keep=True).pooled)[:, 0]
+        return {"logits": super().forward(features)["logits"] + told_2}
+
+
+class WordedUnused(Worded):
+    def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        self.other = nn.Linear(2, 2)
+
+
 class Numbered(Files):
     """Sound: clips have a number beside their label."""
 
@@ -156,6 +175,7 @@ class DeclaresAndChooses(Declares):
     [
         ({"head": PredictsOne}, "head: outputs", "'surest'"),
         ({"head": UnusedMap}, "head: losses", "other.weight"),
+        ({"head": WordedUnused, "encoders": ("text",)}, "head: losses", "other.weight"),
         ({"head": CountsPadding}, "head: padded clips", "batch.valid"),
         ({"head": SeesOthers}, "head: batch equivariance", "clips must not see each other"),
         ({"head": CountsClips}, "head: batch equivariance", "'clips' is one number"),
@@ -190,8 +210,9 @@ def test_a_broken_one_fails_one_check(failing_of_all: Failing, given: dict[str, 
         {"head": Declares},
         {"task": Asks, "head": Reads, "files": Asked},
         {"head": Compares, "files": Negatives},
+        {"head": Worded, "encoders": ("text",)},
     ],
-    ids=("plain", "serves", "targets", "inputs", "companions"),
+    ids=("plain", "serves", "targets", "inputs", "companions", "sentences"),
 )
 def test_a_sound_world_fails_nothing(failing_of_all: Failing, given: dict[str, Any]) -> None:
     assert failing_of_all(**world(**given)) == {}

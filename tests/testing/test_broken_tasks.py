@@ -120,6 +120,18 @@ class NothingOfIdleProcesses(Naming):
     scores = ByClip
 
 
+class Divides(Scores):
+    """As some metrics of torchmetrics, which take no empty batch."""
+
+    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
+        super().update(prediction, batch)
+        self.right[-1].reshape(len(self.right[-1]), -1)
+
+
+class TakesNothingEmpty(Naming):
+    scores = Divides
+
+
 class PlainScores(Naming):
     """Metrics that are no `torchmetrics.Metric`."""
 
@@ -164,6 +176,7 @@ class LosesItsSettings(Naming):
         ({"task": OtherScore}, "task: metrics", "'precision'"),
         ({"task": CountsPaddedClips}, "task: padded clips", "batch.valid"),
         ({"task": NothingOfIdleProcesses}, "task: padded clips", "without a valid clip"),
+        ({"task": TakesNothingEmpty}, "task: padded clips", "fails on a batch of no valid clip"),
         ({"task": ForgetsOthers}, "task: processes", "add_state"),
         ({"task": OrderOfArrival}, "task: processes", "batch.samples"),
         ({"task": DrawsFloats}, "task: drawing", "float64"),

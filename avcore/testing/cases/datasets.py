@@ -12,11 +12,12 @@ from avcore.tasks import Clip, Dataset, Task
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.checks import Skipped
 from avcore.testing.subject import Subject
+from avcore.testing.texts import ToyTexts, toy_text_for
 from avcore.testing.toys import ToyPlugin
 
 __all__ = ["DatasetCase"]
 
-KIT = {"the kit's task": ToyPlugin(), "the kit's backbones": ToyBackbones()}
+KIT = {"the kit's task": ToyPlugin(), "the kit's backbones": ToyBackbones(), "the kit's sentences": ToyTexts()}
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,18 @@ class DatasetCase:
             registry: where names are looked up.
             files: False leaves out what the files themselves say.
         """
+        registry = self.registry if registry is None else registry
+        sets = self.subject.sets_of(self.spec.name, self.task_name)
         resolved = resolve_config(
-            self.registry if registry is None else registry,
+            registry,
             task=self.task_name,
             prompts="none",
             fusions="none",
             visual="toy_plain",
+            text=toy_text_for(registry, registry.tasks[self.task_name].head, sets),
             data=self.root if files else None,
             options={"data.dataset": self.spec.name},
-            sets=self.subject.sets_of(self.spec.name, self.task_name),
+            sets=sets,
             need_data=files,
         )
         return resolved.config

@@ -21,6 +21,7 @@ from avcore.testing.backbones import ToyBackbones
 from avcore.testing.cases.datasets import DatasetCase
 from avcore.testing.checks import Skipped
 from avcore.testing.subject import Subject
+from avcore.testing.texts import ToyTexts, toy_text_for
 from avcore.testing.toys import make_batch
 
 __all__ = ["HeadCase", "TaskCase", "World", "padded"]
@@ -84,7 +85,9 @@ class TaskCase:
 
 def _registry(subject: Subject) -> Registry:
     # Tasks of the toys would be taken for tasks that heads were made for.
-    return Registry.from_modules({"the kit's backbones": ToyBackbones(), **subject.modules})
+    return Registry.from_modules(
+        {"the kit's backbones": ToyBackbones(), "the kit's sentences": ToyTexts(), **subject.modules}
+    )
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class World:
             prompts="none",
             fusions="none",
             visual="toy_plain",
+            text=toy_text_for(self.registry, self.head, sets),
             data=None if given is None else given.root,
             options=options,
             sets=sets,

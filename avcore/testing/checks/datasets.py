@@ -227,6 +227,8 @@ def wrong_root(case: DatasetCase) -> None:
         empty.mkdir(parents=True, exist_ok=True)
         try:
             refused = refusal(partial(_read_all, case, root))
+        except Skipped:
+            raise
         except Exception as error:
             raise AssertionError(
                 f"'{case.spec.name}' fails on a folder without its files with {type(error).__name__}: {error}. Raise "

@@ -67,7 +67,14 @@ def _taken_in(case: TaskCase, protocol: str, *given: tuple[Mapping[str, Tensor],
         "torchmetrics.Metric."
     )
     for prediction, batch in given:
-        made.update(prediction, batch)
+        try:
+            made.update(prediction, batch)
+        except Exception as error:
+            which = "valid clips" if batch.valid.any() else "no valid clip, as a process gets that has none to evaluate"
+            raise AssertionError(
+                f"Task '{case.spec.name}', protocol {protocol}: the update of its metrics fails on a batch of {which}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
     return made
 
 
