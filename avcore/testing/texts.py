@@ -59,10 +59,10 @@ class ToyTexts:
 
 def toy_text_for(registry: Registry, head: str, sets: Sequence[str]) -> str | None:
     """The toy for a head that reads sentences, unless settings name another encoder; None for any other head."""
-    spec = registry.heads.get(head)
-    if spec is None or TEXT not in spec.calls(spec.config()) or any(text.startswith("text.backbone=") for text in sets):
+    if head not in registry.heads or any(text.startswith("text.backbone=") for text in sets):
         return None
-    return "toy_text"
+    spec = registry.heads[head]
+    return "toy_text" if TEXT in spec.calls(spec.config()) else None
 
 
 def build(settings: ToyTextSettings, *, name: str, preset: Mapping[str, Any] | None) -> "ToyText":
