@@ -7,6 +7,9 @@ import sys
 import avcore_ave
 from avcore.config.recipes import parse_yaml
 from avcore.tasks import Head, Task
+from avcore.testing.golden import real_data
+from avcore_ave.annotations import read_events
+from avcore_ave.datasets import read_order
 from avcore_ave.task import AVETask
 
 
@@ -26,6 +29,13 @@ def test_everything_declared_can_be_loaded_and_made() -> None:
     assert isinstance(task.load()(task.config()), Task)
     assert callable(dataset.load())
     assert dataset.tasks == (task.name,) == ("ave",)
+
+
+def test_its_size_is_that_of_the_official_lists() -> None:
+    (files,) = avcore_ave.avcore_datasets()
+    root = real_data("annotations", "AVE")
+    events = read_events(root / "Annotations.txt")
+    assert files.official == {split: len(read_order(root, split, events)) for split in ("train", "val", "test")}
 
 
 def test_published_numbers_have_sources_and_known_names() -> None:

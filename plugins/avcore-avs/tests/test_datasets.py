@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import avcore_avs
 from avcore.errors import AVCoreError
 from avcore.tasks import Dataset
 from avcore.testing.golden import real_data
@@ -238,6 +239,8 @@ def test_real_test_lists_read_as_frames_of_clips(file: str, clips: int, tmp_path
         rows = list(csv.reader(lines))
     frames = Counter(row[0].rpartition("_")[0] for row in rows)
     assert len(frames) == clips
+    s4, ms3 = avcore_avs.avcore_datasets()
+    assert (s4 if clips == 740 else ms3).official["test"] == clips
     assert set(frames.values()) == {5}
     if clips == 740:
         category = {row[0].rpartition("_")[0]: row[1] for row in rows}

@@ -250,10 +250,10 @@ def test_weights_file_loads_strictly_and_resizes_positions(tmp_path: Path) -> No
     [
         (
             225,
-            "225 positions, which would be 0 + 15 x 15, tokens before the patches and a grid; this model takes 1 + 4",
+            "225 positions, 0 before 15 x 15 patches, and this model takes 1 before 4 x 4 patches: name the model",
         ),
-        (198, "198 positions, which would be 2 + 14 x 14, tokens"),
-        (213, "213 positions, no square grid; this model takes 1 + 4 x 4: name the model"),
+        (198, "198 positions, 2 before 14 x 14 patches, and"),
+        (213, "213 positions, those of no square grid, and this model takes 1"),
     ],
 )
 def test_positions_that_fit_no_grid_are_refused(tmp_path: Path, count: int, says: str) -> None:

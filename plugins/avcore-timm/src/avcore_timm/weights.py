@@ -68,14 +68,12 @@ def _fit_positions(model: Any, positions: Tensor | None, where: str) -> tuple[st
     before = own.shape[1] - rows * columns
     count = positions.shape[1]
     side = math.isqrt(max(count - before, 0))
-    takes = f"{before} + {rows} x {columns}" if before else f"{rows} x {columns}"
     if side == 0 or side * side != count - before:
         others = [(n, math.isqrt(count - n)) for n in (0, 1, 2, 5) if n != before and count > n]
-        fits = [f"{n} + {root} x {root}" for n, root in others if root * root == count - n]
-        read = f"which would be {' or '.join(fits)}, tokens before the patches and a grid" if fits else "no square grid"
+        fits = [f"{n} before {root} x {root} patches" for n, root in others if root * root == count - n]
         raise AVCoreError(
-            f"{where} has {count} positions, {read}; this model takes {takes}: name the model that the file was "
-            f"trained as."
+            f"{where} has {count} positions, {' or '.join(fits) or 'those of no square grid'}, and this model takes "
+            f"{before} before {rows} x {columns} patches: name the model that the file was trained as."
         )
     size = side * model.patch_embed.patch_size[0]
     return (
