@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from avcore.backbones import Backbone, Block, TextTower, Tower, digest
-from avcore.config import RunConfig, StreamConfig, resolve_config
+from avcore.config import Chosen, RunConfig, StreamConfig, resolve_config
 from avcore.data.augment import Augmentation
 from avcore.data.frontends import ImageFrontEnd
 from avcore.data.opening import make_task
@@ -22,7 +22,7 @@ from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, StreamLayou
 from avcore.streams import Stream
 from avcore.tasks import Head, Task
 
-__all__ = ["assemble", "create_model", "streams_of"]
+__all__ = ["assemble", "create_model", "model_of", "streams_of"]
 
 
 def create_model(
@@ -190,6 +190,7 @@ def streams_of(
     *,
     streams: str = "both",
     segments: int = 1,
+    windows: Windows | None = None,
     pairing: str | Sequence[tuple[int, int]] = "even",
 ) -> StreamSet:
     """The streams and which of their blocks run together, on the meta device: no weights, no parts.
@@ -199,6 +200,7 @@ def streams_of(
         registry: where their names are looked up.
         streams: ``visual``, ``audio`` or ``both``.
         segments: T.
+        windows: the pieces of sound that go with the segments, where they are known.
         pairing: as in `make_plan`.
 
     Raises:
@@ -206,7 +208,35 @@ def streams_of(
     """
     chosen = {stream: {"visual": visual, "audio": audio}[stream] for stream in _running(streams)}
     with torch.device("meta"):
-        return _streams(chosen, visual, registry, segments, pairing=pairing)[0]
+        return _streams(chosen, visual, registry, segments, windows, pairing=pairing)[0]
+
+
+def model_of(streams: StreamSet, listed: Sequence[ListedPart], windows: Windows) -> AVModel:
+    """Streams with parts on them, without a task and with a head that does nothing.
+
+    Args:
+        streams: as `streams_of` makes them.
+        listed: the parts, with their settings.
+        windows: that the streams were made for.
+
+    Raises:
+        AVCoreError: parts need what the streams lack, or do not go together.
+    """
+    segments, task = next(iter(streams.layouts.values())).segments, Task(None)
+    return AVModel(
+        config=RunConfig(task="none", head=Chosen(name="none")),
+        task=task,
+        head=Head(None, streams.layouts, task),
+        streams={
+            name: Stream(name, tower, _front_end(tower, windows, segments), segments)
+            for name, tower in streams.towers.items()
+        },
+        instances=mount_parts(listed, streams, 0),
+        plan=streams.plan,
+        segments=segments,
+        clip_seconds=segments * windows.length,
+        windows=windows,
+    )
 
 
 def _streams(

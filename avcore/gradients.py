@@ -10,14 +10,15 @@ from avcore.discovery.records import one_line
 from avcore.errors import AssemblyError, AVCoreError
 from avcore.injection import Part
 from avcore.model import AVModel, Output
+from avcore.shapes import RememberedShapes
 from avcore.sites import watched
 from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, Input, Progress
 
-__all__ = ["Followed", "follow_losses", "leave_untrained"]
+__all__ = ["Followed", "follow_losses", "leave_untrained", "try_parts"]
 
-CLIPS = 2
-"""B of the forward: batch statistics need more than one clip."""
+CLIPS = 3
+"""B of the forward: batch statistics need more than one clip, and what takes B*T for even shall not pass."""
 
 
 class Followed(NamedTuple):
@@ -44,15 +45,33 @@ def follow_losses(model: AVModel) -> Followed:
     Raises:
         AVCoreError: parameters of parts reach nothing at all, whatever the head reads.
     """
-    with watched(model.instances):
+    with RememberedShapes(), watched(model.instances):
         return _follow(model)
+
+
+def try_parts(model: AVModel) -> None:
+    """One forward in training mode, of the streams and parts alone.
+
+    Args:
+        model: on the meta device.
+
+    Raises:
+        AVCoreError: a part fails, breaks a rule of its site, or has parameters that reach nothing at all.
+    """
+    with RememberedShapes(), watched(model.instances):
+        _checked(model, _batch(model))
+
+
+def _checked(model: AVModel, batch: Batch) -> Features:
+    features = model.train().features(batch)
+    _check_parts(model, features, dict(parameter_groups(model)["parts"]))
+    return features
 
 
 def _follow(model: AVModel) -> Followed:
     groups, head = parameter_groups(model), model.config.head.name
     batch = _batch(model, companions=True)
-    features = model.train().features(batch)
-    _check_parts(model, features, dict(groups["parts"]))
+    features = _checked(model, batch)
     try:
         out = Output(model.head(features), features)
         reached = _losses(model, out, batch) if model.head.targets else out.values.values()

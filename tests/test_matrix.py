@@ -16,7 +16,7 @@ from avcore.cli import main
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
 from avcore.injection import Edit, Edits, FusionLayer, PairLayout, PairView, PromptLayer
-from avcore.matrix import SHARED, Combination, backbone_pairs, combinations, fusion_sets, prompt_sets
+from avcore.matrix import SHARED, Combination, backbone_pairs, combinations, fusion_sets, origin_of, prompt_sets
 from avcore.registry import Registry, load_registry
 from avcore.specs import FusionSpec, MethodSpec, Need, PromptSpec
 from avcore.testing.backbones import ToyBackbones
@@ -78,7 +78,8 @@ def rows_of(found: Registry, visual: str, audio: str) -> dict[tuple[str, str], C
 
 
 def test_sets_are_methods_and_what_no_method_lists() -> None:
-    assert prompt_sets(registry()) == ["none", "rower", "stfp", "lone"]
+    # A method of theirs lists a part of avcore, which is still a part that anybody may ask for.
+    assert prompt_sets(registry()) == ["none", "rower", "stfp", "segment_embedding", "lone"]
     fusions = ["none", "dgsct", "lavish", "stfp", "picky", "classy", "stfp.class_token"]
     assert sorted(fusion_sets(registry())) == sorted(fusions)
 
@@ -111,6 +112,128 @@ def test_a_part_that_crashes_takes_no_other_row_with_it() -> None:
     failure = "Plugin other 0 failed in 'layer' of part 'crashes': ZeroDivisionError: by zero. Tell its author."
     assert rows["crashes", "none"].reason == failure
     assert rows["lone", "none"].ok
+
+
+class Falls(PromptLayer):
+    """Needs an even number of pictures, which no spec can say and no layer finds when it is made."""
+
+    def __init__(self, config: Any, block: Any) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(2, block.width))
+
+    def attention(self, x_MND: Tensor, at: Any) -> Edit:
+        return Edit(add=x_MND.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) * self.rows.sum())
+
+
+class Wide(FusionLayer):
+    """Is made for equal widths and does not say so: it falls in the forward alone."""
+
+    def __init__(self, config: Any, pair: PairLayout) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        seen, heard = visual_MND.mean(1, keepdim=True), audio_MND.mean(1, keepdim=True)
+        return Edits(visual=Edit(add=self.gain * heard), audio=Edit(add=self.gain * seen))
+
+
+class Unread(Rows):
+    """Has parameters that nothing reads."""
+
+    def __init__(self, config: Any, block: Any) -> None:
+        super().__init__(config, block)
+        self.idle = nn.Parameter(torch.zeros(3))
+
+
+def test_one_forward_finds_what_needs_and_layers_do_not_say() -> None:
+    specs = [at_hand(PromptSpec, name=name, thing=one) for name, one in (("falls", Falls), ("unread", Unread))]
+    wide = at_hand(FusionSpec, name="wide", thing=Wide)
+    other = SimpleNamespace(
+        avcore_prompts=hookimpl(lambda: specs, specname="avcore_prompts"),
+        avcore_fusions=hookimpl(lambda: [wide], specname="avcore_fusions"),
+    )
+    unequal = rows_of(registry(other=other), "toy_windowed", "toy_plain")
+    assert unequal["none", "wide"].reason.startswith("Part 'wide' gives 'add' of (15, 1, 16) for visual tokens")
+    assert unequal["lone", "wide"].reason == unequal["none", "wide"].reason
+    assert unequal["falls", "none"].reason.startswith("Plugin other 0 failed in 'attention' of part 'falls'")
+    assert "would get no gradient: unread.visual.layers.0.idle" in unequal["unread", "none"].reason
+    equal = rows_of(registry(other=other), "toy_plain", SHARED)
+    assert equal["lone", "wide"].ok
+
+
+class Reads(FusionLayer):
+    """Adds what the prompt of its method offers, and refuses to be without it."""
+
+    def __init__(self, config: Any, pair: PairLayout) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
+        if at.visual.project is None:
+            raise AVCoreError("'reads' is made to stand beside 'maps': list that too.")
+        return Edits(visual=Edit(add=self.gain * visual_MND), audio=Edit(add=self.gain * audio_MND))
+
+
+class Maps(PromptLayer):
+    def __init__(self, config: Any, block: Any) -> None:
+        super().__init__()
+        self.map = nn.Linear(block.width, 3 * block.width)
+
+    def projection(self, name: str, x: Tensor) -> Tensor | None:
+        return self.map(x) if name == "qkv" else None
+
+
+def test_parts_of_one_method_are_tried_together_where_one_refuses_to_be_alone() -> None:
+    maps, reads = at_hand(PromptSpec, name="maps", thing=Maps), at_hand(FusionSpec, name="reads", thing=Reads)
+    other = SimpleNamespace(
+        avcore_prompts=hookimpl(lambda: [maps], specname="avcore_prompts"),
+        avcore_fusions=hookimpl(lambda: [reads], specname="avcore_fusions"),
+        avcore_methods=hookimpl(
+            lambda: [MethodSpec(name="both", prompts=("maps",), fusions=("reads",))], specname="avcore_methods"
+        ),
+    )
+    rows = rows_of(registry(other=other), "toy_plain", SHARED)
+    assert rows["both", "both"].ok
+    assert rows["none", "both"].reason == "'reads' is made to stand beside 'maps': list that too."
+    assert rows["lone", "both"].reason == rows["none", "both"].reason
+
+
+def borrowing() -> Registry:
+    """A method that lists the fusion of another distribution."""
+    method = MethodSpec(name="borrower", fusions=("picky",))
+    return registry(other=SimpleNamespace(avcore_methods=hookimpl(lambda: [method], specname="avcore_methods")))
+
+
+def test_a_fusion_that_a_method_of_others_lists_has_a_column_of_its_own() -> None:
+    found = fusion_sets(borrowing())
+    assert {"borrower", "picky"} <= set(found)
+    assert origin_of(borrowing(), "borrower", "fusions") == "other"
+    assert origin_of(borrowing(), "picky", "fusions") == "strangers"
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        ("rower", {("rower", "none"), ("rower", "picky"), ("rower", "borrower")}),
+        ("rower.rows", {("rower", "none"), ("rower", "picky"), ("rower", "borrower")}),
+        ("picky", {("none", "picky"), ("lone", "picky"), ("none", "borrower")}),
+        ("other", {("none", "borrower"), ("stfp", "borrower")}),
+        ("other:borrower", {("none", "borrower"), ("stfp", "borrower")}),
+    ],
+)
+def test_only_what_a_name_has_a_part_in(only: str, expected: set[tuple[str, str]]) -> None:
+    every = [("toy_plain", SHARED)]
+    found = {(one.prompts, one.fusions) for one in combinations(borrowing(), every, only)}
+    assert expected <= found
+    assert ("none", "none") not in found
+    assert len(found) < len(list(combinations(borrowing(), every)))
+    if only == "rower":
+        assert {prompts for prompts, _ in found} == {"rower"}
+
+
+def test_only_of_a_name_that_nobody_has() -> None:
+    with pytest.raises(AVCoreError, match=r"--only rowr: .* Did you mean 'rower'\?"):
+        list(combinations(registry(), [("toy_plain", SHARED)], "rowr"))
 
 
 def test_a_name_of_two_distributions_is_listed_for_each_and_what_it_was_called_before_is_no_row() -> None:
@@ -150,6 +273,10 @@ def test_the_command_prints_tables_and_json() -> None:
     printed = invoke(*pair).stdout
     assert "visual test_vit, audio test_ast" in printed
     assert "parts.copl.coupling.last=4, but there are 2 blocks." in printed
+    assert all(len(line) <= 100 for line in printed.splitlines())
+    only = invoke(*pair, "--only", "lavish").stdout
+    assert "  avcore-lavish" in only
+    assert "copl.coupling" not in only
     assert f"{sum(row['ok'] for row in rows)} of {len(rows)} combinations run" in printed
 
 
