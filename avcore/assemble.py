@@ -16,7 +16,7 @@ from avcore.errors import AssemblyError
 from avcore.gradients import follow_losses, leave_untrained
 from avcore.injection import make_plan
 from avcore.model import AVModel
-from avcore.mounting import ListedPart, StreamSet, mount_parts, seeded
+from avcore.mounting import ListedPart, StreamSet, idle_notices, mount_parts, seeded
 from avcore.registry import Registry, load_registry
 from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, StreamLayout, TextGeometry, Windows, resolve
 from avcore.streams import Stream
@@ -136,7 +136,7 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         clip_seconds=clip.clip_seconds,
         windows=windows,
         atomic_audio=config.plan.atomic_audio,
-        notices=[*notices, *more],
+        notices=[*notices, *more, *idle_notices(instances)],
     )
 
 

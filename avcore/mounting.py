@@ -14,7 +14,7 @@ from avcore.backbones import Tower
 from avcore.data.randomness import torch_generator
 from avcore.discovery.signatures import blamed, check_build, check_overrides
 from avcore.errors import AssemblyError, did_you_mean
-from avcore.injection import Fusion, FusionLayer, PairLayout, Part, PlanEntry, Prompt, PromptLayer
+from avcore.injection import Fusion, FusionLayer, PairLayout, Part, PlanEntry, Prompt, PromptLayer, sites_of
 from avcore.injection.align import ALIGN, Align
 from avcore.sites import check_sites
 from avcore.specs import STREAMS, TEXT, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
@@ -25,6 +25,7 @@ __all__ = [
     "StreamSet",
     "check_together",
     "copy_backbone_parts",
+    "idle_notices",
     "mount_part",
     "mount_parts",
     "seeded",
@@ -143,6 +144,17 @@ def mount_part(part: ListedPart, streams: StreamSet, seed: int) -> list[PartInst
     for instance in made:
         check_sites(instance)
     return made
+
+
+def idle_notices(instances: Sequence[PartInstance]) -> list[str]:
+    """What to tell of parts that make no layer where they were put, and take part in nothing else."""
+    told = []
+    for one in instances:
+        kind = Fusion if isinstance(one.module, Fusion) else Prompt
+        acts = sites_of(type(one.module), kind) | sites_of(type(one.module), Part)
+        if not one.module.layers and acts <= {"layer"}:
+            told.append(f"Part '{one.name}' does nothing on {' and '.join(one.streams)}: it takes none of the blocks.")
+    return told
 
 
 def _maps(instances: Sequence[PartInstance], streams: StreamSet, seed: int, bias: bool) -> list[PartInstance]:

@@ -118,6 +118,11 @@ class CarriedLayer(PromptLayer):
         return Edit(carry=at.carried if self.rows is None else self.rows)
 
 
+class PairsOnly(Prompt):
+    def layer(self, block: Any) -> PromptLayer | None:
+        return DeepRow(None, block) if block.paired else None
+
+
 class Plugin:
     @hookimpl
     def avcore_heads(self) -> list[HeadSpec]:
@@ -131,6 +136,7 @@ class Plugin:
             at_hand(PromptSpec, name="coop", thing=Context, config=ContextConfig),
             at_hand(PromptSpec, name="deep", thing=DeepRow),
             at_hand(PromptSpec, name="carried", thing=Carried),
+            at_hand(PromptSpec, name="pairs", thing=PairsOnly),
         ]
 
 
@@ -205,6 +211,13 @@ def test_names_of_classes_are_encoded_on_shapes_alone() -> None:
     seen = text(tokenize(CLASSES).to("meta"), keep=True).pooled  # type: ignore[operator]
     assert seen.is_meta
     assert seen.shape == (len(CLASSES), 16)
+
+
+def test_a_part_that_does_nothing_where_it_was_put_is_told() -> None:
+    idle = "Part 'pairs' does nothing on text: it takes none of the blocks."
+    model = make("parts.pairs.streams=text", "parts.coop.streams=text", prompts="pairs+coop")
+    assert [notice for notice in model.notices if "does nothing" in notice] == [idle]
+    assert not [notice for notice in make(prompts="pairs+coop").notices if "does nothing" in notice]
 
 
 def test_a_run_says_what_reads_its_sentences() -> None:
