@@ -4,7 +4,7 @@
 
     summary: one line
     settings: {optim: {lr: 3.0e-4}, parts: {copl.rows: {length: 10}}}
-    published: [{metric: M_J, value: 84.7, source: "Table 3"}]
+    published: [{metric: M_J, dataset: NAME, value: 84.7, source: "Table 3"}]
 
 ``recipes/<task>.demo.yaml`` is nobody's choice: it holds what the method's parts need on a demo of the task, lies above
 the settings of any data set that is a demo, and publishes nothing.
@@ -39,7 +39,8 @@ class Recipe:
     Attributes:
         method, task: names; ``variant`` is None for the plain recipe.
         settings: a configuration tree.
-        published: one mapping for each published number: at least ``metric``, ``value``, ``source``.
+        published: one mapping for each published number: at least ``metric``, ``value``, ``source``; a score also has
+            the ``dataset`` that it is of, without which no run shows it.
     """
 
     method: str
