@@ -25,6 +25,6 @@ def make_files(root: Path) -> Path:
     return root
 
 
-@parametrize_with_checks("avcore-ave", data={"ave": make_files})
+@parametrize_with_checks("avcore-ave", data={"ave": make_files, "ave-weak": make_files})
 def test_conforms(check: Callable[[], None]) -> None:
     check()

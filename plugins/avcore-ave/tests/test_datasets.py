@@ -5,15 +5,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from avcore.data.broken import refuse_missing
 from avcore.errors import AVCoreError
 from avcore.tasks import Dataset
 from avcore.testing.golden import real_data
-from avcore_ave.config import AVEDataConfig, AVETaskConfig
-from avcore_ave.datasets import AVE
-from avcore_ave.task import AVETask
+from avcore_ave.config import AVEDataConfig, AVETaskConfig, AVEWeakDataConfig
+from avcore_ave.datasets import AVE, AVEWeak
+from avcore_ave.task import AVETask, AVEWeakTask
 
 HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 ROWS = (
@@ -260,3 +261,62 @@ def test_the_handed_lists_with_a_video_left_out(tmp_path: Path) -> None:
         AVCoreError, match=rf"^1 of 8 clips of split 'train' lack files .*/{wanted['train'][0]}\.mp4 does"
     ):
         refuse_missing("train", reader.clips("train"), visual=True, audio=True)
+
+
+# ------------------------------------------------------------------------------------------------ labels of clips alone
+
+
+def read_weak(root: Path, **settings: object) -> AVEWeak:
+    return AVEWeak(AVEWeakDataConfig(**settings), root)
+
+
+def test_training_sees_the_classes_of_whole_clips_alone(tmp_path: Path) -> None:
+    reader = read_weak(make(tmp_path))
+    train = [reader.target(clip) for clip in reader.clips("train")]
+    # The last clip lasts from 0 to 0: background throughout, with a class all the same, as in mil_labels.h5.
+    assert [(set(found), int(found["clip_label"])) for found in train] == [({"clip_label"}, n) for n in (2, 1, 0)]
+    for split in ("val", "test"):
+        plain = read(tmp_path)
+        for clip, known in zip(reader.clips(split), plain.clips(split), strict=True):
+            found = reader.target(clip)
+            assert found.keys() == {"labels", "clip_label"}
+            assert torch.equal(found["labels"], plain.target(known)["labels"])
+    task = AVEWeakTask(AVETaskConfig(classes=CLASSES))
+    assert [task.is_empty({"clip_label": torch.tensor(label)}) for label in (0, 3)] == [False, True]
+    assert task.is_empty({"labels": torch.tensor([3, 3]), "clip_label": torch.tensor(0)})
+
+
+@pytest.mark.parametrize("media", ["video", "frames"])
+def test_negatives_join_training_and_those_without_media_are_told(
+    tmp_path: Path, media: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, media=media)
+    (tmp_path / "noisy.txt").write_bytes(b"\xef\xbb\xbfquiet one\r\n\r\ngone\r\n")
+    if media == "video":
+        (tmp_path / "AVE/quiet one.mp4").touch()
+    else:
+        (tmp_path / "video_frames/quiet one").mkdir()
+        (tmp_path / "video_frames/quiet one/0001.jpg").touch()
+        (tmp_path / "raw_audio/quiet one.wav").touch()
+    assert len(read_weak(tmp_path).clips("train")) == 3
+    reader = read_weak(tmp_path, negatives="noisy")
+    *_, clip = reader.clips("train")
+    assert (clip.name, clip.group, clip.seconds) == ("quiet one", "background", 10.0)
+    assert {name: int(label) for name, label in reader.target(clip).items()} == {"clip_label": 3}
+    (message,) = caplog.messages
+    assert message.startswith("1 of 2 negatives")
+    assert message.endswith("are left out: gone.")
+    assert [len(reader.clips(split)) for split in reader.splits] == [4, 1, 1]
+
+
+def test_lists_of_negatives_that_do_not_fit(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(AVCoreError, match=r"negatives=noisy, but there is no '.*noisy\.txt'.*one a line"):
+        read_weak(tmp_path, negatives="noisy").clips("train")
+    for text, message in (
+        ("-b_id", "'-b_id' has an event in Annotations"),
+        ("a\nb\na", "names 'a' in line 1 and in line 3: remove one"),
+    ):
+        (tmp_path / "noisy.txt").write_text(text)
+        with pytest.raises(AVCoreError, match=message):
+            read_weak(tmp_path, negatives="noisy").clips("train")

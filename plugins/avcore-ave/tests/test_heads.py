@@ -9,6 +9,7 @@ import avcore_ave
 import avcore_timm
 from avcore.assemble import assemble
 from avcore.config import resolve_config
+from avcore.gradients import follow_losses
 from avcore.registry import Registry
 from avcore.specs import StageLayout, StreamLayout
 from avcore.states import parameter_groups
@@ -177,3 +178,17 @@ def test_the_width_follows_the_classes_of_the_task() -> None:
     model = assemble(resolved.config, registry(), meta=True)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.head.named_parameters()}
     assert shapes == {"hidden.weight": (7, 384), "hidden.bias": (7,), "output.weight": (3, 7), "output.bias": (3,)}
+
+
+@pytest.mark.parametrize("task", ["ave", "ave-weak"])
+@pytest.mark.parametrize("head", ["ave.linear", "ave.avel", "ave.cmbs"])
+@pytest.mark.parametrize("visual", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_every_head_on_every_task_and_width_trains_whole(visual: str, head: str, task: str) -> None:
+    """Assembled from shapes: the losses reach every parameter, on class tokens and grids of 14 x 14 and 7 x 7."""
+    resolved = resolve_config(
+        registry(), method="none", task=task, visual=visual, need_data=False, sets=(f"head.name={head}",)
+    )
+    model = assemble(resolved.config, registry(), meta=True)
+    with torch.device("meta"):
+        followed = follow_losses(model)
+    assert (followed.unread, followed.notice) == ((), "")

@@ -69,12 +69,12 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-SETTINGS = ("visual.weights=random", "train.precision=fp32", "train.batch_size=3", "head.hidden=16")
+SETTINGS = ("visual.weights=random", "train.precision=fp32", "train.batch_size=3")
 
 
-def run(root: Path, out: Path, *sets: str, method: str = "copl", **options: object):
+def run(root: Path, out: Path, *sets: str, method: str = "copl", task: str = "ave", **options: object):
     return avcore.run(
-        method, task="ave", visual="tiny", data=root, epochs=1, set=(*SETTINGS, *sets), out=out, quiet=True, **options
+        method, task=task, visual="tiny", data=root, epochs=1, set=(*SETTINGS, *sets), out=out, quiet=True, **options
     )
 
 
@@ -119,6 +119,16 @@ def test_the_paper_protocol_selects_on_test(root: Path, tmp_path: Path) -> None:
     assert done.results.metrics["test"].keys() == {"accuracy", "accuracy_running"}
 
 
+def test_labels_of_clips_alone_train_and_those_of_segments_judge(root: Path, tmp_path: Path) -> None:
+    small = ("head.name=ave.cmbs", "head.visual_width=16", "head.attention=8", "head.temporal.width=16")
+    (root / "quiet.txt").write_text("gone")
+    done = run(root, tmp_path / "run", *small, "data.negatives=quiet", task="ave-weak", method="none")
+    assert type(done.model.head.localisation).__name__ == "WeakLocalisation"
+    assert {*done.data.dataset.target(done.data.dataset.clips("train")[0])} == {"clip_label"}
+    assert done.results.metrics["test"].keys() == {"accuracy", "accuracy_event", "accuracy_background"}
+    assert avcore.load_run(tmp_path / "run").evaluate("test") == done.results.metrics["test"]
+
+
 def test_data_info(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from avcore.cli.data import data
 
@@ -127,3 +137,6 @@ def test_data_info(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "train         5 clips   2 groups: Dog, bark 2, Frog 3" in shown
     assert "target   labels (10,)" in shown
+
+    data.main(["info", "ave-weak", "--data", str(root)], standalone_mode=False)
+    assert "clip_label" in capsys.readouterr().out

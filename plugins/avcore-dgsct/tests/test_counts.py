@@ -10,12 +10,12 @@ from avcore.injection import PairLayout
 from avcore.model import AVModel
 from avcore.specs import StageLayout, StreamLayout
 from avcore.states import parameter_groups, unused_in_reference
+from avcore_ave.temporal import count
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.task import AVSTask
 from avcore_dgsct.avs import AVSHead
 from avcore_dgsct.fusion import ParallelLayer
 from avcore_dgsct.settings import AVSHeadSettings, DGSCTSettings
-from avcore_dgsct.temporal import count
 
 Make = Callable[..., AVModel]
 

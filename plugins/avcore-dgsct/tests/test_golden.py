@@ -10,7 +10,8 @@ from avcore.injection import PairLayout
 from avcore.specs import StageLayout, StreamLayout
 from avcore.tasks import Features, StreamFeatures
 from avcore.testing.golden import as_stored, assert_close, load_case
-from avcore_ave.config import AVETaskConfig
+from avcore_ave.config import AVETaskConfig, TemporalSettings
+from avcore_ave.losses import event_losses
 from avcore_ave.task import AVETask
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.task import AVSTask
@@ -19,8 +20,7 @@ from avcore_dgsct.avs import AVSHead
 from avcore_dgsct.bottleneck import BottleneckPair
 from avcore_dgsct.convert import bottleneck_key
 from avcore_dgsct.convert_heads import ave_head_keys, avs_head_keys
-from avcore_dgsct.losses import event_losses
-from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, DGSCTSettings, TemporalSettings
+from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, DGSCTSettings
 
 pytestmark = pytest.mark.golden
 

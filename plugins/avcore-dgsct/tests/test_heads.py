@@ -11,14 +11,14 @@ from avcore import AVCoreError
 from avcore.model import AVModel
 from avcore.specs import StageLayout, StreamLayout
 from avcore.tasks import Batch, Features, Progress, StreamFeatures, Task
-from avcore_ave.config import AVETaskConfig
-from avcore_ave.task import AVETask
+from avcore_ave.config import AVETaskConfig, TemporalSettings
+from avcore_ave.losses import event_losses
+from avcore_ave.task import AVETask, AVEWeakTask
 from avcore_avs.config import AVSTaskConfig, MS3TaskConfig
 from avcore_avs.task import AVSTask
 from avcore_dgsct.ave import AVEHead
 from avcore_dgsct.avs import AVSHead
-from avcore_dgsct.losses import event_losses
-from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, TemporalSettings
+from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings
 
 B, T = 3, 5
 SMALL = TemporalSettings(width=8, feed_forward=12, heads=2, dropout=0.0)
@@ -122,6 +122,25 @@ def test_the_loss_counts_valid_clips_alone() -> None:
     assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
     nothing = event_losses(output, labels, torch.zeros(B, dtype=torch.bool), 4)
     assert all(term == 0 for term in nothing.values())
+
+
+def test_labels_of_clips_alone_take_the_localisation_of_the_weak_model() -> None:
+    config = AVEHeadSettings(visual_width=7, audio_width=6, temporal=SMALL)
+    task = AVEWeakTask(AVETaskConfig(classes=("a", "b", "c", "d")))
+    head = AVEHead(config, {"visual": PICTURES, "audio": SOUND}, task).eval()
+    given = features()
+    output = head(given)
+    made = head.temporal(given.stream("visual").pooled, given.stream("audio").pooled)
+    torch.testing.assert_close(output["clip"], (made.gate * output["event"][:, None]).amax(1))
+    assert output["event"].shape == (B, 5)
+    (term,) = head.loss(output, batch(clip_label=torch.tensor([4, 1, 0])), Progress()).values()
+    expected = F.multilabel_soft_margin_loss(output["clip"][:2].softmax(-1), F.one_hot(torch.tensor([4, 1]), 5))
+    torch.testing.assert_close(term, expected)
+    term.backward()
+    assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
+    assert (
+        head.predict(output, given)["labels"].tolist() == output["event"].argmax(-1, keepdim=True).expand(B, T).tolist()
+    )
 
 
 def test_dropout_is_off_in_evaluation() -> None:

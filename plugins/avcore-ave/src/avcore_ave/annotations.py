@@ -14,6 +14,7 @@ __all__ = [
     "find_root",
     "read_classes",
     "read_events",
+    "read_list",
     "settings_in",
 ]
 
@@ -97,6 +98,20 @@ def read_classes(path: Path) -> tuple[str, ...]:
         DataError: the file cannot be read.
     """
     return tuple(line for _, line in _lines(path))
+
+
+def read_list(path: Path) -> tuple[str, ...]:
+    """The names in a file with one a line, each once.
+
+    Raises:
+        DataError: the file cannot be read, or names something twice.
+    """
+    seen: dict[str, int] = {}
+    for number, line in _lines(path):
+        if line in seen:
+            raise DataError(f"'{path}' names '{line}' in line {seen[line]} and in line {number}: remove one.")
+        seen[line] = number
+    return tuple(seen)
 
 
 def find_root(root: Path) -> Path:

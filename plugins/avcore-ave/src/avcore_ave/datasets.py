@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from avcore import by_number
 from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
-from avcore_ave.annotations import ANNOTATIONS, ClipEvent, classes_in, find_root, read_classes, read_events
-from avcore_ave.config import AVEDataConfig
+from avcore_ave.annotations import ANNOTATIONS, ClipEvent, classes_in, find_root, read_classes, read_events, read_list
+from avcore_ave.config import BACKGROUND, AVEDataConfig, AVEWeakDataConfig
 from avcore_ave.task import AVETask
 
-__all__ = ["AVE", "read_order"]
+__all__ = ["AVE", "AVEWeak", "read_order"]
 
 CATEGORIES = "categories.txt"
 VIDEOS, FRAMES, SOUNDS = "AVE", "video_frames", "raw_audio"
@@ -132,6 +133,65 @@ class AVE(Dataset):
         begins_T = torch.arange(self.segments, dtype=torch.float64) * self.config.clip_seconds / self.segments
         inside_T = (event.start <= begins_T) & (begins_T < event.end)
         return {"labels": torch.where(inside_T, self.classes.index(event.category), len(self.classes))}
+
+
+class AVEWeak(AVE):
+    """The same with the class of the whole clip, ``clip_label`` (); val and test have ``labels`` besides.
+
+    ``data.negatives`` names a list of videos without any event (``noisy178`` for ``noisy178.txt``, one id a line,
+    beside the annotations): they join train, with background as their class. Those whose media are missing are told
+    and left out.
+    """
+
+    config: AVEWeakDataConfig
+
+    def clips(self, split: str) -> Sequence[Clip]:
+        """The clips of a split, those of train without labels of segments; negatives come last.
+
+        Raises:
+            DataError: no such split, or a malformed list.
+        """
+        found = super().clips(split)
+        if split != "train":
+            return found
+        weak = [replace(clip, info={**clip.info, "weak": True}) for clip in found]
+        return [*weak, *self._negatives()] if self.config.negatives else weak
+
+    def _negatives(self) -> list[Clip]:
+        path = self.root / f"{self.config.negatives}.txt"
+        if not path.is_file():
+            raise DataError(
+                f"data.negatives={self.config.negatives}, but there is no '{path}': write the ids of videos without an "
+                "event there, one a line, or leave the setting out. (AVE's own 178 are published as features alone.)"
+            )
+        find = self._video if self._as_video() else self._extracted
+        found, missing, events = [], [], {event.video for event in self.events}
+        for video in read_list(path):
+            if video in events:
+                raise DataError(f"'{path}': '{video}' has an event in {ANNOTATIONS}; take it out of the list.")
+            frames, audio = find(video)
+            needed = [*(frames if isinstance(frames, tuple) else [frames]), *([audio] if audio else [])]
+            if not all(file.is_file() for file in needed):
+                missing.append(video)
+                continue
+            info = {"event": ClipEvent(BACKGROUND, video, 0.0, 0.0), "weak": True}
+            clip = Clip(
+                name=video, frames=frames, audio=audio, seconds=self.config.clip_seconds, group=BACKGROUND, info=info
+            )
+            found.append(clip)
+        if missing:
+            _logger.warning(
+                f"{len(missing)} of {len(missing) + len(found)} negatives of '{path}' have no media and are left out: "
+                f"{', '.join(missing)}."
+            )
+        return found
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        """``clip_label`` () int64, the class of the clip's event or background; of val and test ``labels`` (T,) too."""
+        event: ClipEvent = clip.info["event"]
+        label = self.classes.index(event.category) if event.category in self.classes else len(self.classes)
+        weak = {"clip_label": torch.tensor(label)}
+        return weak if clip.info.get("weak") else {**super().target(clip), **weak}
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""`LinearHead`: the pooled vectors of a segment to its class.
+"""`LinearHead`, and what it shares with other heads that score each segment by itself.
 
 Shape letters: B clips, T segments, D width of a backbone, C classes with background.
 """
@@ -11,15 +11,57 @@ from torch import Tensor, nn
 from avcore.specs import STREAMS, StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_ave.config import LinearHeadConfig
-from avcore_ave.losses import bce_softmax, cross_entropy
+from avcore_ave.losses import bce_softmax, cross_entropy, soft_margin
 from avcore_ave.metrics import segment_rule
+from avcore_ave.task import AVEWeakTask
 
-__all__ = ["LinearHead"]
+__all__ = ["LinearHead", "SegmentHead"]
 
-LOSSES = {"bce_softmax": bce_softmax, "cross_entropy": cross_entropy}
+LOSSES = {"bce_softmax": bce_softmax, "cross_entropy": cross_entropy, "soft_margin": soft_margin}
 
 
-class LinearHead(Head):
+class SegmentHead(Head):
+    """A head whose output ``logits`` (B, T, C) says the class of each segment: loss, targets and prediction.
+
+    With labels of clips alone (`AVEWeakTask`) the highest logit of each class over time stands for the clip, as in
+    AVEL.
+
+    Args:
+        config, layouts, task: as of every head.
+        loss: a name in `LOSSES`.
+    """
+
+    def __init__(self, config: object, layouts: Mapping[str, StreamLayout], task: Task, *, loss: str) -> None:
+        super().__init__(config, layouts, task)
+        self.segments = next(iter(layouts.values())).segments
+        self.criterion = LOSSES[loss]
+        self.weak = isinstance(task, AVEWeakTask)
+
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        """``labels`` (T,), a class for each segment; with labels of clips alone ``clip_label`` ()."""
+        if self.weak:
+            return {"clip_label": Input(shape=(), dtype="int64")}
+        return {"labels": Input(shape=(self.segments,), dtype="int64")}
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """``event``: the mean over the segments of valid clips, or over the clips where only they have labels."""
+        logits_BTC = output["logits"]
+        if self.weak:
+            logits_BTC, labels_BT = logits_BTC.amax(1, keepdim=True), batch.targets["clip_label"][:, None]
+        else:
+            labels_BT = batch.targets["labels"]
+        return {"event": self.criterion(logits_BTC, labels_BT, batch.valid)}
+
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
+        """``labels`` (B, T), the arg-max, and ``probability`` (B, T) of that class."""
+        logits_BTC = output["logits"]
+        labels_BT = segment_rule(logits_BTC)
+        probability_BTC = logits_BTC.to(torch.promote_types(logits_BTC.dtype, torch.float32)).softmax(-1)
+        return {"labels": labels_BT, "probability": probability_BTC.gather(-1, labels_BT[..., None]).squeeze(-1)}
+
+
+class LinearHead(SegmentHead):
     """Both pooled vectors of a segment side by side, Linear to ``hidden``, dropout, Linear to C; no non-linearity.
 
     With one stream: LayerNorm and Linear to C, STG-CMA's head for a single branch.
@@ -29,22 +71,15 @@ class LinearHead(Head):
     """
 
     def __init__(self, config: LinearHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
-        super().__init__(config, layouts, task)
-        self.config = config
+        super().__init__(config, layouts, task, loss=config.loss)
         widths = {stream: layout.width for stream, layout in layouts.items()}
         order = STREAMS if config.first == "visual" else STREAMS[::-1]
-        self.segments = next(iter(layouts.values())).segments
         self.streams = tuple(stream for stream in order if stream in widths)
         both, total, classes = len(widths) > 1, sum(widths.values()), len(task.classes)
         self.hidden = nn.Linear(total, config.hidden) if both else None
         self.norm = None if both else nn.LayerNorm(total)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden if both else total, classes)
-
-    @property
-    def targets(self) -> Mapping[str, Input]:
-        """``labels`` (T,), a class for each segment."""
-        return {"labels": Input(shape=(self.segments,), dtype="int64")}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with the pooled vectors of the streams that run."""
@@ -54,14 +89,3 @@ class LinearHead(Head):
         if self.norm is not None:
             x_BTD = self.norm(x_BTD)
         return {"logits": self.output(x_BTD)}
-
-    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """``event``: the loss of the settings, over the segments of valid clips; needs the target ``labels`` (B, T)."""
-        return {"event": LOSSES[self.config.loss](output["logits"], batch.targets["labels"], batch.valid)}
-
-    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
-        """``labels`` (B, T), the arg-max, and ``probability`` (B, T) of that class."""
-        logits_BTC = output["logits"]
-        labels_BT = segment_rule(logits_BTC)
-        probability_BTC = logits_BTC.to(torch.promote_types(logits_BTC.dtype, torch.float32)).softmax(-1)
-        return {"labels": labels_BT, "probability": probability_BTC.gather(-1, labels_BT[..., None]).squeeze(-1)}

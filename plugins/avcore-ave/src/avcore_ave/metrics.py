@@ -13,7 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 from avcore.errors import AVCoreError
 from avcore.tasks import Batch
 
-__all__ = ["AVEMetrics", "clip_rule", "segment_rule"]
+__all__ = ["AVEMetrics", "clip_rule", "segment_rule", "weak_clip_rule"]
 
 
 def segment_rule(scores_BTC: Tensor) -> Tensor:
@@ -30,6 +30,19 @@ def clip_rule(is_event_BT: Tensor, event_BK: Tensor) -> Tensor:
     """
     event_B1 = event_BK.argmax(-1, keepdim=True)
     return torch.where(is_event_BT.sigmoid() > 0.5, event_B1, event_BK.shape[-1])
+
+
+def weak_clip_rule(gate_BT: Tensor, event_BC: Tensor) -> Tensor:
+    """CMBS with labels of clips: the class of the clip where sigmoid(gate) > 0.5, else background: (B, T) indices.
+
+    The gate is a probability already and thus never below 0: what the published code writes as a threshold lets every
+    segment pass, and background is predicted for whole clips only.
+
+    Args:
+        gate_BT: between 0 and 1.
+        event_BC: scores of the clip's classes, background last.
+    """
+    return torch.where(gate_BT.sigmoid() > 0.5, event_BC.argmax(-1, keepdim=True), event_BC.shape[-1] - 1)
 
 
 class AVEMetrics(Metric):

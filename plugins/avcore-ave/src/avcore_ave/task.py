@@ -1,4 +1,4 @@
-"""`AVETask`: how labels of segments are scored, drawn and described."""
+"""`AVETask` and `AVEWeakTask`: how labels of segments are scored, drawn and described."""
 
 from collections.abc import Mapping
 from itertools import groupby
@@ -13,7 +13,7 @@ from avcore_ave.config import AVETaskConfig
 from avcore_ave.drawing import colour, label_bar
 from avcore_ave.metrics import AVEMetrics
 
-__all__ = ["AVETask"]
+__all__ = ["AVETask", "AVEWeakTask"]
 
 
 class AVETask(Task):
@@ -78,3 +78,11 @@ class AVETask(Task):
             runs.append(f"{place}-{last} {names[label]}" if last > place else f"{place} {names[label]}")
             place = last + 1
         return " | ".join(runs)
+
+
+class AVEWeakTask(AVETask):
+    """The same, learned from the classes of whole clips: training has the target ``clip_label`` () alone."""
+
+    def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
+        """Whether every segment is background; of a training clip, whether it has no event."""
+        return super().is_empty(targets if "labels" in targets else {"labels": targets["clip_label"]})

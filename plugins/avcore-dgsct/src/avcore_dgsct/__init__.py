@@ -31,7 +31,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
     return [
         HeadSpec(
             name="dgsct.ave",
-            serves=("segments",),
+            serves=("segments", "weak-segments"),
             build="avcore_dgsct.ave:AVEHead",
             config=AVEHeadSettings,
             paper=PAPER,

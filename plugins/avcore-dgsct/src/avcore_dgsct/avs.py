@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import AssemblyError, Features, StreamLayout, Task
+from avcore_ave.temporal import CrossDecoder, SegmentEncoder, count
 from avcore_avs.config import DECODER_STAGES, AVSHeadConfig
 from avcore_avs.heads import AVSHead as DecoderHead
 from avcore_dgsct.settings import AVSHeadSettings
-from avcore_dgsct.temporal import CrossDecoder, SegmentEncoder, count
 
 __all__ = ["AVSHead", "ScaleGates", "TemporalGates"]
 

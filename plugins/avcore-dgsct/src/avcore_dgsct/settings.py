@@ -5,9 +5,10 @@ from typing import Literal
 
 from avcore.config import require
 from avcore.specs import Need
+from avcore_ave.config import TemporalSettings
 from avcore_avs.config import AVSHeadConfig
 
-__all__ = ["AVEHeadSettings", "AVSHeadSettings", "DGSCTSettings", "TemporalSettings", "dgsct_needs"]
+__all__ = ["AVEHeadSettings", "AVSHeadSettings", "DGSCTSettings", "dgsct_needs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +78,6 @@ class DGSCTSettings:
 def dgsct_needs(settings: DGSCTSettings) -> frozenset[Need]:
     """Both streams, of any widths and numbers of tokens."""
     return frozenset({Need.BOTH_STREAMS})
-
-
-@dataclass(frozen=True, kw_only=True)
-class TemporalSettings:
-    """The sequence model over the segments of a clip: an LSTM in both directions and a transformer for each stream."""
-
-    width: int = field(default=256, metadata={"help": "width of the transformers, even; each LSTM is made to fit it"})
-    feed_forward: int = field(default=1024, metadata={"help": "hidden width of the transformers' MLP"})
-    heads: int = field(default=4, metadata={"help": "attention heads of the transformers"})
-    dropout: float = field(default=0.1, metadata={"help": "share dropped within the transformers"})
-
-    def __post_init__(self) -> None:
-        for key in ("width", "feed_forward", "heads"):
-            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
-        require(self.width % 2 == 0, "width", self.width, "even")
-        require(self.width % self.heads == 0, "heads", self.heads, f"a divisor of width ({self.width})")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
