@@ -70,7 +70,7 @@ def _wrapper(found: Mapping[Any, Any], file: Path) -> Any:
                 f"it by itself: {_saving(file, next(iter(sets)))}."
             )
         (taken,) = sets
-    used = sets.get(taken, set())
+    used = set(_bare(_inner(found[taken]), None)) if taken is not None else set()
     others = [key for key, names in sets.items() if key != taken and 2 * len(names & used) > len(names)]
     if others:
         _logger.warning(
@@ -78,6 +78,13 @@ def _wrapper(found: Mapping[Any, Any], file: Path) -> Any:
             f"use '{others[0]}', save it by itself: {_saving(file, others[0])}."
         )
     return taken
+
+
+def _inner(value: Any) -> Any:
+    """What lies within wrappers; nothing if that is no mapping of names to tensors."""
+    while isinstance(value, Mapping) and (inner := [value[key] for key in WRAPPERS if key in value]):
+        value = inner[0]
+    return value if _is_state(value) else {}
 
 
 def _is_state(value: Any) -> bool:

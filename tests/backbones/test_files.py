@@ -40,6 +40,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
         ({"model": PLAIN, "model_ema": AVERAGE, "epoch": 3}, "model", "model_ema"),
         ({"state_dict_ema": AVERAGE, "state_dict": PLAIN}, "state_dict", "state_dict_ema"),
         ({"model": PLAIN, "ema": behind("module.", AVERAGE)}, "model", "ema"),
+        ({"model": {"state_dict": PLAIN}, "model_ema": AVERAGE}, "model", "model_ema"),
         ({"model": behind("module.", PLAIN), "ema_weights": {"norm.weight": AVERAGE["norm.weight"]}}, "model", "ema_w"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -264,6 +264,21 @@ def test_positions_that_fit_no_grid_are_refused(tmp_path: Path, count: int, says
         build(ViTSettings(weights=str(path)), name="small", preset=SMALL["vit"])
 
 
+def test_positions_of_a_dinov2_with_registers_load_as_published(tmp_path: Path) -> None:
+    """Its class token has a position, which timm adds to the token: one more than timm's model has."""
+    name, preset = "vit_small_patch14_reg4_dinov2", {"arguments": {"img_size": 56, "depth": 1}}
+    with torch.device("cpu"):
+        state = timm.create_model(name, num_classes=0, **preset["arguments"]).state_dict()
+    patches = state.pop("pos_embed")
+    positions = torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)
+    published = {key: value for key, value in state.items() if key != "reg_token"}
+    published |= {"pos_embed": positions, "register_tokens": state["reg_token"], "mask_token": torch.zeros(1, 384)}
+    torch.save(published, tmp_path / "dinov2.pth")
+    made = build(ViTSettings(weights=str(tmp_path / "dinov2.pth")), name=name, preset=preset)
+    assert torch.equal(made.model.pos_embed, patches)
+    assert made.notices == ()
+
+
 def test_a_size_that_leaves_pixels_over_is_refused() -> None:
     with (
         pytest.raises(AVCoreError, match=r"size=225 is no multiple of the 16 px .* write 224 or 240\."),

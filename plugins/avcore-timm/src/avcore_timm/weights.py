@@ -39,47 +39,63 @@ def load_file(model: nn.Module, path: Path, *, setting: str) -> tuple[str, ...]:
     if any(key.startswith(heads) for key in own):
         heads = ()
     kept = {key: value for key, value in tensors.items() if not key.startswith(heads)}
-    notices = _fit_positions(model, kept.get("pos_embed"), f"'{path}' ({setting})")
     checkpoint_filter: Any = importlib.import_module(type(model).__module__).checkpoint_filter_fn
     try:
         renamed = checkpoint_filter(kept, model)
         # The filter makes a head of CLIP's projection.
         filtered = {key: value.float() for key, value in renamed.items() if not key.startswith(heads)}
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        _refuse_positions(model, kept, f"'{path}' ({setting})")
         raise AVCoreError(f"'{path}' does not fit this backbone ({setting}): {error}") from error
     faults = state_faults(own, filtered)
     if faults:
         shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
         raise AVCoreError(f"'{path}' does not fit this backbone ({setting}): {shown}.")
     model.load_state_dict(filtered, strict=True)
-    return notices
+    return _stretched(model, kept, f"'{path}' ({setting})")
 
 
-def _fit_positions(model: Any, positions: Tensor | None, where: str) -> tuple[str, ...]:
-    """What to tell of position vectors that timm stretches to the grid of a model.
+def _positions(model: Any, tensors: Mapping[str, Tensor]) -> tuple[int, int, str, int]:
+    """Of a file how many position vectors, of the model how many before the patches, its grid, and the side of that.
 
-    Raises:
-        AVCoreError: they are not those of a square grid behind as many tokens as the model has before its patches.
+    All 0 where the file has none under timm's name or CLIP's, the model has none, or both have as many.
     """
-    own = getattr(model, "pos_embed", None)
-    if positions is None or own is None or positions.ndim != 3 or positions.shape[1] == own.shape[1]:
-        return ()
+    own, given = getattr(model, "pos_embed", None), tensors.get("pos_embed", tensors.get("visual.positional_embedding"))
+    if own is None or given is None or given.ndim < 2 or given.shape[-2] == own.shape[1]:
+        return 0, 0, "", 0
     rows, columns = model.patch_embed.grid_size
-    before = own.shape[1] - rows * columns
-    count = positions.shape[1]
-    side = math.isqrt(max(count - before, 0))
-    if side == 0 or side * side != count - before:
-        others = [(n, math.isqrt(count - n)) for n in (0, 1, 2, 5) if n != before and count > n]
-        fits = [f"{n} before {root} x {root} patches" for n, root in others if root * root == count - n]
-        raise AVCoreError(
-            f"{where} has {count} positions, {' or '.join(fits) or 'those of no square grid'}, and this model takes "
-            f"{before} before {rows} x {columns} patches: name the model that the file was trained as."
-        )
-    size = side * model.patch_embed.patch_size[0]
-    return (
-        f"{where} has positions of {side} x {side} patches, stretched to {rows} x {columns} here; as they are with "
-        f"size={size}.",
+    return given.shape[-2], own.shape[1] - rows * columns, f"{rows} x {columns}", rows if rows == columns else 0
+
+
+def _refuse_positions(model: Any, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Say so if a file's position vectors are those of no square grid behind as many tokens as the model has."""
+    count, before, grid, _ = _positions(model, tensors)
+    if not count or _root(count - before):
+        return
+    others = [(n, _root(count - n)) for n in (0, 1, 2, 5) if n != before]
+    fits = [f"{n} before {root} x {root} patches" for n, root in others if root]
+    raise AVCoreError(
+        f"{where} has {count} positions, {' or '.join(fits) or 'those of no square grid'}, and this model takes "
+        f"{before} before {grid} patches: name the model that the file was trained as."
     )
+
+
+def _stretched(model: Any, tensors: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
+    """What to tell of position vectors that timm stretched to the grid of a model."""
+    count, before, grid, side = _positions(model, tensors)
+    found = _root(count - before)
+    if not count or not found or found == side:
+        return ()
+    return (
+        f"{where} has positions of {found} x {found} patches, stretched to {grid} here; as they are with "
+        f"size={found * model.patch_embed.patch_size[0]}.",
+    )
+
+
+def _root(count: int) -> int:
+    """The whole square root; 0 if there is none."""
+    root = math.isqrt(max(count, 0))
+    return root if root * root == count else 0
 
 
 def swin_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
