@@ -147,14 +147,15 @@ def mount_part(part: ListedPart, streams: StreamSet, seed: int) -> list[PartInst
 
 
 def idle_notices(instances: Sequence[PartInstance]) -> list[str]:
-    """What to tell of parts that make no layer where they were put, and take part in nothing else."""
-    told = []
-    for one in instances:
-        kind = Fusion if isinstance(one.module, Fusion) else Prompt
-        acts = sites_of(type(one.module), kind) | sites_of(type(one.module), Part)
-        if not one.module.layers and acts <= {"layer"}:
-            told.append(f"Part '{one.name}' does nothing on {' and '.join(one.streams)}: it takes none of the blocks.")
-    return told
+    """What to tell of parts that have nothing to train where they were put, no layer, and no part in the features."""
+    return [
+        f"Part '{one.name}' does nothing on {' and '.join(one.streams)}: it takes none of the blocks and trains "
+        f"nothing."
+        for one in instances
+        if not one.module.layers
+        and not any(True for _ in one.module.parameters())
+        and not sites_of(type(one.module), Part) & {"finish", "losses"}
+    ]
 
 
 def _maps(instances: Sequence[PartInstance], streams: StreamSet, seed: int, bias: bool) -> list[PartInstance]:
@@ -238,7 +239,8 @@ def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, 
         for stream, names in wanted.items():
             if stream not in (*STREAMS, TEXT):
                 raise AssemblyError(
-                    f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: {', '.join(STREAMS)}."
+                    f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: "
+                    f"{', '.join((*STREAMS, TEXT))}."
                 )
             if stream not in part.streams:
                 continue

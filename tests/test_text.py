@@ -19,7 +19,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.runs.summary import describe_config
-from avcore.specs import HeadSpec, PromptSpec, StreamLayout
+from avcore.specs import STREAMS, TEXT, HeadSpec, PromptSpec, StreamLayout
 from avcore.states import trainable_state
 from avcore.tasks import Batch, Features, Head, Progress, Task
 from avcore.testing.backbones import ToyBackbones
@@ -118,6 +118,11 @@ class CarriedLayer(PromptLayer):
         return Edit(carry=at.carried if self.rows is None else self.rows)
 
 
+class Norm(Prompt):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return dict.fromkeys((*STREAMS, TEXT), ("norm",))
+
+
 class PairsOnly(Prompt):
     def layer(self, block: Any) -> PromptLayer | None:
         return DeepRow(None, block) if block.paired else None
@@ -137,6 +142,7 @@ class Plugin:
             at_hand(PromptSpec, name="deep", thing=DeepRow),
             at_hand(PromptSpec, name="carried", thing=Carried),
             at_hand(PromptSpec, name="pairs", thing=PairsOnly),
+            at_hand(PromptSpec, name="norm", thing=Norm),
         ]
 
 
@@ -214,10 +220,19 @@ def test_names_of_classes_are_encoded_on_shapes_alone() -> None:
 
 
 def test_a_part_that_does_nothing_where_it_was_put_is_told() -> None:
-    idle = "Part 'pairs' does nothing on text: it takes none of the blocks."
+    idle = "Part 'pairs' does nothing on text: it takes none of the blocks and trains nothing."
     model = make("parts.pairs.streams=text", "parts.coop.streams=text", prompts="pairs+coop")
     assert [notice for notice in model.notices if "does nothing" in notice] == [idle]
     assert not [notice for notice in make(prompts="pairs+coop").notices if "does nothing" in notice]
+
+
+def test_a_prompt_trains_the_last_norm_of_sentences() -> None:
+    model = make("parts.norm.streams=text", prompts="norm")
+    assert [name for name in trainable_state(model) if name.startswith("norm.")] == [
+        "norm.text.backbone.text.norm.weight",
+        "norm.text.backbone.text.norm.bias",
+    ]
+    assert not [notice for notice in model.notices if "does nothing" in notice]
 
 
 def test_a_run_says_what_reads_its_sentences() -> None:

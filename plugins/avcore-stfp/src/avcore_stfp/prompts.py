@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avcore import AssemblyError, BlockLayout, Edit, Prompt, PromptLayer, StreamLayout
 from avcore.injection import BlockView, StreamView
-from avcore.specs import STREAMS
+from avcore.specs import STREAMS, TEXT
 from avcore_stfp.settings import BaseSettings, SpatialSettings, TemporalSettings
 from avcore_stfp.tensors import beside, gate, gated, normal
 
@@ -39,7 +39,7 @@ class Base(Prompt):
 
     def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
         """See `Part.backbone_parts`."""
-        return dict.fromkeys(STREAMS, ("norm",)) if self.config.final_norm else {}
+        return dict.fromkeys((*STREAMS, TEXT), ("norm",)) if self.config.final_norm else {}
 
     def after_embedding(self, x_MND: Tensor, at: StreamView) -> Tensor:
         """The increment of the class token, which is row 0."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avcore import BlockLayout, Edit, Prompt, PromptLayer
 from avcore.injection import BlockView
-from avcore.specs import STREAMS
+from avcore.specs import STREAMS, TEXT
 from avcore_stgcma.bottleneck import Bottleneck
 from avcore_stgcma.settings import BottleneckSettings, TemporalSettings
 
@@ -22,7 +22,7 @@ class Base(Prompt):
 
     def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
         """See `Part.backbone_parts`."""
-        return dict.fromkeys(STREAMS, ("norm",))
+        return dict.fromkeys((*STREAMS, TEXT), ("norm",))
 
 
 class TemporalLayer(PromptLayer):
