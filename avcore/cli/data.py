@@ -152,7 +152,8 @@ def _describe_clip(dataset: "Dataset", clip: "Clip") -> dict[str, Any]:
     else:
         width, height = picture_size(clip.frames[0])
         frames = {"file": str(clip.frames[0]), "pictures": len(clip.frames), "width": width, "height": height}
-    targets = {name: [*tensor.shape] for name, tensor in dataset.target(drawn(dataset, clip, 0)).items()}
+    seen = drawn(dataset, clip, 0)
+    targets, inputs = dataset.target(seen), dataset.inputs(seen, 0)
     return {
         "name": clip.name,
         "start_s": clip.start,
@@ -160,7 +161,9 @@ def _describe_clip(dataset: "Dataset", clip: "Clip") -> dict[str, Any]:
         "group": clip.group,
         "frames": frames,
         "audio": None if clip.audio is None else {"file": str(clip.audio), **asdict(probe(clip.audio))},
-        "targets": targets,
+        "targets": {name: [*tensor.shape] for name, tensor in targets.items()},
+        "inputs": {name: [*tensor.shape] for name, tensor in inputs.items()},
+        "types": {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in {**inputs, **targets}.items()},
     }
 
 
@@ -187,5 +190,6 @@ def _print(facts: dict[str, Any]) -> None:
         if held is not None:
             texts = [f"{key} {value}" for key, value in held.items() if key != "file" and value is not None]
             click.echo(f"  {kind:<8} {held['file']}: {', '.join(texts)}")
-    for name, shape in clip["targets"].items():
-        click.echo(f"  target   {name} {tuple(shape)}")
+    for kind in ("target", "input"):
+        for name, shape in clip[f"{kind}s"].items():
+            click.echo(f"  {kind:<8} {name} {tuple(shape)} {clip['types'][name]}")

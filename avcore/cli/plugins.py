@@ -29,7 +29,7 @@ from avcore.config.leaves import flatten
 from avcore.discovery import LoadedPlugin, PluginPolicy, load_plugins
 from avcore.errors import AVCoreError, ConfigError, did_you_mean
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, BackboneSpec, DatasetSpec, FusionSpec, MethodSpec, PartSpec, Spec, TaskSpec
+from avcore.specs import STREAMS, BackboneSpec, DatasetSpec, FusionSpec, HeadSpec, MethodSpec, PartSpec, Spec, TaskSpec
 
 __all__ = ["plugins"]
 
@@ -190,7 +190,16 @@ def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, A
         card |= {"needs": sorted(spec.requires(spec.config())), "finishes": sorted(spec.finishes)}
         card |= {"as_own": list(spec.as_own)} if isinstance(spec, FusionSpec) else {}
     if isinstance(spec, TaskSpec):
-        card |= {"head": spec.head, "aliases": list(spec.aliases), "defaults": plain(spec.defaults)}
+        heads = sorted(head.name for head in registry.heads if head.takes(spec))
+        card |= {
+            "predicts": spec.kind,
+            "head": spec.head,
+            "heads": heads,
+            "aliases": list(spec.aliases),
+            "defaults": plain(spec.defaults),
+        }
+    if isinstance(spec, HeadSpec):
+        card |= {"serves": list(spec.serves), "encoders": list(spec.calls(spec.config()))}
     if isinstance(spec, DatasetSpec):
         card |= {"tasks": list(spec.tasks), "default_for": list(spec.default_for), "demo": spec.demo}
         card |= {"defaults": plain(spec.defaults)}

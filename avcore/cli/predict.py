@@ -54,6 +54,8 @@ def predict(
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise click.UsageError(f"--input {text}: write NAME=VALUE, such as --input question='How many ...?'.")
+        if name in given:
+            raise click.UsageError(f"--input {name} is given twice: '{given[name]}' and '{value}'.")
         given[name] = value
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         run = avcore.load_run(directory, checkpoint=checkpoint, device=device)

@@ -157,6 +157,7 @@ def test_a_data_set_is_described(call: Any, root: Path) -> None:
     assert (clip["name"], clip["seconds"], clip["audio"]) == ("cat_1", 3.0, None)
     assert (clip["frames"]["pictures"], clip["frames"]["width"], clip["frames"]["height"]) == (2, 9, 6)
     assert clip["targets"] == {"mask": [2, 5, 7]}
+    assert (clip["inputs"], clip["types"]) == ({}, {"mask": "float32"})
 
 
 def test_the_same_in_words(call: Any, root: Path) -> None:

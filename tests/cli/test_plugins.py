@@ -144,6 +144,15 @@ def test_everything_that_is_installed_can_be_shown() -> None:
         assert name in result.output
 
 
+def test_heads_and_tasks_show_what_goes_together() -> None:
+    (head,) = json.loads(invoke("show", "avs.decoder", "--json").stdout)
+    assert (head["serves"], head["encoders"]) == (["masks"], [])
+    (task,) = json.loads(invoke("show", "avs", "--json").stdout)
+    assert task["predicts"] == "masks"
+    assert {"avs.decoder", "dgsct.avs"} <= set(task["heads"])
+    assert "ave.linear" not in task["heads"]
+
+
 def test_show_of_a_backbone_lists_its_stages_and_pairs() -> None:
     (card,) = json.loads(invoke("show", "vit_tiny_patch16_224", "--json").stdout)
     assert card["plan"]["stages"]["visual"] == [

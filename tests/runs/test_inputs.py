@@ -108,6 +108,9 @@ def test_a_missing_question_ends_the_command_with_code_2(run: Callable[..., Run]
     assert refused.exit_code == 2
     assert 'add --input question="..."' in refused.output
     assert command("predict", done.directory, video, "--input", "question").exit_code == 2
+    twice = command("predict", done.directory, video, "--input", "question=is it", "--input", "question=quiet")
+    assert twice.exit_code == 2
+    assert "--input question is given twice: 'is it' and 'quiet'" in twice.output
     answered = command("predict", done.directory, video, "--input", "question=is it humming?")
     assert answered.exit_code == 0, answered.output
     assert "of 2" in answered.output
