@@ -12,6 +12,7 @@ from torch import Tensor
 from avcore.discovery.signatures import blamed, check_overrides, functions_of
 from avcore.errors import PluginError
 from avcore.injection import BlockView, Fusion, FusionLayer, PairView, Part, Prompt, PromptLayer
+from avcore.specs import TEXT
 from avcore.streams import PartInstance
 from avcore.tasks import Features, StreamFeatures
 
@@ -103,6 +104,8 @@ def watched(instances: Sequence[PartInstance]) -> Iterator[None]:
 
 def _watching(function: Callable[..., Any], site: str, instance: PartInstance) -> Callable[..., Any]:
     of = f"part '{instance.name}'"
+    if TEXT in instance.streams and site in ("finish", "losses"):
+        of += f" on text, of which features hold nothing (parts.{instance.name}.streams={TEXT})"
 
     def call(*given: Any) -> Any:
         tensors = list(_tensors(given))

@@ -123,6 +123,11 @@ class Norm(Prompt):
         return dict.fromkeys((*STREAMS, TEXT), ("norm",))
 
 
+class Regularised(Norm):
+    def losses(self, features: Features) -> dict[str, Tensor]:
+        return {"size": features.sums["regularised.text.size"]}
+
+
 class PairsOnly(Prompt):
     def layer(self, block: Any) -> PromptLayer | None:
         return DeepRow(None, block) if block.paired else None
@@ -143,6 +148,7 @@ class Plugin:
             at_hand(PromptSpec, name="carried", thing=Carried),
             at_hand(PromptSpec, name="pairs", thing=PairsOnly),
             at_hand(PromptSpec, name="norm", thing=Norm),
+            at_hand(PromptSpec, name="regularised", thing=Regularised),
         ]
 
 
@@ -233,6 +239,11 @@ def test_a_prompt_trains_the_last_norm_of_sentences() -> None:
         "norm.text.backbone.text.norm.bias",
     ]
     assert not [notice for notice in model.notices if "does nothing" in notice]
+
+
+def test_a_loss_that_looks_for_sentences_among_the_features_is_told_where_they_are() -> None:
+    with pytest.raises(AVCoreError, match=r"part 'regularised' on text, of which features hold nothing \(parts"):
+        make("parts.regularised.streams=text", prompts="regularised")
 
 
 def test_a_run_says_what_reads_its_sentences() -> None:
