@@ -34,6 +34,7 @@ __all__ = [
     "avcore_version",
     "culprit",
     "declarations",
+    "entry_points",
     "load_plugins",
 ]
 
@@ -63,7 +64,7 @@ def load_plugins(policy: PluginPolicy | None = None, *, version: str | None = No
     policy = PluginPolicy.from_environment() if policy is None else policy
     version = avcore_version() if version is None else version
     found: dict[str, list[importlib.metadata.EntryPoint]] = {}
-    entries, unreadable = _entry_points()
+    entries, unreadable = entry_points()
     for entry in entries:
         found.setdefault(_distribution(entry), []).append(entry)
     policy.check([*found, *(plugin.distribution for plugin in unreadable)])
@@ -92,7 +93,7 @@ def _report(plugin: LoadedPlugin, policy: PluginPolicy) -> None:
 # What is installed
 
 
-def _entry_points() -> tuple[list[importlib.metadata.EntryPoint], list[LoadedPlugin]]:
+def entry_points() -> tuple[list[importlib.metadata.EntryPoint], list[LoadedPlugin]]:
     """The entry points of plugins, and a record for each distribution whose own cannot be read."""
     group = hookspecs.ENTRY_POINT_GROUP
     try:

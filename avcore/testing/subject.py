@@ -1,8 +1,9 @@
 """The plugin under test, with nothing beside it but what it requires itself."""
 
-import importlib.metadata
+import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,10 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from avcore.discovery import LoadedPlugin, PluginPolicy, declarations, load_plugins
+from avcore.discovery import LoadedPlugin, PluginPolicy, declarations, entry_points, load_plugins
 from avcore.errors import AVCoreError
-from avcore.hookspecs import ENTRY_POINT_GROUP
-from avcore.registry import load_registry
-from avcore.specs import Spec
+from avcore.registry import Registry
+from avcore.specs import BackboneSpec, DatasetSpec, Spec
 
 __all__ = ["DataRoot", "Subject"]
 
@@ -52,9 +52,7 @@ class Subject:
         """
         wanted = canonicalize_name(name)
         installed = {
-            str(canonicalize_name(entry.dist.name)): entry.dist
-            for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-            if entry.dist is not None
+            str(canonicalize_name(entry.dist.name)): entry.dist for entry in entry_points()[0] if entry.dist is not None
         }
         needed: list[str] = [wanted]
         for one in needed:
@@ -81,11 +79,22 @@ class Subject:
         """Distribution -> light module, of the plugin and of those that it requires."""
         return {one.distribution: one.plugin for one in (self.plugin, *self.required) if one.plugin is not None}
 
-    @property
-    def beside(self) -> dict[str, Any]:
-        """Distribution -> light module, of all other sound plugins that are installed now."""
-        found = {one.distribution: one.plugin for one in load_registry().plugins if one.state == "ok" and one.module}
-        return {name: module for name, module in found.items() if name not in ("avcore", *self.modules)}
+    def beside(self, kit: Mapping[str, Any]) -> Registry:
+        """The plugin, what it requires and parts of the kit, and of other plugins what none of these offers.
+
+        Other plugins take no part, but for the tasks, parts, heads and data sets that this one may be for: what one
+        offers under a name that is taken, or that another offers too, is left out, and so is a default for a task
+        that has one.
+
+        Args:
+            kit: distribution -> module or namespace with hooks.
+        """
+        alone = Registry.from_modules({**kit, **self.modules})
+        if not self.installed:
+            return alone
+        loaded = load_plugins(dataclasses.replace(PluginPolicy.from_environment(), strict=False))
+        others = [one for one in loaded if one.state == "ok" and one.distribution not in self.modules]
+        return Registry([*alone.plugins[1:], *_without_clashes(others, alone.plugins)])
 
     def specs(self, kind: str) -> tuple[Any, ...]:
         """What the plugin declares of a kind, as in ``avcore_<kind>``."""
@@ -116,3 +125,39 @@ class Subject:
     @cached_property
     def _temporary(self) -> "tempfile.TemporaryDirectory[str]":
         return tempfile.TemporaryDirectory(prefix="avcore-check-")
+
+
+def _without_clashes(others: Sequence[LoadedPlugin], own: Sequence[LoadedPlugin]) -> Iterator[LoadedPlugin]:
+    """What other plugins offer under names of their own."""
+    taken = {name for plugin in own for name in _names(plugin)}
+    often = Counter(name for plugin in others for name in set(_names(plugin)))
+    taken |= {name for name, count in often.items() if count > 1}
+    defaults = {task for plugin in own for one in plugin.specs.get("datasets", ()) for task in _defaults(one)}
+    for plugin in others:
+        specs = {}
+        for kind, found in plugin.specs.items():
+            kept = [one for one in found if not taken.intersection(_names_of(kind, one))]
+            for number, one in enumerate(kept):
+                if isinstance(one, DatasetSpec):
+                    free = tuple(task for task in one.default_for if task not in defaults)
+                    kept[number] = dataclasses.replace(one, default_for=free)
+                    defaults |= {*free}
+            specs[kind] = tuple(kept)
+        yield dataclasses.replace(plugin, specs=specs)
+
+
+def _names(plugin: LoadedPlugin) -> Iterator[tuple[str, str]]:
+    for kind, found in plugin.specs.items():
+        for one in found:
+            yield from _names_of(kind, one)
+
+
+def _names_of(kind: str, spec: Spec) -> set[tuple[str, str]]:
+    """Of what kind it is, and each name; methods and parts share theirs."""
+    presets = spec.presets if isinstance(spec, BackboneSpec) else ()
+    kind = "parts" if kind in ("methods", "prompts", "fusions") else kind
+    return {(kind, name) for name in (spec.name, *getattr(spec, "aliases", ()), *presets)}
+
+
+def _defaults(spec: Spec) -> tuple[str, ...]:
+    return spec.default_for if isinstance(spec, DatasetSpec) else ()

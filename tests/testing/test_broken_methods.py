@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sound_world import world
+from sound_world import Linear, world
 from torch import Tensor
 
 from avcore import (
+    Input,
     MethodSpec,
     PromptSpec,
 )
@@ -37,8 +38,16 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 SOUND = """\
 settings: {visual.backbone: toy_plain, optim.lr: 0.1}
-published: [{metric: a, dataset: files, value: 1.5, source: table 1}]
+published: [{metric: accuracy, dataset: files, value: 1.5, source: table 1}]
 """
+
+
+class Declares(Linear):
+    """Says what its loss reads of the truth."""
+
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        return {"label": Input(shape=(), dtype="int64")}
 
 
 def converts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,11 +81,16 @@ def test_a_broken_recipe_for_demos_fails_one_check(
         (SOUND, {"summary": ""}, "summary", "no summary"),
         (SOUND, {"paper": ""}, "summary", "names no paper"),
         (SOUND.replace("optim.lr", "optim.rate"), {}, "recipes", "optim.rate"),
+        (SOUND.replace("toy_plain", "toy_plane"), {}, "recipes", "Nearest presets: toy_plain"),
+        (SOUND.replace("value", "audio: toy_plane, value"), {}, "published backbones", "Did you mean 'toy_plain'"),
+        (SOUND.replace("files", "flies"), {}, "published backbones", "Did you mean 'files'"),
+        (SOUND.replace("accuracy", "acuracy"), {}, "published metrics", "Did you mean 'accuracy'"),
+        (SOUND.replace("accuracy", "trainable_N"), {}, "published metrics", "Did you mean 'trainable_M'"),
         (SOUND.replace("1.5", "good"), {}, "published numbers", "no number"),
         (SOUND.replace("table 1", "''"), {}, "published numbers", "no source"),
         (SOUND.replace("dataset: files, ", ""), {}, "published numbers", "names no dataset"),
-        (SOUND.replace("metric: a, dataset: files", "metric: trainable_M"), {}, "", ""),
-        (SOUND.replace("metric: a, dataset: files", "metric: mine"), {}, "", ""),
+        (SOUND.replace("metric: accuracy, dataset: files", "metric: trainable_M"), {}, "", ""),
+        (SOUND.replace("metric: accuracy, dataset: files", "metric: mine"), {}, "", ""),
         (SOUND, {"converter": f"{__name__}:converts"}, "converter", "convert(state, model)"),
         (SOUND, {"converter": f"{__name__}:nowhere"}, "converter", "nowhere"),
         (SOUND, {}, "", ""),
@@ -93,7 +107,7 @@ def test_a_broken_method_fails_one_check(
     given = {"prompts": ("mine",), "summary": "one line", "paper": "arXiv:0", "recipes": recipes(text), **fields}
     found = failing(
         "method",
-        **world(),
+        **world(head=Declares),
         backbones=list(ToyBackbones().avcore_backbones()),
         prompts=[at_hand(PromptSpec, name="mine", thing=None)],
         methods=[MethodSpec(name="all", **given)],

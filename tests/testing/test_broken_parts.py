@@ -30,7 +30,9 @@ from avcore.hookspecs import hookimpl
 from avcore.injection import BlockView, PairLayout, PairView
 from avcore.specs import BlockLayout
 from avcore.testing.cases import PartCase
+from avcore.testing.cases.parts import PLAIN
 from avcore.testing.checks import Skipped
+from avcore.testing.checks.part_forward import batch_equivariance, shapes
 from avcore.testing.subject import Subject
 from avcore.testing.toys import at_hand
 
@@ -343,6 +345,37 @@ def test_a_broken_prompt_fails_one_check(
     found = failing("part", slow=[check], prompts=[at_hand(PromptSpec, name="mine", thing=part, **fields)])
     assert list(found) == [check], found
     assert says in found[check]
+
+
+class PairsOfPictures(Adapter):
+    """Takes B*T for even."""
+
+    def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        return Edit(add=self.adapted(x_MND.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)))
+
+
+class SwapsClipsAndSegments(Adapter):
+    """Takes M for (T, B): nothing falls, but a clip sees others."""
+
+    def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        over_B = x_MND.unflatten(0, (at.T, at.B)).mean(0, keepdim=True).expand(at.T, -1, -1, -1)
+        return Edit(add=self.adapted(x_MND) + over_B.flatten(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("part", "look", "says"),
+    [
+        (PairsOfPictures, shapes, "clips of 3 segments: the forward fails"),
+        (SwapsClipsAndSegments, batch_equivariance, "must not see the others"),
+    ],
+)
+def test_the_number_of_pictures_is_odd_and_that_of_clips_not_that_of_segments(
+    make_plugin: Callable[..., Any], part: Any, look: Callable[[PartCase], None], says: str
+) -> None:
+    spec = at_hand(PromptSpec, name="mine", thing=part)
+    case = PartCase(Subject.of_module(make_plugin(prompts=[spec])), spec, classes=(PLAIN,))
+    with pytest.raises(AssertionError, match=says):
+        look(case)
 
 
 @pytest.mark.parametrize(

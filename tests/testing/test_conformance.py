@@ -7,15 +7,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from avcore.cli.check import check as command
+from avcore.discovery import LoadedPlugin
 from avcore.errors import AVCoreError
+from avcore.specs import DatasetSpec, FusionSpec, HeadSpec, MethodSpec, PromptSpec, TaskSpec
 from avcore.testing import Report, Result, check_plugin, parametrize_with_checks
 from avcore.testing.checks import load_checks
+from avcore.testing.subject import Subject
 
 Make = Callable[..., None]
 PAGE = Path(__file__).parents[2] / "docs" / "plugins-testing.md"
@@ -44,7 +49,7 @@ def test_a_report_counts_and_keeps_the_reasons(make: Make) -> None:
     assert "add the empty file" in reasons[TYPED]
     assert reasons["method mine: recipes"] == "It has no recipes."
     total = len(report.results)
-    assert report.counts == {"run": total - 4, "passed": total - 5, "failed": 1, "skipped": 4, "expected_failures": 0}
+    assert report.counts == {"run": total - 6, "passed": total - 7, "failed": 1, "skipped": 6, "expected_failures": 0}
     assert (report.distribution, report.version, report.ok) == ("avcore-mine", "1.2", False)
     record = json.loads(report.to_json())
     assert record["counts"] == report.counts
@@ -54,6 +59,33 @@ def test_a_report_counts_and_keeps_the_reasons(make: Make) -> None:
         "reason": "",
         "seconds": record["results"][0]["seconds"],
     }
+
+
+def test_nothing_fails_for_what_a_neighbour_offers(
+    make_plugin: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = MethodSpec(name="mine", prompts=("mine.rows",), summary="one line", paper="arXiv:0")
+    rows = PromptSpec(name="mine.rows", build="toy.x:Rows", summary="rows")
+    task, data = (
+        TaskSpec(name="hum", build="a:b", head="x"),
+        DatasetSpec(name="d", build="a:b", tasks=("hum",), default_for=("hum",)),
+    )
+
+    def loaded(name: str, **specs: Any) -> LoadedPlugin:
+        return LoadedPlugin(distribution=name, version="1", module="m", specs=specs, plugin=make_plugin(**specs))
+
+    own = loaded("avcore-mine", methods=(mine,), prompts=(rows,))
+    same = loaded("avcore-same", fusions=(FusionSpec(name="mine", build="a:b"),), prompts=(rows,), methods=(mine,))
+    one = loaded("avcore-one", tasks=(task,), datasets=(data,), heads=(HeadSpec(name="x", build="a:b"),))
+    other = loaded("avcore-other", heads=(HeadSpec(name="x", build="a:b"),), datasets=(replace(data, name="e"),))
+    monkeypatch.setattr("avcore.testing.subject.load_plugins", lambda policy: (own, same, one, other))
+    found = Subject(own).beside({})
+    assert found.methods.origin("mine") == found.prompts.origin("mine.rows") == "avcore-mine"
+    assert "mine" not in found.fusions
+    assert found.parts_of("mine", "prompts") == ("mine.rows",)
+    assert found.tasks.origin("hum") == "avcore-one"
+    assert "x" not in found.heads  # two neighbours offer it
+    assert [spec.name for spec in found.datasets if spec.default_for] == ["d"]
 
 
 def test_an_expected_failure_is_counted_apart_and_its_reason_kept(make: Make) -> None:
@@ -133,7 +165,7 @@ def test_pytest_sees_passes_skips_and_strict_expected_failures(make: Make, tmp_p
     assert "[XPASS(strict)] never" in shown
     assert "XFAIL test_mine.py::test_conforms[package: typed] - not yet" in shown
     assert "It has no recipes." in shown
-    assert re.search(r"1 failed, 1\d passed, 4 skipped, 1 xfailed", shown), shown
+    assert re.search(r"1 failed, 1\d passed, 6 skipped, 1 xfailed", shown), shown
 
 
 def test_the_command_line_prints_reasons_and_leaves_with_1(make: Make) -> None:
@@ -142,7 +174,7 @@ def test_the_command_line_prints_reasons_and_leaves_with_1(make: Make) -> None:
     assert done.exit_code == 1
     assert "FAIL     package: typed\n         avcore_mine has no py.typed" in done.output
     assert "skip     method mine: recipes\n         It has no recipes." in done.output
-    assert done.output.rstrip().endswith("1 failed, 4 skipped, 0 expected failures")
+    assert done.output.rstrip().endswith("1 failed, 6 skipped, 0 expected failures")
 
 
 def test_the_command_line_prints_json_and_leaves_with_0(make: Make) -> None:

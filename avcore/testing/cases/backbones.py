@@ -60,14 +60,14 @@ class BackboneCase:
         """The streams of a clip that it serves, in which a model is looked at."""
         return tuple(stream for stream in STREAMS if stream in self.spec.streams)
 
-    def registry(self, segments: int = 2) -> Registry:
+    def registry(self, segments: int = 3) -> Registry:
         """The plugin, what it requires, a toy task, and toys for the stream that the family does not serve."""
         kit: dict[str, Any] = {"the kit's task": ToyPlugin(segments=segments)}
         if len(self.streams) < len(STREAMS):
             kit["the kit's backbones"] = ToyBackbones()
         return Registry.from_modules({**kit, **self.subject.modules})
 
-    def config(self, *, segments: int = 2, sets: Sequence[str] = ()) -> RunConfig:
+    def config(self, *, segments: int = 3, sets: Sequence[str] = ()) -> RunConfig:
         """The configuration of a model with the member in each stream that it serves, a toy in the other.
 
         Raises:
@@ -91,7 +91,7 @@ class BackboneCase:
         )
         return resolved.config
 
-    def model(self, *, segments: int = 2, sets: Sequence[str] = ()) -> AVModel:
+    def model(self, *, segments: int = 3, sets: Sequence[str] = ()) -> AVModel:
         """A model on random weights, in evaluation mode; made once for equal arguments."""
         key = (segments, tuple(sets))
         if key not in self._models:

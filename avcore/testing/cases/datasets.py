@@ -35,9 +35,7 @@ class DatasetCase:
     @cached_property
     def registry(self) -> Registry:
         """As `alone`, and whatever else is installed: it may serve tasks of other plugins, and settle their parts."""
-        if not self.subject.installed:
-            return self.alone
-        return Registry.from_modules({**KIT, **self.subject.beside, **self.subject.modules})
+        return self.subject.beside(KIT)
 
     @cached_property
     def task_name(self) -> str:

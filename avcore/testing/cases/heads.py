@@ -39,8 +39,7 @@ class HeadCase:
     @cached_property
     def registry(self) -> Registry:
         """The plugin, what it requires, and whatever else is installed: a head may serve tasks of other plugins."""
-        beside = self.subject.beside if self.subject.installed else {}
-        return Registry.from_modules({**beside, **self.subject.modules})
+        return self.subject.beside({})
 
     @cached_property
     def world(self) -> "World":

@@ -50,7 +50,7 @@ class Setup:
         words: what they are, for messages.
         visual, audio: names of toys; without ``audio`` both streams share one trunk.
         sets: sizes.
-        segments: T.
+        segments: T; odd, so that M = B*T is odd where B is.
         streams: which run.
     """
 
@@ -58,7 +58,7 @@ class Setup:
     visual: str
     audio: str | None = None
     sets: tuple[str, ...] = ()
-    segments: int = 2
+    segments: int = 3
     streams: str = "both"
 
     @property

@@ -1,11 +1,19 @@
 """Cases that need no model: the package, the settings of a spec, a method."""
 
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
+from avcore.assemble import _build
+from avcore.config import resolve_config
 from avcore.registry import Registry
 from avcore.specs import MethodSpec, Spec
+from avcore.testing.backbones import ToyBackbones
 from avcore.testing.subject import Subject
+from avcore.testing.texts import ToyTexts
+from avcore.testing.toys import make_batch
 
 __all__ = ["MethodCase", "PackageCase", "SettingsCase"]
 
@@ -34,7 +42,35 @@ class MethodCase:
 
     @cached_property
     def registry(self) -> Registry:
-        """Of all installed plugins; of those under test alone where they are not installed."""
-        if not self.subject.installed:
-            return Registry.from_modules(self.subject.modules)
-        return Registry.from_modules({**self.subject.beside, **self.subject.modules})
+        """As `Subject.beside`."""
+        return self.subject.beside({})
+
+    def metrics_of(self, task: str) -> frozenset[str]:
+        """The names of the scores of a task, from noise; nothing where its metrics do not take noise.
+
+        Args:
+            task: installed.
+        """
+        found: set[str] = set()
+        with contextlib.suppress(Exception):
+            toys = {"toy": ToyBackbones(), "toy-text": ToyTexts()}
+            registry = self.subject.beside(
+                {f"the kit's {name}": one for name, one in toys.items() if name not in self.registry.backbones}
+            )
+            resolved = resolve_config(
+                registry, task=task, prompts="none", fusions="none", visual="toy_plain", need_data=False
+            )
+            model = _build(resolved.config, registry).eval()
+            batch = make_batch(model, 3)
+            with torch.no_grad():
+                prediction = model.predict(model(batch))
+            # A truth of ones first: one that is empty has no score in many a task.
+            for filling in (1, 0):
+                batch.targets = {name: one.zeros(3) + filling for name, one in model.head.targets.items()}
+                for metric in map(model.task.metrics, ("clean", "paper")):
+                    with contextlib.suppress(Exception):
+                        metric.update(prediction, batch)
+                        found |= {*metric.compute()}
+                if found:
+                    break
+        return frozenset(found)

@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 def layout(case: BackboneCase) -> None:
     """Tokens have the shapes that the layout declares: embedded, at every block, at the taps and pooled."""
     model = case.model()
-    images = model.front_ends(make_batch(model))
+    images = model.front_ends(make_batch(model, 5))
     for stream, tower in case.towers(model):
         declared = tower.layout
         with torch.no_grad():
@@ -90,7 +90,7 @@ def layout_without_weights(case: BackboneCase) -> None:
 def one_clip(case: BackboneCase) -> None:
     """One clip of one segment goes through, and gives what it gives beside others."""
     model = case.model(segments=1)
-    batch = make_batch(model, 2)
+    batch = make_batch(model, 3)
     with torch.no_grad():
         both = model.features(batch)
         batch.frames = None if batch.frames is None else batch.frames[:1]

@@ -2,13 +2,14 @@
 
 import inspect
 import math
+from functools import partial
 
 from avcore.config import Recipe, demo_tasks_of, load_recipe, recipes_of, resolve_config
-from avcore.errors import AVCoreError
-from avcore.report.parameters import is_count
-from avcore.specs import resolve
+from avcore.errors import AVCoreError, did_you_mean
+from avcore.report.parameters import COUNTS, MILLION, is_count
+from avcore.specs import STREAMS, TEXT, resolve
 from avcore.testing.cases import MethodCase
-from avcore.testing.checks import Skipped, check
+from avcore.testing.checks import Skipped, check, refusal
 
 
 @check("method", "parts")
@@ -79,6 +80,46 @@ def published_numbers(case: MethodCase) -> None:
             assert row.get("dataset"), (
                 f"Recipe {name}: {row['metric']} names no dataset, so that no run shows it beside its own scores."
             )
+
+
+@check("method", "published backbones")
+def published_backbones(case: MethodCase) -> None:
+    """The backbones and the data sets that published numbers name exist."""
+    if not case.registry.backbones:
+        raise Skipped("No backbone is installed.")
+    for recipe in _recipes(case):
+        for row in recipe.published:
+            for key, find in (
+                *((stream, case.registry.backbones.find) for stream in (*STREAMS, TEXT)),
+                ("dataset", case.registry.datasets.origin),
+            ):
+                unknown = refusal(partial(find, str(row[key]))) if row.get(key) else None
+                assert unknown is None, (
+                    f"Recipe {recipe.name}: no run shows the published {row['metric']}, for its '{key}': {unknown}"
+                )
+
+
+@check("method", "published metrics")
+def published_metrics(case: MethodCase) -> None:
+    """A published number is of a score that the task's metrics give, or of a count of parameters."""
+    counted = (*case.registry.prompts.names(), *case.registry.fusions.names())
+    scores = [
+        (recipe, metric)
+        for recipe in _recipes(case)
+        for metric in (str(row["metric"]) for row in recipe.published)
+        if not is_count(metric, counted)
+    ]
+    names = {task: case.metrics_of(task) for task in {recipe.task for recipe, _ in scores}}
+    counts = [*COUNTS, *(f"{one}{MILLION}" for one in COUNTS)]
+    for recipe, metric in scores:
+        known = sorted(names[recipe.task])
+        assert not known or metric in known, (
+            f"Recipe {recipe.name}: a number of '{metric}' is published, which is no score of the task and no count of "
+            f"parameters, so that no run shows it.{did_you_mean(metric, [*known, *counts])} Scores: "
+            f"{', '.join(known)}."
+        )
+    if not any(names.values()):
+        raise Skipped("It publishes no score of a task whose metrics can be asked for their names.")
 
 
 @check("method", "converter")

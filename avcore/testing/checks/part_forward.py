@@ -105,9 +105,9 @@ def meta_device(case: PartCase) -> None:
 
 @check("part", "shapes")
 def shapes(case: PartCase) -> None:
-    """One clip and three go through, on every class of backbones, and features keep their shapes and type."""
+    """One clip and five go through, an odd M = B*T, on every class of backbones, and features keep shapes and type."""
     for setup, model in case.models():
-        for clips in (1, 3):
+        for clips in (1, 5):
             features = _check_shapes(case, setup, model, clips)
             for name, tensor in tensors_of(features).items():
                 assert tensor.dtype == torch.float32, (
@@ -120,14 +120,14 @@ def one_segment(case: PartCase) -> None:
     """Clips of a single segment go through, or the part refuses them by name."""
     single = [replace(setup, words=f"{setup.words}, T = 1", segments=1) for setup in case.classes]
     setup, model = _whole(case, single)[0]
-    _check_shapes(case, setup, model, 2)
+    _check_shapes(case, setup, model, 5)
 
 
 @check("part", "odd sizes")
 def odd_sizes(case: PartCase) -> None:
     """Grids and windows of odd sides go through, and other grids for sound than for pictures where needs allow it."""
     for setup, model in _whole(case, ODD):
-        _check_shapes(case, setup, model, 2)
+        _check_shapes(case, setup, model, 5)
 
 
 def _whole(case: PartCase, setups: Sequence[Setup]) -> list[tuple[Setup, AVModel]]:
