@@ -14,6 +14,7 @@ from avcore.errors import AVCoreError
 from avcore.registry import Registry, load_registry
 from avcore.report.published import published_scores, render_published
 from avcore.report.tables import Cell, render_table
+from avcore.runs.resume import typed
 
 __all__ = ["runs"]
 
@@ -65,7 +66,9 @@ def show(directory: str, as_json: bool) -> None:
     """  # noqa: D301 - click's mark for unwrapped lines
     path = Path(directory)
     if find_runs(path) != [path]:
-        raise AVCoreError(f"{path} is not the directory of a run: 'avcore runs list {path}' looks for runs in it.")
+        raise AVCoreError(
+            f"{path} is not the directory of a run: 'avcore runs list {typed(path)}' looks for runs in it."
+        )
     run, registry = read_run(path), load_registry()
     if as_json:
         record = _record(run, path, registry)

@@ -11,6 +11,7 @@ Shape letters: T segments of K pictures each, S samples, Y and X image rows and 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -190,9 +191,11 @@ def _save(path: Path, array: np.ndarray) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with aside.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.write(_checksum(array))
+            # Not into the file at once: of a full disk numpy says how many numbers it wrote, not why.
+            whole = io.BytesIO()
+            np.save(whole, array, allow_pickle=False)
+            whole.write(_checksum(array))
+            aside.write_bytes(whole.getbuffer())
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)

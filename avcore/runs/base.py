@@ -24,6 +24,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.data import RunData, open_files
 from avcore.runs.offers import refuse_other_majors
+from avcore.runs.resume import typed
 from avcore.states import load_trainable_state
 
 if TYPE_CHECKING:
@@ -233,5 +234,5 @@ def _refuse_other_settings(directory: Path, tree: dict[str, Any], config: RunCon
     raise AVCoreError(
         f"{directory} was trained on '{trained.get('dataset')}' with {before}; the files in {config.data.root} are "
         f"read by '{config.data.dataset}' with {now}, which its model was not made for. Train on them first: "
-        f"avcore run {method}--task {config.task} --data {config.data.root}."
+        f"avcore run {method}--task {config.task} --data {typed(config.data.root)}."
     )

@@ -44,6 +44,7 @@ from avcore.runs.resume import (
     refuse_changes,
     refuse_other_release,
     results_in,
+    typed,
 )
 from avcore.runs.summary import DEMO, describe_config, describe_results
 from avcore.states import load_trainable_state
@@ -315,7 +316,7 @@ def _ending(
 def _farewell(directory: Path, signals: Signals, status: Status) -> str:
     by = f" by {signals.received.name}" if signals.received else ""
     reached = "what was reached is saved" if any(directory.glob("checkpoints/*")) else "nothing was saved yet"
-    return f"{status}{by}; {reached}; to go on: avcore run --resume {directory}"
+    return f"{status}{by}; {reached}; to go on: avcore run --resume {typed(directory)}"
 
 
 def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:

@@ -1,5 +1,6 @@
 """Going on with a run: what may have changed since it was stopped, and what must not."""
 
+import shlex
 from pathlib import Path
 
 import torch
@@ -13,7 +14,15 @@ from avcore.errors import ConfigError
 from avcore.registry import Registry
 from avcore.runs.offers import refuse_other_majors
 
-__all__ = ["describe_versions", "has_run", "is_finished", "refuse_changes", "refuse_other_release", "results_in"]
+__all__ = [
+    "describe_versions",
+    "has_run",
+    "is_finished",
+    "refuse_changes",
+    "refuse_other_release",
+    "results_in",
+    "typed",
+]
 
 FREE = ("data.workers", "data.cache", "train.log_every", "train.save_every", "train.nonfinite", "train.nonfinite_limit")
 """Keys that say how the work is done; a change of them leaves what was done as it is."""
@@ -60,7 +69,7 @@ def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> l
         hint = f"train.epochs may grow, {unless}; " if "train.epochs" in changed else ""
         raise ConfigError(
             f"The run in {directory} can only go on with the settings that it began with: {'; '.join(refused)}. "
-            f"Leave them as they were ({hint}avcore run --resume {directory} needs no others), or name another --out."
+            f"Leave them as they were ({hint}avcore run --resume {typed(directory)} needs no others), or name another --out."
         )
     return changed
 
@@ -85,3 +94,9 @@ def describe_versions(directory: Path) -> list[str]:
         if before.get(name) != now.get(name)
     ]
     return [f"otherwise than for {directory}, so numbers may differ: {', '.join(changed)}"] if changed else []
+
+
+def typed(path: Path | None) -> str:
+    """A path as one writes it in a shell, for commands that a message hands out to be copied."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,18 @@ def test_a_failure_leaves_nothing_behind(clip: Clip, tmp_path: Path, monkeypatch
     with pytest.raises(AVCoreError, match=r"cannot be written: No space left on device.*AVCORE_CACHE"):
         ClipCache(tmp_path, segments=3).audio(clip, 8000)
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".npy", ".tmp")]
+
+
+def test_a_full_disk_is_told_as_what_it_is(clip: Clip, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cache = ClipCache(tmp_path, segments=3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # which stops a write half-way, as a full disk does
+    try:
+        with pytest.raises(AVCoreError, match=r"cannot be written: File too large\."):
+            cache.frames(clip, 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not entries(tmp_path)
 
 
 def test_a_place_that_cannot_be_used_is_named(clip: Clip, tmp_path: Path) -> None:

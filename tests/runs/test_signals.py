@@ -104,12 +104,13 @@ def test_before_the_first_step_there_is_nothing_to_save(start, world, tmp_path, 
 
     monkeypatch.setattr(avcore.runs.data.ClipLoader, "prepare", prepare)
     world.MOMENTS["decoding"] = send(TERM)
+    directory = tmp_path / "run #1"
     with pytest.raises(Preempted):
-        start(epochs=2)
-    log = (tmp_path / "run" / "log.txt").read_text()
-    assert "nothing was saved yet; to go on: avcore run --resume" in log
-    avcore.run(resume=tmp_path / "run", quiet=True)
-    assert end_of(tmp_path / "run") == straight
+        start(epochs=2, out=directory)
+    log = (directory / "log.txt").read_text()
+    assert f"nothing was saved yet; to go on: avcore run --resume '{directory}'\n" in log
+    avcore.run(resume=directory, quiet=True)
+    assert end_of(directory) == straight
 
 
 def test_a_second_ctrl_c_stops_without_saving(start, world, tmp_path):
