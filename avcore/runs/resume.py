@@ -69,7 +69,8 @@ def refuse_changes(resolved: Resolved, directory: Path, registry: Registry) -> l
         hint = f"train.epochs may grow, {unless}; " if "train.epochs" in changed else ""
         raise ConfigError(
             f"The run in {directory} can only go on with the settings that it began with: {'; '.join(refused)}. "
-            f"Leave them as they were ({hint}avcore run --resume {typed(directory)} needs no others), or name another --out."
+            f"Leave them as they were ({hint}avcore run --resume {typed(directory)} needs no others), or name another "
+            "--out."
         )
     return changed
 
