@@ -378,6 +378,20 @@ def test_the_number_of_pictures_is_odd_and_that_of_clips_not_that_of_segments(
         look(case)
 
 
+class EmbedsTheLastWidth(Prompt):
+    def __init__(self, config: Any, stream: Any) -> None:
+        super().__init__(config, stream)
+        self.vector = nn.Parameter(torch.zeros(stream.width))
+
+    def after_embedding(self, x_MND: Tensor, at: Any) -> Tensor:
+        return self.vector
+
+
+def test_a_prompt_that_takes_the_last_width_for_the_first_is_told(failing: Failing) -> None:
+    found = failing("part", everywhere=True, prompts=[at_hand(PromptSpec, name="mine", thing=EmbedsTheLastWidth)])
+    assert "'stream.stages[0].width' that of what is embedded" in found["assembles where its needs are met"]
+
+
 @pytest.mark.parametrize(
     ("part", "declared", "check", "says"),
     [

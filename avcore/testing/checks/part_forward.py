@@ -38,6 +38,10 @@ from avcore.testing.toys import make_batch
 
 TOLERANCE = 1e-5
 """Of what should be equal and is summed in another order, relative to the largest value."""
+GROWING = (
+    " Widths grow from stage to stage here: 'stream.width' is that of the last one, 'stream.stages[0].width' that of "
+    "what is embedded, 'block.width' that of a layer."
+)
 
 
 @check("part", "sites")
@@ -78,8 +82,10 @@ def _lie(case: PartCase, setup: Setup, error: str, declared: frozenset[Need]) ->
         if missing
         else "Raise AVCoreError where that cannot work, saying what to do"
     )
+    grows = any(len({stage.width for stage in layout.stages}) > 1 for layout in layouts)
     return (
         f"'{case.name}' fails on {setup.words}: {error.rstrip('.')}. {advice}, so that avcore refuses it with a reason."
+        f"{GROWING if grows else ''}"
     )
 
 
