@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from avcore.report.tables import Cell, render_table
 from avcore.specs import STREAMS
-from avcore.states import components, unused_in_reference
 
 if TYPE_CHECKING:
     from avcore.model import AVModel
@@ -143,6 +142,8 @@ def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()
     Raises:
         ValueError: the model has a parameter that none of its components holds.
     """
+    from avcore.states import components, unused_in_reference  # which import torch; this module is read without it
+
     seen: set[int] = set()
     parts: dict[str, PartCount] = {}
     for name, modules in components(model).items():

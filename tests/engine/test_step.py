@@ -153,6 +153,6 @@ def test_trainable_parameters_in_half_precision_are_refused(toys):
 def test_scalars_of_a_step_have_stable_names(toys):
     step = next(toys.steps(toys.trainer(toys.Model()), toys.Loader(), epoch=0, first_step=0))
     assert list(step.scalars()) == [
-        "step", "epoch", "loss", "loss/fit", "loss/size", "lr/parts", "lr/head", "gradient_norm",
+        "step", "epoch", "loss", "loss/fit", "loss/size", "lr/part", "lr/head", "gradient_norm",
     ]  # fmt: skip
     assert step.loss == pytest.approx(sum(step.losses.values()))
