@@ -2,8 +2,10 @@
 
 import difflib
 import errno
+import shlex
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "AVCoreError",
@@ -66,3 +68,9 @@ def why(error: Exception) -> str:
     Libraries raise an OSError with a text of their own and no ``strerror``, as numpy does on a full disk.
     """
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()).rstrip(".")
+
+
+def typed(path: Path | None) -> str:
+    """A path as one writes it in a shell, for commands that a message hands out to be copied."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

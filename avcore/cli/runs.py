@@ -10,11 +10,10 @@ from avcore.cli.usage import UsageGroup
 from avcore.config.names import full_names_in
 from avcore.engine.files import json_text
 from avcore.engine.listing import ListedRun, find_runs, read_run
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, typed
 from avcore.registry import Registry, load_registry
 from avcore.report.published import published_scores, render_published
 from avcore.report.tables import Cell, render_table
-from avcore.runs.resume import typed
 
 __all__ = ["runs"]
 

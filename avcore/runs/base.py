@@ -19,12 +19,11 @@ from avcore.engine.evaluate import Evaluation, evaluate
 from avcore.engine.randomness import isolated_randomness
 from avcore.engine.ranks import joined
 from avcore.engine.result import RunResult
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, typed
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.data import RunData, open_files
 from avcore.runs.offers import refuse_other_majors
-from avcore.runs.resume import typed
 from avcore.states import load_trainable_state
 
 if TYPE_CHECKING:

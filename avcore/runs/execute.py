@@ -26,7 +26,7 @@ from avcore.engine.ranks import in_turn, ranks, wait
 from avcore.engine.records import RunRecord, commit_of, refuse_no_unicode, refuse_used, reset_peak, versions
 from avcore.engine.result import RunResult, Status
 from avcore.engine.signals import Preempted, Signals
-from avcore.errors import DISK_FAULTS, AVCoreError, PluginError, why
+from avcore.errors import DISK_FAULTS, AVCoreError, PluginError, typed, why
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
@@ -44,7 +44,6 @@ from avcore.runs.resume import (
     refuse_changes,
     refuse_other_release,
     results_in,
-    typed,
 )
 from avcore.runs.summary import DEMO, describe_config, describe_results
 from avcore.states import load_trainable_state

@@ -1,6 +1,5 @@
 """Going on with a run: what may have changed since it was stopped, and what must not."""
 
-import shlex
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from avcore.config.leaves import flatten
 from avcore.engine.optim import WHOLE_COURSES
 from avcore.engine.records import commit_of, versions
 from avcore.engine.result import RunResult
-from avcore.errors import ConfigError
+from avcore.errors import ConfigError, typed
 from avcore.registry import Registry
 from avcore.runs.offers import refuse_other_majors
 
@@ -21,7 +20,6 @@ __all__ = [
     "refuse_changes",
     "refuse_other_release",
     "results_in",
-    "typed",
 ]
 
 FREE = ("data.workers", "data.cache", "train.log_every", "train.save_every", "train.nonfinite", "train.nonfinite_limit")
@@ -95,9 +93,3 @@ def describe_versions(directory: Path) -> list[str]:
         if before.get(name) != now.get(name)
     ]
     return [f"otherwise than for {directory}, so numbers may differ: {', '.join(changed)}"] if changed else []
-
-
-def typed(path: Path | None) -> str:
-    """A path as one writes it in a shell, for commands that a message hands out to be copied."""
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
