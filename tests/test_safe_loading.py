@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_results import result
 
 import avcore
 from avcore.errors import AVCoreError
@@ -144,6 +145,7 @@ def test_loading_a_run_imports_no_plugin_that_is_not_allowed_and_installs_none(
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text(f"task: hum\nvisual: {{backbone: trunk}}\n{written.format(module=module)}\n")
+    result().write(run / "results.json")
     with pytest.raises(AVCoreError, match=message):
         avcore.load_run(run)
     assert module not in sys.modules

@@ -18,6 +18,9 @@ class Named(Prompt):
         super().__init__(config, stream)
         self.named = (stream.name, stream.trunk)
 
+    def layer(self, block: Any) -> None:
+        return None
+
 
 class OneVector(Fusion):
     def __init__(self, config: Any, visual: StreamLayout, audio: StreamLayout) -> None:

@@ -118,13 +118,16 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
 
 def _foreign_format(path: Path) -> str | None:
     """FFmpeg's name of a file's format if that is none of `FORMATS`; only its messages tell."""
-    before = av.logging.get_level()
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    # What is repeated is told late, among the messages of the next file.
+    av.logging.set_skip_repeated(False)
     try:
         with av.logging.Capture() as messages, suppress(av.FFmpegError):
             av.open(str(path), options=ONLY_FILES).close()
     finally:
-        av.logging.set_level(before)
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
     return next((name for _, name, text in messages if "not on whitelist" in text), None)
 
 

@@ -47,8 +47,8 @@ def assembled(fake_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[
     monkeypatch.setattr("avcore.cli.options.load_registry", lambda: fake_registry)
     monkeypatch.setattr("avcore.registry.load_registry", lambda: fake_registry)
     monkeypatch.setattr("avcore.assemble.assemble", assemble)
-    monkeypatch.setattr("avcore.report.parameters.components", Toy.components)
-    monkeypatch.setattr("avcore.report.parameters.unused_in_reference", Toy.unused_in_reference)
+    monkeypatch.setattr("avcore.states.components", Toy.components)
+    monkeypatch.setattr("avcore.states.unused_in_reference", Toy.unused_in_reference)
     return configs
 
 

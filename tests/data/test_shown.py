@@ -232,3 +232,8 @@ def test_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(AVCoreError, match=r"words\.mp4 .* of the format 'srt', which avcore does not read") as caught:
         probe(path)
     assert "damaged" not in str(caught.value)
+    other = tmp_path / "list.m3u8"
+    other.write_text("#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nx.ts\n#EXT-X-ENDLIST\n")
+    for path, name in ((other, "hls"), (other, "hls"), (tmp_path / "words.mp4", "srt")):
+        with pytest.raises(AVCoreError, match=f"of the format '{name}'"):
+            probe(path)

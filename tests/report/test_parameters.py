@@ -41,8 +41,8 @@ class Toy(nn.Module):
 @pytest.fixture(autouse=True)
 def counted(monkeypatch):
     """The toy is no `AVModel`: it says itself what it is made of."""
-    monkeypatch.setattr("avcore.report.parameters.components", Toy.components)
-    monkeypatch.setattr("avcore.report.parameters.unused_in_reference", Toy.unused_in_reference)
+    monkeypatch.setattr("avcore.states.components", Toy.components)
+    monkeypatch.setattr("avcore.states.unused_in_reference", Toy.unused_in_reference)
 
 
 def test_each_parameter_is_counted_once_where_it_is_held_first():

@@ -110,7 +110,9 @@ def test_verify_takes_any_number_of_pictures_that_all_segments_can_have(world: M
     root = world.render("listen", tmp_path)
     for segments, expected in ((1, set()), (2, set()), (3, {"pictures for 3 segments"})):
         dataset = world.Files(ClipSettings(segments=segments, clip_seconds=2.0), root, None)
-        findings = [one for found in verify(dataset, list_clips(dataset)[0], audio=False) for one in found]
+        findings = [
+            one for found in verify(dataset, list_clips(dataset)[0], world.Listen(None), audio=False) for one in found
+        ]
         assert {" ".join(finding.text.rstrip(".").split()[-4:]) for finding in findings} == expected
 
 
