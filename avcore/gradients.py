@@ -88,7 +88,8 @@ def _follow(model: AVModel) -> Followed:
         return Followed()
     shown = f"{', '.join([*unread][:3])}{', ...' if len(unread) > 3 else ''}"
     count = sum(one.numel() for one in unread.values())
-    notice = f"{count:,} parameters stay as they are, because no loss of head '{head}' depends on them: {shown}."
+    number = "1 parameter stays as it is" if count == 1 else f"{count:,} parameters stay as they are"
+    notice = f"{number}, because no loss of head '{head}' depends on {'it' if count == 1 else 'them'}: {shown}."
     return Followed(tuple(unread), notice)
 
 
