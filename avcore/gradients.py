@@ -72,10 +72,14 @@ def _follow(model: AVModel) -> Followed:
     groups, head = parameter_groups(model), model.config.head.name
     batch = _batch(model, companions=True)
     features = _checked(model, batch)
+    unread = {name: one for group in groups.values() for name, one in group}
     try:
         out = Output(model.head(features), features)
-        reached = _losses(model, out, batch) if model.head.targets else out.values.values()
-        leaves = _leaves([*reached, *_part_losses(model, features)])
+        for reached in _followed(model, out, batch):
+            leaves = _leaves(reached)
+            unread = {name: one for name, one in unread.items() if id(one) not in leaves}
+            if not unread:
+                return Followed()
     except AVCoreError:
         raise
     except Exception as error:
@@ -83,9 +87,6 @@ def _follow(model: AVModel) -> Followed:
             notice=f"Head '{head}' does not run on shapes alone ({one_line(error)}), so nobody looked for parameters "
             "that its losses do not depend on."
         )
-    unread = {name: one for group in groups.values() for name, one in group if id(one) not in leaves}
-    if not unread:
-        return Followed()
     shown = f"{', '.join([*unread][:3])}{', ...' if len(unread) > 3 else ''}"
     count = sum(one.numel() for one in unread.values())
     number = "1 parameter stays as it is" if count == 1 else f"{count:,} parameters stay as they are"
@@ -132,14 +133,19 @@ def _part_losses(model: AVModel, features: Features) -> Iterator[Tensor]:
             yield from part.module.losses(features).values()
 
 
-def _losses(model: AVModel, out: Output, batch: Batch) -> list[Tensor]:
-    """The loss terms of every epoch: those that begin later, or end before the last, count too."""
-    epochs = model.config.train.epochs
-    made = [
-        model.head.loss(out.values, batch, Progress(epoch=epoch, epochs=epochs, step=epoch, steps=epochs))
-        for epoch in range(epochs)
-    ]
-    return [term for terms in made for term in terms.values()]
+def _followed(model: AVModel, out: Output, batch: Batch) -> Iterator[list[Tensor]]:
+    """The losses of parts, then what the head gives: its losses of each epoch, or its outputs.
+
+    Losses that begin later, or end before the last epoch, count too. Those of a run without epochs are of the first.
+    """
+    yield list(_part_losses(model, out.features))
+    if not model.head.targets:
+        yield list(out.values.values())
+        return
+    epochs = max(1, model.config.train.epochs)
+    for epoch in range(epochs):
+        progress = Progress(epoch=epoch, epochs=epochs, step=epoch, steps=epochs)
+        yield list(model.head.loss(out.values, batch, progress).values())
 
 
 def _leaves(tensors: Iterable[Tensor]) -> set[int]:

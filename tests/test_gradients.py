@@ -63,6 +63,14 @@ class Late(Deaf):
     late = True
 
 
+class Whole(Deaf):
+    """Its first loss reads everything."""
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        everything = output["heard"].square().mean() + sum(one.square().sum() for one in self.idle.parameters())
+        return {**super().loss(output, batch, progress), "everything": everything}
+
+
 class Undeclared(Deaf):
     @property
     def targets(self) -> Mapping[str, Input]:
@@ -96,7 +104,14 @@ class Companions(Deaf):
 class Heads:
     @hookimpl
     def avcore_heads(self) -> list[HeadSpec]:
-        kinds = {"deaf": Deaf, "late": Late, "undeclared": Undeclared, "asking": Asking, "companions": Companions}
+        kinds = {
+            "deaf": Deaf,
+            "late": Late,
+            "whole": Whole,
+            "undeclared": Undeclared,
+            "asking": Asking,
+            "companions": Companions,
+        }
         return [at_hand(HeadSpec, name=name, thing=thing) for name, thing in kinds.items()]
 
 
@@ -144,6 +159,23 @@ def test_what_trains_gets_a_gradient_in_every_step_as_many_processes_need_it() -
 def test_a_loss_that_begins_later_counts() -> None:
     assert any(name.startswith("rows.audio.") for name in trained(make("late", "train.epochs=3")))
     assert not any(name.startswith("rows.audio.") for name in trained(make("late", "train.epochs=2")))
+
+
+def test_a_run_without_epochs_has_what_it_would_train() -> None:
+    assert trained(make("deaf", "train.epochs=0")) == trained(make("deaf"))
+
+
+def test_losses_are_followed_no_further_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    loss = Whole.loss
+
+    def counted(self: Head, output: Any, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        seen.append(progress.epoch)
+        return loss(self, output, batch, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Whole, "loss", counted)
+    make("whole", "train.epochs=500")
+    assert seen == [0]
 
 
 def test_a_loss_on_companions_counts() -> None:
