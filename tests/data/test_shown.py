@@ -110,17 +110,22 @@ def tags_first(mp4: bytes) -> bytes:
     return mp4[:begin] + b"".join(sorted(boxes, key=lambda box: box[4:8] != b"udta")) + mp4[end:]
 
 
-def test_a_cover_before_the_video_is_not_the_video(tmp_path: Path) -> None:
-    path = tmp_path / "cover.mp4"
+def write_behind_a_cover(path: Path, disposition: Disposition) -> None:
+    """A white picture of 64 px as a stream of its own, then 20 numbered pictures of 48 px."""
     with av.open(str(path), "w") as target:
         cover = target.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 64, 64, "yuvj420p"
-        cover.disposition = Disposition.attached_pic
+        cover.disposition = disposition
         video = add_pictures(target)
         white = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 255, np.uint8), format="rgb24")
         target.mux(cover.encode(white))
         target.mux(cover.encode(None))
         mux_pictures(target, video, 20)
+
+
+def test_a_cover_before_the_video_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mp4"
+    write_behind_a_cover(path, Disposition.attached_pic)
     path.write_bytes(tags_first(path.read_bytes()))
     with av.open(str(path)) as container:
         assert container.streams.video[0].width == 64
@@ -131,15 +136,7 @@ def test_a_cover_before_the_video_is_not_the_video(tmp_path: Path) -> None:
 
 def test_a_cover_that_is_not_called_one_is_not_the_video(tmp_path: Path) -> None:
     path = tmp_path / "cover.mkv"
-    with av.open(str(path), "w") as target:
-        cover = target.add_stream("mjpeg", rate=1)
-        cover.height, cover.width, cover.pix_fmt = 64, 64, "yuvj420p"
-        cover.disposition = Disposition.default
-        video = add_pictures(target)
-        white = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 255, np.uint8), format="rgb24")
-        target.mux(cover.encode(white))
-        target.mux(cover.encode(None))
-        mux_pictures(target, video, 20)
+    write_behind_a_cover(path, Disposition.default)
     assert (probe(path).width, probe(path).frames) == (48, 20)
     assert numbers(decode_frames(path, [0.05, 1.05], 8)) == [0, 10]
 
