@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_rows import Rows
 
 from avcore.assemble import assemble
 from avcore.config import resolve_config
 from avcore.hookspecs import hookimpl
-from avcore.injection import Edit, PromptLayer
 from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.specs import HeadSpec, StreamLayout
@@ -20,15 +20,6 @@ from avcore.testing import ToyBackbones, make_batch
 from avcore.testing.toys import ToyPlugin, at_hand
 
 CLASSES = 3
-
-
-class Rows(PromptLayer):
-    def __init__(self, config: Any, block: Any) -> None:
-        super().__init__()
-        self.rows = nn.Parameter(torch.randn(2, block.width))
-
-    def attention(self, x_MND: Tensor, at: Any) -> Edit:
-        return Edit(rows=self.rows)
 
 
 class Deaf(Head):

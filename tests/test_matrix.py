@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
+from toy_rows import Rows
 
 import avcore_dgsct
 import avcore_lavish
@@ -21,17 +22,6 @@ from avcore.registry import Registry, load_registry
 from avcore.specs import FusionSpec, MethodSpec, Need, PromptSpec
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.toys import at_hand
-
-
-class Rows(PromptLayer):
-    """Rows in every block."""
-
-    def __init__(self, config: Any, block: Any) -> None:
-        super().__init__()
-        self.rows = nn.Parameter(torch.randn(2, block.width))
-
-    def attention(self, x_MND: Tensor, at: Any) -> Edit:
-        return Edit(rows=self.rows)
 
 
 class Picky(FusionLayer):

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from installed import installed
 from torch import Tensor, nn
+from toy_rows import Rows
 
 from avcore import create_model
 from avcore.cli import main
@@ -21,17 +22,6 @@ from avcore.specs import FusionSpec, HeadSpec, PromptSpec
 from avcore.tasks import Dataset, Features, Head, Task
 from avcore.testing import ToyBackbones
 from avcore.testing.toys import LinearHead, ToyPlugin, at_hand
-
-
-class Rows(PromptLayer):
-    """Sound."""
-
-    def __init__(self, config: Any, block: Any) -> None:
-        super().__init__()
-        self.rows = nn.Parameter(torch.randn(2, block.width))
-
-    def attention(self, x_MND: Tensor, at: Any) -> Edit:
-        return Edit(rows=self.rows)
 
 
 class FewArguments(Rows):

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from avcore.specs import STREAMS, StreamLayout
-from avcore.tasks import Batch, Features, Head, Input, Progress, Task
+from avcore.tasks import Batch, Features, Progress, Task
 from avcore_ave.config import LinearHeadConfig
 from avcore_ave.losses import bce_softmax, cross_entropy, soft_margin
 from avcore_ave.metrics import segment_rule
-from avcore_ave.task import AVEWeakTask
+from avcore_ave.targets import EventHead
 
 __all__ = ["LinearHead", "SegmentHead"]
 
 LOSSES = {"bce_softmax": bce_softmax, "cross_entropy": cross_entropy, "soft_margin": soft_margin}
 
 
-class SegmentHead(Head):
+class SegmentHead(EventHead):
     """A head whose output ``logits`` (B, T, C) says the class of each segment: loss, targets and prediction.
 
-    With labels of clips alone (`AVEWeakTask`) the highest logit of each class over time stands for the clip, as in
+    With labels of clips alone (`EventHead`) the highest logit of each class over time stands for the clip, as in
     AVEL.
 
     Args:
@@ -33,16 +33,7 @@ class SegmentHead(Head):
 
     def __init__(self, config: object, layouts: Mapping[str, StreamLayout], task: Task, *, loss: str) -> None:
         super().__init__(config, layouts, task)
-        self.segments = next(iter(layouts.values())).segments
         self.criterion = LOSSES[loss]
-        self.weak = isinstance(task, AVEWeakTask)
-
-    @property
-    def targets(self) -> Mapping[str, Input]:
-        """``labels`` (T,), a class for each segment; with labels of clips alone ``clip_label`` ()."""
-        if self.weak:
-            return {"clip_label": Input(shape=(), dtype="int64")}
-        return {"labels": Input(shape=(self.segments,), dtype="int64")}
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """``event``: the mean over the segments of valid clips, or over the clips where only they have labels."""

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
 from avcore.specs import StreamLayout
-from avcore.tasks import Batch, Features, Head, Input, Progress, Task
+from avcore.tasks import Batch, Features, Progress, Task
 from avcore_ave.losses import event_losses, soft_margin
 from avcore_ave.metrics import clip_rule, weak_clip_rule
-from avcore_ave.task import AVEWeakTask
+from avcore_ave.targets import EventHead, is_weak
 from avcore_ave.temporal import Interacted
 
 __all__ = ["Exchange", "Localisation", "LocalisationHead", "WeakLocalisation"]
@@ -114,7 +114,7 @@ class WeakLocalisation(_Fusion):
         return {"event": event_BC, "gate": streams.gate.squeeze(-1), "clip": clip_BC}
 
 
-class LocalisationHead(Head):
+class LocalisationHead(EventHead):
     """What heads that end in `Localisation` or, for a task with labels of clips alone, `WeakLocalisation` share.
 
     Subclasses give the output of one of them.
@@ -127,7 +127,6 @@ class LocalisationHead(Head):
         super().__init__(config, layouts, task)
         if not {"visual", "audio"} <= layouts.keys():
             raise AssemblyError(f"Head {name} needs both streams: use --streams both, or --set head.name=ave.linear.")
-        self.segments = layouts["visual"].segments
         if self.segments < top:
             raise AssemblyError(
                 f"head.top={top} segments speak for a clip, but it has {self.segments}: lower head.top."
@@ -135,24 +134,16 @@ class LocalisationHead(Head):
         if task.background is None:
             raise AssemblyError(f"Head {name} tells events from background; {type(task).__name__} has no background.")
         self.background = task.background
-        self.weak = isinstance(task, AVEWeakTask)
 
     @staticmethod
     def localisation_of(
         task: Task, width: int, *, top: int, score_weight: float, exchange_heads: int = 0
     ) -> Localisation | WeakLocalisation:
         """The one that goes with the labels of the task."""
-        weak = isinstance(task, AVEWeakTask)
+        weak = is_weak(task)
         classes = len(task.classes) - (not weak)
         kind = WeakLocalisation if weak else Localisation
         return kind(width, classes, top=top, score_weight=score_weight, exchange_heads=exchange_heads)
-
-    @property
-    def targets(self) -> Mapping[str, Input]:
-        """``labels`` (T,), a class for each segment; with labels of clips alone ``clip_label`` ()."""
-        if self.weak:
-            return {"clip_label": Input(shape=(), dtype="int64")}
-        return {"labels": Input(shape=(self.segments,), dtype="int64")}
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """`event_losses` of ``labels``; with labels of clips alone ``event``, the `soft_margin` of ``clip_label``."""

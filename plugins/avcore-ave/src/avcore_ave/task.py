@@ -17,8 +17,13 @@ __all__ = ["AVETask", "AVEWeakTask"]
 
 
 class AVETask(Task):
-    """One class for each segment of a clip: an event that is both seen and heard, or background."""
+    """One class for each segment of a clip: an event that is both seen and heard, or background.
 
+    Attributes:
+        weak: only whole clips have labels in training.
+    """
+
+    weak: ClassVar[bool] = False
     score: ClassVar[str] = "accuracy"
     prediction: ClassVar[Mapping[str, str]] = {"labels": "segment", "probability": "segment"}
     config: AVETaskConfig
@@ -82,6 +87,8 @@ class AVETask(Task):
 
 class AVEWeakTask(AVETask):
     """The same, learned from the classes of whole clips: training has the target ``clip_label`` () alone."""
+
+    weak: ClassVar[bool] = True
 
     def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
         """Whether every segment is background; of a training clip, whether it has no event."""
