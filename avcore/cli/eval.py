@@ -23,13 +23,17 @@ JSON_HELP = 'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "pub
 def evaluate(
     directory: str, splits: tuple[str, ...], checkpoint: str, data: str | None, device: str | None, as_json: bool
 ) -> None:
-    """Evaluate a run. Splits are val, test, ... ; test_swapped and test_mute_audio give clips another sound or none.
+    """Evaluate a run. Splits are val, test, ...
+
+    At its end a split's name says what clips are given instead of their own: test_swapped (another clip's sound),
+    test_noise or test_noise-10 (white noise, as loud as the clip's sound or 10 dB below), test_mute_audio,
+    test_mute_visual, test_mute_both (no sound, no pictures, neither).
 
     Beside the scores stands what the run's recipe says was published, where the data are those of the paper.
 
     \b
     Examples:
-      avcore eval runs/NAME --split val --split test_swapped
+      avcore eval runs/NAME --split test --split test_swapped
       avcore eval runs/NAME --data FOLDER
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore

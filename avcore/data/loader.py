@@ -15,16 +15,15 @@ import numpy as np
 from avcore.data.balance import balanced_chances
 from avcore.data.broken import BrokenClips, BrokenPolicy, refuse_missing
 from avcore.data.cache import ClipCache
+from avcore.data.changes import OWN, Change
 from avcore.data.randomness import generator
 from avcore.data.reader import Filler, Reader, Reading, Request
 from avcore.data.workers import Loaded, check_shared_memory
 from avcore.errors import AVCoreError, DataError, did_you_mean
 from avcore.specs import AudioGeometry, ImageGeometry
-from avcore.tasks import Batch, Clip, Dataset
+from avcore.tasks import Batch, Dataset
 
-__all__ = ["ClipLoader", "Sound"]
-
-Sound = Literal["own", "swapped", "mute"]
+__all__ = ["ClipLoader"]
 
 T = TypeVar("T")
 
@@ -52,7 +51,7 @@ class ClipLoader:
         audio: what the audio backbone takes, None if that stream is off.
         batch_size: B.
         shuffle: whether each epoch has an order of its own.
-        seed: of the order and of the pairs of ``sound="swapped"``.
+        seed: of the order, of whose sound a clip is given, and of noise.
         rank, world: which of how many processes that share the split this loader is for.
         workers: processes that load; 0 loads in this one.
         cache: root of the clip cache, None for the default.
@@ -60,8 +59,7 @@ class ClipLoader:
             unless it is the only one, which is kept.
         balance: a target of the data set: each epoch draws as many clips as there are, with repetition, by the chances
             of `balanced_chances`; None draws each clip once. With ``shuffle`` only.
-        sound: ``own``; ``swapped``, that of another clip of the split, of another `Clip.group` where clips have groups,
-            the same one in every epoch; ``mute``, zeros.
+        change: what clips are given in place of their own, the same in every epoch; what is muted is not read.
         broken: what is done about a broken clip.
         broken_limit: the share of the split's clips, 0 to 1, that may be broken.
         on_broken: called once for each broken clip, with its name and what is wrong.
@@ -87,7 +85,7 @@ class ClipLoader:
         cache: Path | None = None,
         last: Literal["fill", "keep", "drop"] = "fill",
         balance: str | None = None,
-        sound: Sound = "own",
+        change: Change = OWN,
         broken: BrokenPolicy = "stop",
         broken_limit: float = 0.01,
         on_broken: Callable[[str, str], None] | None = None,
@@ -101,8 +99,9 @@ class ClipLoader:
         if not self.clips:
             raise DataError(f"Split '{split}' has 0 clips.")
         if broken == "stop":
-            heard = audio is not None and sound != "mute"
-            refuse_missing(split, self.clips, visual=image is not None, audio=heard)
+            read = [stream for stream, wanted in (("visual", image), ("audio", audio)) if wanted is not None]
+            visual, heard = (stream in read and stream not in change.muted for stream in ("visual", "audio"))
+            refuse_missing(split, self.clips, visual=visual, audio=heard)
         if len({clip.seconds for clip in self.clips}) > 1:
             short, long = (pick(self.clips, key=lambda clip: clip.seconds) for pick in (min, max))
             raise DataError(
@@ -112,12 +111,10 @@ class ClipLoader:
         self._chances: np.ndarray | None = None
         if balance is not None:
             self._chances = balanced_chances(dataset, self.clips, balance, skip=broken != "stop")
-        sounds: list[Clip] | None = self.clips
-        if sound == "swapped":
+        sounds = self.clips
+        if change.sound == "swapped":
             donors = swap(len(self.clips), [clip.group for clip in self.clips], seed)
             sounds = [self.clips[donor] for donor in donors]
-        elif sound == "mute":
-            sounds = None
         # The reader's own list is that of one process among several; this one has all.
         self._broken = BrokenClips(split, len(self.clips), broken_limit)
         self._on_broken = on_broken
@@ -125,6 +122,7 @@ class ClipLoader:
             dataset,
             self.clips,
             sounds,
+            change,
             ClipCache(cache, segments=dataset.segments),
             image=image,
             audio=audio,

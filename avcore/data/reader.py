@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from avcore.data.broken import BrokenClips, BrokenPolicy, reading_of
 from avcore.data.cache import CacheError, ClipCache
+from avcore.data.changes import Change
 from avcore.data.randomness import drawn, generator
 from avcore.data.workers import shared
 from avcore.errors import AVCoreError, DataError
@@ -60,7 +61,7 @@ class Filled:
 
 @dataclass(frozen=True, kw_only=True)
 class _Content:
-    """What a batch takes of one clip; None for a stream that is off and for silence."""
+    """What a batch takes of one clip; None for a stream that is off or muted."""
 
     name: str
     frames: np.ndarray | None
@@ -78,11 +79,12 @@ class Reader(TorchDataset[Reading | AVCoreError]):
     Args:
         dataset: gives the targets.
         clips: the split.
-        sounds: for each clip the one that it is heard with; None for silence.
+        sounds: for each clip the one that it is heard with.
+        change: what else clips are given in place of their own pictures and sound.
         cache: of decoded clips.
         image: the pictures that are wanted; None leaves them out.
         audio: the sound that is wanted; None leaves it out.
-        seed: of the clips that take the places of broken ones.
+        seed: of noise, and of the clips that take the places of broken ones.
         policy: what is done about a broken clip.
         broken: those that this process knows.
     """
@@ -91,7 +93,8 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         self,
         dataset: Dataset,
         clips: Sequence[Clip],
-        sounds: Sequence[Clip] | None,
+        sounds: Sequence[Clip],
+        change: Change,
         cache: ClipCache,
         *,
         image: ImageGeometry | None,
@@ -103,6 +106,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         self.dataset = dataset
         self.clips = clips
         self.sounds = sounds
+        self.change = change
         self.cache = cache
         self.image = image
         self.audio = audio
@@ -130,13 +134,25 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             CacheError: the cache cannot be used.
             AVCoreError: the clip is broken.
         """
-        return self._frames(self.clips[index]), None if self.sounds is None else self._sound(self.sounds[index])
+        return self._frames(self.clips[index]), self._sound(self.sounds[index])
 
     def _frames(self, clip: Clip) -> np.ndarray | None:
-        return None if self.image is None else self.cache.frames(clip, self.image.size, self.image.frames)
+        if self.image is None or "visual" in self.change.muted:
+            return None
+        return self.cache.frames(clip, self.image.size, self.image.frames)
 
     def _sound(self, clip: Clip) -> np.ndarray | None:
-        return None if self.audio is None else self.cache.audio(clip, self.audio.rate, self.audio.channels)
+        if self.audio is None or "audio" in self.change.muted:
+            return None
+        sound = self.cache.audio(clip, self.audio.rate, self.audio.channels)
+        return self._noise_like(sound, clip) if self.change.sound == "noise" else sound
+
+    def _noise_like(self, sound: np.ndarray, clip: Clip) -> np.ndarray:
+        """White noise in place of a clip's sound, of the level that the change asks for."""
+        scale = np.sqrt(np.square(sound, dtype=np.float32).mean()) * 10 ** (self.change.noise_db / 20)
+        noise = scale * generator(self.seed, f"noise/{clip.name}").standard_normal(sound.shape, np.float32)
+        whole: np.ndarray = noise.round().clip(-32768, 32767).astype(np.int16)
+        return whole
 
     def judge(self, index: int, error: AVCoreError) -> dict[str, str]:
         """The broken clip's name and cause, for a policy that goes on without it.
@@ -176,7 +192,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         with reading_of(self.clips[index]):
             clip = drawn(self.dataset, self.clips[index], index, seed=self.seed, epoch=epoch)
         companions = {
-            name: self._read(other, epoch, self._frames(other), None if self.sounds is None else self._sound(other), {})
+            name: self._read(other, epoch, self._frames(other), self._sound(other), {})
             for name, other in clip.companions.items()
         }
         return self._read(clip, epoch, *self.media(index), companions)
@@ -197,8 +213,14 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         yield index
         yield from generator(self.seed, "replacement", epoch, index).permutation(len(self.clips)).tolist()
 
+    def _pictures(self, contents: Sequence[_Content]) -> Tensor | None:
+        if self.image is not None and "visual" in self.change.muted:
+            grey_311 = (255 * torch.tensor(self.image.mean)).round().to(torch.uint8)[:, None, None]
+            return grey_311.expand(len(contents), self.dataset.segments, *self.image.shape).clone()
+        return _stacked([content.frames for content in contents])
+
     def _waveform(self, contents: Sequence[_Content]) -> Tensor | None:
-        if self.audio is not None and self.sounds is None:
+        if self.audio is not None and "audio" in self.change.muted:
             return torch.zeros(len(contents), *self.audio.shape(self.clips[0].seconds), dtype=torch.int16)
         return _stacked([content.sound for content in contents])
 
@@ -212,7 +234,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                     "the reader must give all clips of a split the same."
                 )
         return Batch(
-            frames=_stacked([content.frames for content in contents]),
+            frames=self._pictures(contents),
             waveform=self._waveform(contents),
             targets=_alike("targets", names, [content.target for content in contents]),
             names=names,

@@ -8,16 +8,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from avcore.data.loader import Sound
 from avcore.engine.precision import autocast
 from avcore.engine.step import BatchLoader
-from avcore.errors import DataError, did_you_mean
+from avcore.errors import DataError
 from avcore.tasks import Task
 
-__all__ = ["SOUNDS", "Evaluation", "Example", "evaluate", "split_and_sound"]
-
-SOUNDS: dict[str, Sound] = {"_swapped": "swapped", "_mute_audio": "mute"}
-"""How the end of a split's name chooses another sound: another clip's, or silence."""
+__all__ = ["Evaluation", "Example", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +40,6 @@ class Evaluation:
     scores: dict[str, float]
     clips: int
     examples: list[Example] = field(default_factory=list)
-
-
-def split_and_sound(name: str, splits: tuple[str, ...]) -> tuple[str, Sound]:
-    """``test_swapped`` -> ``("test", "swapped")``; the sound is ``own``, ``swapped`` or ``mute``.
-
-    Raises:
-        AVCoreError: the data set, whose splits are given, has no such split.
-    """
-    if name in splits:
-        return name, "own"
-    for ending, sound in SOUNDS.items():
-        if name.removesuffix(ending) in splits:
-            return name.removesuffix(ending), sound
-    known = [split + ending for split in splits for ending in ("", *SOUNDS)]
-    raise DataError(f"There is no split '{name}': this data set has {', '.join(splits)}.{did_you_mean(name, known)}")
 
 
 def _on_host(value: Tensor) -> Tensor:

@@ -103,11 +103,12 @@ class Run:
         """Scores of a split, by name.
 
         Args:
-            split: a split of the data set; with ``_swapped`` (another clip's sound) or ``_mute_audio`` at its end, such
-                as ``test_swapped``, under another sound.
+            split: a split of the data set, such as ``test``, or with other sound or pictures than the clips' own, such
+                as ``test_swapped``: the ends are ``_swapped``, ``_noise``, ``_mute_audio``, ``_mute_visual``,
+                ``_mute_both``.
 
         Raises:
-            AVCoreError: no such split, or data are missing.
+            AVCoreError: no such split, the run lacks a stream that it changes, or data are missing.
         """
         with closing(self.data.loader(split)):
             return self.examine(split).scores

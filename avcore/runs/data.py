@@ -7,11 +7,11 @@ from pathlib import Path
 
 from avcore.config import RunConfig
 from avcore.data.broken import refuse_missing
-from avcore.data.loader import ClipLoader, Sound
+from avcore.data.changes import Change, split_and_change
+from avcore.data.loader import ClipLoader
 from avcore.data.opening import make_task, open_dataset
 from avcore.data.verify import NO_TRUTH, has_truth
 from avcore.engine.display import Display
-from avcore.engine.evaluate import split_and_sound
 from avcore.engine.ranks import from_all, ranks
 from avcore.errors import DataError
 from avcore.model import AVModel
@@ -45,7 +45,7 @@ def list_splits(config: RunConfig, dataset: Dataset) -> None:
         AVCoreError: there is no such split, its list is malformed, or with ``data.broken=stop`` files are missing.
     """
     names = ("train", "val" if config.protocol == "clean" else "test", *config.train.evaluate)
-    for split in dict.fromkeys(split_and_sound(name, dataset.splits)[0] for name in names):
+    for split in dict.fromkeys(split_and_change(name, dataset.splits)[0] for name in names):
         clips = dataset.clips(split)
         if config.data.broken == "stop":
             refuse_missing(split, clips, visual=config.streams != "audio", audio=config.streams != "visual")
@@ -92,29 +92,38 @@ class RunData:
         """How many clips each split has that was asked for."""
         return {self.split(name)[0]: len(loader.clips) for (name, _), loader in self._loaders.items()}
 
-    def split(self, name: str) -> tuple[str, Sound]:
-        """The split and the sound that a name such as ``test_swapped`` means.
+    def split(self, name: str) -> tuple[str, Change]:
+        """The split that a name such as ``test_swapped`` means, and what its clips are given.
 
         Raises:
-            AVCoreError: there is no such split, or a model that hears nothing is given another sound.
+            AVCoreError: there is no such split, or a stream that it changes does not run.
         """
-        split, sound = split_and_sound(name, self.dataset.splits)
-        if sound != "own" and self.model.sound is None:
-            raise DataError(f"Split '{name}' changes the sound, but this run has no audio stream (streams=visual).")
-        return split, sound
+        split, change = split_and_change(name, self.dataset.splits)
+        if missing := self.not_run(name):
+            raise DataError(
+                f"Split '{name}' gives clips {change.words}, but this run has no {missing} stream "
+                f"(streams={self.config.streams}). Leave it out."
+            )
+        return split, change
+
+    def not_run(self, name: str) -> str | None:
+        """The first stream that a name such as ``test_mute_visual`` changes and the model does not have."""
+        here = {"visual": self.model.image, "audio": self.model.sound}
+        _, change = split_and_change(name, self.dataset.splits)
+        return next((stream for stream in change.streams if here[stream] is None), None)
 
     def loader(self, name: str, *, train: bool = False) -> ClipLoader:
         """The batches of a split, made once; shuffled in each epoch when they are for training.
 
         Raises:
-            AVCoreError: there is no such split, its files are missing, or its sound cannot be swapped.
+            AVCoreError: there is no such split, its files are missing, or it cannot be changed so.
         """
         if (name, train) not in self._loaders:
             self._loaders[name, train] = self._make(name, train)
         return self._loaders[name, train]
 
     def _make(self, name: str, train: bool) -> ClipLoader:
-        split, sound = self.split(name)
+        split, change = self.split(name)
         config, model, here = self.config, self.model, ranks()
         return ClipLoader(
             self.dataset,
@@ -131,7 +140,7 @@ class RunData:
             world=here.world,
             workers=config.data.workers,
             cache=config.data.cache,
-            sound=sound,
+            change=change,
             broken="stop" if config.data.broken == "stop" else "replace" if train else "leave_out",
             broken_limit=config.data.broken_limit,
             on_broken=partial(self._skipped.add, name),

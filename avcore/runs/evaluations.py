@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from avcore.data.changes import OWN
 from avcore.engine.display import Display
-from avcore.engine.evaluate import Evaluation, Example, split_and_sound
+from avcore.engine.evaluate import Evaluation, Example
 from avcore.engine.listeners import Listeners
 from avcore.engine.ranks import ranks
 from avcore.runs.base import Run
@@ -26,9 +27,8 @@ def splits_of(run: Run, display: Display) -> list[str]:
     """
     kept = []
     for name in run.config.train.evaluate:
-        _, sound = split_and_sound(name, run.data.dataset.splits)
-        if sound != "own" and run.model.sound is None:
-            display.line(f"{name} is left out: this run has no audio stream.")
+        if missing := run.data.not_run(name):
+            display.line(f"{name} is left out: this run has no {missing} stream.")
         else:
             kept.append(name)
     for name in dict.fromkeys((run.results.selected_on, *kept)):
@@ -48,7 +48,7 @@ class Evaluations:
         """The scores, after so many steps, of the split that selects the best checkpoint."""
         split = self.run.results.selected_on
         found = self._evaluate(split, GLANCES, step)
-        self.listeners.tell("pictured", split, {"own": found.examples}, step)
+        self.listeners.tell("pictured", split, {OWN.words: found.examples}, step)
         return found.scores
 
     def measure(self, splits: Sequence[str], step: int, folder: Path) -> list[str]:
@@ -59,12 +59,12 @@ class Evaluations:
         for name in splits:
             found = self._evaluate(name, PICTURES, step)
             run.results = run.results.measured(name, found.scores)
-            split, sound = run.data.split(name)
-            drawn.setdefault(split, {})[sound] = found.examples
-        for split, by_sound in drawn.items():
-            if save_pictures(run.model.task, split, by_sound, folder):
+            split, change = run.data.split(name)
+            drawn.setdefault(split, {})[change.words] = found.examples
+        for split, by_change in drawn.items():
+            if save_pictures(run.model.task, split, by_change, folder):
                 pictures.append(str(folder / f"{split}-*.png"))
-            self.listeners.tell("pictured", split, by_sound, step)
+            self.listeners.tell("pictured", split, by_change, step)
         return pictures
 
     def _evaluate(self, name: str, examples: int, step: int) -> Evaluation:

@@ -1,10 +1,11 @@
-"""Pictures of predictions: what the model saw, the truth, and what it said for each sound.
+"""Pictures of predictions: what the model saw, the truth, and what it said for each change.
 
 Shape letters: T segments, Y and X image rows and columns.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -14,15 +15,13 @@ from avcore.tasks import Task
 
 __all__ = ["draw_example", "save_pictures"]
 
-TITLES = {"own": "own sound", "swapped": "another clip's\nsound", "mute": "no sound"}
-
 
 def draw_example(task: Task, examples: Mapping[str, Example]) -> np.ndarray:
-    """One clip: its frames, the truth, and a row for each sound that it was given.
+    """One clip: its frames, the truth, and a row for each change of what it was given.
 
     Args:
         task: draws.
-        examples: sound (``own``, ``swapped``, ``mute``) -> the same clip with the prediction under that sound; its
+        examples: the words of a change (`avcore.data.changes`) -> the same clip with the prediction under it; its
             frames must be there.
 
     Returns:
@@ -35,21 +34,22 @@ def draw_example(task: Task, examples: Mapping[str, Example]) -> np.ndarray:
     truth = task.truth(first.targets)
     if truth is not None:
         rows.append(("truth", strip(task.draw(frames_TYX3, truth))))
-    for sound, example in examples.items():
+    for words, example in examples.items():
+        title = fill(words, 16)
         text = task.describe(example.prediction)
-        rows.append((TITLES[sound], strip(task.draw(frames_TYX3, example.prediction))))
+        rows.append((title, strip(task.draw(frames_TYX3, example.prediction))))
         if text and truth is None:
-            rows[-1] = (f"{TITLES[sound]}\n{text}", rows[-1][1])
+            rows[-1] = (f"{title}\n{text}", rows[-1][1])
     return side_by_side(rows, first.name)
 
 
-def save_pictures(task: Task, split: str, by_sound: Mapping[str, Sequence[Example]], folder: Path) -> list[Path]:
+def save_pictures(task: Task, split: str, by_change: Mapping[str, Sequence[Example]], folder: Path) -> list[Path]:
     """A PNG file ``<split>-<number>-<clip>.png`` for each clip, and its path; none without a visual stream."""
     paths: list[Path] = []
-    for number, examples in enumerate(zip(*by_sound.values(), strict=True)):
+    for number, examples in enumerate(zip(*by_change.values(), strict=True)):
         if examples[0].frames is None:
             continue
-        picture = draw_example(task, dict(zip(by_sound, examples, strict=True)))
+        picture = draw_example(task, dict(zip(by_change, examples, strict=True)))
         name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in examples[0].name)
         paths.append(save_png(picture, folder / f"{split}-{number + 1:02d}-{fitting(name)}.png"))
     return paths

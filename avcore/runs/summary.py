@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avcore.config import RunConfig
-from avcore.engine.evaluate import SOUNDS
+from avcore.data.changes import split_and_change
 from avcore.engine.result import RunResult, Scores
 from avcore.report.published import render_published
 from avcore.report.tables import Cell, Spread, render_table
@@ -12,7 +12,6 @@ from avcore.report.tables import Cell, Spread, render_table
 __all__ = ["DEMO", "describe_config", "describe_results", "describe_seeds"]
 
 DEMO = "DEMO DATA: scores on it mean nothing beside published ones."
-SOUND_WORDS = {"swapped": "another clip's sound", "mute": "no sound"}
 
 
 def describe_config(config: RunConfig) -> str:
@@ -34,10 +33,8 @@ def describe_config(config: RunConfig) -> str:
 
 
 def _label(split: str) -> str:
-    for ending, sound in SOUNDS.items():
-        if split.endswith(ending):
-            return f"{split.removesuffix(ending)}, {SOUND_WORDS[sound]}"
-    return f"{split}, own sound"
+    name, change = split_and_change(split)
+    return f"{name}, {change.words}"
 
 
 def _score_rows(metrics: Scores, names: Sequence[str], suffix: str = "") -> list[list[Cell]]:

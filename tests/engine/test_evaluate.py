@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avcore.engine.evaluate import evaluate, split_and_sound
+from avcore.engine.evaluate import evaluate
 from avcore.errors import AVCoreError
 
 
@@ -95,21 +95,3 @@ def test_progress_counts_batches(toys):
 def test_an_empty_split_is_an_error(toys):
     with pytest.raises(AVCoreError, match="no clips"):
         run(toys, toys.Model(), toys.Loader(clips=0))
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("test", ("test", "own")),
-        ("test_swapped", ("test", "swapped")),
-        ("val_mute_audio", ("val", "mute")),
-        ("odd_swapped", ("odd_swapped", "own")),
-    ],
-)
-def test_the_end_of_a_split_chooses_the_sound(name, expected):
-    assert split_and_sound(name, ("train", "val", "test", "odd_swapped")) == expected
-
-
-def test_an_unknown_split_gets_a_suggestion():
-    with pytest.raises(AVCoreError, match=r"no split 'tset'.*train, test.*Did you mean 'test'"):
-        split_and_sound("tset", ("train", "test"))

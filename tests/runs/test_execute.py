@@ -31,6 +31,7 @@ MORE = [
     "format", "text", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads", "seeds",
     "metrics_sd", "without_truth", "clips", "recipe", "streams",
 ]  # fmt: skip
+WRONG = ("test_swapped", "test_mute_audio", "test_mute_visual", "test_mute_both", "test_noise", "test_noise-30")
 SPLITS = {"train": 12, "val": 6, "test": 6}
 
 
@@ -91,11 +92,14 @@ def test_another_seed_draws_otherwise(start, tmp_path):
 
 
 def test_training_learns_and_listens(start):
-    run = start(epochs=12, set=["train.eval_every=12", "train.evaluate=[test, test_swapped, test_mute_audio]"])
+    run = start(epochs=12, set=["train.eval_every=12", f"train.evaluate=[test, {', '.join(WRONG)}]"])
     metrics = run.results.metrics
     assert metrics["test"]["accuracy"] == 100
     assert metrics["test_swapped"]["accuracy"] == 0
     assert metrics["test_mute_audio"]["accuracy"] == 50
+    assert metrics["test_mute_visual"]["accuracy"] == 100
+    assert metrics["test_mute_both"]["accuracy"] == 50
+    assert metrics["test_noise"]["accuracy"] <= 100
 
 
 def test_the_best_weights_are_the_ones_evaluated(start):
@@ -261,10 +265,17 @@ def test_mistakes_show_before_anything_is_written(start, tmp_path, options, mess
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_without_sound_leaves_out_the_splits_that_change_it(start, capsys):
-    run = start(streams="visual", quiet=False, epochs=1, set=["train.evaluate=[test, test_swapped]"])
-    assert set(run.results.metrics) == {"val", "test"}
-    assert "test_swapped is left out" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("streams", "kept", "missing"), [("visual", "test_mute_visual", "audio"), ("audio", "test_noise", "visual")]
+)
+def test_a_run_without_a_stream_leaves_out_the_splits_that_change_it(start, capsys, streams, kept, missing):
+    splits = "[test, test_swapped, test_mute_visual, test_mute_both, test_noise]"
+    run = start(streams=streams, quiet=False, epochs=1, set=[f"train.evaluate={splits}"])
+    assert {"val", "test", kept} <= set(run.results.metrics)
+    assert "test_mute_both" not in run.results.metrics
+    assert f"test_mute_both is left out: this run has no {missing} stream." in capsys.readouterr().out
+    with pytest.raises(AVCoreError, match=rf"neither pictures nor sound, but this run has no {missing} stream"):
+        run.evaluate("test_mute_both")
 
 
 def test_no_epochs_measure_the_untrained_model(start):

@@ -1,0 +1,71 @@
+"""What a model is given of each clip in place of its own pictures and sound, by the end of a split's name."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from avcore.errors import DataError, did_you_mean
+
+__all__ = ["MUTED", "OWN", "Change", "split_and_change"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What clips are given; by default their own pictures and sound.
+
+    Attributes:
+        words: what tables and pictures say.
+        muted: the streams that are given nothing: the mean colour of the backbone's pictures (the value that its
+            normalisation takes to 0, to half a grey level), silence.
+        sound: ``own``; ``swapped``, that of another clip of the split, of another `Clip.group` where clips have groups;
+            ``noise``, white noise.
+        noise_db: of that noise, how much louder than the clip's own sound it is, in dB of the root mean square; noise
+            in place of silence is silent.
+    """
+
+    words: str = "own sound"
+    muted: tuple[str, ...] = ()
+    sound: Literal["own", "swapped", "noise"] = "own"
+    noise_db: float = 0.0
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Those that are not the clip's own, all of which a model must have."""
+        return self.muted or (() if self.sound == "own" else ("audio",))
+
+
+OWN = Change()
+MUTED = {
+    "_mute_audio": Change(words="no sound", muted=("audio",)),
+    "_mute_visual": Change(words="no pictures", muted=("visual",)),
+    "_mute_both": Change(words="neither pictures nor sound", muted=("visual", "audio")),
+}
+"""The changes that take streams away, by the end of a split's name."""
+_CHANGES = {"_swapped": Change(words="another clip's sound", sound="swapped"), **MUTED}
+_NOISE = re.compile(r"_noise(-?\d{1,2})?$")
+
+
+def split_and_change(name: str, splits: tuple[str, ...] = ()) -> tuple[str, Change]:
+    """``test_swapped`` -> ``test`` and the sounds of others; ``test_noise-10`` -> ``test`` and noise of -10 dB.
+
+    Args:
+        name: of a split, with or without the end that changes it.
+        splits: those of the data set; without them every name is one, less what changes it.
+
+    Raises:
+        AVCoreError: the data set has no such split.
+    """
+    if name in splits:
+        return name, OWN
+    noise = _NOISE.search(name)
+    found = {ending: change for ending, change in _CHANGES.items() if name.endswith(ending)}
+    if noise:
+        level = int(noise[1] or 0)
+        found[noise[0]] = Change(words=f"white noise at {level} dB", sound="noise", noise_db=level)
+    for ending, change in found.items():
+        if not splits or name.removesuffix(ending) in splits:
+            return name.removesuffix(ending), change
+    if not splits:
+        return name, OWN
+    known = [split + ending for split in splits for ending in ("", *_CHANGES, "_noise")]
+    raise DataError(f"There is no split '{name}': this data set has {', '.join(splits)}.{did_you_mean(name, known)}")
