@@ -1,0 +1,59 @@
+"""Audio-visual recognition for avcore (AVAR): task ``avar``, its heads and readers.
+
+This module is light: it declares, and imports no torch.
+"""
+
+from collections.abc import Iterable
+
+from avcore.hookspecs import hookimpl
+from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
+from avcore_avar.config import AVARTaskConfig, KineticsSoundsConfig, LinearHeadConfig
+
+__all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
+
+
+@hookimpl
+def avcore_heads() -> Iterable[HeadSpec]:
+    """The linear head."""
+    return [
+        HeadSpec(
+            name="avar.linear",
+            serves=("clip",),
+            build="avcore_avar.heads:LinearHead",
+            config=LinearHeadConfig,
+            summary="the mean over segments of both pooled vectors through one linear map",
+        ),
+    ]
+
+
+@hookimpl
+def avcore_tasks() -> Iterable[TaskSpec]:
+    """Recognition of whole clips."""
+    return [
+        TaskSpec(
+            name="avar",
+            build="avcore_avar.task:AVARTask",
+            config=AVARTaskConfig,
+            head="avar.linear",
+            kind="clip",
+            paper="arXiv:1705.08168",
+            summary="name what is seen and heard in a clip (AVAR)",
+        ),
+    ]
+
+
+@hookimpl
+def avcore_datasets() -> Iterable[DatasetSpec]:
+    """The readers of official lists."""
+    return [
+        DatasetSpec(
+            name="kinetics-sounds",
+            build="avcore_avar.kinetics:KineticsSounds",
+            config=KineticsSoundsConfig,
+            tasks=("avar",),
+            reads="avcore_avar.kinetics_lists:settings_in",
+            official={"train": 14799, "test": 2597},
+            paper="arXiv:1705.08168",
+            summary="Kinetics-Sounds in OGM-GE's lists: 10 s, 31 classes, or those of classes.txt",
+        ),
+    ]

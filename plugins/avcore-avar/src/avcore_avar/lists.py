@@ -1,0 +1,99 @@
+"""Text files that list clips, read as people have them: a BOM, Windows line ends and blank lines do no harm.
+
+Imports no torch.
+"""
+
+import csv
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from avcore.errors import DataError, why
+
+__all__ = ["Entry", "read_rows", "read_text", "without_repeats"]
+
+_logger = logging.getLogger("avcore.avar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A clip of a list.
+
+    Attributes:
+        clip: its name.
+        label: its class, as the list has it: an index, or a name.
+        line: where it stands, from 1.
+    """
+
+    clip: str
+    label: int | str
+    line: int
+
+
+def read_text(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers from 1.
+
+    Raises:
+        DataError: it cannot be read, or is no text in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"Cannot read '{path}': {reason}.") from None
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def read_rows(path: Path, columns: str, parse: Callable[[list[str]], Entry | None]) -> list[Entry]:
+    """The clips of a table whose cells are parted by commas; a cell that holds one stands in double quotes.
+
+    Args:
+        path: of the file.
+        columns: what they are, such as ``clip,10,label``, for messages.
+        parse: makes a clip of the cells of a line, without its number; None for a line that is left out. Raises
+            ValueError that says what is wrong with them.
+
+    Raises:
+        DataError: the file cannot be read, or a line has other columns or is wrong; names it.
+    """
+    found = []
+    wanted = columns.count(",") + 1
+    for number, line in read_text(path):
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line], strict=True, skipinitialspace=True))]
+            if len(cells) != wanted:
+                quote = "; a cell with a comma in it stands in double quotes" if len(cells) > wanted else ""
+                raise ValueError(f"has {len(cells)} columns, not the {wanted} of {columns}{quote}")
+            entry = parse(cells)
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"'{path}' line {number} {error}: '{line}'.") from None
+        if entry is not None:
+            found.append(Entry(clip=entry.clip, label=entry.label, line=number))
+    return found
+
+
+def without_repeats(path: Path, entries: Iterable[Entry]) -> list[Entry]:
+    """Each clip once. Lines that repeat one are told and left out.
+
+    Raises:
+        DataError: a clip is listed under two classes.
+    """
+    first: dict[str, Entry] = {}
+    repeated: list[Entry] = []
+    for entry in entries:
+        before = first.setdefault(entry.clip, entry)
+        if before.label != entry.label:
+            raise DataError(
+                f"'{path}' lists '{entry.clip}' as {before.label} in line {before.line} and as {entry.label} in line "
+                f"{entry.line}: remove the wrong one."
+            )
+        if before is not entry:
+            repeated.append(entry)
+    if repeated:
+        one = repeated[0]
+        _logger.warning(
+            f"'{path}' lists {len(repeated)} clips again, which count once, the first of them '{one.clip}' in lines "
+            f"{first[one.clip].line} and {one.line}."
+        )
+    return list(first.values())

@@ -1,0 +1,68 @@
+"""`AVARTask`: how the classes of clips are scored, drawn and described."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+from torchmetrics import Metric
+
+from avcore.tasks import Task
+from avcore_avar.config import AVARTaskConfig
+from avcore_avar.drawing import best_bars
+from avcore_avar.metrics import AVARMetrics
+
+__all__ = ["AVARTask"]
+
+BEST = 5
+"""Classes that are shown."""
+
+
+class AVARTask(Task):
+    """One class for a whole clip."""
+
+    score: ClassVar[str] = "top1"
+    prediction: ClassVar[Mapping[str, str]] = {"label": "clip", "scores": "clip"}
+    config: AVARTaskConfig
+
+    def __init__(self, config: AVARTaskConfig) -> None:
+        super().__init__(config)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names in the order of their indices."""
+        return self.config.classes
+
+    def metrics(self, protocol: str) -> Metric:
+        """`AVARMetrics`, the same for ``clean`` and ``paper``."""
+        return AVARMetrics(self.config.classes)
+
+    def best(self, prediction: Mapping[str, Tensor]) -> list[tuple[str, float]]:
+        """Names and probabilities of the five best classes of one clip, the best first; of a truth its class alone."""
+        if "scores" not in prediction:
+            return [(self.classes[int(prediction["label"])], 1.0)]
+        best = prediction["scores"].topk(min(BEST, len(self.classes)))
+        return [
+            (self.classes[int(index)], float(value)) for value, index in zip(best.values, best.indices, strict=True)
+        ]
+
+    def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
+        """The five best classes as bars over the lower edge of each frame.
+
+        Args:
+            frames_TYX3: uint8 frames of any size.
+            prediction: ``label`` () and ``scores`` (C,); of the truth ``label`` alone.
+        """
+        best = self.best(prediction)
+        return np.stack([best_bars(frame, best) for frame in frames_TYX3])
+
+    def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The true class of one clip."""
+        return {"label": targets["label"]}
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> str:
+        """Such as ``dog 87 %, cat 9 %, sheep 2 %, bird 1 %, lion 1 %``: the five best; of the truth the name alone."""
+        best = self.best(prediction)
+        if "scores" not in prediction:
+            return best[0][0]
+        return ", ".join(f"{name} {100 * value:.0f} %" for name, value in best)
