@@ -1,0 +1,28 @@
+"""The conformance kit of avcore on this plugin, on a handful of clips in the official layouts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from avcore.testing import parametrize_with_checks
+
+LISTS = {"train": ("a_1", "b_1", "a_2", "b_2"), "test": ("a_3", "b_3", "a_4")}
+
+
+def make_kinetics(root: Path) -> Path:
+    for split, clips in LISTS.items():
+        rows = [f"{clip},10,{'ab'.index(clip[0])}" for clip in clips]
+        (root / f"my_{split}.txt").write_text("\n".join(rows) + "\n")
+        for clip in clips:
+            folder = root / split / clip
+            folder.mkdir(parents=True)
+            for second in range(10):
+                Image.new("RGB", (8, 8)).save(folder / f"{second:05d}.jpg")
+            (folder / f"{clip}.wav").touch()
+    return root
+
+
+@parametrize_with_checks("avcore-avar", data={"kinetics-sounds": make_kinetics})
+def test_conforms(check: Callable[[], None]) -> None:
+    check()
