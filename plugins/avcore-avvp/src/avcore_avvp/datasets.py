@@ -1,0 +1,200 @@
+"""Reader of LLP's official layout: lists of clips, files of seconds, and media as videos or as extracted by HAN."""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avcore import by_number
+from avcore.errors import DataError
+from avcore.specs import Windows
+from avcore.tasks import Clip, Dataset, Task
+from avcore_avvp.annotations import (
+    LISTS,
+    Event,
+    Labelled,
+    Remark,
+    classes_in,
+    find_root,
+    read_clips,
+    read_events,
+)
+from avcore_avvp.config import LLPDataConfig
+from avcore_avvp.task import AVVPTask
+
+__all__ = ["LLP"]
+
+AUDIO, VISUAL = "AVVP_eval_audio.csv", "AVVP_eval_visual.csv"
+AUDIO_BEFORE_FIX = "AVVP_eval_audio.before_2024_fix.csv"
+LOST_BEFORE_FIX = ("JfZEqeLZqWk_30_40", "KvIjsmANkxI_10_20")
+"""Test clips without audio truth in the file as it was before the fix of 2024: their rows named no clip."""
+VIDEOS, FRAMES, SOUNDS = "video", "frame", "audio"
+HOME = "LLP_dataset"
+"""The folder of the media beside the lists in HAN's repository."""
+ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+
+_logger = logging.getLogger("avcore.avvp")
+
+
+class LLP(Dataset):
+    """Clips of 10 s, each with the classes that occur in it. ``root`` holds ``AVVP_train.csv``, or a folder in it does.
+
+    Media are named by the first eleven characters of the clip's name. A clip whose media have vanished from the web
+    is a broken one. Training clips have ``labels`` alone. `Clip.group` is the clip's classes.
+    """
+
+    splits: tuple[str, ...] = ("train", "val", "test")
+
+    def __init__(self, config: LLPDataConfig, root: Path, task: Task | None = None) -> None:
+        self.config = config
+        self.segments = config.segments
+        self.windows = Windows(length=config.window_seconds, margin=config.window_margin)
+        self.root = find_root(Path(root))
+        self.classes = classes_in(self.root)
+        if isinstance(task, AVVPTask) and task.classes != self.classes:
+            raise DataError(
+                f"The lists in '{self.root}' have {_listed(self.classes)}, but task_options.classes has "
+                f"{_listed(task.classes)}: leave that setting out, and the names are taken from the files."
+            )
+        self.lists, self._remarks = self._read_lists()
+
+    def _read_lists(self) -> tuple[dict[str, list[Labelled]], dict[str, list[Remark]]]:
+        lists, remarks = {}, {}
+        for split, file in LISTS.items():
+            if (path := self.root / file).is_file():
+                lists[split], remarks[split] = read_clips(path)
+        return lists, remarks
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # Clips and their media
+
+    def clips(self, split: str) -> Sequence[Clip]:
+        """The clips of ``train``, ``val`` or ``test`` in the order of the list.
+
+        Raises:
+            DataError: no such split, or a malformed list.
+        """
+        if split not in self.splits:
+            raise DataError(f"LLP has no split '{split}'; it has {', '.join(self.splits)}.")
+        if not self.lists.get(split):
+            raise DataError(f"Split '{split}': '{self.root / LISTS[split]}' is missing or lists no clip.")
+        find = self._video if self._as_video else self._extracted
+        made = []
+        for row in self.lists[split]:
+            frames, audio = find(row.media)
+            made.append(
+                Clip(
+                    name=row.name,
+                    frames=frames,
+                    audio=audio,
+                    seconds=self.config.clip_seconds,
+                    group=", ".join(row.labels),
+                    info={"split": split, "labels": row.labels},
+                )
+            )
+        return made
+
+    @cached_property
+    def _home(self) -> Path:
+        """The folder of the media."""
+        folders = (VIDEOS, FRAMES)
+        return next(
+            (at for at in (self.root, self.root / HOME) if any((at / one).is_dir() for one in folders)), self.root
+        )
+
+    @cached_property
+    def _as_video(self) -> bool:
+        if self.config.media != "auto":
+            return self.config.media == "video"
+        for folder in (VIDEOS, FRAMES):
+            if (self._home / folder).is_dir():
+                return folder == VIDEOS
+        raise DataError(
+            f"'{self.root}' has no media: neither {VIDEOS}/<id>.mp4 nor {FRAMES}/<id>/*.jpg with {SOUNDS}/<id>.wav, "
+            f"there or in {HOME}."
+        )
+
+    @cached_property
+    def _videos(self) -> dict[str, Path]:
+        """The video files by their stems; an mp4 goes before others."""
+        folder = self._home / VIDEOS
+        names = [Path(name) for name in os.listdir(folder)] if folder.is_dir() else []
+        known = sorted((name for name in names if name.suffix.lower() in ENDINGS), key=_preference, reverse=True)
+        return {name.stem: folder / name for name in known}
+
+    def _video(self, media: str) -> tuple[Path, None]:
+        # Where there is none, the name of one that is missing, which makes a broken clip.
+        return self._videos.get(media, self._home / VIDEOS / f"{media}.mp4"), None
+
+    def _extracted(self, media: str) -> tuple[tuple[Path, ...], Path]:
+        folder = self._home / FRAMES / media
+        pictures = by_number(folder.glob("*.jpg")) or [folder / "00000001.jpg"]
+        middles = [int((segment + 0.5) * len(pictures) / self.segments) for segment in range(self.segments)]
+        return tuple(pictures[index] for index in middles), self._home / SOUNDS / f"{media}.wav"
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # Truth
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        """``labels`` (C,) float32, 1 for each class of the clip; of val and test besides:
+
+        ``seconds`` (T, 2, C) bool, what is heard (0) and seen (1) in each segment; ``seconds_before_fix``, the same
+        with the audio truth as it was before the fix of 2024; ``listed`` (), the clips that the split's list has.
+        """
+        labels_C = torch.tensor([float(name in clip.info["labels"]) for name in self.classes])
+        split = clip.info["split"]
+        if split == "train":
+            return {"labels": labels_C}
+        heard, heard_before, seen = self._truth
+        return {
+            "labels": labels_C,
+            "seconds": torch.stack([self._seconds(heard, clip), self._seconds(seen, clip)], dim=1),
+            "seconds_before_fix": torch.stack([self._seconds(heard_before, clip), self._seconds(seen, clip)], dim=1),
+            "listed": torch.tensor(len(self.lists[split])),
+        }
+
+    def _seconds(self, events: dict[str, list[Event]], clip: Clip) -> Tensor:
+        found_TC = torch.zeros(self.segments, len(self.classes), dtype=torch.bool)
+        begins_T = torch.arange(self.segments, dtype=torch.float64) * self.config.clip_seconds / self.segments
+        for event in events.get(clip.name, ()):
+            found_TC[:, self.classes.index(event.label)] |= (event.onset <= begins_T) & (begins_T < event.offset)
+        return found_TC
+
+    @cached_property
+    def _truth(self) -> tuple[dict[str, list[Event]], dict[str, list[Event]], dict[str, list[Event]]]:
+        """What is heard, what was said to be heard before the fix of 2024, and what is seen; by clip."""
+        heard = _by_clip(read_events(self.root / AUDIO, self.classes))
+        before = self.root / AUDIO_BEFORE_FIX
+        if before.is_file():
+            heard_before = _by_clip(read_events(before, self.classes))
+        else:
+            heard_before = {name: events for name, events in heard.items() if name not in LOST_BEFORE_FIX}
+        tested = {row.name for row in self.lists.get("test", ())}
+        if tested.issuperset(LOST_BEFORE_FIX) and not any(name in heard for name in LOST_BEFORE_FIX):
+            _logger.warning(
+                f"'{self.root / AUDIO}' is the file as it was before it was corrected in April 2024: "
+                f"{' and '.join(LOST_BEFORE_FIX)} have no audio truth in it, and protocol=clean is judged by it too. "
+                "Take the corrected file from the repository AVVP-ECCV20."
+            )
+        return heard, heard_before, _by_clip(read_events(self.root / VISUAL, self.classes))
+
+
+def _by_clip(events: Iterable[Event]) -> dict[str, list[Event]]:
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.name, []).append(event)
+    return found
+
+
+def _preference(name: Path) -> tuple[int, str]:
+    return ENDINGS.index(name.suffix.lower()), name.name
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """Such as ``25 classes (Speech, Car, ..., Clapping)``."""
+    shown = classes if len(classes) < 5 else (*classes[:2], "...", classes[-1])
+    return f"{len(classes)} classes ({', '.join(shown)})"

@@ -1,0 +1,103 @@
+"""`AVVPTask`: how what is heard and seen in each second is scored, drawn and described."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+from torchmetrics import Metric
+
+from avcore.tasks import Task
+from avcore_avvp.config import AVVPTaskConfig
+from avcore_avvp.drawing import Row, paint_line, paint_moment
+from avcore_avvp.metrics import AVVPMetrics
+
+__all__ = ["LETTERS", "AVVPTask", "runs"]
+
+LETTERS = ("A", "V")
+"""Sound and pictures, in the order of the axis of length 2."""
+
+
+class AVVPTask(Task):
+    """Which classes are heard and which are seen in each segment of a clip; any number of them, apart.
+
+    Training clips have labels of the whole clip alone, with no word of modality or time.
+    """
+
+    score: ClassVar[str] = "segment_Type"
+    prediction: ClassVar[Mapping[str, str]] = {
+        "events": "segment",
+        "probability": "segment",
+        "place": "segment",
+        "line": "clip",
+    }
+    config: AVVPTaskConfig
+
+    def __init__(self, config: AVVPTaskConfig) -> None:
+        super().__init__(config)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes in their order."""
+        return self.config.classes
+
+    def metrics(self, protocol: str) -> Metric:
+        """`AVVPMetrics` for ``clean`` or ``paper``."""
+        return AVVPMetrics(protocol)
+
+    def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
+        """Whether nothing is heard or seen in any second; of a training clip, whether it has no class."""
+        return not bool(targets.get("seconds", targets["labels"]).any())
+
+    def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """What is heard and seen in one clip; None of a training clip, whose seconds nobody knows."""
+        return {"events": targets["seconds"]} if "seconds" in targets else None
+
+    def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
+        """A time line at the lower edge: for each class that occurs a row of sound (A) and one of pictures (V).
+
+        Args:
+            frames_TYX3: uint8 frames of any size.
+            prediction: ``events`` (T, 2, C), predicted or true. The frames of a clip side by side make its time line.
+                A single frame of a longer clip, with ``line`` and ``place``, has the whole one, and its own segment
+                marked.
+        """
+        events, whole = prediction["events"], prediction.get("line")
+        if whole is not None and len(events) == 1 < len(whole):
+            rows = self._rows(whole)
+            return paint_line(frames_TYX3[0], rows, int(prediction["place"][0]))[None]
+        rows = self._rows(events)
+        return np.stack([paint_moment(frame, rows, place) for place, frame in enumerate(frames_TYX3)])
+
+    def _rows(self, events_T2C: Tensor) -> list[Row]:
+        """The rows of the classes that occur."""
+        occurring = events_T2C.any(0).any(0).nonzero().flatten().tolist()
+        return [
+            Row(f"{letter} {self.classes[index]}", index, tuple(events_T2C[:, modality, index].tolist()))
+            for index in occurring
+            for modality, letter in enumerate(LETTERS)
+        ]
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> str:
+        """Such as ``Speech A 1-4 V 2 | Dog A 3`` by numbers of segments; for a single one ``Speech A 93 %, V 60 %``."""
+        events = prediction["events"]
+        texts = []
+        for index in events.any(0).any(0).nonzero().flatten().tolist():
+            found = []
+            for modality, letter in enumerate(LETTERS):
+                column = events[:, modality, index].tolist()
+                if len(column) == 1 and column[0]:
+                    sure = f" {100 * float(prediction['probability'][0, modality, index]):.0f} %"
+                    found.append(letter + (sure if "probability" in prediction else ""))
+                elif any(column):
+                    spans = (str(a + 1) if b == a + 1 else f"{a + 1}-{b}" for a, b in runs(column))
+                    found.append(f"{letter} {','.join(spans)}")
+            texts.append(f"{self.classes[index]} {(', ' if len(events) == 1 else ' ').join(found)}")
+        return " | ".join(texts)
+
+
+def runs(here: list[bool]) -> list[tuple[int, int]]:
+    """The longest runs: the first place of each, and the one behind its last."""
+    around = [False, *here, False]
+    edges = [place for place in range(len(here) + 1) if around[place] != around[place + 1]]
+    return list(zip(edges[::2], edges[1::2], strict=True))

@@ -1,0 +1,93 @@
+"""Parity with the published implementations. Sizes and widths come from each case's tensors and description."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from avcore.tasks import Batch
+from avcore.testing.golden import assert_close, load_case, real_data
+from avcore_avvp.annotations import LISTS, classes_in, read_clips, read_events
+from avcore_avvp.losses import class_token_loss, clip_loss, smoothed
+from avcore_avvp.metrics import AVVPMetrics, clip_scores, event_counts, segment_counts, thresholded
+
+pytestmark = pytest.mark.golden
+
+
+@pytest.mark.parametrize("case", ["c8_loss_han", "c8_loss_mgn"])
+def test_losses(case: str) -> None:
+    tensors, _ = load_case(case)
+    given = {
+        name: tensors[f"in/{name}"].clone().requires_grad_()
+        for name in ("clip", "audio", "video", "audio_class", "visual_class")
+        if f"in/{name}" in tensors
+    }
+    labels_BC, valid_B = tensors["in/target"], torch.ones(len(tensors["in/target"]), dtype=torch.bool)
+    terms = [
+        clip_loss(given["clip"], labels_BC, valid_B),
+        clip_loss(given["audio"], smoothed(labels_BC, 1.0), valid_B),
+        clip_loss(given["video"], smoothed(labels_BC, 0.9), valid_B),
+        *(class_token_loss(given[name]) for name in ("audio_class", "visual_class") if name in given),
+    ]
+    loss = torch.stack(terms).sum()
+    loss.backward()
+    # At fp32, as the case asks: the clamp at 1 - 1e-7 is another number there.
+    assert_close(loss, tensors["out/loss"], 1e-5)
+    for name, tensor in given.items():
+        assert_close(tensor.grad, tensors[f"grad/in/{name}"], 1e-5, floor=0)
+
+
+@pytest.mark.parametrize("case", ["c9_metric_avvp_small"])
+def test_scores_of_small_matrices(case: str) -> None:
+    tensors, _ = load_case(case)
+    predicted, truth = (tensors[f"in/{name}"].bool().permute(0, 3, 1, 2) for name in ("pred", "truth"))
+    for name, counts in (("segment", segment_counts), ("event", event_counts)):
+        found_B4 = clip_scores(counts(predicted, truth))
+        assert_close(found_B4[:, [0, 1, 3, 2]], tensors[f"out/{name}"], 1e-6)
+
+
+def seconds(file: Path, classes: tuple[str, ...], names: list[str]) -> Tensor:
+    found = torch.zeros(len(names), 10, len(classes), dtype=torch.bool)
+    places = {name: place for place, name in enumerate(names)}
+    for event in read_events(file, classes):
+        if event.name in places:
+            found[places[event.name], event.onset : event.offset, classes.index(event.label)] = True
+    return found
+
+
+@pytest.mark.parametrize("case", ["c9_metric_avvp_test"])
+def test_scores_of_a_split(case: str) -> None:
+    tensors, meta = load_case(case)
+    root = real_data("annotations", "LLP")
+    config = meta["config"]
+    classes = classes_in(root)
+    assert config["split_file"] in LISTS.values()
+    names = [clip.name for clip in read_clips(root / config["split_file"])[0]]
+    truth = torch.stack([seconds(root / config[f"{kind}_truth"], classes, names) for kind in ("audio", "visual")], 2)
+    frame, clip = (tensors[f"in/{name}_probability_x254"].double() / 254 for name in ("frame", "clip"))
+    predicted = thresholded(frame, clip)
+    for kind, counts in (("seg", segment_counts), ("event", event_counts)):
+        found_B4 = clip_scores(counts(predicted, truth))
+        for column, ending in enumerate(("_a", "_v", "_av", "")):
+            assert_close(found_B4[:, column], tensors[f"out/per_clip_F_{kind}{ending}"], 1e-6)
+    metrics = AVVPMetrics("clean")
+    for at in range(0, len(names), 500):
+        some = slice(at, at + 500)
+        metrics.update({"events": predicted[some]}, batch_of(truth[some], first=at))
+    scores = metrics.compute()
+    for name, value in meta["results_percent"].items():
+        kind, column = name.split("_")
+        assert scores[f"{kind}_{column.removesuffix('@AV')}"] == pytest.approx(value, abs=1e-6), name
+
+
+def batch_of(seconds_BT2C: Tensor, *, first: int = 0) -> Batch:
+    clips = len(seconds_BT2C)
+    return Batch(
+        frames=None,
+        waveform=None,
+        targets={"seconds": seconds_BT2C},
+        names=[str(number) for number in range(clips)],
+        samples=first + torch.arange(clips),
+        valid=torch.ones(clips, dtype=torch.bool),
+    )
