@@ -26,8 +26,7 @@ LOOKED_AT = 32  # packets; no format reorders pictures farther than 16
 class Clock:
     """Tells when each picture of a stream is shown, asked in the order in which the decoder gives them.
 
-    A container may state when a picture is shown, when it is decoded (AVI: where pictures are reordered, its times of
-    showing are FFmpeg's guess and out of order), or neither. As FFmpeg's own programs do, this goes by the times of
+    A container may state when a picture is shown, when it is decoded (AVI), or neither. As FFmpeg's own programs do, this goes by the times of
     showing until they prove more faulty than those of decoding; without any, and in a raw stream, it counts.
     """
 
@@ -67,10 +66,10 @@ class _Track:
 def reorders_unsaid(container: InputContainer, video: VideoStream) -> bool:
     """Whether pictures are shown in another order than they are decoded in, and the container does not say when.
 
-    AVI never does, and an MPEG program stream for some pictures only: where reading begins in its middle, times are
-    off.
+    AVI never does, and ASF and an MPEG program stream for some pictures only: where reading begins in its middle, times
+    are off.
     """
-    return container.format.name in ("avi", "mpeg") and video.codec_context.has_b_frames
+    return container.format.name in ("avi", "asf", "mpeg") and video.codec_context.has_b_frames
 
 
 def lag(container: InputContainer, video: VideoStream) -> int:
@@ -82,8 +81,9 @@ def lag(container: InputContainer, video: VideoStream) -> int:
     told: list[int] = []
     with closing(cast("Generator[Packet[VideoStream], None, None]", container.demux(video))) as demuxed:
         for packet in islice(demuxed, LOOKED_AT):
-            if packet.size and packet.pts is not None:
-                heappush(told, packet.pts)
+            at = packet.dts if packet.pts is None else packet.pts
+            if packet.size and at is not None:
+                heappush(told, at)
             for frame in packet.decode():
                 shown = clock.time(frame)
                 if told:

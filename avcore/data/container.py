@@ -97,6 +97,8 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
     options = ONLY_FILES if states_length(path) else {**ONLY_FILES, "ignore_length": "1"}
     try:
         with av.open(str(path), metadata_errors="replace", options=options) as container:
+            # PyAV lets FFmpeg guess times that a container (AVI, MPEG-PS) does not state; FFmpeg's programs do not.
+            container.flags &= ~av.container.Flags.gen_pts.value
             _check_length(path, stated_length(container))
             video, audio = video_stream(container), audio_stream(container)
             if video is not None and video.codec_context is not None:
@@ -246,6 +248,7 @@ def _end(stream: VideoStream | AudioStream) -> float:
 def _measured(container: InputContainer, streams: Sequence[VideoStream | AudioStream], begin: float) -> Extent:
     """Count what there is. A raw stream has no clock: each packet begins where the one before it ends."""
     found = Extent(0.0, 0)
+    unsaid = -math.inf  # where the last picture ends of which is said only when it is decoded
     ends = dict.fromkeys((stream.index for stream in streams), begin)
     with closing(cast("Generator[Packet[Stream], None, None]", container.demux(*streams))) as demuxed:
         for packet in demuxed:
@@ -262,12 +265,15 @@ def _measured(container: InputContainer, streams: Sequence[VideoStream | AudioSt
                 found.frames += 1
                 lasts = lasts or float(1 / (stream.average_rate or stream.guessed_rate or math.inf))
             ends[stream.index] = max(end, start + lasts)
+            if isinstance(stream, VideoStream) and packet.pts is None:
+                unsaid = max(unsaid, ends[stream.index])
     video = video_stream(container)
     if video is not None and video.codec_context and video.time_base and reorders_unsaid(container, video):
-        # It says when pictures are decoded, not shown. Of damage those will tell who want the pictures.
+        # Of damage those will tell who want the pictures.
         with suppress(av.FFmpegError):
             container.seek(0)
-            ends[video.index] += float(lag(container, video) * video.time_base)
+            shown = unsaid + float(lag(container, video) * video.time_base)
+            ends[video.index] = max(ends[video.index], shown)
     found.seconds = max([begin, *ends.values()]) - begin
     _check_length(container.name, found.seconds)
     return found

@@ -15,34 +15,55 @@ from avcore.errors import AVCoreError
 from avcore.report.video import read_frames
 
 
+FPS = 25
+
+
+def numbered(path: Path, kind: str, codec: str, b_frames: int) -> Path:
+    """50 pictures that `numbers` reads, a key picture at each 12th."""
+    with av.open(str(path), "w", format=kind) as target:
+        options = {"bf": str(b_frames), "b_strategy": "0", "sc_threshold": "0"}
+        video = target.add_stream(codec, rate=FPS, options=options)
+        video.height, video.width, video.pix_fmt, video.bit_rate, video.gop_size = 64, 64, "yuv420p", 8_000_000, 12
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 + 4 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            target.mux(video.encode(frame))
+        target.mux(video.encode(None))
+    return path
+
+
 @pytest.mark.parametrize(
     ("kind", "codec", "late"),
     [("avi", "libx264", 3), ("avi", "mpeg4", 1), ("avi", "mpeg2video", 1), ("mpeg", "mpeg2video", 0),
      ("h264", "libx264", 0), ("mpegts", "libx264", 0), ("asf", "mpeg4", 1), ("matroska", "libx264", 0)],
 )  # fmt: skip
 def test_reordered_pictures_come_once_and_in_order(tmp_path: Path, kind: str, codec: str, late: int) -> None:
-    path, rate = tmp_path / "b.video", 25
-    with av.open(str(path), "w", format=kind) as target:
-        options = {"bf": "3" if codec == "libx264" else "2", "b_strategy": "0", "sc_threshold": "0"}
-        video = target.add_stream(codec, rate=rate, options=options)
-        video.height, video.width, video.pix_fmt, video.bit_rate, video.gop_size = 64, 64, "yuv420p", 8_000_000, 12
-        for number in range(50):
-            picture = np.full((64, 64, 3), 20 + 4 * number, np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, rate)
-            target.mux(video.encode(frame))
-        target.mux(video.encode(None))
+    path = numbered(tmp_path / "b.video", kind, codec, 3 if codec == "libx264" else 2)
     found = probe(path)
-    assert found.fps == pytest.approx(rate)
-    times = [(k + 0.5) / rate for k in range(round(found.duration_s * rate))]
+    assert found.fps == pytest.approx(FPS)
+    times = [(k + 0.5) / FPS for k in range(round(found.duration_s * FPS))]
     together = numbers(decode_frames(path, times, 8))
-    assert together == numbers(list(read_frames(path, fps=Fraction(rate), seconds=found.duration_s)))
+    assert together == numbers(list(read_frames(path, fps=Fraction(FPS), seconds=found.duration_s)))
     assert together == sorted(together)
     assert sorted(set(together)) == list(range(50))
     # Before the first picture, which is late by as much as the coder reorders, it is shown already.
     assert len(together) - 50 == together.count(0) - 1 <= late
     one_by_one = np.concatenate([decode_frames(path, [time], 8) for time in times])
     assert numbers(one_by_one) == together
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "b_frames", "late"),
+    [("avi", "libx264", 0, 0), ("avi", "libx264", 3, 2), ("avi", "mpeg4", 2, 1), ("asf", "mpeg4", 2, 1)],
+)
+def test_pictures_are_shown_when_ffmpegs_programs_show_them(
+    tmp_path: Path, kind: str, codec: str, b_frames: int, late: int
+) -> None:
+    path = numbered(tmp_path / "b.video", kind, codec, b_frames)
+    found = probe(path)
+    assert (found.frames, found.duration_s) == (50, pytest.approx((50 + late) / FPS))
+    times = [(k + 0.5) / FPS for k in range(50 + late)]
+    assert numbers(decode_frames(path, times, 8)) == [0] * late + list(range(50))
 
 
 @given
