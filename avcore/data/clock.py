@@ -26,8 +26,9 @@ LOOKED_AT = 32  # packets; no format reorders pictures farther than 16
 class Clock:
     """Tells when each picture of a stream is shown, asked in the order in which the decoder gives them.
 
-    A container may state when a picture is shown, when it is decoded (AVI), or neither. As FFmpeg's own programs do, this goes by the times of
-    showing until they prove more faulty than those of decoding; without any, and in a raw stream, it counts.
+    A container may state when a picture is shown, when it is decoded (AVI), or neither. As FFmpeg's own programs do,
+    this goes by the times of showing until they prove more faulty than those of decoding; without any, and in a raw
+    stream, it counts.
     """
 
     def __init__(self, video: VideoStream) -> None:

@@ -62,6 +62,7 @@ FORMATS = (
     + ",".join(RAW)
 )
 STILLS = {"mjpeg", "png", "bmp", "gif", "tiff", "webp"}  # FFmpeg's names of how single pictures are coded
+GUESSED_TIMES = cast("int", av.container.Flags.gen_pts.value)
 ONLY_FILES = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 
 
@@ -98,7 +99,7 @@ def opened(path: Path | str) -> Iterator[InputContainer]:
     try:
         with av.open(str(path), metadata_errors="replace", options=options) as container:
             # PyAV lets FFmpeg guess times that a container (AVI, MPEG-PS) does not state; FFmpeg's programs do not.
-            container.flags &= ~av.container.Flags.gen_pts.value
+            container.flags &= ~GUESSED_TIMES
             _check_length(path, stated_length(container))
             video, audio = video_stream(container), audio_stream(container)
             if video is not None and video.codec_context is not None:

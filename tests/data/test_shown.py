@@ -14,7 +14,6 @@ from avcore.data.media import decode_audio, decode_frames, probe
 from avcore.errors import AVCoreError
 from avcore.report.video import read_frames
 
-
 FPS = 25
 
 
