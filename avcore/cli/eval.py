@@ -8,12 +8,17 @@ import click
 
 __all__ = ["evaluate"]
 
-JSON_HELP = 'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "published": [...]}.'
+JSON_HELP = 'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "shapley": {...}, "published": [...]}.'
 
 
 @click.command()
 @click.argument("directory", metavar="RUN")
 @click.option("--split", "splits", multiple=True, help="Split to evaluate (repeatable).  [default: test]")
+@click.option(
+    "--shapley",
+    is_flag=True,
+    help="Evaluate each split without sound, without pictures and without both too: what each stream brings.",
+)
 @click.option(
     "--checkpoint", type=click.Choice(["best", "latest"]), default="best", show_default=True, help="Weights to use."
 )
@@ -21,7 +26,13 @@ JSON_HELP = 'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "pub
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run]")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 def evaluate(
-    directory: str, splits: tuple[str, ...], checkpoint: str, data: str | None, device: str | None, as_json: bool
+    directory: str,
+    splits: tuple[str, ...],
+    shapley: bool,
+    checkpoint: str,
+    data: str | None,
+    device: str | None,
+    as_json: bool,
 ) -> None:
     """Evaluate a run. Splits are val, test, ...
 
@@ -29,24 +40,37 @@ def evaluate(
     test_noise or test_noise-10 (white noise, as loud as the clip's sound or 10 dB below), test_mute_audio,
     test_mute_visual, test_mute_both (no sound, no pictures, neither).
 
+    With --shapley two rows say what the pictures and what the sound bring to each score: the mean of what they add to
+    the other and what they add to nothing, (both - without it + only it - neither) / 2. What is left out is muted.
+
     Beside the scores stands what the run's recipe says was published, where the data are those of the paper.
 
     \b
     Examples:
       avcore eval runs/NAME --split test --split test_swapped
+      avcore eval runs/NAME --shapley
       avcore eval runs/NAME --data FOLDER
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore
+    from avcore.data.changes import with_muted
     from avcore.engine.files import json_text
+    from avcore.errors import ConfigError
     from avcore.report.published import published_scores, render_published
-    from avcore.report.tables import render_table
+    from avcore.report.tables import brought_by, render_table
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         run = avcore.load_run(directory, checkpoint=checkpoint, data=data, device=device)
-        metrics = {split: run.evaluate(split) for split in splits or ("test",)}
+        if shapley and run.config.streams != "both":
+            raise ConfigError(
+                f"--shapley compares two streams, and {directory} has {run.config.streams} only: omit it."
+            )
+        wanted = splits or ("test",)
+        measured = replace(run.results, metrics={})
+        for split in with_muted(wanted, run.data.dataset.splits) if shapley else wanted:
+            measured = measured.measured(split, run.evaluate(split))
+        metrics = measured.metrics
         measured = replace(
-            run.results,
-            metrics=metrics,
+            measured,
             clips={**run.results.clips, **run.data.listed},
             broken=run.data.broken,
             without_truth=run.data.without_truth,
@@ -55,10 +79,13 @@ def evaluate(
         beside = published_scores(measured, run.registry) if same_data else []
     if as_json:
         head = {"run": str(run.directory), "checkpoint": checkpoint}
-        click.echo(json_text({**head, "metrics": metrics, "published": beside}))
+        click.echo(json_text({**head, "metrics": metrics, "shapley": measured.shapley, "published": beside}))
         return
     names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
-    rows = [[split, *(scores.get(name) for name in names)] for split, scores in metrics.items()]
+    rows = [
+        [split, *(scores.get(name) for name in names)]
+        for split, scores in {**metrics, **brought_by(measured.shapley)}.items()
+    ]
     click.echo(render_table(["split", *names], rows, f"{run.directory}, {checkpoint} checkpoint"))
     if beside:
         click.echo(f"\n{render_published(beside, measured)}")

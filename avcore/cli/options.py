@@ -13,7 +13,7 @@ __all__ = ["config_options", "resolve_from_options"]
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 # Options that are keys of the configuration and have no argument of their own in `resolve_config`.
-_KEYS = {"protocol": "protocol", "seed": "seed", "device": "device", "epochs": "train.epochs", "baseline": "baseline"}
+_KEYS = {"epochs": "train.epochs"} | {key: key for key in ("protocol", "seed", "device", "shapley", "baseline")}
 
 _OPTIONS = (
     click.option("--plugin", "--method", "method", metavar="NAME", help="Method to train (such as copl), or none."),
@@ -37,6 +37,11 @@ _OPTIONS = (
     click.option("--seed", type=int, help="Seed of every random draw.  [default: 0]"),
     click.option("--epochs", type=int, help="Passes over the training split."),
     click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+    click.option(
+        "--shapley/--no-shapley",
+        default=None,
+        help="Also measure what each stream brings to the scores, as Shapley values.",
+    ),
     click.option("--baseline/--no-baseline", default=None, help="Also train the head alone, to compare."),
     click.option(
         "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, such as optim.lr=1e-3 (repeatable)."

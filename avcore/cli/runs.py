@@ -13,7 +13,7 @@ from avcore.engine.listing import ListedRun, find_runs, read_run
 from avcore.errors import AVCoreError, typed
 from avcore.registry import Registry, load_registry
 from avcore.report.published import published_scores, render_published
-from avcore.report.tables import Cell, render_table
+from avcore.report.tables import Cell, brought_by, render_table
 
 __all__ = ["runs"]
 
@@ -180,7 +180,8 @@ def _print(run: ListedRun, registry: Registry) -> None:
         if value not in (None, ""):
             click.echo(f"  {key:<9} {value}")
     if results and results.metrics:
-        rows = [[split, name, value] for split, scores in results.metrics.items() for name, value in scores.items()]
+        shown = {**results.metrics, **brought_by(results.shapley)}
+        rows = [[split, name, value] for split, scores in shown.items() for name, value in scores.items()]
         click.echo("\n".join([render_table(["split", "metric", "value"], rows), *results.caveats]))
         if beside := _published(run, registry):
             click.echo(f"\n{render_published(beside, results)}")

@@ -179,6 +179,7 @@ class RunConfig:
     seed: int = 0  # of every random draw
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     deterministic: bool = False  # only operators that repeat bit by bit, where they exist
+    shapley: bool = False  # also measure what each stream brings: without sound, without pictures, without both
     baseline: bool = False  # also train the head alone with the same recipe, to compare
     visual: StreamConfig = field(default_factory=StreamConfig)
     audio: StreamConfig = field(default_factory=StreamConfig)
@@ -196,4 +197,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require(_DEVICE.fullmatch(self.device) is not None, "device", self.device, "auto, cpu, cuda or cuda:N")
+        alone = self.streams if self.streams != "both" else None
+        require(not (self.shapley and alone), "shapley", True, f"false with streams={alone}: it compares two streams")
         require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2**63 - 1")

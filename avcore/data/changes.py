@@ -1,12 +1,13 @@
 """What a model is given of each clip in place of its own pictures and sound, by the end of a split's name."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from avcore.errors import DataError, did_you_mean
 
-__all__ = ["MUTED", "OWN", "Change", "split_and_change"]
+__all__ = ["MUTED", "OWN", "Change", "split_and_change", "with_muted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +70,12 @@ def split_and_change(name: str, splits: tuple[str, ...] = ()) -> tuple[str, Chan
         return name, OWN
     known = [split + ending for split in splits for ending in ("", *_CHANGES, "_noise")]
     raise DataError(f"There is no split '{name}': this data set has {', '.join(splits)}.{did_you_mean(name, known)}")
+
+
+def with_muted(names: Iterable[str], splits: tuple[str, ...]) -> list[str]:
+    """These splits, and behind each that is unchanged itself without sound, without pictures and without both."""
+    found: dict[str, None] = {}
+    for name in names:
+        own = split_and_change(name, splits)[1] == OWN
+        found |= dict.fromkeys(name + ending for ending in ("", *(MUTED if own else ())))
+    return list(found)

@@ -11,14 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 from avcore.config.leaves import Layer, Leaf
 from avcore.config.settings import coerce, field_types
+from avcore.data.changes import MUTED
 from avcore.engine.files import read_json, write_json
 from avcore.errors import AVCoreError, ConfigError
 
-__all__ = ["RunResult", "Score", "Scores", "Status", "mean_over_seeds"]
+__all__ = ["RunResult", "Score", "Scores", "Status", "mean_over_seeds", "shapley_values"]
 
 FORMAT = 1
 _FILE = Layer("in the file")
-_SCORES = ("metrics", "baseline", "metrics_sd")
+_SCORES = ("metrics", "shapley", "baseline", "metrics_sd", "shapley_sd")
 Scores = Mapping[str, Mapping[str, int | float]]
 """Split -> metric -> value."""
 Status = Literal["finished", "interrupted", "failed"]
@@ -47,7 +48,9 @@ class RunResult:
         selected_on: the split whose score chose the best checkpoint.
         score_name: the metric that chose it; larger is better.
         metrics: split -> metric -> value with the best weights; means over seeds where there are several.
-        baseline: the same of the head alone; None where that was not asked for.
+        shapley: split -> stream -> metric -> what the stream brings, for splits that were measured without each stream
+            and without both too; see `shapley_values`.
+        baseline: as ``metrics``, of the head alone; None where that was not asked for.
         params: ``trainable``, ``frozen``, ``total``, ``unused_in_reference``, and ``parts``: component -> ``tensors``,
             ``parameters``, ``trainable``.
         seconds: that it took, earlier attempts included, the head alone left out.
@@ -62,7 +65,7 @@ class RunResult:
         commit: of avcore's working tree; None where it has none.
         status: ``interrupted`` until it is ``finished`` or has ``failed``.
         seeds: of several runs whose mean this is; empty for one run.
-        metrics_sd: standard deviations over those seeds, like ``metrics``.
+        metrics_sd, shapley_sd: standard deviations over those seeds, like ``metrics`` and ``shapley``.
     """
 
     task: str
@@ -80,6 +83,7 @@ class RunResult:
     selected_on: str
     score_name: str
     metrics: Scores = field(default_factory=dict)
+    shapley: Mapping[str, Scores] = field(default_factory=dict)
     baseline: Scores | None = None
     params: Mapping[str, Any]
     seconds: float = 0.0
@@ -95,6 +99,7 @@ class RunResult:
     status: Status = "interrupted"
     seeds: tuple[int, ...] = ()
     metrics_sd: Scores = field(default_factory=dict)
+    shapley_sd: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def label(self) -> str | None:
@@ -122,7 +127,8 @@ class RunResult:
 
     def measured(self, split: str, scores: Mapping[str, float]) -> RunResult:
         """The same with the scores of one more split."""
-        return replace(self, metrics={**self.metrics, split: dict(scores)})
+        metrics = {**self.metrics, split: dict(scores)}
+        return replace(self, metrics=metrics, shapley=shapley_values(metrics))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the number of its format. What is not a finite number becomes null in a file."""
@@ -172,21 +178,49 @@ class RunResult:
         write_json(Path(file), self.to_json())
 
 
+def shapley_values(metrics: Scores) -> dict[str, Scores]:
+    """What each of two streams brings to each score, in the unit of the score: split -> stream -> metric -> value.
+
+    The mean of what a stream adds to the other one and what it adds to nothing,
+    (both - without it + only it - neither) / 2: both values sum up to (both - neither). A stream that is not there is
+    muted (`avcore.data.changes`). Splits of which one of the four is not among ``metrics`` are left out.
+    """
+    found: dict[str, Scores] = {}
+    for split, both in metrics.items():
+        muted = [metrics.get(split + ending, {}) for ending in MUTED]
+        names = [name for name in both if all(name in scores for scores in muted)]
+        if names:
+            seen, heard, neither = muted  # only the pictures, only the sound, nothing
+            found[split] = {
+                stream: {name: (both[name] - other[name] + own[name] - neither[name]) / 2 for name in names}
+                for stream, own, other in (("visual", seen, heard), ("audio", heard, seen))
+            }
+    return found
+
+
 def mean_over_seeds(results: Sequence[RunResult]) -> RunResult:
     """The first run's record with means for metrics, their standard deviations (0 for one), and totals."""
     first = results[0]
 
-    def over_seeds(how: Callable[[list[float]], float]) -> Scores:
+    def over_seeds(how: Callable[[list[float]], float], all_scores: Sequence[Scores]) -> Scores:
         return {
-            split: {name: how([one.metrics[split][name] for one in results]) for name in scores}
-            for split, scores in first.metrics.items()
+            split: {name: how([scores[split][name] for scores in all_scores]) for name in of_split}
+            for split, of_split in all_scores[0].items()
         }
+
+    def spread(values: list[float]) -> float:
+        return stdev(values) if len(values) > 1 else 0.0
+
+    metrics = [one.metrics for one in results]
+    shapley = {split: [one.shapley[split] for one in results] for split in first.shapley}
 
     return replace(
         first,
         seeds=tuple(one.seed for one in results),
-        metrics=over_seeds(mean),
-        metrics_sd=over_seeds(lambda values: stdev(values) if len(values) > 1 else 0.0),
+        metrics=over_seeds(mean, metrics),
+        metrics_sd=over_seeds(spread, metrics),
+        shapley={split: over_seeds(mean, values) for split, values in shapley.items()},
+        shapley_sd={split: over_seeds(spread, values) for split, values in shapley.items()},
         baseline=None,
         seconds=round(sum(one.seconds for one in results), 3),
         peak_bytes=max(one.peak_bytes for one in results),

@@ -5,11 +5,11 @@ numbers get thousands separators; other numbers get two decimals. A column of nu
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Cell", "Spread", "format_cell", "render_markdown", "render_table", "to_json"]
+__all__ = ["Cell", "Spread", "brought_by", "format_cell", "render_markdown", "render_table", "to_json"]
 
 EMPTY = "–"
 GAP = "  "
@@ -43,6 +43,16 @@ def format_cell(cell: Cell) -> str:
             return f"{cell:,.2f}"
         case _:
             return str(cell)
+
+
+def brought_by(shapley: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Mapping[str, float]]:
+    """What each stream brings to the scores of a split (`RunResult.shapley`), by the label of its row."""
+    words = {"visual": "the pictures", "audio": "the sound"}
+    return {
+        f"{split}, brought by {words[stream]}": scores
+        for split, streams in shapley.items()
+        for stream, scores in streams.items()
+    }
 
 
 def _is_number(cell: Cell) -> bool:

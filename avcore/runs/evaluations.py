@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avcore.data.changes import OWN
+from avcore.data.changes import OWN, with_muted
 from avcore.engine.display import Display
 from avcore.engine.evaluate import Evaluation, Example
 from avcore.engine.listeners import Listeners
@@ -25,8 +25,8 @@ def splits_of(run: Run, display: Display) -> list[str]:
 
     Asked for before training, so that a missing split or a swap that cannot be made shows then.
     """
-    kept = []
-    for name in run.config.train.evaluate:
+    kept, wanted = [], run.config.train.evaluate
+    for name in with_muted(wanted, run.data.dataset.splits) if run.config.shapley else wanted:
         if missing := run.data.not_run(name):
             display.line(f"{name} is left out: this run has no {missing} stream.")
         else:

@@ -41,6 +41,7 @@ def run(
     seed: int | None = None,
     epochs: int | None = None,
     device: str | None = None,
+    shapley: bool | None = None,
     baseline: bool | None = None,
     set: Sequence[str] = (),
     out: str | Path | None = None,
@@ -64,6 +65,7 @@ def run(
         seed: of every random draw.
         epochs: passes over the training split.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        shapley: also measure what each stream brings to the scores; see `RunResult`.
         baseline: also train the head alone with the same recipe, to compare.
         set: further settings, ``"key=value"``.
         out: directory of the run, new or empty; by default ``runs/<task>-<method>-<UTC>``.
@@ -115,6 +117,7 @@ def run(
             "seed": seed,
             "train.epochs": epochs,
             "device": device,
+            "shapley": shapley,
             "baseline": baseline,
         },
         sets=tuple(set),

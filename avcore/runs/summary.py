@@ -5,9 +5,9 @@ from typing import Any
 
 from avcore.config import RunConfig
 from avcore.data.changes import split_and_change
-from avcore.engine.result import RunResult, Scores
+from avcore.engine.result import RunResult, Scores, shapley_values
 from avcore.report.published import render_published
-from avcore.report.tables import Cell, Spread, render_table
+from avcore.report.tables import Cell, Spread, brought_by, render_table
 
 __all__ = ["DEMO", "describe_config", "describe_results", "describe_seeds"]
 
@@ -37,8 +37,15 @@ def _label(split: str) -> str:
     return f"{name}, {change.words}"
 
 
-def _score_rows(metrics: Scores, names: Sequence[str], suffix: str = "") -> list[list[Cell]]:
-    return [[_label(split) + suffix, *(scores.get(name) for name in names)] for split, scores in metrics.items()]
+def _labelled(metrics: Scores, shapley: Mapping[str, Scores]) -> Scores:
+    return {_label(split): scores for split, scores in metrics.items()} | brought_by(shapley)
+
+
+def _score_rows(
+    metrics: Scores, shapley: Mapping[str, Scores], names: Sequence[str], suffix: str = ""
+) -> list[list[Cell]]:
+    rows = _labelled(metrics, shapley).items()
+    return [[label + suffix, *(scores.get(name) for name in names)] for label, scores in rows]
 
 
 def _names(metrics: Scores) -> list[str]:
@@ -56,9 +63,9 @@ def describe_results(
         pictures: where they lie.
         seconds: s that the run and the head alone took together.
     """
-    names = _names(results.metrics)
-    rows = _score_rows(results.metrics, names)
-    rows += _score_rows(results.baseline or {}, names, ", head alone")
+    names, alone = _names(results.metrics), results.baseline or {}
+    rows = _score_rows(results.metrics, results.shapley, names)
+    rows += _score_rows(alone, shapley_values(alone), names, ", head alone")
     title = f"{results.label or 'head alone'} on {results.task} ({results.dataset}), seed {results.seed}"
     if results.selected_on == "test":
         title += ", SELECTED ON TEST (protocol=paper)"
@@ -85,9 +92,10 @@ def _published(rows: Sequence[Mapping[str, Any]], results: RunResult) -> list[st
 def describe_seeds(results: RunResult, published: Sequence[Mapping[str, Any]]) -> str:
     """Mean ± standard deviation of each score over runs that differ in their seed, and what was published beside it."""
     names = _names(results.metrics)
+    sds = _labelled(results.metrics_sd, results.shapley_sd)
     rows: list[list[Cell]] = [
-        [_label(split), *(Spread(scores[name], results.metrics_sd[split][name], len(results.seeds)) for name in names)]
-        for split, scores in results.metrics.items()
+        [label, *(Spread(scores[name], sds[label][name], len(results.seeds)) for name in names)]
+        for label, scores in _labelled(results.metrics, results.shapley).items()
     ]
     seeds = ", ".join(map(str, results.seeds))
     table = render_table(["split", *names], rows, f"{results.task}: mean ± standard deviation over seeds {seeds}")

@@ -14,6 +14,7 @@ from avcore.cli import main
 from avcore.engine.files import json_text
 from avcore.errors import AVCoreError
 
+STREAMS = ["both"]
 RESULT = result(metrics={"test": {"M_J": float("nan")}})
 
 
@@ -38,13 +39,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_options_are_handed_on(started: dict[str, Any]) -> None:
     result = invoke(
         "run", "--plugin", "copl", "--task", "avs", "--config", "a.yaml", "--set", "optim.lr=1", "--set", "seed=2",
-        "--out", "there", "--seeds", "3", "--baseline", "--epochs", "4",
+        "--out", "there", "--seeds", "3", "--baseline", "--shapley", "--epochs", "4",
     )  # fmt: skip
     assert result.exit_code == 0
     assert started["method"] == "copl"
     assert started["config"] == "a.yaml"
     assert started["set"] == ("optim.lr=1", "seed=2")
     assert (started["out"], started["seeds"], started["baseline"], started["epochs"]) == ("there", 3, True, 4)
+    assert started["shapley"] is True
     assert result.stdout == "working\n"
 
 
@@ -85,12 +87,15 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def load_run(directory: str, **options: Any) -> SimpleNamespace:
         seen.update(directory=directory, **options)
         scores = {"test": {"M_J": 61.256, "M_F": 70.0}, "val": {"M_J": 50.0, "M_F": 60.0}}
+        scores |= {f"val_mute_{what}": {"M_J": value} for what, value in (("audio", 8), ("visual", 20), ("both", 2))}
         return SimpleNamespace(
             directory=directory,
             evaluate=lambda split: scores[split],
             results=RESULT,
-            config=SimpleNamespace(data=SimpleNamespace(dataset="other-files")),
-            data=SimpleNamespace(listed={}, broken={}, without_truth=()),
+            config=SimpleNamespace(data=SimpleNamespace(dataset="other-files"), streams=STREAMS[-1]),
+            data=SimpleNamespace(
+                listed={}, broken={}, without_truth=(), dataset=SimpleNamespace(splits=("val", "test"))
+            ),
         )
 
     monkeypatch.setattr(avcore, "load_run", load_run)
@@ -113,8 +118,34 @@ def test_eval_evaluates_test_by_default_and_prints_json(loaded: dict[str, Any]) 
         "run": "runs/x",
         "checkpoint": "best",
         "metrics": {"test": {"M_J": 61.256, "M_F": 70.0}},
+        "shapley": {},
         "published": [],
     }
+
+
+def test_eval_says_what_each_stream_brings(loaded: dict[str, Any]) -> None:
+    given = ["eval", "runs/x", "--split", "val", "--split", "val_mute_audio", "--shapley"]
+    lines = [" ".join(line.split()) for line in invoke(*given).stdout.splitlines()[-6:]]
+    assert lines == [
+        "val 50.00 60.00",
+        "val_mute_audio 8 –",
+        "val_mute_visual 20 –",
+        "val_mute_both 2 –",
+        "val, brought by the pictures 18.00 –",
+        "val, brought by the sound 30.00 –",
+    ]
+    printed = json.loads(invoke(*given, "--json").stdout)
+    assert printed["shapley"] == {"val": {"visual": {"M_J": 18}, "audio": {"M_J": 30}}}
+    assert set(printed["metrics"]) == {line.split()[0] for line in lines[:4]}
+
+
+def test_one_stream_alone_shares_nothing(loaded: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.STREAMS", ["audio"])
+    refused = invoke("eval", "runs/x", "--shapley")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "avcore: error: --shapley compares two streams, and runs/x has audio only: omit it.\n",
+    )
 
 
 def test_eval_of_what_is_no_run(tmp_path: Path) -> None:

@@ -162,6 +162,15 @@ def test_show(write_run: WriteRun) -> None:
     assert shown["config"]["train"] == {"epochs": 15}
 
 
+def test_show_says_what_each_stream_brings(write_run: WriteRun) -> None:
+    brought = {"test": {"visual": {"score": 7.0}, "audio": {"score": 34.25}}}
+    rows = [line.split("  ") for line in invoke("show", write_run("a", shapley=brought)).stdout.splitlines()[-2:]]
+    assert [(row[0], row[-1].strip()) for row in rows] == [
+        ("test, brought by the pictures", "7.00"),
+        ("test, brought by the sound", "34.25"),
+    ]
+
+
 def test_show_of_what_is_no_run(write_run: WriteRun, tmp_path: Path) -> None:
     write_run("a")
     refused = invoke("show", tmp_path / "runs")

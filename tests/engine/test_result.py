@@ -9,7 +9,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 from toy_results import result
 
-from avcore.engine.result import RunResult, Score, mean_over_seeds
+from avcore.engine.result import RunResult, Score, mean_over_seeds, shapley_values
 from avcore.errors import AVCoreError
 
 
@@ -18,6 +18,7 @@ def test_what_is_written_is_read_back(tmp_path):
     for one in (
         result(),
         result(metrics={}, status="interrupted", dataset=None, method=None, prompts=()),
+        result(shapley={"test": {"visual": {"score": 2}, "audio": {"score": 1.5}}}),
         result(baseline={"test": {"score": 1.5}}, broken={"val": {"a": "no sound"}}, seeds=(3, 4)),
         result(plugins={"tasks": {"seg": {"distribution": "toy", "version": "1"}}}, text="clip", commit="abc"),
     ):
@@ -50,6 +51,7 @@ DAMAGED = {
     "another status": ({"status": "done"}, "'status' is 'done' (in the file); it must be one of 'finished', 'inter"),
     "a score in words": ({"metrics": {"test": {"score": "high"}}}, "'metrics' is "),
     "no scores": ({"metrics": {"test": None}}, "'metrics' is "),
+    "shares in words": ({"shapley": {"test": {"audio": {"score": "most"}}}}, "'shapley' is "),
     "half a second seed": ({"seeds": [0, 0.5]}, "'seeds' is [0, 0.5]"),
     "a truth for a number": ({"seconds": True}, "'seconds' is True (in the file); it must be a number"),
 }
@@ -93,6 +95,50 @@ def test_the_mean_over_seeds():
     assert both.metrics == {"val": {"score": 51.0}, "test": {"other": 2, "score": 61.25}}
     assert both.metrics_sd["val"]["score"] == pytest.approx(2**0.5)
     assert mean_over_seeds([one]).metrics_sd["val"] == {"score": 0.0}
+
+
+BOTH, DEAF, BLIND, NEITHER = 60.0, 40.0, 30.0, 20.0
+MEASURED = {
+    split + ending: {"score": value, **more}
+    for split in ("val", "test")
+    for ending, value, more in (
+        ("", BOTH, {"other": 1.0}),
+        ("_mute_audio", DEAF, {}),
+        ("_mute_visual", BLIND, {"other": 2.0}),
+        ("_mute_both", NEITHER, {"other": 3.0}),
+    )
+    if (split, ending) != ("val", "_mute_both")
+}
+
+
+def test_what_each_stream_brings_by_hand():
+    """The sound adds 20 to the pictures and 10 to nothing, the pictures add 30 to the sound and 20 to nothing."""
+    assert shapley_values(MEASURED) == {"test": {"visual": {"score": 25.0}, "audio": {"score": 15.0}}}
+    found = result(metrics={})
+    for split, scores in MEASURED.items():
+        found = found.measured(split, scores)
+    assert found.shapley == shapley_values(MEASURED)
+    assert sum(one["score"] for one in found.shapley["test"].values()) == BOTH - NEITHER
+
+
+def test_a_stream_that_nobody_uses_brings_nothing_and_one_that_harms_less():
+    def brought(both, deaf, blind, neither):
+        values = {"t": both, "t_mute_audio": deaf, "t_mute_visual": blind, "t_mute_both": neither}
+        shared = shapley_values({split: {"s": value} for split, value in values.items()})["t"]
+        return shared["visual"]["s"], shared["audio"]["s"]
+
+    assert brought(90, 10, 90, 10) == (0, 80)
+    assert brought(10, 10, 10, 10) == (0, 0)
+    assert brought(50, 70, 0, 0) == (60, -10)
+    assert brought(80, 0, 0, 0) == (40, 40)  # neither is worth anything without the other
+
+
+def test_shares_over_seeds():
+    one = result(metrics=MEASURED, shapley=shapley_values(MEASURED))
+    more = {**MEASURED, "test": {"score": BOTH + 4, "other": 1.0}}
+    both = mean_over_seeds([one, replace(one, seed=4, metrics=more, shapley=shapley_values(more))])
+    assert both.shapley == {"test": {"visual": {"score": 26.0}, "audio": {"score": 16.0}}}
+    assert both.shapley_sd["test"]["audio"]["score"] == pytest.approx(2**0.5)
 
 
 def test_reading_results_imports_no_torch():

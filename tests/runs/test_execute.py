@@ -29,7 +29,7 @@ KEYS = [
 ]  # fmt: skip
 MORE = [
     "format", "text", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads", "seeds",
-    "metrics_sd", "without_truth", "clips", "recipe", "streams",
+    "metrics_sd", "shapley", "shapley_sd", "without_truth", "clips", "recipe", "streams",
 ]  # fmt: skip
 WRONG = ("test_swapped", "test_mute_audio", "test_mute_visual", "test_mute_both", "test_noise", "test_noise-30")
 SPLITS = {"train": 12, "val": 6, "test": 6}
@@ -100,6 +100,18 @@ def test_training_learns_and_listens(start):
     assert metrics["test_mute_visual"]["accuracy"] == 100
     assert metrics["test_mute_both"]["accuracy"] == 50
     assert metrics["test_noise"]["accuracy"] <= 100
+
+
+def test_where_only_the_sound_matters_it_brings_everything(start, capsys):
+    run = start(epochs=12, shapley=True, quiet=False, set=["train.eval_every=12"])
+    assert set(run.results.metrics) == {"val", "test", "test_mute_audio", "test_mute_visual", "test_mute_both"}
+    brought = {stream: scores["accuracy"] for stream, scores in run.results.shapley["test"].items()}
+    assert brought == {"visual": 0, "audio": 50}  # two classes, so that 50 is nothing
+    table = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "test, brought by the pictures 0.00 0.00" in table
+    assert "test, brought by the sound 50.00 0.00" in table
+    with pytest.raises(AVCoreError, match=r"shapley must be false with streams=audio: it compares two streams"):
+        start(streams="audio", shapley=True)
 
 
 def test_the_best_weights_are_the_ones_evaluated(start):
