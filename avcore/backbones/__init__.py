@@ -1,6 +1,6 @@
 """Frozen encoders behind one interface; the core knows no family of them."""
 
-from avcore.backbones.attention import attend, attend_in_windows, fused, row_columns, split_heads
+from avcore.backbones.attention import attend, attend_in_windows, fused, split_heads
 from avcore.backbones.base import (
     Backbone,
     BackboneBuilder,
@@ -41,7 +41,6 @@ __all__ = [
     "fused",
     "plus",
     "read_tensors",
-    "row_columns",
     "run_phases",
     "split_heads",
     "state_faults",

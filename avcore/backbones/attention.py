@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["attend", "attend_in_windows", "fused", "row_columns", "split_heads"]
+__all__ = ["attend", "attend_in_windows", "fused", "split_heads"]
 
 
 def split_heads(x_MND: Tensor, heads: int) -> Tensor:
@@ -20,20 +20,31 @@ def split_heads(x_MND: Tensor, heads: int) -> Tensor:
 
 
 def attend(
-    q_MHND: Tensor, k_MHKD: Tensor, v_MHKD: Tensor, *, bias: Tensor | None = None, scale: float | None = None
+    q_MHND: Tensor,
+    k_MHKD: Tensor,
+    v_MHKD: Tensor,
+    *,
+    bias: Tensor | None = None,
+    row_bias_R: Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """Softmax attention, heads joined again.
 
     Args:
         q_MHND: queries, split into heads.
         k_MHKD, v_MHKD: keys and values.
-        bias: added to the logits; broadcasts to (M, H, N, K).
+        bias: added to the logits, (..., N, K), heads before N; or of the first queries and keys alone, and 0 elsewhere.
+        row_bias_R: added to the logits of the last R keys.
         scale: of the logits; 1 / sqrt(width of a head) when None.
 
     Returns:
         (M, N, H * D).
     """
-    mixed_MHND = F.scaled_dot_product_attention(q_MHND, k_MHKD, v_MHKD, attn_mask=bias, scale=scale)
+    keys = k_MHKD.shape[2] - (0 if row_bias_R is None else len(row_bias_R))
+    if bias is not None:
+        bias = F.pad(bias, (0, keys - bias.shape[-1], 0, q_MHND.shape[2] - bias.shape[-2]))
+    whole = _row_columns(bias, keys, row_bias_R)
+    mixed_MHND = F.scaled_dot_product_attention(q_MHND, k_MHKD, v_MHKD, attn_mask=whole, scale=scale)
     return mixed_MHND.transpose(1, 2).flatten(2)
 
 
@@ -71,6 +82,7 @@ def attend_in_windows(
     carry: tuple[Tensor, Tensor, Tensor] | None = None,
     rows: Sequence[tuple[Tensor, Tensor]] = (),
     bias: Tensor | None = None,
+    added_HNN: Tensor | None = None,
     row_bias_R: Tensor | None = None,
     neutral: float = 0.0,
     mix: Mix | None = None,
@@ -85,6 +97,7 @@ def attend_in_windows(
         carry: queries, keys and values (M, H, C, D) of carried rows.
         rows: keys and values (M, H, R, D) each, without queries.
         bias: of tokens on tokens, (1, H, N, N) or (W, H, N, N). None stands for ``neutral`` everywhere.
+        added_HNN: added to it.
         row_bias_R: of the columns of ``rows``; None for ``neutral``.
         neutral: bias of whatever else has no place on the grid: all columns of carried rows, and all their logits.
         mix: the attention itself; `fused` when None.
@@ -103,6 +116,9 @@ def attend_in_windows(
         values.append(_in_every_window(v_MHRD, q_MWHND))
     k, v = (torch.cat(pieces, dim=3) if len(pieces) > 1 else pieces[0] for pieces in (keys, values))
     others = k.shape[3] - tokens - carried
+    if added_HNN is not None:
+        heads = added_HNN.expand(q_MWHND.shape[2], -1, -1)
+        bias = (neutral if bias is None else bias) + heads[None]
     mixed = (mix or fused())(q, k, v, _widen(bias, tokens, carried, others, row_bias_R, neutral))
     out_MWND = mixed.transpose(2, 3).flatten(3)
     if not carried:
@@ -110,7 +126,7 @@ def attend_in_windows(
     return out_MWND[:, :, :tokens], out_MWND[:, :, tokens:].mean(1)
 
 
-def row_columns(bias: Tensor | None, tokens: int, row_bias_R: Tensor | None) -> Tensor | None:
+def _row_columns(bias: Tensor | None, tokens: int, row_bias_R: Tensor | None) -> Tensor | None:
     """Widen an attention bias by the columns of prompt rows.
 
     Args:
@@ -138,9 +154,9 @@ def _widen(
 ) -> Tensor | None:
     """The bias of all queries on all keys; where all tokens stand at the neutral value, it is left out of every one."""
     if bias is None:
-        return row_columns(None, tokens + carried, None if row_bias_R is None else row_bias_R - neutral)
+        return _row_columns(None, tokens + carried, None if row_bias_R is None else row_bias_R - neutral)
     if carried:
         bias = F.pad(bias, (0, carried, 0, carried), value=neutral)
     if row_bias_R is None:
         return F.pad(bias, (0, others), value=neutral) if others else bias
-    return row_columns(bias, tokens + carried, row_bias_R)
+    return _row_columns(bias, tokens + carried, row_bias_R)

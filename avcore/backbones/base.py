@@ -134,6 +134,7 @@ class Block(Frozen, ABC):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
     ) -> Phases[Increment]:
         """`attention` in phases, so that both streams of a pair stand at the same map at the same time.
@@ -154,6 +155,7 @@ class Block(Frozen, ABC):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
         project: Projection | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -165,6 +167,8 @@ class Block(Frozen, ABC):
             carry: (M, R, D), keys, values and queries beside the tokens.
             kv: keys and values, (R, D) or (M, R, D) each, used as they are (after the frozen projection).
             row_bias_R: attention bias of the columns of ``rows``, then ``kv``; None for the family's neutral value.
+            bias_HNN: added to the logits of tokens on tokens, heads first, (H, N, N) or (1, N, N), in each window where
+                there are some.
             windowed: False lets every token see all tokens of the sequence.
             project: increments of the frozen linear maps.
 
@@ -172,7 +176,15 @@ class Block(Frozen, ABC):
             The increments of the tokens and of ``carry`` (None without).
         """
         return run_phases(
-            self.attention_phases(x_MND, rows=rows, carry=carry, kv=kv, row_bias_R=row_bias_R, windowed=windowed),
+            self.attention_phases(
+                x_MND,
+                rows=rows,
+                carry=carry,
+                kv=kv,
+                row_bias_R=row_bias_R,
+                bias_HNN=bias_HNN,
+                windowed=windowed,
+            ),
             project,
         )
 

@@ -57,6 +57,7 @@ class BlockView(StreamView):
         rows: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias: float | Tensor | None = None,
+        bias: Tensor | None = None,
         windowed: bool = False,
     ) -> Tensor:
         """Run this block's frozen attention (norm included) on any sequences of its width.
@@ -66,21 +67,24 @@ class BlockView(StreamView):
             rows: (R, D) or (M, R, D), keys and values only.
             kv: keys and values after the projection, (R, D) or (M, R, D) each.
             row_bias: attention bias of the rows, a number or (R,).
+            bias: added to the logits of tokens on tokens, such as a trained bias of positions: (H, N, N) with the heads
+                of `BlockLayout.heads`, or (1, N, N).
             windowed: attend within the block's windows instead of over the whole sequence.
 
         Returns:
             The increment (M, N, D), in the type of ``x_MND``.
         """
         dtype = self.block.dtype
-        bias = None
+        row_bias_R = None
         if rows is not None and row_bias is not None:
             # As a broadcast instead of a Python branch on the type, so that compiled steps stay one graph.
-            bias = x_MND.new_zeros(rows.shape[-2], dtype=dtype) + row_bias
+            row_bias_R = x_MND.new_zeros(rows.shape[-2], dtype=dtype) + row_bias
         out_MND, _ = self.block.attention(
             x_MND.to(dtype),
             rows=None if rows is None else rows.to(dtype),
             kv=None if kv is None else (kv[0].to(dtype), kv[1].to(dtype)),
-            row_bias_R=bias,
+            row_bias_R=row_bias_R,
+            bias_HNN=None if bias is None else bias.to(dtype),
             windowed=windowed,
             project=self.project,
         )

@@ -149,6 +149,7 @@ class ToyBlock(Block):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
     ) -> Phases[Increment]:
         """See `Block.attention`. Rows and carried rows stand in every window."""
@@ -172,6 +173,7 @@ class ToyBlock(Block):
             carry=carried,
             rows=[self._row_heads(*pair) for pair in others],
             bias=None if windows is None else self._bias(windows),
+            added_HNN=bias_HNN,
             row_bias_R=row_bias_R,
         )
         out_MWND = plus(self.inner.proj(mixed_MWND), (yield Point("proj", mixed_MWND)))

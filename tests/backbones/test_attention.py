@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avcore.backbones import AttentionWindows, attend_in_windows, split_heads
+from avcore.backbones import AttentionWindows, attend, attend_in_windows, split_heads
 
 M, HEADS, WIDTH, NEUTRAL = 3, 2, 8, 5.0
 UNSHIFTED = AttentionWindows((4, 6), (2, 3))
@@ -49,8 +49,11 @@ def test_rows_equal_the_naive_concatenation(
     carry = qkv(M, carried) if carried else None
     rows = [(split_heads(draw(M if batched else 1, r, WIDTH), HEADS), qkv(M, r)[2]) for r in (3, 2)]
     bias = table(windows)
+    added = draw(HEADS, tokens, tokens) if with_row_bias else None
     row_bias = draw(5) if with_row_bias else None
-    out, back = attend_in_windows(q, k, v, carry=carry, rows=rows, bias=bias, row_bias_R=row_bias, neutral=NEUTRAL)
+    out, back = attend_in_windows(
+        q, k, v, carry=carry, rows=rows, bias=bias, added_HNN=added, row_bias_R=row_bias, neutral=NEUTRAL
+    )
     returned = torch.zeros(M, carried, WIDTH, dtype=torch.float64)
     for picture in range(M):
         others = [
@@ -63,6 +66,8 @@ def test_rows_equal_the_naive_concatenation(
             values = torch.cat([v[picture, window], *(pair[1] for pair in others)], dim=1)
             whole = torch.full((HEADS, tokens + carried, tokens + carried + 5), NEUTRAL, dtype=torch.float64)
             whole[:, :tokens, :tokens] = bias[window % bias.shape[0]]
+            if added is not None:
+                whole[:, :tokens, :tokens] += added
             if row_bias is not None:
                 whole[:, :, tokens + carried :] = row_bias
             expected = naive(torch.cat(queries, dim=1), keys, values, whole)
@@ -82,3 +87,28 @@ def test_tokens_without_a_table_stand_at_the_neutral_value() -> None:
         without, _ = attend_in_windows(q, k, v, rows=rows, row_bias_R=row_bias, neutral=NEUTRAL)
         equal, _ = attend_in_windows(q, k, v, rows=rows, bias=flat, row_bias_R=row_bias, neutral=NEUTRAL)
         torch.testing.assert_close(without, equal, rtol=0, atol=1e-12)
+
+
+def test_a_bias_of_tokens_without_a_table_adds_to_the_neutral_value() -> None:
+    torch.manual_seed(2)
+    q, k, v = qkv(M, 1, 6)
+    rows, bias = [qkv(M, 3)[1:]], draw(1, 6, 6)
+    flat = torch.full((1, HEADS, 6, 6), NEUTRAL, dtype=torch.float64) + bias
+    found, _ = attend_in_windows(q, k, v, rows=rows, added_HNN=bias, neutral=NEUTRAL)
+    expected, _ = attend_in_windows(q, k, v, rows=rows, bias=flat, neutral=NEUTRAL)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("with_row_bias", [True, False])
+def test_biases_of_tokens_and_of_rows_stand_at_their_columns(with_row_bias: bool) -> None:
+    """Four queries, the last of a carried row; six keys, the last two of rows; a bias of the first three tokens."""
+    torch.manual_seed(3)
+    q, (_, k, v) = qkv(M, 4)[0], qkv(M, 6)
+    bias, row_bias = draw(HEADS, 3, 3), draw(2) if with_row_bias else None
+    whole = torch.zeros(HEADS, 4, 6, dtype=torch.float64)
+    whole[:, :3, :3] = bias
+    if row_bias is not None:
+        whole[:, :, 4:] = row_bias
+    found = attend(q, k, v, bias=bias, row_bias_R=row_bias)
+    for picture in range(M):
+        torch.testing.assert_close(found[picture], naive(q[picture], k[picture], v[picture], whole), rtol=0, atol=1e-12)

@@ -47,6 +47,7 @@ class ToyBlock(Block):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
         project: Projection | None = None,
     ) -> tuple[Tensor, Tensor | None]:

@@ -125,6 +125,11 @@ class AlwaysWindowed(ToyBlock):
         return super().attention(x_MND, **given)
 
 
+class IgnoresBias(ToyBlock):
+    def attention(self, x_MND: Tensor, *, bias_HNN: Tensor | None = None, **given: Any) -> tuple[Tensor, Tensor | None]:
+        return super().attention(x_MND, **given)
+
+
 class WrongUnwindows(ToyBlock):
     def unwindows(self, x_MND: Tensor) -> Tensor:
         return super().unwindows(x_MND).flip(1)
@@ -213,6 +218,7 @@ def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (family(block=NormsAllTokens), "norms behind sums", "after_sum('attention', ...) of tokens beside rows"),
         (family(block=NoKV), "keys and values", "kv changes nothing"),
         (family(block=AlwaysWindowed, windowed=True), "free sequences", "five sequences of three tokens"),
+        (family(block=IgnoresBias), "free sequences", "tokens that see the third"),
         (family(block=WrongUnwindows, windowed=True), "windows", "is not x"),
         (family(block=LiftsAll), "lifted rows", "the block's own width"),
         (family(block=NoProj), "frozen maps", "'qkv' and 'proj'"),

@@ -115,7 +115,7 @@ def keys_values(case: BackboneCase) -> None:
 
 @check("backbone", "free sequences")
 def free_sequences(case: BackboneCase) -> None:
-    """With ``windowed=False`` attention takes sequences of any number and length, whose order does not matter."""
+    """With ``windowed=False`` attention takes sequences of any number and length, in any order, and a bias."""
     for where, block, x, _ in _every_stage(case):
         some = x[:1, :3].repeat(5, 1, 1) + torch.randn(5, 3, x.shape[-1], generator=_draws())
         try:
@@ -131,6 +131,14 @@ def free_sequences(case: BackboneCase) -> None:
             "sequences and their tokens in another order",
             block.attention(some.flip(0, 1), windowed=False)[0].flip(0, 1),
             out,
+        )
+        hidden = some.new_zeros(1, 3, 3)
+        hidden[..., 2] = SHUT_OUT
+        _close(
+            where,
+            f"tokens that see the third at bias_HNN={SHUT_OUT:g} and those without it",
+            block.attention(some, windowed=False, bias_HNN=hidden)[0][:, :2],
+            block.attention(some[:, :2], windowed=False)[0],
         )
 
 

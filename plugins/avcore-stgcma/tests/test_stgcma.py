@@ -77,6 +77,36 @@ def test_trainable_parameters_to_the_digit(
             assert round(report.trainable / 1e6, 1) == row["value"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "width", "ratios", "exact"),
+    [
+        ("swin-large", 192, (2, 4, 8, 16), 19_026_857),
+        ("swin-large-tiny", 192, (8, 8, 16, 16), 11_740_697),
+        ("swin-base", 128, (4, 4, 8, 8), 10_068_597),
+        ("swin-base-tiny", 128, (8, 8, 16, 16), 5_599_957),
+    ],
+)
+def test_trainable_parameters_on_swin_to_the_digit(
+    registry: Registry, recipe: str, width: int, ratios: tuple[int, ...], exact: int
+) -> None:
+    """Four bottlenecks and two gates in a block; in every other one two bottlenecks and two tables of 19 distances."""
+    resolved = resolve(registry, recipe)
+    report = count_parameters(assemble(resolved.config, registry, meta=True))
+    exchange = temporal = 0
+    for stage, (depth, part) in enumerate(zip((2, 2, 18, 2), ratios, strict=True)):
+        d, heads = width * 2**stage, width // 32 * 2**stage
+        bottleneck = 2 * d * (d // part) + d // part + d
+        exchange += depth * (4 * bottleneck + 2)
+        temporal += depth // 2 * 2 * (bottleneck + 19 * heads)
+    head = 2 * 8 * width * 512 + 512 + 512 * 29 + 29
+    assert report.parts["stgcma.temporal"].trainable == temporal
+    assert report.parts["stgcma.exchange"].trainable == exchange
+    assert report.trainable == exchange + temporal + head == exact
+    assert resolved.recipe is not None
+    (millions,) = (row["value"] for row in resolved.recipe.published if row["metric"] == "trainable_M")
+    assert round(exact / 1e6, 1 if recipe == "swin-large" else 2) == millions
+
+
 def test_total_of_clip_base_tiny_to_the_digit(registry: Registry) -> None:
     model = assemble(resolve(registry, "base-32").config, registry, meta=True)
     report = count_parameters(model)
@@ -96,18 +126,22 @@ def test_a_single_branch_without_bottlenecks_is_the_published_baseline(registry:
 
 def test_recipes_are_the_published_settings(registry: Registry) -> None:
     found = recipes_of(registry.methods["stgcma"])
-    assert set(found) == {("ave", None), ("ave-weak", None)} | {
-        ("ave", f"{size}-{part}") for size in ("large", "base") for part in (8, 16, 32) if (size, part) != ("large", 16)
-    }
-    for variant in [variant for task, variant in found if task == "ave"]:
+    swins = {f"swin-{size}{tiny}" for size in ("large", "base") for tiny in ("", "-tiny")}
+    clips = {f"{size}-{part}" for size in ("large", "base") for part in (8, 16, 32)} - {"large-16"} | {None}
+    assert set(found) == {("ave-weak", None)} | {("ave", variant) for variant in swins | clips}
+    for variant in swins | clips:
         config = resolve(registry, variant).config
-        assert config.prompts == ("segment_embedding", "stgcma.base", "stgcma.temporal")
+        on_swin = variant in swins
+        of_clip = () if on_swin else ("segment_embedding", "stgcma.base")
+        assert config.prompts == (*of_clip, "stgcma.temporal")
         assert config.fusions == ("stgcma.exchange",)
         optim, train, head = config.optim, config.train, config.head.settings
         assert (optim.optimizer, optim.betas, optim.weight_decay) == ("adam", (0.95, 0.999), 5e-7)
-        assert (optim.lr, optim.head_lr, optim.min_lr) == (5e-5, 5e-6, 2e-6)
+        lr = 1e-4 if "swin-base" in (variant or "") else 5e-5
+        assert (optim.lr, optim.head_lr, optim.min_lr) == (lr, lr / 10, 2e-6)
         assert (optim.schedule, optim.warmup_epochs, train.epochs, train.batch_size) == ("cosine", 2, 20, 1)
-        assert (config.audio.settings.patch, config.audio.settings.position) == ("one_channel", "crop")
+        assert config.audio.settings.patch == "one_channel"
+        assert on_swin or config.audio.settings.position == "crop"
         assert config.visual.settings.image_mean == (0.485, 0.456, 0.406)
         assert (head.dropout, head.first, head.loss) == (0.5, "audio", "cross_entropy")
         augment = train.augment
@@ -118,6 +152,11 @@ def test_recipes_are_the_published_settings(registry: Registry) -> None:
             [0.08, 1],
             0.25,
         )
+        if on_swin:
+            temporal = config.parts["stgcma.temporal"]
+            assert (temporal.every, temporal.position_bias) == (2, True)
+            assert temporal.ratio == config.parts["stgcma.exchange"].ratio
+            continue
         size, _, part = (variant or "large-16").partition("-")
         assert size in str(config.visual.backbone)
         assert config.parts["stgcma.temporal"].ratio == config.parts["stgcma.exchange"].ratio == 1 / int(part)
@@ -221,6 +260,47 @@ def test_temporal_bottleneck_reads_the_frozen_attention_over_the_segments(make: 
             sequence_1TD = by_clip[clip, :, position][None]
             expected = layer.bottleneck(frozen.attention(sequence_1TD)[0])[0]
             torch.testing.assert_close(found.unflatten(0, (2, 2))[clip, :, position], expected)
+
+
+def test_a_trained_bias_of_distances_in_time_is_added_to_the_logits(make: Make) -> None:
+    model = make("parts.stgcma.temporal.position_bias=true", prompts="stgcma.temporal", fusions="none")
+    layer = model.get_submodule("part_modules.stgcma/temporal/audio.layers.1")
+    assert isinstance(layer, TemporalLayer)
+    assert isinstance(layer.position_bias, torch.nn.Parameter)
+    assert layer.position_bias.shape == (3, 4)
+    assert 0 < layer.position_bias.std() < 0.04
+    noisy(layer)
+    x = tokens_for(model, 1, clips=2)
+    step = model.steps[1]
+    (place,) = [one for one in step.at_site["before_attention"] if one.streams == ("audio",)]
+    found = layer.before_attention(x["audio"], step._view(place, x, {})).add  # type: ignore[arg-type]
+    assert found is not None
+    inner: Any = model.towers["audio"].block(1).inner  # type: ignore[operator]
+    by_clip = x["audio"].unflatten(0, (2, 2))
+    for clip in range(2):
+        for position in (0, 3):
+            q, k, v = (
+                part.unflatten(-1, (4, -1))
+                for part in inner.attn.qkv(inner.norm1(by_clip[clip, :, position])).chunk(3, -1)
+            )
+            heads = []
+            for head in range(4):
+                logits = q[:, head] @ k[:, head].T / 12**0.5
+                for query in range(2):
+                    for key in range(2):
+                        logits[query, key] += layer.position_bias[1 + query - key, head]
+                heads.append(logits.softmax(-1) @ v[:, head])
+            expected = layer.bottleneck(inner.attn.proj(torch.cat(heads, -1)))
+            torch.testing.assert_close(found.unflatten(0, (2, 2))[clip, :, position], expected)
+    found.sum().backward()
+    assert layer.position_bias.grad is not None
+    assert (layer.position_bias.grad != 0).all()
+
+
+def test_temporal_bottlenecks_stand_in_every_second_block(make: Make) -> None:
+    model = make("parts.stgcma.temporal.every=2")
+    assert list(model.get_submodule("part_modules.stgcma/temporal/audio").layers) == ["0", "2"]  # type: ignore[arg-type]
+    assert model(batch_for(model))["logits"].shape == (2, 2, 29)
 
 
 def test_drop_path_rises_over_the_depth_and_lives_in_training_alone() -> None:
@@ -327,6 +407,10 @@ def test_exchange_of_unequal_widths_has_a_map_in_each_direction_at_every_pair(re
     ("setting", "message"),
     [
         ("temporal.ratio=0", r"parts\.stgcma\.temporal\.ratio must be above 0 and at most 1"),
+        ("exchange.ratio=[0.5,0]", r"parts\.stgcma\.exchange\.ratio must be above 0 and at most 1"),
+        ("exchange.ratio=[]", r"parts\.stgcma\.exchange\.ratio must be one number, or one for each stage"),
+        ("temporal.ratio=[0.5,0.5]", r"ratio=\[0\.5, 0\.5\], 2 numbers for a backbone of 1 stages: give one for each"),
+        ("temporal.every=0", r"parts\.stgcma\.temporal\.every must be 1 or more"),
         ("exchange.ratio=1.5", r"parts\.stgcma\.exchange\.ratio must be above 0 and at most 1"),
         ("temporal.drop_path=1", r"parts\.stgcma\.temporal\.drop_path must be from 0 to below 1"),
         ("exchange.ratio=0.01", "A bottleneck of ratio=0.01 has no hidden unit at width 48"),

@@ -119,9 +119,24 @@ def test_streams_exchange_within_windows_behind_attention_and_over_all_tokens_be
         assert_close(found[stream], y[stream] + mixed[stream], rtol=0, atol=1e-9)
 
 
+AUTHORS = {
+    "the parts on CLIP": ((), None),
+    "the variant on Swin": (
+        (
+            "parts.stgcma.temporal.every=2",
+            "parts.stgcma.temporal.position_bias=true",
+            "parts.stgcma.temporal.ratio=[0.5,0.25]",
+        ),
+        "stgcma.temporal",
+    ),
+}
+
+
 @pytest.mark.parametrize("visual", ["swin", "swinv2"])
-def test_the_whole_method_trains(visual: str) -> None:
-    model = make(visual=visual).train()
+@pytest.mark.parametrize("variant", AUTHORS)
+def test_the_whole_method_trains(visual: str, variant: str) -> None:
+    sets, prompts = AUTHORS[variant]
+    model = make(*sets, visual=visual, prompts=prompts).train()
     batch, before = make_batch(model), digest(model.towers)
     batch.targets["labels"] = torch.randint(0, 29, (2, 2))
     model.loss(model(batch), batch).backward()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore.backbones import Block, Projection, attend, row_columns, split_heads
+from avcore.backbones import Block, Projection, attend, split_heads
 
 __all__ = ["Wav2Vec2Block"]
 
@@ -45,6 +45,7 @@ class Wav2Vec2Block(Block):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
         project: Projection | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -66,7 +67,7 @@ class Wav2Vec2Block(Block):
                 torch.cat([own, *(self._heads(pair[index]).expand(shape) for pair in others)], dim=2)
                 for index, own in enumerate((k, v))
             )
-        mixed_MND = attend(q, k, v, bias=row_columns(None, whole_MND.shape[1], row_bias_R))
+        mixed_MND = attend(q, k, v, bias=bias_HNN, row_bias_R=row_bias_R)
         out_MND = _linear("proj", attn.out_proj, mixed_MND, project)
         if carry is None:
             return out_MND, None

@@ -19,7 +19,6 @@ from avcore.backbones import (
     TextTower,
     Tower,
     attend,
-    row_columns,
     split_heads,
     without_blocks,
 )
@@ -84,6 +83,7 @@ class ClipTextBlock(Block):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
         project: Projection | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -110,12 +110,11 @@ class ClipTextBlock(Block):
             shape = (x_MND.shape[0], -1, -1, -1)
             k = torch.cat([key.expand(shape) for key in keys], dim=2)
             v = torch.cat([value.expand(shape) for value in values], dim=2)
-        bias = causal_bias(tokens, carried, like=q) if self.causal and windowed else None
-        if bias is not None and row_bias_R is None:
-            bias = F.pad(bias, (0, k.shape[2] - bias.shape[1]))
-        else:
-            bias = row_columns(bias, tokens + carried, row_bias_R)
-        mixed_MND = attend(q, k, v, bias=bias)
+        bias = bias_HNN
+        if self.causal and windowed:
+            hidden = causal_bias(tokens, carried, like=q)
+            bias = hidden if bias_HNN is None else hidden + F.pad(bias_HNN, (0, carried, 0, carried))
+        mixed_MND = attend(q, k, v, bias=bias, row_bias_R=row_bias_R)
         out_MND = self.inner.ls_1(_linear("proj", attn.out_proj, mixed_MND, project))
         if carry is None:
             return out_MND, None

@@ -25,7 +25,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
         ),
         PromptSpec(
             name="stgcma.temporal",
-            build="avcore_stgcma.prompts:TemporalLayer",
+            build="avcore_stgcma.prompts:Temporal",
             config=TemporalSettings,
             paper=PAPER,
             summary="bottlenecks behind the frozen attention over time",

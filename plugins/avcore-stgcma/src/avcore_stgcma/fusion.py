@@ -31,10 +31,11 @@ class ExchangeLayer(FusionLayer):
         super().__init__()
         self.equal_widths = pair.visual.width == pair.audio.width
         self.same_windows = windows_of(pair.visual) == windows_of(pair.audio)
-        self.spatial_visual = Bottleneck(pair.visual.width, config.ratio)
-        self.spatial_audio = Bottleneck(pair.audio.width, config.ratio)
-        self.mlp_visual = Bottleneck(pair.visual.width, config.ratio)
-        self.mlp_audio = Bottleneck(pair.audio.width, config.ratio)
+        ratio_v, ratio_a = config.ratio_at(pair.visual), config.ratio_at(pair.audio)
+        self.spatial_visual = Bottleneck(pair.visual.width, ratio_v)
+        self.spatial_audio = Bottleneck(pair.audio.width, ratio_a)
+        self.mlp_visual = Bottleneck(pair.visual.width, ratio_v)
+        self.mlp_audio = Bottleneck(pair.audio.width, ratio_a)
         self.gate_visual = nn.Parameter(torch.zeros(1))
         self.gate_audio = nn.Parameter(torch.zeros(1))
 

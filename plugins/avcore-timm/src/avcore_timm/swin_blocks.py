@@ -112,6 +112,7 @@ class WindowedBlock(Block):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
     ) -> Phases[Increment]:
         """See `Block.attention`.
@@ -141,6 +142,7 @@ class WindowedBlock(Block):
             carry=carried,
             rows=[self._row_heads(*pair) for pair in others],
             bias=self.tables.bias if windowed else None,
+            added_HNN=bias_HNN,
             row_bias_R=row_bias_R,
             neutral=self.neutral_row_bias,
             mix=self.mix,

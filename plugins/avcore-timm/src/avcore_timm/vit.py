@@ -22,7 +22,6 @@ from avcore.backbones import (
     Tower,
     attend,
     plus,
-    row_columns,
     split_heads,
     without_blocks,
 )
@@ -72,6 +71,7 @@ class ViTBlock(Block):
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
+        bias_HNN: Tensor | None = None,
         windowed: bool = True,
     ) -> Phases[Increment]:
         """See `Block.attention`. Rows go through the norm and the key and value maps, never through the query map."""
@@ -96,7 +96,7 @@ class ViTBlock(Block):
             shape = (x_MND.shape[0], -1, -1, -1)
             k = torch.cat([key.expand(shape) for key in keys], dim=2)
             v = torch.cat([value.expand(shape) for value in values], dim=2)
-        mixed_MND = attend(q, k, v, bias=row_columns(None, x_MND.shape[1], row_bias_R))
+        mixed_MND = attend(q, k, v, bias=bias_HNN, row_bias_R=row_bias_R)
         out_MND = self.inner.ls1(plus(attn.proj(mixed_MND), (yield Point("proj", mixed_MND))))
         yield (out_MND, None) if carry is None else (out_MND[:, :tokens], out_MND[:, tokens:])
 
