@@ -125,7 +125,7 @@ def test_a_single_branch_without_bottlenecks_is_the_published_baseline(registry:
 
 
 def test_recipes_are_the_published_settings(registry: Registry) -> None:
-    found = recipes_of(registry.methods["stgcma"])
+    found = [one for one in recipes_of(registry.methods["stgcma"]) if one[0] in ("ave", "ave-weak")]
     swins = {f"swin-{size}{tiny}" for size in ("large", "base") for tiny in ("", "-tiny")}
     clips = {f"{size}-{part}" for size in ("large", "base") for part in (8, 16, 32)} - {"large-16"} | {None}
     assert set(found) == {("ave-weak", None)} | {("ave", variant) for variant in swins | clips}

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
-from avcore_avar.config import AVARTaskConfig, KineticsSoundsConfig, LinearHeadConfig
+from avcore_avar.config import AVARTaskConfig, KineticsSoundsConfig, LinearHeadConfig, TwoMapsHeadConfig
 
 __all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
 
 
 @hookimpl
 def avcore_heads() -> Iterable[HeadSpec]:
-    """The linear head."""
+    """The linear head, and that of STG-CMA."""
     return [
         HeadSpec(
             name="avar.linear",
@@ -22,6 +22,13 @@ def avcore_heads() -> Iterable[HeadSpec]:
             build="avcore_avar.heads:LinearHead",
             config=LinearHeadConfig,
             summary="the mean over segments of both pooled vectors through one linear map",
+        ),
+        HeadSpec(
+            name="avar.stgcma",
+            serves=("clip",),
+            build="avcore_avar.heads:TwoMapsHead",
+            config=TwoMapsHeadConfig,
+            summary="the mean over segments of both pooled vectors through two linear maps (STG-CMA, LAVISH)",
         ),
     ]
 

@@ -7,7 +7,7 @@ from avcore.config import require
 from avcore.specs import ClipSettings
 from avcore_avar.classes import LISTS
 
-__all__ = ["AVARTaskConfig", "KineticsSoundsConfig", "LinearHeadConfig"]
+__all__ = ["AVARTaskConfig", "KineticsSoundsConfig", "LinearHeadConfig", "TwoMapsHeadConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,12 @@ class AVARTaskConfig:
         },
     )
 
+    per_class: int = field(
+        default=12, metadata={"help": "the accuracy of each class is given where there are at most so many; 0: never"}
+    )
+
     def __post_init__(self) -> None:
+        require(self.per_class >= 0, "per_class", self.per_class, "0 or more")
         if len(self.classes) == 1 and self.classes[0] in LISTS:
             object.__setattr__(self, "classes", LISTS[self.classes[0]])
         different = len(self.classes) > 1 and len(set(self.classes)) == len(self.classes)
@@ -38,6 +43,21 @@ class LinearHeadConfig:
     dropout: float = field(default=0.0, metadata={"help": "share of the concatenated values dropped in training"})
 
     def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoMapsHeadConfig:
+    """Two linear maps of both pooled vectors side by side, as STG-CMA has them; one stream: LayerNorm and one map."""
+
+    hidden: int = field(default=512, metadata={"help": "width between the two linear maps; there is no non-linearity"})
+    dropout: float = field(default=0.5, metadata={"help": "share of the hidden values dropped in training (LAVISH: 0)"})
+    first: Literal["visual", "audio"] = field(
+        default="audio", metadata={"help": "the stream that comes first in the concatenation"}
+    )
+
+    def __post_init__(self) -> None:
+        require(self.hidden >= 1, "hidden", self.hidden, "1 or more")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
 
 

@@ -8,10 +8,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["best_bars"]
 
-SHARE = 0.1
+SHARE = 0.09
 """Height of a bar, of the shorter side of the picture."""
 BAR, REST = (38, 110, 104), (34, 40, 46)
 INK = (255, 255, 255)
+SEEN = 0.35
+"""How much of the picture is seen behind what is not filled of the bars."""
 
 
 def best_bars(frame_YX3: np.ndarray, best: Sequence[tuple[str, float]]) -> np.ndarray:
@@ -32,7 +34,7 @@ def best_bars(frame_YX3: np.ndarray, best: Sequence[tuple[str, float]]) -> np.nd
     top = rows - height * len(shown)
     for place, (_, sure) in enumerate(shown):
         line = slice(top + place * height, top + (place + 1) * height)
-        painted[line] = REST
+        painted[line] = SEEN * frame_YX3[line] + (1 - SEEN) * np.array(REST)
         painted[line, : round(columns * sure)] = BAR
     image = Image.fromarray(painted)
     draw = ImageDraw.Draw(image)

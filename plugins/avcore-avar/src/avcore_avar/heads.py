@@ -11,13 +11,28 @@ from torch import Tensor, nn
 
 from avcore.specs import STREAMS, StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
-from avcore_avar.config import LinearHeadConfig
+from avcore_avar.config import LinearHeadConfig, TwoMapsHeadConfig
 
-__all__ = ["ClipHead", "LinearHead"]
+__all__ = ["ClipHead", "LinearHead", "TwoMapsHead"]
 
 
 class ClipHead(Head):
-    """A head whose output ``logits`` (B, C) says the class of each clip: loss, target and prediction."""
+    """A head whose output ``logits`` (B, C) says the class of each clip: loss, target and prediction.
+
+    Args:
+        config, layouts, task: as of every head.
+        first: the stream that comes first where several are put side by side.
+    """
+
+    def __init__(self, config: object, layouts: Mapping[str, StreamLayout], task: Task, *, first: str) -> None:
+        super().__init__(config, layouts, task)
+        order = STREAMS if first == "visual" else STREAMS[::-1]
+        self.streams = tuple(stream for stream in order if stream in layouts)
+        self.width = sum(layout.width for layout in layouts.values())
+
+    def pooled(self, features: Features) -> Tensor:
+        """The pooled vectors of the streams side by side, their mean over the segments: (B, D)."""
+        return torch.cat([features.stream(stream).pooled for stream in self.streams], dim=-1).mean(1)
 
     @property
     def targets(self) -> Mapping[str, Input]:
@@ -44,16 +59,40 @@ class LinearHead(ClipHead):
     """
 
     def __init__(self, config: LinearHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
-        super().__init__(config, layouts, task)
-        order = STREAMS if config.first == "visual" else STREAMS[::-1]
-        self.streams = tuple(stream for stream in order if stream in layouts)
+        super().__init__(config, layouts, task, first=config.first)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(sum(layout.width for layout in layouts.values()), len(task.classes))
+        self.output = nn.Linear(self.width, len(task.classes))
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with the pooled vectors of the streams that run."""
-        x_BTD = torch.cat([features.stream(stream).pooled for stream in self.streams], dim=-1)
-        return {"logits": self.output(self.dropout(x_BTD.mean(1)))}
+        return {"logits": self.output(self.dropout(self.pooled(features)))}
+
+
+class TwoMapsHead(ClipHead):
+    """The same mean through Linear to ``hidden``, dropout and Linear to C, with no non-linearity: STG-CMA's of AVE.
+
+    With one stream LayerNorm and Linear to C. STG-CMA's code has no recognition; the mean over the segments is ours.
+
+    Output:
+        ``logits`` (B, C).
+    """
+
+    def __init__(self, config: TwoMapsHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task, first=config.first)
+        both, classes = len(layouts) > 1, len(task.classes)
+        self.hidden = nn.Linear(self.width, config.hidden) if both else None
+        self.norm = None if both else nn.LayerNorm(self.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.hidden if both else self.width, classes)
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Features with the pooled vectors of the streams that run."""
+        x_BD = self.pooled(features)
+        if self.hidden is not None:
+            x_BD = self.dropout(self.hidden(x_BD))
+        if self.norm is not None:
+            x_BD = self.norm(x_BD)
+        return {"logits": self.output(x_BD)}
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:

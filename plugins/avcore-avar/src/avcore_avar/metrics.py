@@ -20,11 +20,11 @@ class AVARMetrics(Metric):
 
     ``top1`` and ``top5``: clips whose class has the highest score, one of the five highest; ``top5`` where there are
     more than five classes. ``class_mean``: the mean of the classes' own accuracies, over those that the split has.
-    ``class_<name>``: the accuracy of each of them, if asked for.
+    ``class_<name>``: the accuracy of each of them, where there are few classes.
 
     Args:
         classes: names in the order of their indices.
-        per_class: give ``class_<name>``.
+        per_class: as many classes at most have their ``class_<name>``.
 
     Attributes:
         total, right, near: (C,) clips of each class, those that are right, those among the best five.
@@ -34,10 +34,10 @@ class AVARMetrics(Metric):
     right: Tensor
     near: Tensor
 
-    def __init__(self, classes: Sequence[str], *, per_class: bool = True) -> None:
+    def __init__(self, classes: Sequence[str], *, per_class: int) -> None:
         super().__init__()
         self.classes = tuple(classes)
-        self.per_class = per_class
+        self.per_class = len(self.classes) <= per_class
         for state in ("total", "right", "near"):
             zeros = torch.zeros(len(self.classes), dtype=torch.long)
             self.add_state(state, default=zeros, dist_reduce_fx="sum")

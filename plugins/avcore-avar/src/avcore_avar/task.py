@@ -35,7 +35,7 @@ class AVARTask(Task):
 
     def metrics(self, protocol: str) -> Metric:
         """`AVARMetrics`, the same for ``clean`` and ``paper``."""
-        return AVARMetrics(self.config.classes)
+        return AVARMetrics(self.config.classes, per_class=self.config.per_class)
 
     def best(self, prediction: Mapping[str, Tensor]) -> list[tuple[str, float]]:
         """Names and probabilities of the five best classes of one clip, the best first; of a truth its class alone."""
