@@ -121,6 +121,8 @@ def execute(
         splits = splits_of(run, display)
         if said := _last_batch(run.data.loader("train", train=True)):
             display.line(f"train: {said}")
+        if said := _no_average(config):
+            display.line(f"train: {said}")
         record = RunRecord(directory, resume=resume) if here.first else None
         if record:
             record.write_config(written)
@@ -225,6 +227,14 @@ def _last_batch(loader: ClipLoader) -> str:
     if total % size:
         return f"the last batch of each epoch has {total % size} clips of {size}, others each time"
     return ""
+
+
+def _no_average(config: RunConfig) -> str:
+    """Whether the run ends before the window of epochs whose weights are averaged; empty if it does not."""
+    epochs, window = config.train.epochs, config.train.average_epochs
+    if window is None or window[0] <= epochs:
+        return ""
+    return f"no weights are averaged: train.average_epochs={list(window)} begins after the last epoch, {epochs}"
 
 
 def _disk_fault(error: OSError, directory: Path) -> AVCoreError:

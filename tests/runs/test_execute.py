@@ -340,6 +340,13 @@ def test_what_becomes_of_clips_that_fill_no_batch_is_told(start, world, size, dr
     assert [said in line for line in told] == ([True] if said else [])
 
 
+@pytest.mark.parametrize(("first", "told"), [(1, False), (2, True)])
+def test_a_run_that_ends_before_the_epochs_of_its_average_says_so(start, first, told):
+    run = start(epochs=1, set=["train.average=epochs", f"train.average_epochs=[{first}, 3]"])
+    said = "no weights are averaged: train.average_epochs=[2, 3] begins after the last epoch, 1"
+    assert (said in (run.directory / "log.txt").read_text()) == told
+
+
 def test_an_average_is_what_is_evaluated_and_saved(start):
     run = start(epochs=1, set=["train.average=ema", "train.average_decay=0.9"])
     best = CheckpointStore(run.directory / "checkpoints").open("best")

@@ -140,6 +140,7 @@ def test_recipes_are_the_published_settings(registry: Registry) -> None:
         lr = 1e-4 if "swin-base" in (variant or "") else 5e-5
         assert (optim.lr, optim.head_lr, optim.min_lr) == (lr, lr / 10, 2e-6)
         assert (optim.schedule, optim.warmup_epochs, train.epochs, train.batch_size) == ("cosine", 2, 20, 1)
+        assert (train.average, train.average_epochs) == ("epochs", (8, 20))
         assert config.audio.settings.patch == "one_channel"
         assert on_swin or config.audio.settings.position == "crop"
         assert config.visual.settings.image_mean == (0.485, 0.456, 0.406)
