@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from avcore.errors import PluginError
 from avcore.geometry import AudioGeometry, FilterBankGeometry, ImageGeometry, MelGeometry, TextGeometry, Windows
@@ -33,6 +33,7 @@ __all__ = [
     "NoConfig",
     "PartSpec",
     "PromptSpec",
+    "RecordingSettings",
     "Spec",
     "StageLayout",
     "StreamLayout",
@@ -227,6 +228,28 @@ class ClipSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordingSettings(ClipSettings):
+    """How recordings of any length become clips of one length, and which split each of them is in.
+
+    Settings of readers that derive from `avcore.data.recordings.Recordings`.
+    """
+
+    long: Literal["cut", "first", "middle"] = field(
+        default="cut", metadata={"help": "of a longer recording all of it, cut into clips, or one clip: first, middle"}
+    )
+    fractions: tuple[float, float, float] = field(
+        default=(0.7, 0.15, 0.15),
+        metadata={"help": "shares of train, val and test of recordings that nothing assigns to a split"},
+    )
+    split_seed: int = field(default=0, metadata={"help": "another number is another such split"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.fractions) < 0 or self.fractions[0] <= 0:
+            raise ValueError(f"fractions must not be negative, and that of train above 0, not {list(self.fractions)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """What all specs share.
 
@@ -363,6 +386,9 @@ class DatasetSpec(Spec):
         defaults: settings of the run that this data set brings, above those of the recipe.
         reads: ``"module:function"`` for settings that only the files know, such as the names of their classes:
             ``reads(root) -> mapping``, above ``defaults``. Called when a run is configured and the root exists.
+        marks: files by which it is known, such as ``("Annotations.txt",)``: patterns of `Path.glob` below the root, one
+            of which is enough. Of several data sets of a task the one whose files are there is taken; one without
+            marks where no other's are.
         demo: scores on it mean nothing beside published ones.
         official: split -> how many clips it has as it was published. Only where a run's splits have as many are
             published scores shown beside its own; without this, never.
@@ -374,6 +400,7 @@ class DatasetSpec(Spec):
     provide: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reads: str = ""
+    marks: tuple[str, ...] = ()
     demo: bool = False
     official: Mapping[str, int] = field(default_factory=dict)
 

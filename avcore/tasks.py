@@ -91,6 +91,14 @@ class Dataset:
         """
         raise NotImplementedError
 
+    def counts(self, split: str) -> dict[str, int]:
+        """What else is to be counted in a split beside its clips, by name, such as ``{"padded": 3}``: for a person."""
+        return {}
+
+    def notes(self) -> Sequence[str]:
+        """What a person should know of how the files were taken, a sentence each: told before a run."""
+        return ()
+
     def target(self, clip: Clip) -> dict[str, Tensor]:
         """Load the truth of a clip: equal shapes for every clip of a split, so that clips stack to a batch.
 

@@ -24,6 +24,7 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
     "avcore.injection.parts": ("Layer",),
     "avcore.injection.views": (),
     "avcore.tasks": (),
+    "avcore.data.recordings": (),
     "avcore.backbones.base": (),
     "avcore.backbones.attention": (),
     "avcore.backbones.windows": (),

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from avcore import backbones, compat, errors, hookspecs, injection, modules, specs, states, tasks, testing
+from avcore.data import recordings
 
 FILE = Path(__file__).with_name("contract.json")
-AUTHORS = (backbones, compat, errors, hookspecs, injection, modules, specs, states, tasks, testing)
+AUTHORS = (backbones, compat, recordings, errors, hookspecs, injection, modules, specs, states, tasks, testing)
 """The modules whose names authors of plugins may count on."""
 CLASSES = [
     *(getattr(injection, name) for name in ("Edit", "Edits", "PairLayout", "Part", "Prompt", "PromptLayer")),
@@ -28,6 +29,8 @@ CLASSES = [
     *(getattr(backbones, name) for name in ("Backbone", "Tower", "TextTower", "Block")),
     *(value for name in specs.__all__ if inspect.isclass(value := getattr(specs, name))),
     *(value for name in tasks.__all__ if inspect.isclass(value := getattr(tasks, name))),
+    recordings.Recording,
+    recordings.Recordings,
 ]
 
 

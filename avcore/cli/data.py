@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -110,10 +110,11 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
             ):
                 findings += new
                 advance(done, "clips")
-    defects = [finding for finding in findings if finding.defect]
+        defects = [finding for finding in findings if finding.defect]
+        held = {split: _held(dataset, split) for split in dict.fromkeys(split for split, _ in clips)}
     if as_json:
-        facts = {"task": config.task, "dataset": config.data.dataset, "root": found, "clips": len(clips)}
-        facts["defects"] = len(defects)
+        facts: dict[str, Any] = {"task": config.task, "dataset": config.data.dataset, "root": found}
+        facts |= {"clips": len(clips), "defects": len(defects), "splits": held, "notes": list(dataset.notes())}
         click.echo(json.dumps({**facts, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
         for finding in findings:
@@ -121,20 +122,24 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
             click.echo(f"{'DEFECT' if finding.defect else 'note  '}  {where}: {finding.text}")
         broken = len({(finding.split, finding.clip) for finding in defects})
         click.echo(f"{config.data.dataset} for task {config.task}, in {found}")
+        _print_splits(held, dataset.notes())
         click.echo(f"{len(clips)} clips, {broken} with defects, {len(findings) - len(defects)} notes")
     sys.exit(1 if defects else 0)
 
 
+def _held(dataset: "Dataset", split: str) -> dict[str, Any]:
+    clips = dataset.clips(split)
+    groups = Counter(clip.group for clip in clips if clip.group)
+    return {"clips": len(clips), "groups": dict(groups), "counts": dataset.counts(split)}
+
+
 def _describe(dataset: "Dataset") -> dict[str, Any]:
-    clips = {split: list(dataset.clips(split)) for split in dataset.splits}
-    first = next((listed[0] for listed in clips.values() if listed), None)
+    first = next((clips[0] for split in dataset.splits if (clips := dataset.clips(split))), None)
     return {
         "segments": dataset.segments,
         "windows": {"length_s": dataset.windows.length, "margin_s": dataset.windows.margin},
-        "splits": {
-            split: {"clips": len(listed), "groups": dict(Counter(clip.group for clip in listed if clip.group))}
-            for split, listed in clips.items()
-        },
+        "splits": {split: _held(dataset, split) for split in dataset.splits},
+        "notes": list(dataset.notes()),
         "first_clip": None if first is None else _describe_clip(dataset, first),
     }
 
@@ -167,6 +172,20 @@ def _describe_clip(dataset: "Dataset", clip: "Clip") -> dict[str, Any]:
     }
 
 
+def _print_splits(splits: "Mapping[str, Any]", notes: "Sequence[str]") -> None:
+    for split, held in splits.items():
+        groups = held["groups"]
+        shown = ", ".join(f"{group} {count}" for group, count in list(groups.items())[:12])
+        more = f", and {len(groups) - 12} more" if len(groups) > 12 else ""
+        counts = "".join(f", {count} {name}" for name, count in held["counts"].items())
+        click.echo(
+            f"  {split:<8} {held['clips']:>6} clips{counts}"
+            + (f"   {len(groups)} groups: {shown}{more}" if groups else "")
+        )
+    for note in notes:
+        click.echo(note)
+
+
 def _print(facts: dict[str, Any]) -> None:
     windows, clip = facts["windows"], facts["first_clip"]
     click.echo(f"{facts['dataset']} for task {facts['task']}, in {facts['root']}")
@@ -174,13 +193,7 @@ def _print(facts: dict[str, Any]) -> None:
         f"A clip has {facts['segments']} segments, each with a window of {windows['length_s']} s of sound "
         f"(the last begins {windows['margin_s']} s before the end)."
     )
-    for split, held in facts["splits"].items():
-        groups = held["groups"]
-        shown = ", ".join(f"{group} {count}" for group, count in list(groups.items())[:12])
-        more = f", and {len(groups) - 12} more" if len(groups) > 12 else ""
-        click.echo(
-            f"  {split:<8} {held['clips']:>6} clips" + (f"   {len(groups)} groups: {shown}{more}" if groups else "")
-        )
+    _print_splits(facts["splits"], facts["notes"])
     if clip is None:
         click.echo("There is no clip in any split.")
         return

@@ -31,8 +31,8 @@ def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: 
     Args:
         given: what the user set; ``data.dataset`` and ``data.root`` are looked at. A root of null counts as not given.
         need_data: False when nothing will be read, only counted or built: roots may be missing, and so may a data set.
-            Then the only data set of the task that is no demo is taken for its settings, so that a published recipe is
-            not counted with the demo's.
+            Then the task's published data set (the first in alphabetical order), or the only one that is no demo, is
+            taken for its settings, so that a published recipe is not counted with the demo's.
 
     Raises:
         AVCoreError: a named root is missing, several data sets would fit, or none does.
@@ -44,7 +44,7 @@ def choose_source(registry: "Registry", task: str, given: Leaves, *, need_data: 
         with blamed("data.dataset", given["data.dataset"]):
             spec = _serving(registry, task, name)
     elif root is not None:
-        spec = _only(registry, task, [one for one in registry.datasets_for(task) if not one.demo])
+        spec = _fitting(registry, task, [one for one in registry.datasets_for(task) if not one.demo], root)
     else:
         spec = _installed(registry, task, need_data)
     if spec is None:
@@ -110,6 +110,18 @@ def _only(registry: "Registry", task: str, specs: list[DatasetSpec]) -> DatasetS
     return specs[0]
 
 
+def _fitting(registry: "Registry", task: str, specs: list[DatasetSpec], root: Path) -> DatasetSpec:
+    """Of several data sets the one whose files lie under ``root``."""
+    if len(specs) < 2 or not root.is_dir():
+        return _only(registry, task, specs)
+    there = [one for one in specs if any(next(root.glob(mark), None) for mark in one.marks)]
+    unmarked = [one for one in specs if not one.marks]
+    if not there and not unmarked:
+        known = "; ".join(f"{registry.datasets.key_of(one)}: {' or '.join(one.marks)}" for one in specs)
+        raise ConfigError(f"'{root}' holds the files of no data set for task '{task}'. They are known by: {known}.")
+    return _only(registry, task, there or unmarked)
+
+
 def _installed(registry: "Registry", task: str, need_data: bool) -> DatasetSpec | None:
     """The data set under ``$AVCORE_DATA``, else the default one of the task."""
     present = [one for one in registry.datasets_for(task) if not one.demo and _folder(one) is not None]
@@ -119,7 +131,8 @@ def _installed(registry: "Registry", task: str, need_data: bool) -> DatasetSpec 
     serving = registry.datasets_for(task)
     if not need_data:
         real = [one for one in serving if not one.demo]
-        return real[0] if len(real) == 1 else default
+        published = [one for one in real if one.official]
+        return next(iter(published or (real if len(real) == 1 else [])), default)
     if default is None:
         named = f" ({_listed(registry, serving)})" if serving else ""
         raise ConfigError(

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avcore.data.cuts import Cuts
 from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, segment_times
 from avcore.errors import AVCoreError, ConfigError, DataError, PluginError, did_you_mean
-from avcore.report.cuts import Cuts
 from avcore.report.overlay import Pixels, column_width, fitting, resize, save_png, side_by_side, strip, waveform
 from avcore.report.video import frame_count, read_frames, write_video
 from avcore.tasks import Batch, Task
@@ -86,7 +86,7 @@ def predict_video(
     """Run a model over a video of any format, size, rate and length, and draw what it predicts.
 
     The video is cut into segments as long as those of the clips that the model was trained on (AVSBench: 1 s), see
-    `avcore.report.cuts.Cuts`; each frame shows the prediction of its segment.
+    `avcore.data.cuts.Cuts`; each frame shows the prediction of its segment.
 
     Args:
         model: on any device; left in the mode in which it came.

@@ -205,7 +205,7 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
         dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
         list_splits(config, dataset)
         model = build_model(config, registry)
-    for notice in model.notices:
+    for notice in (*dataset.notes(), *model.notices):
         display.line(notice)
     earlier = results_in(directory)
     results = _results(model, registry, earlier.seconds if earlier else 0.0)

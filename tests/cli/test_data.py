@@ -53,6 +53,12 @@ class Folder(Dataset):
             for path in pictures
         ]
 
+    def counts(self, split: str) -> dict[str, int]:
+        return {"padded": len(self.clips(split)) - 1} if split == "train" else {}
+
+    def notes(self) -> Sequence[str]:
+        return ["A hash chose."]
+
     def target(self, clip: Clip) -> dict[str, torch.Tensor]:
         return {"mask": torch.zeros(2, 5, 7)}
 
@@ -151,7 +157,8 @@ def test_a_data_set_is_described(call: Any, root: Path) -> None:
     assert facts["root"] == str(root)
     assert facts["segments"] == 2
     assert facts["windows"] == {"length_s": 0.5, "margin_s": 0.6}
-    assert facts["splits"]["train"] == {"clips": 3, "groups": {"cat": 2, "dog": 1}}
+    assert facts["splits"]["train"] == {"clips": 3, "groups": {"cat": 2, "dog": 1}, "counts": {"padded": 2}}
+    assert facts["notes"] == ["A hash chose."]
     assert facts["splits"]["test"]["clips"] == 1
     clip = facts["first_clip"]
     assert (clip["name"], clip["seconds"], clip["audio"]) == ("cat_1", 3.0, None)
@@ -165,6 +172,8 @@ def test_the_same_in_words(call: Any, root: Path) -> None:
     assert result.exit_code == 0, result.output
     for text in ("folder for task looking", "2 segments", "3 clips", "cat 2, dog 1", "First clip: cat_1", "(2, 5, 7)"):
         assert text in result.output
+    for line in ("  train         3 clips, 2 padded   2 groups: cat 2, dog 1", "A hash chose."):
+        assert line in result.output.splitlines()
 
 
 def test_a_clip_of_video_and_sound_files(call: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +221,13 @@ def test_a_sound_data_set_is_verified(verify: Any, root: Path, monkeypatch: pyte
     result = verify("looking", "--data", str(root), *ONE_SECOND)
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[:4] == [f"verifying: {done}/4  clips" for done in range(1, 5)]
-    assert result.output.splitlines()[-1] == "4 clips, 0 with defects, 0 notes"
+    assert result.output.splitlines()[4:] == [
+        f"folder for task looking, in {root}",
+        "  train         3 clips, 2 padded",
+        "  test          1 clips",
+        "A hash chose.",
+        "4 clips, 0 with defects, 0 notes",
+    ]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -241,6 +256,8 @@ def test_findings_as_json_and_nothing_else(verify: Any, root: Path, monkeypatch:
     assert result.exit_code == 1
     facts = json.loads(result.stdout)
     assert (facts["task"], facts["dataset"], facts["clips"], facts["defects"]) == ("looking", "folder", 3, 2)
+    assert facts["splits"] == {"train": {"clips": 3, "groups": {}, "counts": {"padded": 2}}}
+    assert facts["notes"] == ["A hash chose."]
     [unlisted, unread] = facts["findings"]
     assert unlisted == {"split": "test", "clip": "", "text": f"{root}/test has no sound.", "defect": True}
     assert unread["clip"] == "cat_1"

@@ -8,6 +8,7 @@ import pytest
 from avcore.config import Resolved, resolve_config
 from avcore.errors import AVCoreError
 from avcore.registry import Registry
+from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
 
 
 def resolved(registry: Registry, **given: Any) -> Resolved:
@@ -72,6 +73,48 @@ def test_several_data_sets_ask_for_a_choice(fake_registry: Registry, tmp_path: P
         resolved(fake_registry, task="cls", data=tmp_path)
     chosen = resolved(fake_registry, task="cls", data=tmp_path, sets=["data.dataset=cls-b"])
     assert chosen.config.data.dataset == "cls-b"
+
+
+def test_of_several_data_sets_the_one_whose_files_are_there_is_taken(
+    fake_modules: dict[str, Any], make_plugin: Any, tmp_path: Path
+) -> None:
+    kept = make_plugin(
+        tasks=[TaskSpec(name="cls", build="toy:T", head="points")], heads=[HeadSpec(name="points", build="toy:H")]
+    )
+
+    def knows(**marks: tuple[str, ...]) -> Registry:
+        specs = [DatasetSpec(name=name, build="toy:A", tasks=("cls",), marks=of) for name, of in marks.items()]
+        modules = {"toy-backbones": fake_modules["toy-backbones"], "kept": kept}
+        return Registry.from_modules({**modules, "more": make_plugin(datasets=specs)})
+
+    marked = {"lists": ("*.txt", "Files/*.txt"), "table": ("events.csv",)}
+    two = knows(**marked)
+    with pytest.raises(AVCoreError) as refused:
+        resolved(two, task="cls", data=tmp_path)
+    assert str(refused.value) == (
+        f"'{tmp_path}' holds the files of no data set for task 'cls'. They are known by: lists: *.txt or Files/*.txt; "
+        "table: events.csv."
+    )
+    three = knows(**marked, folders=())
+    assert resolved(three, task="cls", data=tmp_path).config.data.dataset == "folders"
+    (tmp_path / "events.csv").touch()
+    for known in (two, three):
+        assert resolved(known, task="cls", data=tmp_path).config.data.dataset == "table"
+    (tmp_path / "Files").mkdir()
+    (tmp_path / "Files" / "train.txt").touch()
+    with pytest.raises(AVCoreError, match=r"data\.dataset=NAME, one of lists, table"):
+        resolved(three, task="cls", data=tmp_path)
+    (tmp_path / "events.csv").unlink()
+    assert resolved(three, task="cls", data=tmp_path).config.data.dataset == "lists"
+    # The only one is taken as it is, and says itself what it lacks.
+    only = knows(table=("events.csv",))
+    assert resolved(only, task="cls", data=tmp_path).config.data.dataset == "table"
+
+
+def test_a_published_data_set_goes_first_where_nothing_is_read(fake_modules: dict[str, Any], make_plugin: Any) -> None:
+    own = DatasetSpec(name="a-folder", build="toy:A", tasks=("seg",), marks=("events.csv",))
+    registry = Registry.from_modules({**fake_modules, "toy-own": make_plugin(datasets=[own])})
+    assert resolved(registry, need_data=False).config.data.dataset == "seg-files"
 
 
 def test_no_data_at_all_says_what_to_do(fake_registry: Registry) -> None:

@@ -94,6 +94,16 @@ class OwnWindows(Files):
         self.windows = Windows(length=0.5, margin=0.5)
 
 
+class TellsNumbers(Files):
+    def notes(self) -> Sequence[str]:
+        return [3]  # type: ignore[list-item]
+
+
+class CountsShares(Files):
+    def counts(self, split: str) -> dict[str, int]:
+        return {"padded": 0.5}  # type: ignore[dict-item]
+
+
 class AskedInFloats(Asked):
     """Of the training clips, which nothing else looks at; so are those below."""
 
@@ -182,6 +192,9 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"files": SomeNegatives}, "data set: companions", "others ['negative']"),
         ({"files": ReadsNothing}, "data set: wrong root", "which holds none"),
         ({"files": OwnWindows}, "data set: settings", "(2, 0.5, 0.5)"),
+        ({"files": TellsNumbers}, "data set: what is told", "the note 3, no text"),
+        ({"files": CountsShares}, "data set: what is told", "counts 0.5 of 'padded'"),
+        ({"marks": ("train/none.txt", "list.csv")}, "data set: marks", "none of the marks"),
         ({"default_for": ("other",)}, "data set: tasks", "'other'"),
         ({"reads": f"{__name__}:finds_nothing"}, "data set: what files say", "finds nothing"),
     ],

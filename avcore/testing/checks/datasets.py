@@ -258,6 +258,29 @@ def settings(case: DatasetCase) -> None:
     )
 
 
+@check("data set", "what is told")
+def what_is_told(case: DatasetCase) -> None:
+    """Notes are sentences, and what is counted in a split has names and whole numbers."""
+    reader = case.reader()
+    for note in reader.notes():
+        assert isinstance(note, str), f"'{case.spec.name}' has the note {note!r}, no text."
+    for split in case.clips:
+        for name, count in reader.counts(split).items():
+            whole = isinstance(count, int) and not isinstance(count, bool) and count >= 0
+            assert whole, f"'{case.spec.name}' counts {count!r} of '{name}' in split '{split}', no whole number."
+
+
+@check("data set", "marks")
+def marks(case: DatasetCase) -> None:
+    """A folder of its files has one of the files by which it is known."""
+    if not case.spec.marks:
+        raise Skipped(f"'{case.spec.name}' names no files by which it is known.")
+    assert any(next(case.root.glob(mark), None) for mark in case.spec.marks), (
+        f"'{case.root}' has none of the marks of '{case.spec.name}' ({', '.join(case.spec.marks)}): it would not be "
+        "taken for what it is."
+    )
+
+
 @check("data set", "tasks")
 def tasks(case: DatasetCase) -> None:
     """It serves the tasks whose default it is, and a run on it is configured with what its plugin requires alone."""

@@ -1,4 +1,4 @@
-"""The conformance kit of avcore on this plugin, on a handful of clips in AVE's layout."""
+"""The conformance kit of avcore on this plugin, on a handful of clips in AVE's layout and a folder of own ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +25,14 @@ def make_files(root: Path) -> Path:
     return root
 
 
-@parametrize_with_checks("avcore-ave", data={"ave": make_files, "ave-weak": make_files})
+def make_own(root: Path) -> Path:
+    rows = [f"clip {number}.mp4,{number / 2},5.5,{'Bark' if number % 2 else 'Truck'}" for number in range(8)]
+    (root / "events.csv").write_text("\n".join(["file,start,end,label", *rows]) + "\n")
+    for number in range(8):
+        (root / f"clip {number}.mp4").touch()
+    return root
+
+
+@parametrize_with_checks("avcore-ave", data={"ave": make_files, "ave-weak": make_files, "own-events": make_own})
 def test_conforms(check: Callable[[], None]) -> None:
     check()

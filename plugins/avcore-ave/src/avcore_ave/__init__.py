@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
+from avcore_ave.annotations import ANNOTATIONS, FOLDER
 from avcore_ave.config import (
     AVEDataConfig,
     AVELHeadConfig,
@@ -14,13 +15,17 @@ from avcore_ave.config import (
     AVEWeakDataConfig,
     CMBSHeadConfig,
     LinearHeadConfig,
+    OwnEventsConfig,
 )
+from avcore_ave.table import TABLE
 
 __all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
 
 PAPER = "arXiv:1803.08842"
 OFFICIAL = {"train": 3339, "val": 402, "test": 402}
 """Clips of the published splits."""
+MARKS = (ANNOTATIONS, f"{FOLDER}/{ANNOTATIONS}")
+"""Where the official layout has its annotations."""
 SERVES = ("segments", "weak-segments")
 """Kinds of task: labels of segments in training, and labels of clips alone."""
 
@@ -83,7 +88,7 @@ def avcore_tasks() -> Iterable[TaskSpec]:
 
 @hookimpl
 def avcore_datasets() -> Iterable[DatasetSpec]:
-    """The readers of the official layout."""
+    """The readers of the official layout, and of anybody's own videos."""
     return [
         DatasetSpec(
             name="ave",
@@ -91,6 +96,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             config=AVEDataConfig,
             tasks=("ave",),
             reads="avcore_ave.annotations:settings_in",
+            marks=MARKS,
             official=OFFICIAL,
             paper=PAPER,
             summary="AVE: 10 s, 10 segments, 28 events and background",
@@ -102,7 +108,17 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             tasks=("ave-weak",),
             official=OFFICIAL,
             reads="avcore_ave.annotations:settings_in",
+            marks=MARKS,
             paper=PAPER,
             summary="AVE with labels of clips alone in training",
+        ),
+        DatasetSpec(
+            name="own-events",
+            build="avcore_ave.own:OwnEvents",
+            config=OwnEventsConfig,
+            tasks=("ave", "ave-weak"),
+            reads="avcore_ave.table:settings_in",
+            marks=(TABLE,),
+            summary="your own videos of any length, with their events in events.csv",
         ),
     ]

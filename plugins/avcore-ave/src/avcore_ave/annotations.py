@@ -9,6 +9,7 @@ from avcore.errors import DataError, why
 __all__ = [
     "ANNOTATIONS",
     "CLASSES",
+    "FOLDER",
     "ClipEvent",
     "classes_in",
     "find_root",

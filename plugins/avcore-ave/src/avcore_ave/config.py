@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from avcore.config import require
-from avcore.specs import ClipSettings
+from avcore.specs import ClipSettings, RecordingSettings
 from avcore_ave.annotations import CLASSES
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "AVEWeakDataConfig",
     "CMBSHeadConfig",
     "LinearHeadConfig",
+    "OwnEventsConfig",
     "TemporalSettings",
 ]
 
@@ -158,3 +159,19 @@ class AVEWeakDataConfig(AVEDataConfig):
     """The same with labels of clips alone in training."""
 
     negatives: str = ""  # list of clips without an event that join train: 'noisy178' reads noisy178.txt; none if empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnEventsConfig(RecordingSettings):
+    """How a folder of videos with ``events.csv`` is read: cut into clips of ten seconds, 1 s a segment."""
+
+    several: Literal["refuse", "split", "keep"] = field(
+        default="refuse",
+        metadata={
+            "help": "events of several classes in a clip: refuse it; split it into one clip for each class, as AVE "
+            "itself does; keep it, for heads that decide each segment by itself (ave.linear, ave.avel)"
+        },
+    )
+    empty: Literal["keep", "leave_out"] = field(
+        default="keep", metadata={"help": "clips without an event: keep them as background, or leave them out"}
+    )

@@ -1,6 +1,6 @@
 import pytest
 
-from avcore.report.cuts import Cuts
+from avcore.data.cuts import Cuts
 
 
 @pytest.mark.parametrize(
