@@ -34,7 +34,7 @@ def _perform(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])
-    avcore_demo.provide.COUNTS = asked["clips"]
+    avcore_demo.provide.COUNTS = dict.fromkeys(avcore_demo.provide.COUNTS, asked["clips"])
     command, *arguments = asked["words"]
     if command == "avcore":
         from avcore.cli import main

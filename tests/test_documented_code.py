@@ -31,6 +31,8 @@ from typing import Any
 import pytest
 import yaml
 
+from avcore_demo.layouts import LAYOUTS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -169,7 +171,7 @@ def check_page(page: str, directory: Path, monkeypatch: pytest.MonkeyPatch, fork
     module = ModuleType("documented")
     monkeypatch.setitem(sys.modules, "documented", module)
     monkeypatch.chdir(directory)
-    monkeypatch.setattr("avcore_demo.provide.COUNTS", CLIPS)
+    monkeypatch.setattr("avcore_demo.provide.COUNTS", dict.fromkeys(LAYOUTS, CLIPS))
     for block in blocks_of(page):
         if block.excuse:
             continue

@@ -17,6 +17,7 @@ from avcore.registry import load_registry
 from avcore.specs import Need
 from avcore.states import parameter_groups
 from avcore.testing.golden import real_data
+from avcore_demo.layouts import LAYOUTS
 from avcore_timm.presets import TEST_SWINV2
 
 TRUNK = "test_swinv2"
@@ -53,7 +54,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("AVCORE_DATA", raising=False)
-        patch.setattr("avcore_demo.provide.COUNTS", CLIPS)
+        patch.setattr("avcore_demo.provide.COUNTS", dict.fromkeys(LAYOUTS, CLIPS))
         patch.setitem(TEST_SWINV2, "arguments", {**TEST_SWINV2["arguments"], "embed_dim": WIDTH})
         yield
 

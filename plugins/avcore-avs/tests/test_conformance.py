@@ -11,11 +11,11 @@ SMALL = ["head.size=32", "head.width=8", "head.output_widths=[8,4]", "head.proje
 SETS = {"avs": SMALL, "avs-ms3": SMALL, "avsbench-s4": ["data.size=32"], "avsbench-ms3": ["data.size=32"]}
 
 
-def render(folder: Path, style: str) -> Path:
-    return ensure(folder, style=style, size=32, counts={"train": 2, "val": 1, "test": 3})
+def render(folder: Path, layout: str) -> Path:
+    return ensure(folder, layout=layout, size=32, counts={"train": 2, "val": 1, "test": 3})
 
 
-DATA = {f"avsbench-{style}": partial(render, style=style) for style in ("s4", "ms3")}
+DATA = {f"avsbench-{layout}": partial(render, layout=layout) for layout in ("s4", "ms3")}
 
 
 @parametrize_with_checks("avcore-avs", data=DATA, sets=SETS)

@@ -25,7 +25,7 @@ from pretrain_data import SIZE, filter_bank, fit, pictures, sounds
 from torch import Tensor, nn
 
 from avcore.compat import install
-from avcore_demo.world import KINDS
+from avcore_demo import KINDS
 
 install()
 import timm  # noqa: E402

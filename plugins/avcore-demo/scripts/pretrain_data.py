@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avcore_demo import KINDS
 from avcore_demo.sounds import draw_voice, hiss, sing
-from avcore_demo.world import KINDS, SECONDS, clip_seed, make_clip
+from avcore_demo.styles import SECONDS
+from avcore_demo.world import clip_seed, make_clip
 
 SIZE = 96
 RATE = 16000

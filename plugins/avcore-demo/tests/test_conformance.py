@@ -10,11 +10,12 @@ from avcore.config.leaves import flatten
 from avcore.specs import DatasetSpec
 from avcore.testing import parametrize_with_checks
 from avcore_demo import avcore_datasets
+from avcore_demo.provide import LAYOUTS
 from avcore_demo.render import ensure
 
 
-def render(folder: Path, style: str) -> Path:
-    return ensure(folder, style=style, size=32, counts={"train": 2, "val": 1, "test": 3})
+def render(folder: Path, layout: str) -> Path:
+    return ensure(folder, layout=layout, size=32, counts={"train": 6, "val": 1, "test": 3})
 
 
 @pytest.mark.parametrize("spec", avcore_datasets(), ids=lambda spec: spec.name)
@@ -22,6 +23,9 @@ def test_a_demo_names_no_method(spec: DatasetSpec) -> None:
     assert not [key for key in flatten(spec.defaults) if key.split(".")[0] in ("parts", "prompts", "fusions", "method")]
 
 
-@parametrize_with_checks("avcore-demo", data={f"demo-{style}": partial(render, style=style) for style in ("s4", "ms3")})
+DATA = {spec.name: partial(render, layout=LAYOUTS[spec.tasks[0]]) for spec in avcore_datasets()}
+
+
+@parametrize_with_checks("avcore-demo", data=DATA)
 def test_conforms(check: Callable[[], None]) -> None:
     check()

@@ -17,6 +17,7 @@ from PIL import Image
 from avcore_demo import render as render_module
 from avcore_demo.render import clips, ensure, render
 from avcore_demo.sheet import contact_sheet
+from avcore_demo.truth import describe
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
 SIZE = 48
@@ -25,14 +26,14 @@ SIZE = 48
 @pytest.fixture(scope="module")
 def s4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("s4") / "demo"
-    render(root, seed=1, counts=COUNTS, style="s4", size=SIZE)
+    render(root, seed=1, counts=COUNTS, layout="s4", size=SIZE)
     return root
 
 
 @pytest.fixture(scope="module")
 def ms3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ms3") / "demo"
-    render(root, seed=1, counts=COUNTS, style="ms3", size=SIZE)
+    render(root, seed=1, counts=COUNTS, layout="ms3", size=SIZE)
     return root
 
 
@@ -69,7 +70,7 @@ def test_the_layout_of_s4(s4: Path) -> None:
     assert list(rows[0]) == ["name", "start_time", "category", "split"]
     assert [row["split"] for row in rows] == ["train", "train", "val", "test"]
     data = s4 / "Single-source" / "s4_data"
-    made = {name: clip for name, _, clip in clips(seed=1, counts=COUNTS, style="s4")}
+    made = {name: clip for name, _, clip in clips(seed=1, counts=COUNTS, layout="s4")}
     for row in rows:
         name, below = row["name"], Path(row["split"]) / row["category"]
         assert len(name) == 11
@@ -114,37 +115,36 @@ def test_the_layout_of_ms3(ms3: Path) -> None:
         assert (data / "videos" / row["split"] / f"{name}.mp4").exists() == (row["split"] != "train")
 
 
-def test_objects_say_what_sounds(ms3: Path) -> None:
+def test_objects_say_what_is_true_in_each_second(ms3: Path) -> None:
     record = json.loads((ms3 / "objects.json").read_text())
-    assert (record["style"], record["size"], record["seed"]) == ("ms3", SIZE, 1)
-    for entry in record["clips"].values():
-        kinds = [thing["kind"] for thing in entry["things"]]
-        assert len(entry["sounding"]) == 5
-        assert all(set(sounding) <= set(kinds) and sounding for sounding in entry["sounding"])
-        assert all(len(thing["visible"]) == len(thing["centre"]) == 5 for thing in entry["things"])
+    assert (record["layout"], record["size"], record["seed"]) == ("ms3", SIZE, 1)
+    made = {name: (split, clip) for name, split, clip in clips(seed=1, counts=COUNTS, layout="ms3")}
+    for name, entry in record["clips"].items():
+        split, clip = made[name]
+        assert entry == {"split": split, **json.loads(json.dumps(describe(clip, SIZE)))}
 
 
 def test_rendering_again_gives_the_same_bytes(s4: Path, tmp_path: Path) -> None:
-    render(tmp_path / "again", seed=1, counts=COUNTS, style="s4", size=SIZE, workers=1)
+    render(tmp_path / "again", seed=1, counts=COUNTS, layout="s4", size=SIZE, workers=1)
     assert digests(tmp_path / "again") == digests(s4)
 
 
 def test_another_seed_gives_other_clips() -> None:
-    first = {name for name, _, _ in clips(seed=1, counts={"train": 50}, style="s4")}
-    second = {name for name, _, _ in clips(seed=2, counts={"train": 50}, style="s4")}
+    first = {name for name, _, _ in clips(seed=1, counts={"train": 50}, layout="s4")}
+    second = {name for name, _, _ in clips(seed=2, counts={"train": 50}, layout="s4")}
     assert len(first) == 50
     assert not first & second
 
 
 def test_a_larger_set_begins_with_the_smaller() -> None:
-    few = [name for name, _, _ in clips(seed=1, counts={"train": 3}, style="s4")]
-    many = [name for name, _, _ in clips(seed=1, counts={"train": 5}, style="s4")]
+    few = [name for name, _, _ in clips(seed=1, counts={"train": 3}, layout="s4")]
+    many = [name for name, _, _ in clips(seed=1, counts={"train": 5}, layout="s4")]
     assert many[:3] == few
 
 
 def test_progress_is_reported(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    render(tmp_path / "x", seed=2, counts={"train": 3}, style="s4", size=32, progress=lambda *call: calls.append(call))
+    render(tmp_path / "x", seed=2, counts={"train": 3}, layout="s4", size=32, progress=lambda *call: calls.append(call))
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -152,7 +152,7 @@ def test_a_folder_in_use_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="mine"):
-        render(tmp_path / "mine", seed=1, counts={"train": 1}, style="s4", size=32)
+        render(tmp_path / "mine", seed=1, counts={"train": 1}, layout="s4", size=32)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
@@ -161,27 +161,27 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ensure(tmp_path, style="s4", size=32, counts={"train": 3}, progress=stop)
+        ensure(tmp_path, layout="s4", size=32, counts={"train": 3}, progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"style": "s5"}, "s5"),
+        ({"layout": "s5"}, "s5"),
         ({"size": 33}, "33"),
         ({"counts": {"dev": 1}}, "dev"),
         ({"counts": {"train": 0}}, "one clip"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, change: dict[str, object], word: str) -> None:
-    settings = {"style": "s4", "size": 32, "counts": {"train": 1}} | change
+    settings = {"layout": "s4", "size": 32, "counts": {"train": 1}} | change
     with pytest.raises(ValueError, match=word):
         ensure(tmp_path, **settings)  # type: ignore[arg-type]
 
 
 def test_ensure_renders_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"style": "s4", "size": 32, "seed": 3, "counts": {"train": 1}}
+    settings = {"layout": "s4", "size": 32, "seed": 3, "counts": {"train": 1}}
     root = ensure(tmp_path, **settings)  # type: ignore[arg-type]
     with monkeypatch.context() as patch:
         patch.setattr(render_module, "_render_all", lambda *_: pytest.fail("rendered again"))
@@ -194,7 +194,7 @@ def test_ensure_renders_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _ensure(cache: str) -> tuple[str, int]:
-    root = ensure(Path(cache), style="ms3", size=32, seed=5, counts={"train": 4}, workers=1)
+    root = ensure(Path(cache), layout="ms3", size=32, seed=5, counts={"train": 4}, workers=1)
     return str(root), len(list(root.rglob("*.png")))
 
 
@@ -213,7 +213,7 @@ def test_who_comes_second_keeps_what_is_there(tmp_path: Path) -> None:
             (tmp_path / "root" / "first.txt").write_text("first")
 
     with pytest.raises(FileExistsError, match="appeared"):
-        render(tmp_path / "root", seed=1, counts={"train": 1}, style="s4", size=32, progress=overtake)
+        render(tmp_path / "root", seed=1, counts={"train": 1}, layout="s4", size=32, progress=overtake)
     assert [path.name for path in tmp_path.rglob("*")] == ["root", "first.txt"]
 
 

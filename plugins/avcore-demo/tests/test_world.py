@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from avcore_demo import KINDS
 from avcore_demo.sounds import SINGERS, draw_voice, sing
-from avcore_demo.world import KINDS, SECONDS, Clip, clip_seed, make_clip
+from avcore_demo.styles import SECONDS, STYLES
+from avcore_demo.world import Clip, clip_seed, make_clip
 
 
-@pytest.mark.parametrize("style", ["s4", "ms3"])
+@pytest.mark.parametrize("style", STYLES)
 def test_the_same_seed_gives_the_same_clip(style: str) -> None:
     first, second = make_clip(7, style), make_clip(7, style)
     assert first.things == second.things
@@ -43,7 +46,7 @@ def test_shapes_and_types() -> None:
 
 
 def test_a_wrong_style_is_named() -> None:
-    with pytest.raises(ValueError, match=r"s5.*s4, ms3"):
+    with pytest.raises(ValueError, match=r"s5.*s4, ms3, event"):
         make_clip(0, "s5")
 
 
@@ -66,7 +69,8 @@ def test_masks_are_the_visible_parts() -> None:
         masks_KYX = clip.masks(2.5, 48)
         assert masks_KYX.sum(0).max() == 1
         # What lies in front is seen whole; what is behind loses what the things before it cover.
-        alone = [Clip(seed, "s4", (thing,), clip.sounding_TK[:, :1], 0, 0).masks(2.5, 48)[0] for thing in clip.things]
+        alone_TK = (clip.seen_TK[:, :1], clip.sounding_TK[:, :1])
+        alone = [Clip(seed, "s4", (thing,), *alone_TK, 0, 0).masks(2.5, 48)[0] for thing in clip.things]
         for index, whole_YX in enumerate(alone):
             before = np.any(alone[index + 1 :], axis=0) if index + 1 < len(alone) else np.zeros_like(whole_YX)
             assert (masks_KYX[index] == (whole_YX & ~before)).all()
@@ -137,6 +141,6 @@ def test_kinds_have_painters_and_singers() -> None:
 
 def test_what_does_not_sound_is_not_heard() -> None:
     clip = make_clip(0)
-    silent = Clip(0, "s4", clip.things, np.zeros_like(clip.sounding_TK), clip.place, clip.quiet)
+    silent = replace(clip, sounding_TK=np.zeros_like(clip.sounding_TK))
     assert np.sqrt(np.mean(silent.waveform() ** 2)) < 0.0101
     assert np.sqrt(np.mean(clip.waveform() ** 2)) > 0.03

@@ -25,7 +25,7 @@ def make_ave(root: Path) -> Path:
 
 
 def render(folder: Path) -> Path:
-    return ensure(folder, style="s4", size=32, counts={"train": 1, "val": 1, "test": 3})
+    return ensure(folder, layout="s4", size=32, counts={"train": 1, "val": 1, "test": 3})
 
 
 SETS = {

@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import BackboneSpec, DatasetSpec
+from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec
+from avcore_ave.config import AVEDataConfig, AVEWeakDataConfig
 from avcore_avs.config import AVSDataConfig
 from avcore_timm.settings import ViTSettings
 
 SIZE = 96
 """Side of the demo's pictures and masks, px."""
+
+KINDS = ("drum", "bell", "bird", "engine", "flute", "rattle")
+"""What the things of the demo are, as `looks` paints and `sounds` sings them."""
 
 _BACKBONE = {
     "model": "vit_tiny_patch16_224",
@@ -25,13 +29,6 @@ _BACKBONE = {
 
 _COMMON = {
     "visual.backbone": "demo_vit",
-    "data.size": SIZE,
-    "head.size": SIZE,
-    "head.width": 32,
-    # The taps go straight to the decoder's width: its dilated convolutions reach further than these small maps.
-    "head.projected": [],
-    "head.output_widths": [32, 16],
-    "head.skip_unsupervised": True,
     "optim.head_lr": 3e-3,
     "optim.schedule": "cosine",
     "optim.warmup_epochs": 0.5,
@@ -42,11 +39,33 @@ _COMMON = {
     "baseline": True,
 }
 
+_MASKS = {
+    **_COMMON,
+    "data.size": SIZE,
+    "head.size": SIZE,
+    "head.width": 32,
+    # The taps go straight to the decoder's width: its dilated convolutions reach further than these small maps.
+    "head.projected": [],
+    "head.output_widths": [32, 16],
+    "head.skip_unsupervised": True,
+}
+
+# A second of pictures and sound each; the filter bank of the backbone has 0.97 s.
+_EVENTS = {
+    **_COMMON,
+    "task_options.classes": list(KINDS),
+    "data.window_seconds": 0.97,
+    "data.window_margin": 1.0,
+    "optim.lr": 2e-3,
+    "train.epochs": 3,
+    "train.eval_every": 1,
+}
+
 _DEFAULTS = {
     # The first second of each clip, the only one with a mask in S4's training split: five times as many epochs in the
     # time of a demo.
-    "s4": {
-        **_COMMON,
+    "demo-s4": {
+        **_MASKS,
         "data.segments": 1,
         "data.clip_seconds": 1.0,
         "data.window_seconds": 0.97,
@@ -57,14 +76,17 @@ _DEFAULTS = {
         "train.epochs": 18,
         "train.eval_every": 6,
     },
-    "ms3": {
-        **_COMMON,
+    "demo-ms3": {
+        **_MASKS,
         "data.window_seconds": 1.0,
         "data.window_margin": 1.1,
         "optim.lr": 1e-3,
         "train.epochs": 4,
         "train.eval_every": 2,
     },
+    "demo-ave": _EVENTS,
+    # Background is learned from clips without an event.
+    "demo-ave-weak": {**_EVENTS, "data.negatives": "negatives"},
 }
 
 
@@ -84,18 +106,24 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
 
 @hookimpl
 def avcore_datasets() -> Iterable[DatasetSpec]:
-    """Rendered clips in the layouts of S4 and MS3."""
+    """Rendered clips in the layouts of S4, MS3 and AVE."""
+    declared: tuple[tuple[str, str, str, type[ClipSettings], str], ...] = (
+        ("demo-s4", "avs", "avcore_avs.datasets:AVSBenchS4", AVSDataConfig, "AVSBench S4"),
+        ("demo-ms3", "avs-ms3", "avcore_avs.datasets:AVSBenchMS3", AVSDataConfig, "AVSBench MS3"),
+        ("demo-ave", "ave", "avcore_ave.datasets:AVE", AVEDataConfig, "AVE"),
+        ("demo-ave-weak", "ave-weak", "avcore_ave.datasets:AVEWeak", AVEWeakDataConfig, "AVE, labels of clips alone"),
+    )
     return [
         DatasetSpec(
-            name=f"demo-{style}",
-            build=f"avcore_avs.datasets:{reader}",
-            config=AVSDataConfig,
-            summary=f"procedural clips in the layout of AVSBench {style.upper()}, rendered at the first run",
+            name=name,
+            build=reader,
+            config=config,
+            summary=f"procedural clips in the layout of {layout}, rendered at the first run",
             tasks=(task,),
             default_for=(task,),
             provide="avcore_demo.provide:provide",
-            defaults=_DEFAULTS[style],
+            defaults=_DEFAULTS[name],
             demo=True,
         )
-        for style, task, reader in (("s4", "avs", "AVSBenchS4"), ("ms3", "avs-ms3", "AVSBenchMS3"))
+        for name, task, reader, config, layout in declared
     ]

@@ -6,20 +6,26 @@ from pathlib import Path
 from avcore_demo import SIZE
 from avcore_demo.render import ensure
 
-__all__ = ["COUNTS", "provide"]
+__all__ = ["COUNTS", "LAYOUTS", "provide"]
 
-COUNTS = {"train": 240, "val": 40, "test": 60}
-"""Clips of each split."""
+COUNTS = {
+    "s4": {"train": 240, "val": 40, "test": 60},
+    "ms3": {"train": 240, "val": 40, "test": 60},
+    "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
+}
+"""Clips of each split, by layout."""
 
-_STYLES = {"avs": "s4", "avs-ms3": "ms3"}
+LAYOUTS = {"avs": "s4", "avs-ms3": "ms3", "ave": "ave", "ave-weak": "ave"}
+"""The layout of each task."""
 
 
 def provide(task: str, cache: Path, progress: Callable[[int, int], None] | None = None) -> Path:
     """Return the folder of the demo for ``task`` under ``cache``, rendering it if it is not there.
 
     Args:
-        task: ``avs`` or ``avs-ms3``.
+        task: a key of `LAYOUTS`.
         cache: a folder for files that can be made again.
         progress: called with (clips done, clips in all).
     """
-    return ensure(cache, style=_STYLES[task], size=SIZE, counts=COUNTS, progress=progress)
+    layout = LAYOUTS[task]
+    return ensure(cache, layout=layout, size=SIZE, counts=COUNTS[layout], progress=progress)

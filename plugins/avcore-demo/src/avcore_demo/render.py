@@ -1,4 +1,4 @@
-"""Renders the demo world to real media files in the layout of AVSBench (`layout`): atomically, and only once."""
+"""Renders the demo world to real media files in official layouts (`layouts`): atomically, and only once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .layout import write_ms3, write_s4, write_table
-from .world import STYLES, Clip, clip_seed, make_clip
+from . import KINDS
+from .layouts import LAYOUTS, Named
+from .truth import describe
+from .world import Clip, clip_seed, make_clip
 
 SPLITS = ("train", "val", "test")
+"""The splits of every layout; a layout may have further ones."""
 
 Progress = Callable[[int, int], None]
+
+_WORLD = ("looks", "media", "render", "scenery", "sounds", "styles", "truth", "world")
 
 
 def render(
@@ -27,7 +32,7 @@ def render(
     *,
     seed: int,
     counts: dict[str, int],
-    style: str,
+    layout: str,
     size: int = 96,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -37,8 +42,8 @@ def render(
     Args:
         root: The folder to make; must not exist, or be empty.
         seed: What all clips follow from.
-        counts: Clips for each of "train", "val", "test".
-        style: "s4" or "ms3".
+        counts: Clips for each of "train", "val", "test", and of further splits that the layout has.
+        layout: A name in `layouts.LAYOUTS`.
         size: Rows and columns of the pictures, px, even.
         workers: Threads; by default one for each core, at most 4.
         progress: Called with (clips done, clips in all) after each clip.
@@ -47,7 +52,7 @@ def render(
         FileExistsError: The folder exists and is not empty, or appeared meanwhile.
         ValueError: A setting is not among those above.
     """
-    order = _Order(seed, counts, style, size)
+    order = _Order(seed, counts, layout, size)
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root} exists; the demo is rendered into a new folder only")
@@ -58,7 +63,7 @@ def render(
 def ensure(
     cache_root: Path,
     *,
-    style: str,
+    layout: str,
     size: int = 96,
     seed: int = 0,
     counts: dict[str, int],
@@ -71,9 +76,9 @@ def ensure(
     setting nor a changed world finds old files. When several processes need it at once, each renders aside and the
     first one to finish wins.
     """
-    order = _Order(seed, counts, style, size)
-    key = json.dumps([code_digest(), style, size, seed, sorted(counts.items())])
-    root = Path(cache_root) / f"demo-{style}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    order = _Order(seed, counts, layout, size)
+    key = json.dumps([code_digest(), layout, size, seed, sorted(counts.items())])
+    root = Path(cache_root) / f"demo-{layout}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
     if not root.is_dir():
         _render_aside(root, order, workers, progress)
     return root
@@ -81,20 +86,23 @@ def ensure(
 
 def code_digest() -> str:
     """Digest of the code that the demo's files follow from."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in ("layout", "looks", "media", "render", "scenery", "sounds", "world"):
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    digest, folder = hashlib.blake2b(digest_size=8), Path(__file__).parent
+    named = [folder / f"{name}.py" for name in _WORLD]
+    for path in [*named, *sorted((folder / "layouts").glob("*.py"))]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def clips(*, seed: int, counts: dict[str, int], style: str) -> list[tuple[str, str, Clip]]:
+def clips(*, seed: int, counts: dict[str, int], layout: str) -> list[Named]:
     """The name, the split and the clip of everything that `render` would write, in its order."""
+    chosen = LAYOUTS[layout]
     made = []
-    for split in SPLITS:
+    for split in (*SPLITS, *chosen.further):
         for number in range(counts.get(split, 0)):
-            own = clip_seed("demo", seed, style, split, number)
+            own = clip_seed("demo", seed, layout, split, number)
             name = base64.b32encode(own.to_bytes(7, "big")).decode().lower()[:11]
-            made.append((name, split, make_clip(own, style)))
+            kind = KINDS[number % len(KINDS)] if chosen.balanced else None
+            made.append((name, split, make_clip(own, chosen.further.get(split, chosen.style), kind)))
     return made
 
 
@@ -104,14 +112,15 @@ class _Order:
 
     seed: int
     counts: dict[str, int]
-    style: str
+    layout: str
     size: int
 
     def __post_init__(self) -> None:
-        if self.style not in STYLES:
-            raise ValueError(f"style is {self.style!r}; it must be one of {', '.join(STYLES)}")
-        if unknown := set(self.counts) - set(SPLITS):
-            raise ValueError(f"counts has {', '.join(sorted(unknown))}; splits are {', '.join(SPLITS)}")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout is {self.layout!r}; it must be one of {', '.join(LAYOUTS)}")
+        splits = (*SPLITS, *LAYOUTS[self.layout].further)
+        if unknown := set(self.counts) - set(splits):
+            raise ValueError(f"counts has {', '.join(sorted(unknown))}; splits are {', '.join(splits)}")
         if any(count < 0 for count in self.counts.values()) or not sum(self.counts.values()):
             raise ValueError(f"counts is {self.counts}; it must name at least one clip")
         if self.size < 16 or self.size % 2:
@@ -138,19 +147,23 @@ def _render_aside(root: Path, order: _Order, workers: int | None, progress: Prog
 
 
 def _render_all(root: Path, order: _Order, workers: int | None, progress: Progress | None) -> None:
-    everything = clips(seed=order.seed, counts=order.counts, style=order.style)
-    write = write_s4 if order.style == "s4" else write_ms3
-    objects: dict[str, Any] = {}
+    everything, layout = clips(seed=order.seed, counts=order.counts, layout=order.layout), LAYOUTS[order.layout]
+
+    def write(name: str, split: str, clip: Clip) -> dict[str, Any]:
+        layout.clip(root, name, split, clip, order.size)
+        return {"split": split, **describe(clip, order.size)}
+
+    described: dict[str, Any] = {}
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 4)) as pool:
-        jobs = {pool.submit(write, root, name, split, clip, order.size): name for name, split, clip in everything}
+        jobs = {pool.submit(write, *one): one[0] for one in everything}
         try:
             for done, job in enumerate(as_completed(jobs), 1):
-                objects[jobs[job]] = job.result()
+                described[jobs[job]] = job.result()
                 if progress:
                     progress(done, len(jobs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    write_table(root, order.style, everything)
-    record = {**asdict(order), "code": code_digest(), "clips": {name: objects[name] for name, _, _ in everything}}
-    (root / "objects.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    layout.lists(root, everything)
+    record = {**asdict(order), "code": code_digest(), "clips": {name: described[name] for name, _, _ in everything}}
+    (root / "objects.json").write_text(json.dumps(record) + "\n", encoding="utf-8")

@@ -38,6 +38,11 @@ class Voice:
     gain: float
     seed: int
 
+    @property
+    def loudness(self) -> float:
+        """Root mean square while it sounds, dB; 0 is full scale."""
+        return 20 * float(np.log10(LEVEL * self.gain))
+
 
 def draw_voice(kind: str, rng: np.random.Generator) -> Voice:
     """Draws an object's voice."""

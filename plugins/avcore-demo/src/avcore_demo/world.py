@@ -1,7 +1,7 @@
-"""The demo world: clips of 5 s in which several things are seen and some of them are heard.
+"""The demo world: clips of some seconds in which several things are seen and some of them are heard.
 
-Everything about a clip follows from one integer. What sounds is drawn apart from how many things there are, where they
-are, how large they are and in which order they lie over one another: only by listening can one know which to segment.
+Everything about a clip follows from one integer and a style (`styles`). What sounds is drawn apart from how many things
+there are, where they are, how large they are and in which order they lie over one another: to look does not tell it.
 
 Suffixes of arrays: Y, X = picture rows and columns, 3 = red, green, blue, K = objects, T = seconds, S = samples.
 Places and sizes are fractions of the picture's side, times are s.
@@ -11,23 +11,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .looks import PAINTERS, Look, draw_look, paint
+from .looks import Look, draw_look, paint
 from .scenery import background
 from .sounds import Voice, draw_voice, hiss, sing
-
-SECONDS = 5
-"""Length of a clip, s."""
-
-KINDS: tuple[str, ...] = tuple(PAINTERS)
-"""Names of the kinds; a kind's index is its place here."""
-
-STYLES = ("s4", "ms3")
+from .styles import STYLES, Cast
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -75,13 +67,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of `SECONDS` s.
+    """A clip of `seconds` s.
 
     Attributes:
         seed: What it was made from.
-        style: "s4" (one thing sounds all the time) or "ms3" (one or two at a time, changing).
+        style: A name in `styles.STYLES`.
         things: The objects, the nearest to the viewer last.
-        sounding_TK: Which of them sound in which second, bool.
+        seen_TK: Which of them are seen in which second, bool.
+        sounding_TK: Which of them are heard in which second, bool.
         place: Seed of the background.
         quiet: Seed of the background noise.
     """
@@ -89,10 +82,16 @@ class Clip:
     seed: int
     style: str
     things: tuple[Thing, ...]
+    seen_TK: Bools
     sounding_TK: Bools
     place: int
     quiet: int
     _backgrounds: dict[int, Floats] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def seconds(self) -> int:
+        """Length, s."""
+        return len(self.seen_TK)
 
     def frame(self, t: float, size: int) -> Bytes:
         """The picture at `t` s, uint8 (Y, X, 3), `size` px on each side."""
@@ -108,7 +107,14 @@ class Clip:
 
     def sounding(self, t: float) -> Bools:
         """Which objects sound at `t` s, bool (K,)."""
-        return np.asarray(self.sounding_TK[min(max(int(t), 0), SECONDS - 1)])
+        return np.asarray(self.sounding_TK[self._second(t)])
+
+    def seen(self, t: float) -> Bools:
+        """Which objects are in the picture at `t` s, bool (K,)."""
+        return np.asarray(self.seen_TK[self._second(t)])
+
+    def _second(self, t: float) -> int:
+        return min(max(int(t), 0), self.seconds - 1)
 
     def picture(self, t: float, size: int) -> tuple[Bytes, Bools]:
         """The picture and the masks at `t` s: uint8 (Y, X, 3) and bool (K, Y, X)."""
@@ -116,22 +122,23 @@ class Clip:
             self._backgrounds[size] = background(self.place, size)
         colour_YX3 = self._backgrounds[size].copy()
         masks_KYX = np.zeros((len(self.things), size, size), np.bool_)
-        for index, thing in enumerate(self.things):
-            _lay(colour_YX3, masks_KYX, index, thing, t, size)
+        for index in np.flatnonzero(self.seen(t)):
+            _lay(colour_YX3, masks_KYX, int(index), self.things[index], t, size)
         return (colour_YX3 * 255 + 0.5).astype(np.uint8), masks_KYX
 
     def waveform(self, rate: int = 16000) -> Floats:
-        """The sound, float32 (S,) in -1..1, `SECONDS` s at `rate` Hz."""
-        wave_S = hiss(np.random.default_rng(self.quiet), SECONDS, rate)
+        """The sound, float32 (S,) in -1..1, `seconds` s at `rate` Hz."""
+        wave_S = hiss(np.random.default_rng(self.quiet), self.seconds, rate)
         for index, sounding_T in enumerate(self.sounding_TK.T):
             if sounding_T.any():
-                wave_S += sing(self.things[index].voice, SECONDS, rate) * _gate(sounding_T, rate)
+                wave_S += sing(self.things[index].voice, self.seconds, rate) * _gate(sounding_T, rate)
         return np.clip(wave_S, -1, 1)
 
-    @cached_property
+    @property
     def category(self) -> str:
-        """Kind of what sounds first."""
-        return self.things[int(np.flatnonzero(self.sounding_TK[0])[0])].kind
+        """Kind of the first to be seen and heard at once, else of the first thing."""
+        cast = Cast([thing.kind for thing in self.things], self.seen_TK, self.sounding_TK)
+        return cast.kinds[cast.event]
 
 
 def clip_seed(*names: object) -> int:
@@ -140,14 +147,15 @@ def clip_seed(*names: object) -> int:
     return int.from_bytes(digest, "big")
 
 
-def make_clip(seed: int, style: str = "s4") -> Clip:
-    """Makes the clip that follows from `seed`, in the style of AVSBench's S4 or MS3 ("s4", "ms3")."""
+def make_clip(seed: int, style: str = "s4", kind: str | None = None) -> Clip:
+    """Makes the clip that follows from `seed`, in one of `styles.STYLES`; `kind` is that of what is seen and heard."""
     if style not in STYLES:
         raise ValueError(f"style is {style!r}; it must be one of {', '.join(STYLES)}")
     layout, looks, sounding, voices, rest = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(5))
-    count = int(layout.integers(2, 5))
-    kinds = [KINDS[i] for i in layout.permutation(len(KINDS))[:count]]
-    radii, places, swings = _arrange(layout, count)
+    cast = STYLES[style](layout, sounding)
+    if kind is not None:
+        cast = cast.with_event(kind)
+    radii, places, swings = _arrange(layout, len(cast.kinds))
     things = tuple(
         Thing(
             kind=kind,
@@ -162,11 +170,10 @@ def make_clip(seed: int, style: str = "s4") -> Clip:
             look=draw_look(kind, looks),
             voice=draw_voice(kind, voices),
         )
-        for k, kind in enumerate(kinds)
+        for k, kind in enumerate(cast.kinds)
     )
-    sounding_TK = _schedule(sounding, count, style)
     place, quiet = (int(number) for number in rest.integers(2**62, size=2))
-    return Clip(seed, style, things, sounding_TK, place, quiet)
+    return Clip(seed, style, things, cast.seen_TK, cast.sounding_TK, place, quiet)
 
 
 def _arrange(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float64], ...]:
@@ -184,25 +191,6 @@ def _arrange(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float64],
     return radii, tries[enough[0] if len(enough) else int(gaps.argmax())], swings
 
 
-def _schedule(rng: np.random.Generator, count: int, style: str) -> Bools:
-    """Draws which things sound in which second, bool (T, K)."""
-    sounding_TK = np.zeros((SECONDS, count), np.bool_)
-    if style == "s4":
-        sounding_TK[:, rng.integers(count)] = True
-        return sounding_TK
-    sets = [set(group) for size in (1, 2) for group in combinations(range(count), size)]
-    # One or two at a time are equally likely, however many pairs there are.
-    weights = np.array([0.5 / (count if len(group) == 1 else len(sets) - count) for group in sets])
-    changes = set(rng.choice(np.arange(1, SECONDS), size=rng.integers(1, 4), replace=False).tolist())
-    now = int(rng.choice(len(sets), p=weights))
-    for second in range(SECONDS):
-        if second in changes:
-            others = np.where(np.arange(len(sets)) == now, 0, weights)
-            now = int(rng.choice(len(sets), p=others / others.sum()))
-        sounding_TK[second, list(sets[now])] = True
-    return sounding_TK
-
-
 def _gate(sounding_T: Bools, rate: int) -> Floats:
     """One factor per sample (S,), with fades of 20 ms inside the seconds that sound, against clicks."""
     gate_S = np.repeat(sounding_T.astype(np.float32), rate)
@@ -211,7 +199,7 @@ def _gate(sounding_T: Bools, rate: int) -> Floats:
     for second in np.flatnonzero(sounding_T):
         if second and not sounding_T[second - 1]:
             gate_S[second * rate : second * rate + fade] = ramp
-        if second + 1 < SECONDS and not sounding_T[second + 1]:
+        if second + 1 < len(sounding_T) and not sounding_T[second + 1]:
             gate_S[(second + 1) * rate - fade : (second + 1) * rate] = ramp[::-1]
     return gate_S
 

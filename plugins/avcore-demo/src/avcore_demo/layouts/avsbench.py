@@ -1,4 +1,4 @@
-"""Where the files of a demo clip go, and what is in them: the layout of AVSBench.
+"""The layout of AVSBench: pictures, masks and sound, and videos of the clips of val and test.
 
 S4, one thing sounds through the whole clip:
 
@@ -15,21 +15,19 @@ MS3, one or two things sound at a time:
     Multi-sources/ms3_data/gt_masks/<split>/<name>/<name>_{1..5}.png      palette, foreground at index 255
     Multi-sources/ms3_data/audio_wav/<split>/<name>.wav
     Multi-sources/ms3_data/videos/<split>/<name>.mp4
-
-`objects.json` beside them says what is where and what sounds in which second.
 """
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import media
-from .world import SECONDS, Clip
+from .. import media
+from ..styles import SECONDS
+from ..world import Clip
 
 RATE = 16000
 """Rate of the sound, Hz."""
@@ -41,7 +39,7 @@ FPS = 8
 MOMENTS = tuple(second + 15 / 16 for second in range(SECONDS))
 
 
-def write_table(root: Path, style: str, everything: list[tuple[str, str, Clip]]) -> None:
+def write_table(root: Path, everything: list[tuple[str, str, Clip]], style: str) -> None:
     """Writes the list of clips from their (name, split, clip)."""
     if style == "s4":
         header = ["name", "start_time", "category", "split"]
@@ -54,33 +52,27 @@ def write_table(root: Path, style: str, everything: list[tuple[str, str, Clip]])
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def write_s4(root: Path, name: str, split: str, clip: Clip, size: int) -> dict[str, Any]:
-    """Writes the files of one clip of S4, pictures of `size` px; returns its entry in `objects.json`."""
+def write_s4(root: Path, name: str, split: str, clip: Clip, size: int) -> None:
+    """Writes the files of one clip of S4, pictures of `size` px."""
     data, below = root / "Single-source" / "s4_data", Path(split) / clip.category
     frames, masks = _folder(data / "visual_frames" / below / name), _folder(data / "gt_masks" / below / name)
-    areas = []
     for number, t in enumerate(MOMENTS, 1):
         frame_YX3, masks_KYX = clip.picture(t, size)
         media.write_frame(frames / f"{name}_{number}.png", frame_YX3)
         if split != "train" or number == 1:
             media.write_bit_mask(masks / f"{name}_{number}.png", _union(masks_KYX[clip.sounding(t)]))
-        areas.append(masks_KYX.sum((1, 2)).tolist())
     _write_sound(data, below, name, split, clip, size)
-    return _describe(clip, split, areas)
 
 
-def write_ms3(root: Path, name: str, split: str, clip: Clip, size: int) -> dict[str, Any]:
-    """Writes the files of one clip of MS3, pictures of `size` px; returns its entry in `objects.json`."""
+def write_ms3(root: Path, name: str, split: str, clip: Clip, size: int) -> None:
+    """Writes the files of one clip of MS3, pictures of `size` px."""
     data = root / "Multi-sources" / "ms3_data"
     frames, masks = _folder(data / "visual_frames" / name), _folder(data / "gt_masks" / split / name)
-    areas = []
     for number, t in enumerate(MOMENTS, 1):
         frame_YX3, masks_KYX = clip.picture(t, size)
         media.write_frame(frames / f"{name}.mp4_{number}.png", frame_YX3)
         media.write_palette_mask(masks / f"{name}_{number}.png", _union(masks_KYX[clip.sounding(t)]))
-        areas.append(masks_KYX.sum((1, 2)).tolist())
     _write_sound(data, Path(split), name, split, clip, size)
-    return _describe(clip, split, areas)
 
 
 def _write_sound(data: Path, below: Path, name: str, split: str, clip: Clip, size: int) -> None:
@@ -90,21 +82,6 @@ def _write_sound(data: Path, below: Path, name: str, split: str, clip: Clip, siz
     if split != "train":
         frames = [clip.frame(index / FPS, size) for index in range(SECONDS * FPS)]
         media.write_mp4(_folder(data / "videos" / below) / f"{name}.mp4", frames, FPS, wave_S, RATE)
-
-
-def _describe(clip: Clip, split: str, areas: list[list[int]]) -> dict[str, Any]:
-    """What `objects.json` says about a clip: places as fractions of the side, visible areas in px, each second."""
-    things = [
-        {
-            "kind": thing.kind,
-            "radius": round(thing.radius, 4),
-            "centre": [[round(place, 4) for place in thing.centre(t)] for t in MOMENTS],
-            "visible": [area[index] for area in areas],
-        }
-        for index, thing in enumerate(clip.things)
-    ]
-    sounding = [[clip.things[k].kind for k in row.nonzero()[0]] for row in clip.sounding_TK]
-    return {"split": split, "seed": clip.seed, "things": things, "sounding": sounding}
 
 
 def _union(masks_KYX: NDArray[np.bool_]) -> NDArray[np.bool_]:

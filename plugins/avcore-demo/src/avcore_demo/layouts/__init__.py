@@ -1,0 +1,47 @@
+"""Where the files of the demo's clips go: one module for each official layout.
+
+A layout is written by two functions: `Layout.clip` for each clip, in any order and by several threads at once, and
+`Layout.lists` for what names them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..world import Clip
+from . import ave, avsbench
+
+__all__ = ["LAYOUTS", "Layout", "Named"]
+
+Named = tuple[str, str, Clip]
+"""A clip with its name and its split."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An official layout of files.
+
+    Attributes:
+        clip: Writes the files of one clip: (root, name, split, clip, side of the pictures in px).
+        lists: Writes the lists of all clips: (root, clips).
+        style: The style of its clips.
+        balanced: Whether each kind is in turn what is seen and heard.
+        further: Splits beside train, val and test, and their styles.
+    """
+
+    clip: Callable[[Path, str, str, Clip, int], None]
+    lists: Callable[[Path, list[Named]], None]
+    style: str
+    balanced: bool = False
+    further: dict[str, str] = field(default_factory=dict)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "s4": Layout(avsbench.write_s4, partial(avsbench.write_table, style="s4"), "s4"),
+    "ms3": Layout(avsbench.write_ms3, partial(avsbench.write_table, style="ms3"), "ms3"),
+    "ave": Layout(ave.write_clip, ave.write_lists, "event", balanced=True, further={ave.NEGATIVES: "no_event"}),
+}
+"""The layouts by name."""

@@ -1,0 +1,148 @@
+"""The styles of clips: which kinds of things take part, and in which second each of them is seen and heard.
+
+A style draws a `Cast` from two generators, one for what is seen and one for what is heard. Everything else of a clip
+(places, looks, voices) is drawn afterwards, in the same way for all styles.
+
+Suffixes of arrays: K = things, T = seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import KINDS
+
+SECONDS = 5
+"""Length of a clip in which something is segmented, s."""
+
+LONG = 10
+"""Length of a clip with an event, or of one to be recognised, s."""
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part in a clip.
+
+    Attributes:
+        kinds: The kind of each thing, the nearest to the viewer last.
+        seen_TK: Which of them are seen in which second, bool.
+        sounding_TK: Which of them are heard in which second, bool.
+    """
+
+    kinds: list[str]
+    seen_TK: Bools
+    sounding_TK: Bools
+
+    @property
+    def event(self) -> int:
+        """The first thing to be seen and heard at once; 0 where there is none."""
+        seconds, things = np.nonzero(self.seen_TK & self.sounding_TK)
+        return int(things[0]) if len(seconds) else 0
+
+    def with_event(self, kind: str) -> Cast:
+        """The same with `kind` as the kind of the event; a thing that had it takes the event's."""
+        other = {self.kinds[self.event]: kind, kind: self.kinds[self.event]}
+        return replace(self, kinds=[other.get(name, name) for name in self.kinds])
+
+
+Draw = Callable[[np.random.Generator, np.random.Generator], Cast]
+
+
+def single(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+    """AVSBench's S4: two to four things are seen, one sounds through the whole clip."""
+    kinds = _seen_kinds(seen)
+    sounding_TK = np.zeros((SECONDS, len(kinds)), np.bool_)
+    sounding_TK[:, heard.integers(len(kinds))] = True
+    return Cast(kinds, np.ones_like(sounding_TK), sounding_TK)
+
+
+def several(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+    """AVSBench's MS3: one or two of two to four things sound at a time, and the set changes."""
+    kinds = _seen_kinds(seen)
+    count = len(kinds)
+    sounding_TK = np.zeros((SECONDS, count), np.bool_)
+    sets = [set(group) for size in (1, 2) for group in combinations(range(count), size)]
+    # One or two at a time are equally likely, however many pairs there are.
+    weights = np.array([0.5 / (count if len(group) == 1 else len(sets) - count) for group in sets])
+    changes = set(heard.choice(np.arange(1, SECONDS), size=heard.integers(1, 4), replace=False).tolist())
+    now = int(heard.choice(len(sets), p=weights))
+    for second in range(SECONDS):
+        if second in changes:
+            others = np.where(np.arange(len(sets)) == now, 0, weights)
+            now = int(heard.choice(len(sets), p=others / others.sum()))
+        sounding_TK[second, list(sets[now])] = True
+    return Cast(kinds, np.ones_like(sounding_TK), sounding_TK)
+
+
+def event(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+    """AVE: one thing is seen over one run of seconds and heard over another; where both hold is the event.
+
+    One or two more are seen and silent, one more is heard and not seen, over runs of the same law: neither what is seen
+    nor what is heard tells the event by itself.
+    """
+    cast, chosen = _one_of_several(seen, heard)
+    for thing in range(len(cast.kinds) - 1):
+        cast.seen_TK[:, thing] = _meeting_runs(seen)[0]
+    cast.seen_TK[:, chosen], cast.sounding_TK[:, chosen] = _meeting_runs(heard)
+    cast.sounding_TK[:, -1] = _meeting_runs(heard)[1]
+    return cast
+
+
+def no_event(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+    """As `event`, but what is seen is silent throughout."""
+    cast = event(seen, heard)
+    cast.sounding_TK[:, :-1] = False
+    return cast
+
+
+def recognition(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+    """Recognition: of two or three things that are seen one is heard, and one more is heard and not seen."""
+    cast, chosen = _one_of_several(seen, heard)
+    cast.seen_TK[:, :-1] = True
+    cast.sounding_TK[:, [chosen, -1]] = True
+    return cast
+
+
+STYLES: dict[str, Draw] = {
+    "s4": single,
+    "ms3": several,
+    "event": event,
+    "no_event": no_event,
+    "recognition": recognition,
+}
+"""The styles by name."""
+
+
+def _kinds(rng: np.random.Generator) -> list[str]:
+    return [KINDS[i] for i in rng.permutation(len(KINDS))]
+
+
+def _seen_kinds(rng: np.random.Generator) -> list[str]:
+    count = int(rng.integers(2, 5))
+    return _kinds(rng)[:count]
+
+
+def _one_of_several(seen: np.random.Generator, heard: np.random.Generator) -> tuple[Cast, int]:
+    """Two or three kinds to be seen and a last one not to be; which of the first is the one that will be heard too."""
+    kinds = _kinds(seen)[: int(seen.integers(3, 5))]
+    shape = (LONG, len(kinds))
+    return Cast(kinds, np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)), int(heard.integers(len(kinds) - 1))
+
+
+def _meeting_runs(rng: np.random.Generator) -> tuple[Bools, Bools]:
+    """Two runs of 6 to 9 seconds, bool (T,) each, that share at least two seconds and are not the same."""
+    while True:
+        runs = np.zeros((2, LONG), np.bool_)
+        for run_T in runs:
+            length = int(rng.integers(6, LONG))
+            start = int(rng.integers(LONG - length + 1))
+            run_T[start : start + length] = True
+        if runs.all(0).sum() >= 2 and (runs[0] != runs[1]).any():
+            return runs[0], runs[1]
