@@ -1,7 +1,7 @@
 """LLP's text files, parted by tabs: labels of whole clips, and events with their seconds. Imports no torch."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from avcore.errors import DataError, did_you_mean, why
@@ -59,7 +59,7 @@ class Event:
     onset: int
     offset: int
     label: str
-    line: int
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -173,13 +173,13 @@ def look_at_events(path: Path, events: Iterable[Event], known: Mapping[str, str]
     return remarks
 
 
-def _meant(name: str, known: Collection[str]) -> str:
+def _meant(name: str, known: Mapping[str, str]) -> str:
     """Why a name is none, as far as it can be told: a class in its column, or a sign too much."""
     if name in CLASSES:
         return " is a class, in the column of the file names."
     if (bare := name.strip("`'\" ")) != name and bare in known:
         return f" has a '{name.replace(bare, '')}' too much; '{bare}' is meant."
-    return f".{did_you_mean(name, known)}"
+    return "."
 
 
 def find_root(root: Path) -> Path:

@@ -1,6 +1,5 @@
 """Reader of LLP's official layout: lists of clips, files of seconds, and media as videos or as extracted by HAN."""
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -30,14 +29,16 @@ __all__ = ["LLP"]
 
 AUDIO, VISUAL = "AVVP_eval_audio.csv", "AVVP_eval_visual.csv"
 AUDIO_BEFORE_FIX = "AVVP_eval_audio.before_2024_fix.csv"
-LOST_BEFORE_FIX = ("JfZEqeLZqWk_30_40", "KvIjsmANkxI_10_20")
-"""Test clips without audio truth in the file as it was before the fix of 2024: their rows named no clip."""
+FIXED = (
+    Event("JfZEqeLZqWk_30_40", 0, 4, "Speech"),
+    Event("JfZEqeLZqWk_30_40", 7, 10, "Speech"),
+    Event("KvIjsmANkxI_10_20", 0, 1, "Cat"),
+)
+"""Lines of the audio truth that named no clip before the fix of 2024, as they are since."""
 VIDEOS, FRAMES, SOUNDS = "video", "frame", "audio"
 HOME = "LLP_dataset"
 """The folder of the media beside the lists in HAN's repository."""
 ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
-
-_logger = logging.getLogger("avcore.avvp")
 
 
 class LLP(Dataset):
@@ -166,21 +167,17 @@ class LLP(Dataset):
 
     @cached_property
     def _truth(self) -> tuple[dict[str, list[Event]], dict[str, list[Event]], dict[str, list[Event]]]:
-        """What is heard, what was said to be heard before the fix of 2024, and what is seen; by clip."""
-        heard = _by_clip(read_events(self.root / AUDIO, self.classes))
-        before = self.root / AUDIO_BEFORE_FIX
-        if before.is_file():
-            heard_before = _by_clip(read_events(before, self.classes))
-        else:
-            heard_before = {name: events for name, events in heard.items() if name not in LOST_BEFORE_FIX}
-        tested = {row.name for row in self.lists.get("test", ())}
-        if tested.issuperset(LOST_BEFORE_FIX) and not any(name in heard for name in LOST_BEFORE_FIX):
-            _logger.warning(
-                f"'{self.root / AUDIO}' is the file as it was before it was corrected in April 2024: "
-                f"{' and '.join(LOST_BEFORE_FIX)} have no audio truth in it, and protocol=clean is judged by it too. "
-                "Take the corrected file from the repository AVVP-ECCV20."
-            )
-        return heard, heard_before, _by_clip(read_events(self.root / VISUAL, self.classes))
+        """What is heard, what was said to be heard before the fix of 2024, and what is seen; by clip.
+
+        Whether the file of sound is the one before or after the fix, what the other has follows.
+        """
+        events = read_events(self.root / AUDIO, self.classes)
+        known = {event.name for event in events}
+        heard = {*events, *(event for event in FIXED if event.name in known)}
+        older = self.root / AUDIO_BEFORE_FIX
+        heard_before = read_events(older, self.classes) if older.is_file() else heard.difference(FIXED)
+        seen = read_events(self.root / VISUAL, self.classes)
+        return _by_clip(heard), _by_clip(heard_before), _by_clip(seen)
 
 
 def _by_clip(events: Iterable[Event]) -> dict[str, list[Event]]:

@@ -1,0 +1,132 @@
+"""The reader: clips, media and truth in LLP's layout."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from llp_files import make_files
+
+from avcore.data.broken import refuse_missing
+from avcore.errors import DataError
+from avcore.testing.golden import real_data
+from avcore_avvp.config import AVVPTaskConfig, LLPDataConfig
+from avcore_avvp.datasets import LLP
+from avcore_avvp.task import AVVPTask
+
+
+def reader(root: Path, **settings: object) -> LLP:
+    return LLP(LLPDataConfig(**settings), root)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_files(tmp_path)
+
+
+def with_video(root: Path, *names: str) -> Path:
+    shutil.rmtree(root / "frame")
+    (root / "video").mkdir()
+    for name in names:
+        (root / "video" / name).touch()
+    return root
+
+
+def test_clips_are_named_by_the_list_and_media_by_the_id(root: Path) -> None:
+    found = reader(root)
+    clips = {split: found.clips(split) for split in found.splits}
+    assert [clip.name for clip in clips["test"]] == ["-dddddddddd_0_10", "eeeeeeeeeee_0_10"]
+    first = clips["test"][0]
+    assert first.group == "Dog, Cat"
+    assert first.seconds == 10
+    assert first.audio == root / "audio" / "-dddddddddd.wav"
+    assert [frame.name for frame in first.frames] == [f"{number:08d}.jpg" for number in range(1, 11)]
+    with pytest.raises(DataError, match="no split 'all'; it has train, val, test"):
+        found.clips("all")
+
+
+def test_pictures_are_those_in_the_middle_of_the_seconds(root: Path) -> None:
+    folder = root / "frame" / "aaaaaaaaaaa"
+    for number in range(11, 81):
+        (folder / f"{number:08d}.jpg").touch()
+    frames = reader(root).clips("train")[0].frames
+    assert [int(frame.stem) for frame in frames] == [5 + 8 * second for second in range(10)]
+
+
+def test_videos_of_any_kind_go_before_pictures_and_a_missing_one_is_named(root: Path) -> None:
+    with_video(root, "aaaaaaaaaaa.mkv", "aaaaaaaaaaa.mp4", "bbbbbbbbbbb.webm", "bbbbbbbbbbb.txt", "ccccccccccc.MP4")
+    found = reader(root)
+    names = [clip.frames.name for split in found.splits for clip in found.clips(split)]
+    assert names == ["aaaaaaaaaaa.mp4", "bbbbbbbbbbb.webm", "ccccccccccc.MP4", "-dddddddddd.mp4", "eeeeeeeeeee.mp4"]
+    with pytest.raises(DataError, match=r"2 of 2 clips of split 'test' lack files.*-dddddddddd\.mp4 does not exist"):
+        refuse_missing("test", found.clips("test"), visual=True, audio=True)
+
+
+def test_media_lie_beside_the_lists_or_in_han_s_folder(root: Path) -> None:
+    (root / "LLP_dataset").mkdir()
+    (root / "frame").rename(root / "LLP_dataset" / "frame")
+    assert reader(root).clips("train")[0].audio == root / "LLP_dataset" / "audio" / "aaaaaaaaaaa.wav"
+    shutil.rmtree(root / "LLP_dataset" / "frame")
+    with pytest.raises(DataError, match=r"no media: neither video/<id>\.mp4 nor frame/<id>"):
+        reader(root).clips("train")
+    assert reader(root, media="video").clips("train")[0].frames == root / "video" / "aaaaaaaaaaa.mp4"
+
+
+def test_train_knows_the_classes_of_clips_alone_and_the_others_the_seconds(root: Path) -> None:
+    found = reader(root)
+    (target,) = [found.target(clip) for clip in found.clips("train") if clip.name.startswith("a")]
+    assert target.keys() == {"labels"}
+    assert target["labels"].nonzero().flatten().tolist() == [found.classes.index(name) for name in ("Speech", "Dog")]
+    target = found.target(found.clips("test")[0])
+    speech, dog, cat = (found.classes.index(name) for name in ("Speech", "Dog", "Cat"))
+    expected = torch.zeros(10, 2, 25, dtype=torch.bool)
+    expected[2, 0, dog] = True
+    expected[:, 1, cat] = True
+    assert torch.equal(target["seconds"], expected)
+    assert torch.equal(target["seconds_before_fix"], expected)
+    assert target["listed"] == 2
+    assert found.target(found.clips("val")[0])["seconds"][:, 0, speech].tolist() == [True] * 4 + [False] * 6
+
+
+def test_seconds_follow_the_segments(root: Path) -> None:
+    found = reader(root, segments=5)
+    assert found.target(found.clips("val")[0])["seconds"][:, 0, 0].tolist() == [True, True, False, False, False]
+
+
+def test_a_list_that_is_missing_and_classes_that_differ_are_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"25 classes \(Speech, Car, \.\.\., Clapping\), but .* 2 classes \(a, b\)"):
+        LLP(LLPDataConfig(), root, AVVPTask(AVVPTaskConfig(classes=("a", "b"))))
+    (root / "AVVP_val_pd.csv").unlink()
+    with pytest.raises(DataError, match=r"Split 'val': '.*AVVP_val_pd\.csv' is missing or lists no clip"):
+        reader(root).clips("val")
+    (root / "AVVP_eval_visual.csv").unlink()
+    with pytest.raises(DataError, match=r"AVVP_eval_visual\.csv"):
+        reader(root).target(reader(root).clips("test")[0])
+
+
+def test_either_official_file_of_sound_gives_both_truths(tmp_path: Path) -> None:
+    official = real_data("annotations", "LLP")
+
+    def truth(audio: str, before: bool) -> torch.Tensor:
+        folder = tmp_path / f"{audio}-{before}"
+        (folder / "frame").mkdir(parents=True)
+        for name in ("AVVP_train.csv", "AVVP_val_pd.csv", "AVVP_test_pd.csv", "AVVP_eval_visual.csv"):
+            (folder / name).symlink_to(official / name)
+        (folder / "AVVP_eval_audio.csv").symlink_to(official / audio)
+        if before:
+            (folder / "AVVP_eval_audio.before_2024_fix.csv").symlink_to(
+                official / "AVVP_eval_audio.before_2024_fix.csv"
+            )
+        found = reader(folder)
+        targets = [found.target(clip) for clip in found.clips("test")]
+        return torch.stack([torch.stack([one["seconds"], one["seconds_before_fix"]]) for one in targets])
+
+    both = truth("AVVP_eval_audio.csv", True)
+    assert torch.equal(truth("AVVP_eval_audio.csv", False), both)
+    assert torch.equal(truth("AVVP_eval_audio.before_2024_fix.csv", False), both)
+    differ = (both[:, 0] != both[:, 1]).flatten(1)
+    assert differ.any(1).sum() == 2
+    assert differ.sum() == 4 + 3 + 1
+    seen = both[:, 0, :, 1].flatten(1).any(1)
+    assert (~seen).sum() == 121
+    assert (~both[:, 0, :, 0].flatten(1).any(1)).sum() == 5 + 1  # five clips have no line, one a line of no second
