@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from llp_files import make_files
@@ -10,7 +11,7 @@ from llp_files import make_files
 from avcore.data.broken import refuse_missing
 from avcore.errors import DataError
 from avcore.testing.golden import real_data
-from avcore_avvp.config import AVVPTaskConfig, LLPDataConfig
+from avcore_avvp.config import FEATURES, AVVPTaskConfig, LLPDataConfig
 from avcore_avvp.datasets import LLP
 from avcore_avvp.task import AVVPTask
 
@@ -109,7 +110,7 @@ def test_either_official_file_of_sound_gives_both_truths(tmp_path: Path) -> None
 
     def truth(audio: str, before: bool) -> torch.Tensor:
         folder = tmp_path / f"{audio}-{before}"
-        (folder / "frame").mkdir(parents=True)
+        folder.mkdir()
         for name in ("AVVP_train.csv", "AVVP_val_pd.csv", "AVVP_test_pd.csv", "AVVP_eval_visual.csv"):
             (folder / name).symlink_to(official / name)
         (folder / "AVVP_eval_audio.csv").symlink_to(official / audio)
@@ -117,7 +118,7 @@ def test_either_official_file_of_sound_gives_both_truths(tmp_path: Path) -> None
             (folder / "AVVP_eval_audio.before_2024_fix.csv").symlink_to(
                 official / "AVVP_eval_audio.before_2024_fix.csv"
             )
-        found = reader(folder)
+        found = reader(folder, media="none")
         targets = [found.target(clip) for clip in found.clips("test")]
         return torch.stack([torch.stack([one["seconds"], one["seconds_before_fix"]]) for one in targets])
 
@@ -130,3 +131,36 @@ def test_either_official_file_of_sound_gives_both_truths(tmp_path: Path) -> None
     seen = both[:, 0, :, 1].flatten(1).any(1)
     assert (~seen).sum() == 121
     assert (~both[:, 0, :, 0].flatten(1).any(1)).sum() == 5 + 1  # five clips have no line, one a line of no second
+
+
+def with_features(root: Path, *names: str) -> Path:
+    for name in names:
+        for clip in ("aaaaaaaaaaa", "bbbbbbbbbbb"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            np.save(root / name / f"{clip}.npy", np.full(FEATURES[name], 2.0))
+    return root
+
+
+def test_features_are_read_beside_the_lists_or_where_a_person_says(root: Path) -> None:
+    task = AVVPTask(AVVPTaskConfig(features=("vggish", "r2plus1d_18")))
+    with_features(root / "feats", "vggish", "r2plus1d_18", "res152")
+    for settings in ({}, {"features": str(root / "feats")}):
+        found = LLP(LLPDataConfig(media="none", **settings), root, task)
+        clip = found.clips("train")[0]
+        inputs = found.inputs(clip, 0)
+        assert {name: tuple(tensor.shape) for name, tensor in inputs.items()} == {
+            "vggish": (10, 128),
+            "r2plus1d_18": (10, 512),
+        }
+        assert {name: spec.shape for name, spec in task.inputs.items()} == {
+            name: tuple(tensor.shape) for name, tensor in inputs.items()
+        }
+        assert len(clip.frames) == 10
+        assert clip.frames[0].is_file()
+        refuse_missing("train", found.clips("train"), visual=True, audio=False)
+    with pytest.raises(DataError, match=r"1 of 1 clips .* feats/\w+/ccccccccccc\.npy does not exist"):
+        refuse_missing("val", found.clips("val"), visual=True, audio=False)
+    np.save(root / "feats" / "vggish" / "aaaaaaaaaaa.npy", np.zeros((10, 127)))
+    with pytest.raises(DataError, match=r"aaaaaaaaaaa\.npy' are \(10, 127\), and \(10, 128\) is wanted"):
+        found.inputs(clip, 0)
+    assert reader(root).inputs(reader(root).clips("train")[0], 0) == {}

@@ -9,10 +9,15 @@ from torch import Tensor
 from avcore.tasks import Batch
 from avcore.testing.golden import assert_close, load_case, real_data
 from avcore_avvp.annotations import LISTS, classes_in, read_clips, read_events
+from avcore_avvp.config import HANHeadConfig
+from avcore_avvp.embedding import Embedding
+from avcore_avvp.han.head import HybridNetwork
 from avcore_avvp.losses import class_token_loss, clip_loss, smoothed
 from avcore_avvp.metrics import AVVPMetrics, clip_scores, event_counts, segment_counts, thresholded
 
 pytestmark = pytest.mark.golden
+
+TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize("case", ["c8_loss_han", "c8_loss_mgn"])
@@ -36,6 +41,51 @@ def test_losses(case: str) -> None:
     assert_close(loss, tensors["out/loss"], 1e-5)
     for name, tensor in given.items():
         assert_close(tensor.grad, tensors[f"grad/in/{name}"], 1e-5, floor=0)
+
+
+OUTPUTS = {"clip": "clip", "audio": "audio", "video": "visual", "frame": "frame"}
+EMBEDDING = {"fc_a": "embedding.audio", "fc_v": "embedding.visual", "fc_st": "embedding.motion"}
+HAN = {
+    **EMBEDDING,
+    "fc_fusion": "embedding.joined",
+    "fc_prob": "score",
+    "fc_frame_att": "over_time",
+    "fc_av_att": "over_streams",
+    "hat_encoder.layers.0.self_attn": "attention.own",
+    "hat_encoder.layers.0.cm_attn": "attention.other",
+    "hat_encoder.layers.0.linear1": "attention.up",
+    "hat_encoder.layers.0.linear2": "attention.down",
+    "hat_encoder.layers.0.norm1": "attention.norm_attention",
+    "hat_encoder.layers.0.norm2": "attention.norm_mlp",
+}
+
+
+@pytest.mark.parametrize("case", ["c7_han"])
+def test_han(case: str) -> None:
+    tensors, meta = load_case(case)
+    config = meta["config"]
+    new = {f"weights/{old}.": f"{name}." for old, name in HAN.items()}
+    names = {key: name + key.removeprefix(old) for key in tensors for old, name in new.items() if key.startswith(old)}
+    embedding = Embedding(config["audio_in"], config["visual_in"], config["st_in"], config["width"])
+    hidden = len(tensors["weights/hat_encoder.layers.0.linear1.bias"])
+    settings = HANHeadConfig(width=config["width"], heads=config["heads"], feed_forward=hidden)
+    network = HybridNetwork(embedding, config["classes"], settings).double().eval()
+    network.load_state_dict({name: tensors[key].double() for key, name in names.items()})
+    left_out = sum(tensors[key].numel() for key in tensors if key.startswith("weights/") and key not in names)
+    assert network.unused_in_reference == left_out
+    given = [tensors[f"in/{name}"].double().requires_grad_() for name in ("audio", "visual", "visual_st")]
+    output = network(*given)
+    total = torch.zeros((), dtype=torch.float64)
+    for old, name in OUTPUTS.items():
+        assert_close(output[name], tensors[f"out/{old}"], TOLERANCE)
+        total = total + (output[name] * tensors[f"in/cotangent_{old}"].double()).sum()
+    total.backward()
+    for key, name in names.items():
+        gradient = tensors.get(key.replace("weights/", "grad/"))
+        if gradient is not None:
+            assert_close(network.get_parameter(name).grad, gradient, TOLERANCE)
+    for name, tensor in zip(("audio", "visual", "visual_st"), given, strict=True):
+        assert_close(tensor.grad, tensors[f"grad/in/{name}"], TOLERANCE)
 
 
 @pytest.mark.parametrize("case", ["c9_metric_avvp_small"])

@@ -6,10 +6,10 @@ This module is light: it declares, and imports no torch.
 from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
-from avcore_avvp.config import AttentiveHeadConfig, AVVPTaskConfig, LLPDataConfig
+from avcore.specs import DatasetSpec, HeadSpec, MethodSpec, TaskSpec
+from avcore_avvp.config import AttentiveHeadConfig, AVVPTaskConfig, HANHeadConfig, LLPDataConfig
 
-__all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
+__all__ = ["avcore_datasets", "avcore_heads", "avcore_methods", "avcore_tasks"]
 
 PAPER = "arXiv:2007.10558"
 OFFICIAL = {"train": 10000, "val": 649, "test": 1200}
@@ -29,6 +29,22 @@ def avcore_heads() -> Iterable[HeadSpec]:
             paper=PAPER,
             summary="two linear maps of each stream: probabilities, and weights over time and streams",
         ),
+        HeadSpec(
+            name="avvp.han",
+            serves=SERVES,
+            build="avcore_avvp.han.head:HANHead",
+            config=HANHeadConfig,
+            paper=PAPER,
+            summary="attention within and between the streams, pooling by learned weights (HAN)",
+        ),
+    ]
+
+
+@hookimpl
+def avcore_methods() -> Iterable[MethodSpec]:
+    """HAN has no parts: it is a head on features from files, with the recipe of its published row."""
+    return [
+        MethodSpec(name="han", recipes="avcore_avvp.han", paper=PAPER, summary="HAN on features from files"),
     ]
 
 

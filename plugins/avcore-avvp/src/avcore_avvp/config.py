@@ -7,7 +7,11 @@ from avcore.config import require
 from avcore.specs import ClipSettings
 from avcore_avvp.annotations import CLASSES
 
-__all__ = ["AVVPTaskConfig", "AttentiveHeadConfig", "LLPDataConfig"]
+__all__ = ["FEATURES", "AVVPTaskConfig", "AttentiveHeadConfig", "HANHeadConfig", "LLPDataConfig", "LossSettings"]
+
+SOUND, PICTURES, MOTION = "vggish", "res152", "r2plus1d_18"
+FEATURES = {SOUND: (10, 128), PICTURES: (80, 2048), MOTION: (10, 512)}
+"""The features that HAN publishes for a clip of 10 s: VGGish, ResNet-152 at 8 pictures a second, R(2+1)D-18."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +19,13 @@ class AVVPTaskConfig:
     """Video parsing. ``classes`` decides the width of the head, its order the indices; there is no background."""
 
     classes: tuple[str, ...] = CLASSES  # names of the classes in their order; the files of a data set bring their own
+    features: tuple[str, ...] = ()  # what heads see from files: vggish, res152, r2plus1d_18
 
     def __post_init__(self) -> None:
         require(len(self.classes) > 0, "classes", list(self.classes), "one name at least")
         require(len(set(self.classes)) == len(self.classes), "classes", list(self.classes), "different names")
+        known = set(self.features) <= FEATURES.keys()
+        require(known, "features", list(self.features), f"some of {', '.join(FEATURES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,31 @@ class AttentiveHeadConfig(LossSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HANHeadConfig(LossSettings):
+    """HAN: a layer of self- and cross-attention for both streams, then pooling by learned weights."""
+
+    width: int = field(default=512, metadata={"help": "width of all vectors"})
+    heads: int = field(default=1, metadata={"help": "attention heads"})
+    feed_forward: int = field(default=512, metadata={"help": "hidden width of the MLP"})
+    dropout: float = field(default=0.1, metadata={"help": "share dropped within the layer in training"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("width", "heads", "feed_forward"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        require(self.width % self.heads == 0, "heads", self.heads, f"a divisor of width ({self.width})")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LLPDataConfig(ClipSettings):
     """How clips in LLP's layout are read: ten seconds, a picture and 1 s of sound each."""
 
-    media: Literal["auto", "video", "frames"] = "auto"  # video files, or pictures and wav files; auto: what is there
+    media: Literal["auto", "video", "frames", "none"] = field(
+        default="auto",
+        metadata={"help": "video files, or pictures and wav files; auto: what is there; none: features alone"},
+    )
+    features: str = field(
+        default="",
+        metadata={"help": "folder of features, with vggish/<id>.npy and so on in it; feats beside the lists if empty"},
+    )

@@ -1,14 +1,14 @@
 """Reader of LLP's official layout: lists of clips, files of seconds, and media as videos or as extracted by HAN."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from avcore import by_number
+from avcore import by_number, read_features
 from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
@@ -22,7 +22,7 @@ from avcore_avvp.annotations import (
     read_clips,
     read_events,
 )
-from avcore_avvp.config import LLPDataConfig
+from avcore_avvp.config import FEATURES, LLPDataConfig
 from avcore_avvp.task import AVVPTask
 
 __all__ = ["LLP"]
@@ -36,6 +36,10 @@ FIXED = (
 )
 """Lines of the audio truth that named no clip before the fix of 2024, as they are since."""
 VIDEOS, FRAMES, SOUNDS = "video", "frame", "audio"
+FEATS = "feats"
+"""The folder of features beside the lists in HAN's repository."""
+BLANK = Path(__file__).with_name("blank.png")
+"""A grey picture, which stands for all where nothing but features is looked at."""
 HOME = "LLP_dataset"
 """The folder of the media beside the lists in HAN's repository."""
 ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
@@ -61,6 +65,7 @@ class LLP(Dataset):
                 f"The lists in '{self.root}' have {_listed(self.classes)}, but task_options.classes has "
                 f"{_listed(task.classes)}: leave that setting out, and the names are taken from the files."
             )
+        self.features = task.config.features if isinstance(task, AVVPTask) else ()
         self.lists, self._remarks = self._read_lists()
 
     def _read_lists(self) -> tuple[dict[str, list[Labelled]], dict[str, list[Remark]]]:
@@ -83,10 +88,11 @@ class LLP(Dataset):
             raise DataError(f"LLP has no split '{split}'; it has {', '.join(self.splits)}.")
         if not self.lists.get(split):
             raise DataError(f"Split '{split}': '{self.root / LISTS[split]}' is missing or lists no clip.")
-        find = self._video if self._as_video else self._extracted
+        find: Mapping[str, Callable[[str], tuple[Path | tuple[Path, ...], Path | None]]]
+        find = {"video": self._video, "frames": self._extracted, "none": self._blank}
         made = []
         for row in self.lists[split]:
-            frames, audio = find(row.media)
+            frames, audio = find[self._media](row.media)
             made.append(
                 Clip(
                     name=row.name,
@@ -94,7 +100,8 @@ class LLP(Dataset):
                     audio=audio,
                     seconds=self.config.clip_seconds,
                     group=", ".join(row.labels),
-                    info={"split": split, "labels": row.labels},
+                    info={"split": split, "labels": row.labels, "media": row.media},
+                    files=tuple(self._feature_file(name, row.media) for name in self.features),
                 )
             )
         return made
@@ -108,15 +115,15 @@ class LLP(Dataset):
         )
 
     @cached_property
-    def _as_video(self) -> bool:
+    def _media(self) -> str:
         if self.config.media != "auto":
-            return self.config.media == "video"
-        for folder in (VIDEOS, FRAMES):
+            return self.config.media
+        for folder, kind in ((VIDEOS, "video"), (FRAMES, "frames")):
             if (self._home / folder).is_dir():
-                return folder == VIDEOS
+                return kind
         raise DataError(
             f"'{self.root}' has no media: neither {VIDEOS}/<id>.mp4 nor {FRAMES}/<id>/*.jpg with {SOUNDS}/<id>.wav, "
-            f"there or in {HOME}."
+            f"there or in {HOME}. Where a head reads nothing but features, set data.media=none."
         )
 
     @cached_property
@@ -137,6 +144,18 @@ class LLP(Dataset):
         middles = [int((segment + 0.5) * len(pictures) / self.segments) for segment in range(self.segments)]
         return tuple(pictures[index] for index in middles), self._home / SOUNDS / f"{media}.wav"
 
+    def _blank(self, media: str) -> tuple[tuple[Path, ...], None]:
+        return (BLANK,) * self.segments, None
+
+    def _feature_file(self, name: str, media: str) -> Path:
+        folder = Path(self.config.features).expanduser() if self.config.features else self.root / FEATS
+        found = (folder / name / f"{media}{ending}" for ending in (".npy", ".pt", ".h5"))
+        return next((path for path in found if path.is_file()), folder / name / f"{media}.npy")
+
+    def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
+        """The features that the task asks for, as float32."""
+        return {name: read_features(path, FEATURES[name]) for name, path in zip(self.features, clip.files, strict=True)}
+
     # ---------------------------------------------------------------------------------------------------------------
     # Truth
 
@@ -150,11 +169,11 @@ class LLP(Dataset):
         split = clip.info["split"]
         if split == "train":
             return {"labels": labels_C}
-        heard, heard_before, seen = self._truth
+        heard_TC, before_TC, seen_TC = (self._seconds(events, clip) for events in self._truth)
         return {
             "labels": labels_C,
-            "seconds": torch.stack([self._seconds(heard, clip), self._seconds(seen, clip)], dim=1),
-            "seconds_before_fix": torch.stack([self._seconds(heard_before, clip), self._seconds(seen, clip)], dim=1),
+            "seconds": torch.stack([heard_TC, seen_TC], dim=1),
+            "seconds_before_fix": torch.stack([before_TC, seen_TC], dim=1),
             "listed": torch.tensor(len(self.lists[split])),
         }
 

@@ -7,8 +7,9 @@ import numpy as np
 from torch import Tensor
 from torchmetrics import Metric
 
-from avcore.tasks import Task
-from avcore_avvp.config import AVVPTaskConfig
+from avcore import read_features
+from avcore.tasks import Input, Task
+from avcore_avvp.config import FEATURES, AVVPTaskConfig
 from avcore_avvp.drawing import Row, paint_line, paint_moment
 from avcore_avvp.metrics import AVVPMetrics
 
@@ -40,6 +41,18 @@ class AVVPTask(Task):
     def classes(self) -> tuple[str, ...]:
         """The names of the classes in their order."""
         return self.config.classes
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """Features from files, those that ``task_options.features`` names."""
+        return {
+            name: Input(shape=FEATURES[name], help=f"a file of features, {FEATURES[name]}, .npy, .pt or .h5")
+            for name in self.config.features
+        }
+
+    def read_input(self, name: str, text: str) -> Tensor:
+        """The features in the file that a person names; they are those of one clip of 10 s."""
+        return read_features(text, FEATURES[name])
 
     def metrics(self, protocol: str) -> Metric:
         """`AVVPMetrics` for ``clean`` or ``paper``."""
