@@ -12,7 +12,7 @@ from avcore.data.broken import refuse_missing
 from avcore.errors import DataError
 from avcore.testing.golden import real_data
 from avcore_avvp.config import FEATURES, AVVPTaskConfig, LLPDataConfig
-from avcore_avvp.datasets import LLP
+from avcore_avvp.datasets import LLP, LLPFeatures
 from avcore_avvp.task import AVVPTask
 
 
@@ -118,7 +118,7 @@ def test_either_official_file_of_sound_gives_both_truths(tmp_path: Path) -> None
             (folder / "AVVP_eval_audio.before_2024_fix.csv").symlink_to(
                 official / "AVVP_eval_audio.before_2024_fix.csv"
             )
-        found = reader(folder, media="none")
+        found = LLPFeatures(LLPDataConfig(), folder)
         targets = [found.target(clip) for clip in found.clips("test")]
         return torch.stack([torch.stack([one["seconds"], one["seconds_before_fix"]]) for one in targets])
 
@@ -145,7 +145,7 @@ def test_features_are_read_beside_the_lists_or_where_a_person_says(root: Path) -
     task = AVVPTask(AVVPTaskConfig(features=("vggish", "r2plus1d_18")))
     with_features(root / "feats", "vggish", "r2plus1d_18", "res152")
     for settings in ({}, {"features": str(root / "feats")}):
-        found = LLP(LLPDataConfig(media="none", **settings), root, task)
+        found = LLPFeatures(LLPDataConfig(**settings), root, task)
         clip = found.clips("train")[0]
         inputs = found.inputs(clip, 0)
         assert {name: tuple(tensor.shape) for name, tensor in inputs.items()} == {
@@ -158,7 +158,7 @@ def test_features_are_read_beside_the_lists_or_where_a_person_says(root: Path) -
         assert len(clip.frames) == 10
         assert clip.frames[0].is_file()
         refuse_missing("train", found.clips("train"), visual=True, audio=False)
-    with pytest.raises(DataError, match=r"1 of 1 clips .* feats/\w+/ccccccccccc\.npy does not exist"):
+    with pytest.raises(DataError, match=r"1 of 1 clips .*/feats/\w+/ccccccccccc\.npy does not exist"):
         refuse_missing("val", found.clips("val"), visual=True, audio=False)
     np.save(root / "feats" / "vggish" / "aaaaaaaaaaa.npy", np.zeros((10, 127)))
     with pytest.raises(DataError, match=r"aaaaaaaaaaa\.npy' are \(10, 127\), and \(10, 128\) is wanted"):

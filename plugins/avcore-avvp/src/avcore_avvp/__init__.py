@@ -6,15 +6,26 @@ This module is light: it declares, and imports no torch.
 from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import DatasetSpec, HeadSpec, MethodSpec, TaskSpec
-from avcore_avvp.config import AttentiveHeadConfig, AVVPTaskConfig, HANHeadConfig, LLPDataConfig
+from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
+from avcore_avvp.config import FEATURES, AttentiveHeadConfig, AVVPTaskConfig, HANHeadConfig, LLPDataConfig
 
-__all__ = ["avcore_datasets", "avcore_heads", "avcore_methods", "avcore_tasks"]
+__all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
 
 PAPER = "arXiv:2007.10558"
 OFFICIAL = {"train": 10000, "val": 649, "test": 1200}
 """Clips of the published splits."""
 SERVES = ("parsing",)
+WHAT_IS_LEFT = {"data": {"broken": "skip", "broken_limit": 0.5}}
+"""Clips vanish from the web: those that are left are read, and coverage stands beside the scores."""
+FROM_FILES = {
+    "task_options": {"features": list(FEATURES)},
+    # Nothing looks at the one grey picture of the stream that a run must have.
+    "streams": "visual",
+    "visual": {"backbone": "test_vit.r160_in1k", "weights": "random", "size": 32},
+    "optim": {"optimizer": "adam", "head_lr": 3e-4, "schedule": "step", "step_epochs": 10, "step_factor": 0.1},
+    "train": {"epochs": 40, "batch_size": 16, "drop_last": False, "precision": "fp32"},
+}
+"""Settings with which HAN and MGN are trained from their published features."""
 
 
 @hookimpl
@@ -41,16 +52,8 @@ def avcore_heads() -> Iterable[HeadSpec]:
 
 
 @hookimpl
-def avcore_methods() -> Iterable[MethodSpec]:
-    """HAN has no parts: it is a head on features from files, with the recipe of its published row."""
-    return [
-        MethodSpec(name="han", recipes="avcore_avvp.han", paper=PAPER, summary="HAN on features from files"),
-    ]
-
-
-@hookimpl
 def avcore_tasks() -> Iterable[TaskSpec]:
-    """Weakly supervised video parsing."""
+    """Weakly supervised video parsing, from media or from features alone."""
     return [
         TaskSpec(
             name="avvp",
@@ -61,12 +64,22 @@ def avcore_tasks() -> Iterable[TaskSpec]:
             paper=PAPER,
             summary="say for each second which classes are heard and which are seen, learned from clip labels (LLP)",
         ),
+        TaskSpec(
+            name="avvp-features",
+            build="avcore_avvp.task:AVVPTask",
+            config=AVVPTaskConfig,
+            head="avvp.han",
+            kind="parsing",
+            defaults=FROM_FILES,
+            paper=PAPER,
+            summary="the same from HAN's published features alone, without media",
+        ),
     ]
 
 
 @hookimpl
 def avcore_datasets() -> Iterable[DatasetSpec]:
-    """The reader of the official layout."""
+    """The readers of the official layout."""
     return [
         DatasetSpec(
             name="llp",
@@ -75,9 +88,19 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             tasks=("avvp",),
             reads="avcore_avvp.annotations:settings_in",
             official=OFFICIAL,
-            # Clips vanish from the web: those that are left are read, and coverage stands beside the scores.
-            defaults={"data": {"broken": "skip", "broken_limit": 0.5}},
+            defaults=WHAT_IS_LEFT,
             paper=PAPER,
             summary="LLP: 10 s, 10 segments, 25 classes, sound and pictures labelled apart",
+        ),
+        DatasetSpec(
+            name="llp-features",
+            build="avcore_avvp.datasets:LLPFeatures",
+            config=LLPDataConfig,
+            tasks=("avvp-features",),
+            reads="avcore_avvp.annotations:settings_in",
+            official=OFFICIAL,
+            defaults=WHAT_IS_LEFT,
+            paper=PAPER,
+            summary="the same, features alone",
         ),
     ]

@@ -74,10 +74,7 @@ class HANHeadConfig(LossSettings):
 class LLPDataConfig(ClipSettings):
     """How clips in LLP's layout are read: ten seconds, a picture and 1 s of sound each."""
 
-    media: Literal["auto", "video", "frames", "none"] = field(
-        default="auto",
-        metadata={"help": "video files, or pictures and wav files; auto: what is there; none: features alone"},
-    )
+    media: Literal["auto", "video", "frames"] = "auto"  # video files, or pictures and wav files; auto: what is there
     features: str = field(
         default="",
         metadata={"help": "folder of features, with vggish/<id>.npy and so on in it; feats beside the lists if empty"},

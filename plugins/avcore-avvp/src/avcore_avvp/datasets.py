@@ -1,7 +1,7 @@
 """Reader of LLP's official layout: lists of clips, files of seconds, and media as videos or as extracted by HAN."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from avcore_avvp.annotations import (
 from avcore_avvp.config import FEATURES, LLPDataConfig
 from avcore_avvp.task import AVVPTask
 
-__all__ = ["LLP"]
+__all__ = ["LLP", "LLPFeatures"]
 
 AUDIO, VISUAL = "AVVP_eval_audio.csv", "AVVP_eval_visual.csv"
 AUDIO_BEFORE_FIX = "AVVP_eval_audio.before_2024_fix.csv"
@@ -85,14 +85,12 @@ class LLP(Dataset):
             DataError: no such split, or a malformed list.
         """
         if split not in self.splits:
-            raise DataError(f"LLP has no split '{split}'; it has {', '.join(self.splits)}.")
+            raise DataError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
         if not self.lists.get(split):
             raise DataError(f"Split '{split}': '{self.root / LISTS[split]}' is missing or lists no clip.")
-        find: Mapping[str, Callable[[str], tuple[Path | tuple[Path, ...], Path | None]]]
-        find = {"video": self._video, "frames": self._extracted, "none": self._blank}
         made = []
         for row in self.lists[split]:
-            frames, audio = find[self._media](row.media)
+            frames, audio = self.media_of(row.media)
             made.append(
                 Clip(
                     name=row.name,
@@ -105,6 +103,10 @@ class LLP(Dataset):
                 )
             )
         return made
+
+    def media_of(self, media: str) -> tuple[Path | tuple[Path, ...], Path | None]:
+        """The pictures and the sound that go by the first eleven characters of a clip's name."""
+        return self._video(media) if self._media == "video" else self._extracted(media)
 
     @cached_property
     def _home(self) -> Path:
@@ -123,7 +125,7 @@ class LLP(Dataset):
                 return kind
         raise DataError(
             f"'{self.root}' has no media: neither {VIDEOS}/<id>.mp4 nor {FRAMES}/<id>/*.jpg with {SOUNDS}/<id>.wav, "
-            f"there or in {HOME}. Where a head reads nothing but features, set data.media=none."
+            f"there or in {HOME}."
         )
 
     @cached_property
@@ -143,9 +145,6 @@ class LLP(Dataset):
         pictures = by_number(folder.glob("*.jpg")) or [folder / "00000001.jpg"]
         middles = [int((segment + 0.5) * len(pictures) / self.segments) for segment in range(self.segments)]
         return tuple(pictures[index] for index in middles), self._home / SOUNDS / f"{media}.wav"
-
-    def _blank(self, media: str) -> tuple[tuple[Path, ...], None]:
-        return (BLANK,) * self.segments, None
 
     def _feature_file(self, name: str, media: str) -> Path:
         folder = Path(self.config.features).expanduser() if self.config.features else self.root / FEATS
@@ -197,6 +196,14 @@ class LLP(Dataset):
         heard_before = read_events(older, self.classes) if older.is_file() else heard.difference(FIXED)
         seen = read_events(self.root / VISUAL, self.classes)
         return _by_clip(heard), _by_clip(heard_before), _by_clip(seen)
+
+
+class LLPFeatures(LLP):
+    """The same for heads that see nothing but features: the pictures of all clips are one grey picture."""
+
+    def media_of(self, media: str) -> tuple[Path | tuple[Path, ...], Path | None]:
+        """The grey picture; there is no sound."""
+        return (BLANK,) * self.segments, None
 
 
 def _by_clip(events: Iterable[Event]) -> dict[str, list[Event]]:
