@@ -23,6 +23,16 @@ def make_kinetics(root: Path) -> Path:
     return root
 
 
-@parametrize_with_checks("avcore-avar", data={"kinetics-sounds": make_kinetics})
+def make_vggsound(root: Path) -> Path:
+    rows = [f'{clip[0]},{clip[2]},"{clip[0]}, barking",{split}' for split, clips in LISTS.items() for clip in clips]
+    (root / "vggsound.csv").write_text("\n".join(rows) + "\n")
+    (root / "videos").mkdir()
+    for clips in LISTS.values():
+        for clip in clips:
+            (root / "videos" / f"{clip[0]}_{int(clip[2]):06d}.mp4").touch()
+    return root
+
+
+@parametrize_with_checks("avcore-avar", data={"kinetics-sounds": make_kinetics, "vggsound": make_vggsound})
 def test_conforms(check: Callable[[], None]) -> None:
     check()

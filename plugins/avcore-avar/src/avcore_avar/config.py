@@ -7,7 +7,7 @@ from avcore.config import require
 from avcore.specs import ClipSettings
 from avcore_avar.classes import LISTS
 
-__all__ = ["AVARTaskConfig", "KineticsSoundsConfig", "LinearHeadConfig", "TwoMapsHeadConfig"]
+__all__ = ["AVARTaskConfig", "KineticsSoundsConfig", "LinearHeadConfig", "ListedConfig", "TwoMapsHeadConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,9 @@ class TwoMapsHeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KineticsSoundsConfig(ClipSettings):
-    """How clips of OGM-GE's lists are read: ten seconds, a picture and 1 s of sound each."""
+class ListedConfig(ClipSettings):
+    """How listed clips are read: ten seconds, a picture and 1 s of sound each."""
 
-    media: Literal["auto", "video", "frames"] = field(
-        default="auto", metadata={"help": "video files, or pictures and wav files; auto: what is there, videos first"}
-    )
     val_share: float = field(
         default=0.1,
         metadata={"help": "share of train held out as val where there is no list of val, by hash; 0: none"},
@@ -76,3 +73,12 @@ class KineticsSoundsConfig(ClipSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.val_share < 1, "val_share", self.val_share, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KineticsSoundsConfig(ListedConfig):
+    """The same from video files, or from what OGM-GE extracts of them."""
+
+    media: Literal["auto", "video", "frames"] = field(
+        default="auto", metadata={"help": "video files, or pictures and wav files; auto: what is there, videos first"}
+    )

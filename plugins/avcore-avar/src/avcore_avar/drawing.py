@@ -12,6 +12,8 @@ SHARE = 0.09
 """Height of a bar, of the shorter side of the picture."""
 BAR, REST = (38, 110, 104), (34, 40, 46)
 INK = (255, 255, 255)
+LEGIBLE = 7
+"""Height of a bar in px from which on there is text in it."""
 SEEN = 0.35
 """How much of the picture is seen behind what is not filled of the bars."""
 
@@ -36,6 +38,8 @@ def best_bars(frame_YX3: np.ndarray, best: Sequence[tuple[str, float]]) -> np.nd
         line = slice(top + place * height, top + (place + 1) * height)
         painted[line] = SEEN * frame_YX3[line] + (1 - SEEN) * np.array(REST)
         painted[line, : round(columns * sure)] = BAR
+    if height < LEGIBLE:
+        return painted
     image = Image.fromarray(painted)
     draw = ImageDraw.Draw(image)
     for place, (name, sure) in enumerate(shown):

@@ -67,7 +67,8 @@ def read_rows(path: Path, columns: str, parse: Callable[[list[str]], Entry | Non
                 raise ValueError(f"has {len(cells)} columns, not the {wanted} of {columns}{quote}")
             entry = parse(cells)
         except (ValueError, csv.Error) as error:
-            raise DataError(f"'{path}' line {number} {error}: '{line}'.") from None
+            wrong = f"is no row of {columns} ({error})" if isinstance(error, csv.Error) else str(error)
+            raise DataError(f"'{path}' line {number} {wrong}: '{line}'.") from None
         if entry is not None:
             found.append(Entry(clip=entry.clip, label=entry.label, line=number))
     return found
