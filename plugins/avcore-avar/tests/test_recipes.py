@@ -39,9 +39,8 @@ def registry() -> Registry:
 
 
 def count(registry: Registry, method: str, recipe: str | None = None, *sets: str) -> ParameterReport:
-    options = {"data.dataset": "kinetics-sounds"}
-    given = (*(f"{key}={value}" for key, value in options.items()), *sets)
-    resolved = resolve_config(registry, method=method, task="avar", recipe=recipe, sets=given, need_data=False)
+    resolved = resolve_config(registry, method=method, task="avar", recipe=recipe, sets=sets, need_data=False)
+    assert resolved.config.data.dataset == "kinetics-sounds"
     return count_parameters(assemble(resolved.config, registry, meta=True))
 
 

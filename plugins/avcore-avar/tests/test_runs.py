@@ -60,7 +60,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(root: Path, out: Path, *sets: str, method: str = "copl", **options: object):
-    sets = ("data.dataset=kinetics-sounds", *SETTINGS, *sets)
+    sets = (*SETTINGS, *sets)
     return avcore.run(method, task="avar", visual="tiny", data=root, epochs=1, set=sets, out=out, quiet=True, **options)
 
 
@@ -71,7 +71,7 @@ def test_a_run_with_its_pictures_a_prediction_and_an_evaluation_later(root: Path
     assert metrics.keys() == {"val", "test", "test_swapped"}
     assert metrics["test"].keys() == {"top1", "top5", "class_mean", "class_dog", "class_frog"}
     assert done.results.selected_on == "val"
-    assert done.results.clips == {"train": 4, "val": 2, "test": 2}
+    assert done.results.clips == {"train": 3, "val": 3, "test": 2}
     assert len(sorted((tmp_path / "run" / "pictures").glob("test-*.png"))) == 2
 
     again = avcore.load_run(tmp_path / "run")
@@ -102,14 +102,14 @@ def test_clean_needs_a_val_split(root: Path, tmp_path: Path) -> None:
 def test_a_missing_video_is_told_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
     with (root / "my_train.txt").open("a") as file:
         file.write("\nnot_there_000000_000010,10,3\n")
-    with pytest.raises(AVCoreError, match=r"1 of 5 clips of split 'train' lack files.*not_there_000000_000010"):
+    with pytest.raises(AVCoreError, match=r"1 of 4 clips of split 'train' lack files.*not_there_000000_000010"):
         run(root, tmp_path / "run")
 
 
 def test_data_info(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from avcore.cli.data import data
 
-    data.main(["info", "avar", "--data", str(root), "--set", "data.dataset=kinetics-sounds"], standalone_mode=False)
+    data.main(["info", "avar", "--data", str(root)], standalone_mode=False)
     shown = capsys.readouterr().out
     assert "groups: dog" in shown
     assert "target   label ()" in shown

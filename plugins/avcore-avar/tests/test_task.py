@@ -70,6 +70,7 @@ def test_invalid_clips_count_nowhere_and_processes_add_up() -> None:
     assert scores_of_processes(parts) == [whole.compute()] * 3
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 def test_nothing_evaluated_and_wrong_shapes_are_refused() -> None:
     with pytest.raises(AVCoreError, match="No clip was evaluated"):
         AVARMetrics(NAMES, per_class=7).compute()

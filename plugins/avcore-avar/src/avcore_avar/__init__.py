@@ -11,6 +11,9 @@ from avcore_avar.config import AVARTaskConfig, KineticsSoundsConfig, LinearHeadC
 
 __all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
 
+KINETICS_MARKS = ("my_*.txt", "KineticSound/my_*.txt")
+VGGSOUND_MARKS = ("vggsound.csv", "train.csv", "test.csv", "data/vggsound.csv", "data/train.csv", "data/test.csv")
+
 
 @hookimpl
 def avcore_heads() -> Iterable[HeadSpec]:
@@ -59,6 +62,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             config=KineticsSoundsConfig,
             tasks=("avar",),
             reads="avcore_avar.kinetics_lists:settings_in",
+            marks=KINETICS_MARKS,
             official={"train": 14799, "test": 2597},
             paper="arXiv:1705.08168",
             summary="Kinetics-Sounds in OGM-GE's lists: 10 s, 31 classes, or those of classes.txt",
@@ -70,6 +74,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             config=ListedConfig,
             tasks=("avar",),
             reads="avcore_avar.vggsound_lists:settings_in",
+            marks=VGGSOUND_MARKS,
             paper="arXiv:2004.14368",
             summary="VGGSound: 10 s, 309 classes",
         ),

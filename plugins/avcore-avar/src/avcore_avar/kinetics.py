@@ -29,7 +29,7 @@ class KineticsSounds(ListedClips):
         super().__init__(config, root, task, classes=classes_in(root), source=named if named.is_file() else None)
 
     @property
-    def listed(self) -> tuple[str, ...]:
+    def of_lists(self) -> tuple[str, ...]:
         """The splits of which there are lists; OGM-GE has none of val."""
         return tuple(split for split, name in LISTED.items() if (self.root / name).is_file())
 

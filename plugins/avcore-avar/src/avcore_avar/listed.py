@@ -8,24 +8,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from avcore.data.recordings import listed, split_by_hash
 from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
 from avcore_avar.config import ListedConfig
-from avcore_avar.holdout import held_out
 from avcore_avar.lists import Entry
 from avcore_avar.task import AVARTask
 
 __all__ = ["ListedClips"]
 
-NAMED = 5
-"""Classes that a note names."""
-
 
 class ListedClips(Dataset, ABC):
     """Clips with one class each, in the order of their lists. `Clip.group` is the name of the class.
 
-    Where no list is of val, ``data.val_share`` of train is held out (`held_out`); with a share of 0 there is no val.
+    Where no list is of val, ``data.val_share`` of train is held out (`avcore.data.recordings.split_by_hash`); with a
+    share of 0 there is no val.
 
     Args:
         config: how clips are cut, and the share.
@@ -54,13 +52,13 @@ class ListedClips(Dataset, ABC):
                 )
             self.classes = task.classes
         self._index = {name: index for index, name in enumerate(self.classes)}
-        self.has_val = "val" in self.listed
+        self.has_val = "val" in self.of_lists
         self.splits = ("train", "val", "test") if self.has_val or config.val_share > 0 else ("train", "test")
         self._clips: dict[str, list[Clip]] = {}
 
     @property
     @abstractmethod
-    def listed(self) -> tuple[str, ...]:
+    def of_lists(self) -> tuple[str, ...]:
         """The splits of which there are lists."""
 
     @abstractmethod
@@ -92,8 +90,11 @@ class ListedClips(Dataset, ABC):
         source = "train" if split == "val" and not self.has_val else split
         path, entries = self.entries(source)
         if source == "train" and not self.has_val:
-            out = held_out(((entry.clip, entry.label) for entry in entries), self.config.val_share)
-            entries = [entry for entry in entries if (entry.clip in out) == (split == "val")]
+            share = self.config.val_share
+            in_split = split_by_hash(
+                {entry.clip: str(entry.label) for entry in entries}, {"train": 1 - share, "val": share}
+            )
+            entries = [entry for entry in entries if in_split[entry.clip] == split]
         if not entries:
             raise DataError(f"Split '{split}' of '{self.root}' has no clip: '{path}' lists too few.")
         found = []
@@ -134,10 +135,7 @@ class ListedClips(Dataset, ABC):
         learnt = {*clips["train"].values()}
         unknown = [name for name in self.classes if name not in learnt]
         if unknown:
-            more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-            found.append(
-                f"Classes of which train has no clip: {', '.join(unknown[:NAMED])}{more}. (Indices count from 0.)"
-            )
+            found.append(f"Classes of which train has no clip: {listed(unknown)}. (Indices count from 0.)")
         return found
 
     def target(self, clip: Clip) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ class VGGSound(ListedClips):
         self._videos = next((root / name for name in FOLDERS if (root / name).is_dir()), root / FOLDERS[0])
 
     @property
-    def listed(self) -> tuple[str, ...]:
+    def of_lists(self) -> tuple[str, ...]:
         """The splits of which there are lists; VGGSound has none of val."""
         return self._splits
 
