@@ -37,6 +37,8 @@ _CORE_KEYS = (
     *(f"data.{entry.name}" for entry in dataclasses.fields(DataConfig) if entry.name != "settings"),
     "train.augment.visual",
     "train.augment.audio",
+    "train.augment.mix.p",
+    "train.augment.mix.alpha",
     "visual.backbone",
     "audio.backbone",
     "text.backbone",

@@ -6,10 +6,11 @@ stand here are taken; torchvision and torchaudio are imported when a list is not
 
 import contextlib
 import inspect
+import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from avcore.config.leaves import Layer, Leaf
 from avcore.config.settings import coerce, expected, members, require
 from avcore.errors import ConfigError, did_you_mean
 
-__all__ = ["MOVING", "POLICIES", "AugmentConfig", "Entry", "Listed", "listed_transforms"]
+__all__ = ["MOVING", "POLICIES", "AugmentConfig", "Entry", "Listed", "MixConfig", "listed_transforms"]
 
 Entry = Mapping[str, Any]
 
@@ -90,16 +91,30 @@ class Listed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixConfig:
+    """Sound mixed with that of another clip of the split, r x + (1 - r) y; pictures and targets stay."""
+
+    p: float = 0.0  # share of the clips whose sound is mixed, drawn in each epoch; 0 mixes none
+    alpha: float = 10.0  # r is drawn from Beta(alpha, alpha), anew for each segment
+
+    def __post_init__(self) -> None:
+        require(0 <= self.p <= 1, "p", self.p, "from 0 to 1")
+        require(0 < self.alpha < math.inf, "alpha", self.alpha, "above 0 and finite")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """What is done to pictures and sound in training, with one draw for each clip and epoch.
 
     Attributes:
         visual: transforms of torchvision.transforms.v2, one after the other: {name: RandomHorizontalFlip, p: 0.5}
         audio: transforms of torchaudio, of log-mel pictures: {name: FrequencyMasking, freq_mask_param: 24}
+        mix: sound mixed with another clip's
     """
 
     visual: tuple[Mapping[str, Any], ...] = ()
     audio: tuple[Mapping[str, Any], ...] = ()
+    mix: MixConfig = field(default_factory=MixConfig)
 
     def __post_init__(self) -> None:
         listed_transforms("visual", self.visual)

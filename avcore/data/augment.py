@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore.config.transforms import MOVING, POLICIES, Listed, listed_transforms
-from avcore.data.randomness import torch_generator
+from avcore.data.frontends import SoundFrontEnd
+from avcore.data.randomness import generator, torch_generator
+from avcore.data.reader import PARTNER
 from avcore.errors import AssemblyError
 from avcore.tasks import Batch, Task
 
@@ -38,14 +41,19 @@ class Augmentation:
     clip's log-mel pictures. Companions are transformed too, with draws of their own. Pictures of a stream that is off
     are nobody's: their list rests.
 
+    Sound is mixed with that of the companion `PARTNER` window by window, between what the front end does to whole clips
+    and the making of log-mel pictures: r x + (1 - r) y, where r is drawn for each segment from Beta(alpha, alpha), and
+    is 1 in clips that are not mixed. The model does not see that companion.
+
     Raises:
         AssemblyError: the list does not go with the model: pictures change their size or fail, the task's targets
-            cannot move with them, or sound is no log-mel picture.
+            cannot move with them, sound is no log-mel picture, or is not cut into windows by a `SoundFrontEnd`.
     """
 
     def __init__(self, model: AVModel) -> None:
         config = model.config.train.augment
         self._seed = model.config.seed
+        self._mix = config.mix
         self._front_end: nn.Module | None = None
         self._pictures: list[Listed] = []
         self._sound: list[nn.Module] = []
@@ -57,8 +65,16 @@ class Augmentation:
                 self._targets = model.task.pixel_targets
                 _check_targets(model.task, self._pictures)
             _try(listed_transforms("visual", config.visual, size=size, certain=True), size, bool(self._targets))
-        if model.sound is not None and config.audio:
+        self._mixes = model.sound is not None and config.mix.p > 0
+        if model.sound is not None:
             self._front_end = model.streams["audio"].front_end
+        if self._mixes and not isinstance(self._front_end, SoundFrontEnd):
+            raise AssemblyError(
+                f"train.augment.mix mixes windows of sound, and the audio backbone's front end, "
+                f"{type(self._front_end).__name__}, is no SoundFrontEnd, which cuts them. Leave it out with "
+                f"--set train.augment.mix.p=0 or choose another backbone."
+            )
+        if model.sound is not None and config.audio:
             self._sound = [one.module for one in listed_transforms("audio", config.audio)]
             if not getattr(self._front_end, "log_mel", False):
                 raise AssemblyError(
@@ -69,10 +85,45 @@ class Augmentation:
 
     @contextmanager
     def __call__(self, batch: Batch, epoch: int) -> Iterator[Batch]:
-        """The batch with its pictures transformed; within the context the front end's log-mel pictures are masked."""
-        moved = self._moved(batch, epoch)
-        if not self._sound:
+        """The batch with its pictures transformed; within the context the front end mixes and masks sound."""
+        partner = batch.companions.get(PARTNER)
+        others = {name: one for name, one in batch.companions.items() if name != PARTNER}
+        moved = self._moved(replace(batch, companions=others), epoch)
+        with self._mixing(moved, partner, epoch), self._masking(moved, epoch):
             yield moved
+
+    @contextmanager
+    def _mixing(self, batch: Batch, partner: Batch | None, epoch: int) -> Iterator[None]:
+        front_end = self._front_end
+        if not self._mixes or partner is None or partner.waveform is None:
+            yield
+            return
+        assert isinstance(front_end, SoundFrontEnd)
+        heard = partner.waveform
+
+        def mix(waveform: Tensor, windows: Tensor) -> Tensor:
+            if waveform is not batch.waveform:  # that of a companion
+                return windows
+            own_BT = np.stack([self._shares(sample, windows.shape[1], epoch) for sample in batch.samples.tolist()])
+            own = torch.from_numpy(own_BT).to(windows)[(...,) + (None,) * (windows.dim() - 2)]
+            return own * windows + (1 - own) * front_end.cut(heard)
+
+        front_end.between = mix
+        try:
+            yield
+        finally:
+            front_end.between = None
+
+    def _shares(self, sample: int, segments: int, epoch: int) -> np.ndarray:
+        """(T,) how much of its own sound each segment of a clip keeps."""
+        draws = generator(self._seed, "augment.mix", epoch, sample)
+        mixed = draws.random() < self._mix.p
+        return draws.beta(self._mix.alpha, self._mix.alpha, segments) if mixed else np.ones(segments)
+
+    @contextmanager
+    def _masking(self, moved: Batch, epoch: int) -> Iterator[None]:
+        if not self._sound:
+            yield
             return
         assert self._front_end is not None
         heard = {"": moved, **{f"/{name}": other for name, other in moved.companions.items()}}
@@ -85,7 +136,7 @@ class Augmentation:
 
         handle = self._front_end.register_forward_hook(mask)
         try:
-            yield moved
+            yield
         finally:
             handle.remove()
 

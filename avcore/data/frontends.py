@@ -69,6 +69,10 @@ class SoundFrontEnd(_FrontEnd, ABC):
         geometry: what the backbone takes.
         windows: which pieces of the sound go with the segments.
         segments: T.
+
+    Attributes:
+        between: what is done to the windows before they become pictures, (what the front end was given, its windows as
+            `cut` made them) to windows; set for as long as a batch of a training is mixed (``train.augment.mix``).
     """
 
     log_mel: ClassVar[bool] = False
@@ -81,6 +85,7 @@ class SoundFrontEnd(_FrontEnd, ABC):
         self.channels = geometry.channels
         self.windows = windows
         self.segments = segments
+        self.between: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Turn (B, S) samples, int16 or float in [-1, 1], into what `pictures` makes, in float32 at least.
@@ -89,14 +94,24 @@ class SoundFrontEnd(_FrontEnd, ABC):
         """
         # The meta device, on which shapes are checked, knows no autocast.
         with full_precision(waveform):
-            exact = torch.float64 if waveform.dtype == torch.float64 else torch.float32
-            scale = 1.0 if waveform.is_floating_point() else 1 / FULL_SCALE
-            if self.channels == 1:
-                return self.pictures(self._cut(self.prepared(waveform.to(exact) * scale)).flatten(0, 1))
-            cut_BTS = self._cut(self.prepared(waveform.flatten(0, 1).to(exact) * scale))  # of B * C clips
-            cut_BTCS = cut_BTS.unflatten(0, (-1, self.channels)).transpose(1, 2)
-            made: Tensor = self.pictures(cut_BTCS.flatten(0, 2)).unflatten(0, (-1, self.channels))
-            return made
+            cut = self.cut(waveform)
+            if self.between is not None:
+                cut = self.between(waveform, cut)
+            made = self.pictures(cut.flatten(0, -2))
+            return made if self.channels == 1 else made.unflatten(0, (-1, self.channels))
+
+    def cut(self, waveform: Tensor) -> Tensor:
+        """The windows of whole clips, prepared: (B, S) to (B, T, samples of a window), (B, 2, S) to (B, T, 2, ...).
+
+        int16 becomes float32 in [-1, 1].
+        """
+        exact = torch.float64 if waveform.dtype == torch.float64 else torch.float32
+        samples = waveform.to(exact) * (1.0 if waveform.is_floating_point() else 1 / FULL_SCALE)
+        if self.channels == 1:
+            return self._cut(self.prepared(samples))
+        cut_BTS = self._cut(self.prepared(samples.flatten(0, 1)))  # of B * C clips
+        cut_BTCS: Tensor = cut_BTS.unflatten(0, (-1, self.channels)).transpose(1, 2)
+        return cut_BTCS
 
     def prepared(self, samples_BS: Tensor) -> Tensor:
         """What is done to whole clips, (B, S) to (B, S); nothing by default."""

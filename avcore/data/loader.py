@@ -59,6 +59,8 @@ class ClipLoader:
             unless it is the only one, which is kept.
         balance: a target of the data set: each epoch draws as many clips as there are, with repetition, by the chances
             of `balanced_chances`; None draws each clip once. With ``shuffle`` only.
+        partners: whether clips come with the sound of another one of the split, as the companion `PARTNER`; drawn from
+            (seed, "partner", epoch, clip).
         change: what clips are given in place of their own, the same in every epoch; what is muted is not read.
         broken: what is done about a broken clip.
         broken_limit: the share of the split's clips, 0 to 1, that may be broken.
@@ -85,6 +87,7 @@ class ClipLoader:
         cache: Path | None = None,
         last: Literal["fill", "keep", "drop"] = "fill",
         balance: str | None = None,
+        partners: bool = False,
         change: Change = OWN,
         broken: BrokenPolicy = "stop",
         broken_limit: float = 0.01,
@@ -129,6 +132,7 @@ class ClipLoader:
             seed=seed,
             policy=broken,
             broken=BrokenClips(split, len(self.clips), broken_limit),
+            partners=partners and audio is not None,
         )
         self._workers = workers
         self._epoch = 0
@@ -142,7 +146,8 @@ class ClipLoader:
         """Of pictures and sound; what a task adds is the reader's to know."""
         image, audio = self._reader.image, self._reader.audio
         pictures = 0 if image is None else self._reader.dataset.segments * math.prod(image.shape)
-        sound = 0 if audio is None else 2 * math.prod(audio.shape(self.clips[0].seconds))
+        sounds = 2 if self._reader.partners else 1
+        sound = 0 if audio is None else sounds * 2 * math.prod(audio.shape(self.clips[0].seconds))
         return self.batch_size * (pictures + sound)
 
     @property

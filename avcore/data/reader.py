@@ -6,7 +6,7 @@ Shape letters: B clips, T segments, S samples, Y and X image rows and columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -23,9 +23,12 @@ from avcore.errors import AVCoreError, DataError
 from avcore.specs import AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
 
-__all__ = ["Filled", "Filler", "Reader", "Reading", "Request"]
+__all__ = ["PARTNER", "Filled", "Filler", "Reader", "Reading", "Request"]
 
 T = TypeVar("T")
+
+PARTNER = "train.augment.mix"
+"""The companion whose sound a clip is mixed with; it has no pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         seed: of noise, and of the clips that take the places of broken ones.
         policy: what is done about a broken clip.
         broken: those that this process knows.
+        partners: every clip comes with the sound of another one, drawn from (seed, "partner", epoch, clip).
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         seed: int,
         policy: BrokenPolicy,
         broken: BrokenClips,
+        partners: bool = False,
     ) -> None:
         self.dataset = dataset
         self.clips = clips
@@ -113,12 +118,15 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         self.seed = seed
         self.policy = policy
         self.broken = broken
+        self.partners = partners
 
     def __getitem__(self, request: Request) -> Reading | AVCoreError:
         found: dict[str, str] = {}
         try:
             read = [self._readable(index, request.epoch, found) for index in request.clips]
             chosen = [index for index, _ in read]
+            if self.partners:
+                read = [(index, self._with_partner(content, index, request.epoch, found)) for index, content in read]
             valid = torch.arange(len(chosen)) < request.valid
             if self.policy == "leave_out":
                 valid &= torch.tensor(chosen) == torch.tensor(request.clips)
@@ -187,6 +195,21 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                 continue
             return candidate, content
         raise DataError(f"No clip of split '{self.broken.split}' can be read.")
+
+    def _with_partner(self, content: _Content, index: int, epoch: int, found: dict[str, str]) -> _Content:
+        """The clip with the first sound that can be read of another one, with its own where there is no other."""
+        others = generator(self.seed, "partner", epoch, index).permutation(len(self.clips)).tolist()
+        for candidate in sorted(others, key=lambda other: other == index):
+            # Whether its pictures are broken is nothing to it, and not known alike by all workers.
+            try:
+                sound = self._sound(self.sounds[candidate])
+            except AVCoreError as error:
+                found |= self.judge(candidate, error)
+                continue
+            name = self.clips[candidate].name
+            heard = _Content(name=name, frames=None, sound=sound, target={}, inputs={}, companions={})
+            return replace(content, companions={**content.companions, PARTNER: heard})
+        raise DataError(f"No sound of split '{self.broken.split}' can be read.")
 
     def _content(self, index: int, epoch: int) -> _Content:
         with reading_of(self.clips[index]):

@@ -135,6 +135,7 @@ class RunData:
             # Clips that only pad a batch would enter the running statistics of a head.
             last="fill" if not train else "drop" if config.train.drop_last else "keep",
             balance=config.train.balance if train else None,
+            partners=train and config.train.augment.mix.p > 0,
             seed=config.seed,
             rank=here.rank,
             world=here.world,

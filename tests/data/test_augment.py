@@ -5,13 +5,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from avcore.config.transforms import NESTING, PICTURES, AugmentConfig
+from avcore.config.transforms import NESTING, PICTURES, AugmentConfig, MixConfig
 from avcore.data.augment import Augmentation
 from avcore.data.frontends import FilterBank
+from avcore.data.randomness import generator
+from avcore.data.reader import PARTNER
 from avcore.errors import AssemblyError
 from avcore.specs import FilterBankGeometry, ImageGeometry, Windows
 from avcore.tasks import Batch, Task
@@ -58,10 +61,10 @@ def augmentation(
     task: type[Task] = Words,
     front_end: nn.Module | None = None,
     streams: tuple[str, ...] = ("visual", "audio"),
+    mix: MixConfig = MixConfig(),  # noqa: B008 - frozen
 ) -> Augmentation:
-    config = SimpleNamespace(
-        seed=seed, train=SimpleNamespace(augment=AugmentConfig(visual=tuple(visual), audio=tuple(audio)))
-    )
+    listed = AugmentConfig(visual=tuple(visual), audio=tuple(audio), mix=mix)
+    config = SimpleNamespace(seed=seed, train=SimpleNamespace(augment=listed))
     model: Any = SimpleNamespace(
         config=config,
         task=task(None),
@@ -333,3 +336,120 @@ def test_sound_that_is_no_log_mel_picture_is_refused() -> None:
         AssemblyError, match=r"Flatten, makes none \(SoundFrontEnd\.log_mel\).*train\.augment\.audio=\[\]"
     ):
         augmentation((), MASKING, front_end=nn.Flatten())
+
+
+# ------------------------------------------------------------------------------------------------------- mixed sound
+
+SEGMENTS_MIXED = 3
+"""Windows of 1 s that overlap in clips of 2.5 s."""
+
+
+def overlapping(channels: int = 1) -> FilterBank:
+    geometry = FilterBankGeometry(rate=RATE, mel_bins=8, frames=96, channels=channels)
+    return FilterBank(geometry, Windows(length=1.0, margin=1.1), segments=SEGMENTS_MIXED)
+
+
+def sounds(samples: list[int], first: int, channels: int = 1) -> Batch:
+    """Noise of 2.5 s, whose mean is not zero, in place of a batch's sound."""
+    shape = (20000,) if channels == 1 else (channels, 20000)
+    draws = [torch.Generator().manual_seed(first + sample) for sample in samples]
+    waveform = torch.stack([torch.randint(-5000, 9999, shape, generator=one).short() for one in draws])
+    return replace(batch(samples), waveform=waveform)
+
+
+def with_partner(samples: list[int], channels: int = 1) -> Batch:
+    partner = replace(sounds(samples, 100, channels), frames=None)
+    return replace(sounds(samples, 0, channels), companions={PARTNER: partner})
+
+
+def mixing(front_end: nn.Module, p: float, *, alpha: float = 10.0, audio: Any = (), **others: Any) -> Augmentation:
+    return augmentation((), audio, front_end=front_end, mix=MixConfig(p=p, alpha=alpha), **others)
+
+
+def test_mixed_sound_is_the_formula_of_its_source() -> None:
+    """Of each second: both whole sounds without their means, r x + (1 - r) y, that second of it, its picture."""
+    front_end, given = overlapping(), with_partner([4, 7])
+    augment = mixing(front_end, 1.0)
+    found = masked(augment, given, front_end, epoch=2).unflatten(0, (2, SEGMENTS_MIXED))
+    starts = np.linspace(0, 20000 - int(1.1 * RATE), SEGMENTS_MIXED, dtype=int)
+    shares = []
+    for clip, sample in enumerate([4, 7]):
+        x, y = (
+            one.waveform[clip].double() / 32768 - (one.waveform[clip].double() / 32768).mean()
+            for one in (given, given.companions[PARTNER])
+        )
+        draws = generator(0, "augment.mix", 2, sample)
+        draws.random()
+        for second, share in enumerate(draws.beta(10.0, 10.0, SEGMENTS_MIXED)):
+            mixed = share * x + (1 - share) * y
+            heard = (mixed - mixed.mean())[starts[second] : starts[second] + RATE]
+            torch.testing.assert_close(
+                found[clip, second].double(), front_end.pictures(heard[None])[0], rtol=0, atol=1e-4
+            )
+            shares.append(share)
+    assert len(set(shares)) == 6
+    assert torch.equal(front_end(given.waveform), overlapping()(given.waveform))  # outside nothing is mixed
+
+
+def test_a_share_of_the_clips_is_mixed_anew_in_every_epoch() -> None:
+    front_end, samples = overlapping(), list(range(12))
+    given = with_partner(samples)
+    plain = front_end(given.waveform).unflatten(0, (12, SEGMENTS_MIXED))
+    augment = mixing(front_end, 0.5)
+    seen = []
+    for epoch in range(20):
+        made = masked(augment, given, front_end, epoch=epoch).unflatten(0, (12, SEGMENTS_MIXED))
+        seen.append((made != plain).flatten(1).any(1))
+        # In a clip that is not mixed no bit differs, and in one that is every segment does.
+        assert torch.equal((made != plain).flatten(2).any(2), seen[-1][:, None].expand(-1, SEGMENTS_MIXED))
+    assert 0.4 < torch.stack(seen).double().mean() < 0.6
+    assert len({tuple(one.tolist()) for one in seen}) > 15
+    # A clip is mixed alike whatever stands beside it.
+    alone = masked(augment, with_partner([5]), front_end, epoch=19)
+    assert torch.equal(alone, made[5])
+
+
+def test_shares_follow_their_distribution() -> None:
+    augment = mixing(overlapping(), 1.0, alpha=2.0)
+    drawn = torch.from_numpy(np.concatenate([augment._shares(sample, 10, 0) for sample in range(300)]))
+    assert abs(drawn.mean() - 0.5) < 0.01
+    assert abs(drawn.var() - 1 / (4 * (2 * 2.0 + 1))) < 0.003
+
+
+def test_the_partner_is_not_for_the_model_and_other_companions_are_not_mixed() -> None:
+    front_end = overlapping()
+    other = sounds([0, 1], 50)
+    given = with_partner([0, 1])
+    given = replace(given, companions={**given.companions, "negative": other})
+    with mixing(front_end, 1.0)(given, 0) as made:
+        assert list(made.companions) == ["negative"]
+        assert made.frames is given.frames
+        heard, theirs = front_end(made.waveform), front_end(made.companions["negative"].waveform)
+    assert not torch.equal(heard, front_end(given.waveform))
+    assert torch.equal(theirs, front_end(other.waveform))
+
+
+def test_both_channels_are_mixed_alike() -> None:
+    front_end, alone = overlapping(2), overlapping()
+    given = with_partner([0, 1], channels=2)
+    found = masked(mixing(front_end, 1.0), given, front_end)
+    for channel in range(2):
+        one = given.map(lambda x, channel=channel: x[:, channel] if x.shape[1:] == (2, 20000) else x)  # type: ignore[misc]
+        torch.testing.assert_close(found[:, channel], masked(mixing(alone, 1.0), one, alone))
+
+
+def test_mixed_sound_is_masked_too() -> None:
+    front_end, given = overlapping(), with_partner([0, 1])
+    mixed = masked(mixing(front_end, 1.0), given, front_end)
+    both = masked(mixing(front_end, 1.0, audio=MASKING), given, front_end)
+    changed = mixed != both
+    assert changed.any()
+    assert not changed.all()
+
+
+def test_mixing_needs_windows_and_rests_without_sound() -> None:
+    with pytest.raises(AssemblyError, match=r"Flatten, is no SoundFrontEnd.*--set train\.augment\.mix\.p=0"):
+        mixing(nn.Flatten(), 0.5)
+    given = replace(batch([0]), waveform=None)
+    with mixing(nn.Flatten(), 0.5, streams=("visual",))(given, 0) as made:
+        assert made.frames is given.frames

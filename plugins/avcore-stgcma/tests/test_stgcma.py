@@ -148,6 +148,7 @@ def test_recipes_are_the_published_settings(registry: Registry) -> None:
         augment = train.augment
         listed = ["RandAugment", "RandomResizedCrop", "RandomHorizontalFlip", "RandomErasing"]
         assert ([one["name"] for one in augment.visual], augment.audio) == (listed, ())
+        assert (augment.mix.p, augment.mix.alpha) == (0.5, 10.0)
         assert (augment.visual[0]["num_ops"], augment.visual[1]["scale"], augment.visual[3]["p"]) == (
             4,
             [0.08, 1],
