@@ -33,6 +33,17 @@ def make_vggsound(root: Path) -> Path:
     return root
 
 
-@parametrize_with_checks("avcore-avar", data={"kinetics-sounds": make_kinetics, "vggsound": make_vggsound})
+def make_own(root: Path) -> Path:
+    for name in ("sawing wood", "Vögel"):
+        (root / name).mkdir()
+        for number in range(4):
+            (root / name / f"clip {number}.mp4").touch()
+    return root
+
+
+FILES = {"kinetics-sounds": make_kinetics, "vggsound": make_vggsound, "own-folders": make_own}
+
+
+@parametrize_with_checks("avcore-avar", data=FILES)
 def test_conforms(check: Callable[[], None]) -> None:
     check()

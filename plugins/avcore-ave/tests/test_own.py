@@ -258,9 +258,10 @@ def test_labels_of_clips_alone(tmp_path: Path) -> None:
         read(tmp_path, task).clips("train")
 
 
-def test_a_task_of_other_classes_is_refused(tmp_path: Path) -> None:
+def test_a_task_may_know_more_classes_and_none_less(tmp_path: Path) -> None:
     write(tmp_path, "a.mkv,0,3,dog")
+    assert labels(read(tmp_path, AVETask(AVETaskConfig(classes=("mouse", "dog", "cat"))))) == {"a.mkv": "ddd......."}
     with pytest.raises(
-        AVCoreError, match=r"events\.csv' has 1 classes \(dog\), but task_options\.classes has 1 classes"
+        AVCoreError, match=r"events\.csv' has the label dog, which is not among task_options\.classes \(cat\): leave"
     ):
         read(tmp_path, AVETask(AVETaskConfig(classes=("cat",))))

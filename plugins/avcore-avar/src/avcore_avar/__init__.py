@@ -6,7 +6,7 @@ This module is light: it declares, and imports no torch.
 from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
+from avcore.specs import DatasetSpec, HeadSpec, RecordingSettings, TaskSpec
 from avcore_avar.config import AVARTaskConfig, KineticsSoundsConfig, LinearHeadConfig, ListedConfig, TwoMapsHeadConfig
 
 __all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
@@ -77,5 +77,14 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             marks=VGGSOUND_MARKS,
             paper="arXiv:2004.14368",
             summary="VGGSound: 10 s, 309 classes",
+        ),
+        # Without marks: taken where the files of no other are there.
+        DatasetSpec(
+            name="own-folders",
+            build="avcore_avar.own:OwnFolders",
+            config=RecordingSettings,
+            tasks=("avar",),
+            reads="avcore_avar.own:settings_in",
+            summary="your own videos of any length, in a folder for each class",
         ),
     ]

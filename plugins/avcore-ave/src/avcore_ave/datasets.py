@@ -18,7 +18,7 @@ from avcore_ave.annotations import ANNOTATIONS, ClipEvent, classes_in, find_root
 from avcore_ave.config import BACKGROUND, AVEDataConfig, AVEWeakDataConfig
 from avcore_ave.task import AVETask
 
-__all__ = ["AVE", "AVEWeak", "check_classes", "read_order"]
+__all__ = ["AVE", "AVEWeak", "read_order"]
 
 CATEGORIES = "categories.txt"
 VIDEOS, FRAMES, SOUNDS = "AVE", "video_frames", "raw_audio"
@@ -44,7 +44,8 @@ class AVE(Dataset):
         self.events = read_events(self.root / ANNOTATIONS)
         self.classes = classes_in(self.events)
         self._check_categories()
-        check_classes(self.root / ANNOTATIONS, self.classes, task)
+        if isinstance(task, AVETask):
+            self._check_task(task)
         self.names = _names(self.events)
         if (self.root / "wave").is_dir() and not any((self.root / folder).is_dir() for folder in (SOUNDS, VIDEOS)):
             _logger.warning(
@@ -61,6 +62,16 @@ class AVE(Dataset):
                 f"'{path}' has {found}: class indices are the order of first appearance in {ANNOTATIONS} "
                 f"({len(self.classes)} classes). Correct or remove it."
             )
+
+    def _check_task(self, task: AVETask) -> None:
+        expected = task.config.classes
+        if expected == self.classes:
+            return
+        path = self.root / ANNOTATIONS
+        raise DataError(
+            f"'{path}' has {_listed(self.classes)}, but task_options.classes has {_listed(expected)}: "
+            f"leave that setting out, and the names are taken from the files."
+        )
 
     def clips(self, split: str) -> Sequence[Clip]:
         """The clips of ``train``, ``val`` or ``test`` in the order of the split.
@@ -181,20 +192,6 @@ class AVEWeak(AVE):
         label = self.classes.index(event.category) if event.category in self.classes else len(self.classes)
         weak = {"clip_label": torch.tensor(label)}
         return weak if clip.info.get("weak") else {**super().target(clip), **weak}
-
-
-def check_classes(path: Path, found: tuple[str, ...], task: Task | None) -> None:
-    """Refuse a task of other classes than those that stand in a file.
-
-    Raises:
-        DataError: names both.
-    """
-    expected = task.config.classes if isinstance(task, AVETask) else found
-    if expected != found:
-        raise DataError(
-            f"'{path}' has {_listed(found)}, but task_options.classes has {_listed(expected)}: leave that setting out, "
-            "and the names are taken from the files."
-        )
 
 
 def _listed(classes: Sequence[str]) -> str:

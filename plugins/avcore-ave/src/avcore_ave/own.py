@@ -15,9 +15,9 @@ from avcore.data.recordings import Recording, Recordings, find_videos, listed, w
 from avcore.errors import ConfigError, DataError
 from avcore.tasks import Clip, Task
 from avcore_ave.config import BACKGROUND, OwnEventsConfig
-from avcore_ave.datasets import check_classes
 from avcore_ave.table import TABLE, Row, read_table
 from avcore_ave.targets import is_weak
+from avcore_ave.task import AVETask
 
 __all__ = ["OwnEvents", "covered"]
 
@@ -28,8 +28,9 @@ ROUNDING = 1e-6
 class OwnEvents(Recordings):
     """Recordings below a folder with ``events.csv`` (file, start, end, label; s), cut into clips.
 
-    Class indices are the alphabetical order of the labels; background is the last one. A segment has the class of the
-    event that covers at least half of it, see `covered`. `Clip.group` is the class, background where a clip has none.
+    Class indices are the alphabetical order of the labels, or that of the task; background is the last one. A segment
+    has the class of the event that covers at least half of it, see `covered`. `Clip.group` is the class, background
+    where a clip has none.
 
     Targets are ``labels`` (T,) int64; for a task with labels of clips alone ``clip_label`` (), beside which val and
     test have ``labels``.
@@ -44,8 +45,7 @@ class OwnEvents(Recordings):
     def __init__(self, config: OwnEventsConfig, root: Path, task: Task | None = None) -> None:
         self.root = Path(root)
         self.table = read_table(self.root)
-        self.classes = self.table.classes
-        check_classes(self.table.path, self.classes, task)
+        self.classes = self._classes(task)
         self.weak = task is not None and is_weak(task)
         if self.weak and config.several == "keep":
             raise ConfigError(
@@ -55,6 +55,19 @@ class OwnEvents(Recordings):
         self.left_out = 0
         self.late: set[int] = set()
         super().__init__(config, self._listed(), self.table.path)
+
+    def _classes(self, task: Task | None) -> tuple[str, ...]:
+        """Those of the task, of which the table may lack some, as when a run is scored on other videos."""
+        if not isinstance(task, AVETask):
+            return self.table.classes
+        known = task.config.classes
+        unknown = [name for name in self.table.classes if name not in known]
+        if unknown:
+            raise DataError(
+                f"'{self.table.path}' has the label {listed(unknown)}, which is not among task_options.classes "
+                f"({listed(known)}): leave that setting out, and the names are taken from the file."
+            )
+        return known
 
     # ----------------------------------------------------------------------------------------------------- which files
 
