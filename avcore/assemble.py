@@ -11,6 +11,7 @@ from avcore.config import Chosen, RunConfig, StreamConfig, resolve_config
 from avcore.data.augment import Augmentation
 from avcore.data.frontends import ImageFrontEnd
 from avcore.data.opening import make_task
+from avcore.data.randomness import torch_generator
 from avcore.discovery.signatures import blamed, check_build, check_overrides
 from avcore.errors import AssemblyError
 from avcore.gradients import follow_losses, leave_untrained
@@ -114,6 +115,8 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
             chosen, config.visual, registry, clip.segments, windows, pairing=config.plan.pairing
         )
         further, more = _encoders(config, registry)
+    if config.frozen == "random":
+        _shuffle(nn.ModuleDict({**streams.towers, **further}), config.seed)
     layouts = streams.layouts | {name: tower.layout for name, tower in further.items()}
     task = make_task(config, registry)
     instances = mount_parts(
@@ -138,6 +141,17 @@ def _build(config: RunConfig, registry: Registry) -> AVModel:
         atomic_audio=config.plan.atomic_audio,
         notices=[*notices, *more, *idle_notices(instances)],
     )
+
+
+def _shuffle(towers: nn.Module, seed: int) -> None:
+    """Bring the values of each frozen tensor into random order: nothing that was learnt is left but how they spread.
+
+    Works for every backbone, also for what a tower computed from its weights, and keeps what must be positive so.
+    """
+    for name, tensor in (*towers.named_parameters(), *towers.named_buffers()):
+        if tensor.is_floating_point() and not tensor.is_meta:
+            order = torch.randperm(tensor.numel(), generator=torch_generator(seed, f"shuffle {name}"))
+            tensor.data.copy_(tensor.data.flatten()[order].view_as(tensor))
 
 
 def _head(config: RunConfig, registry: Registry, layouts: Mapping[str, StreamLayout], task: Task) -> Head:

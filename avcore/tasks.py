@@ -5,7 +5,7 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -429,6 +429,20 @@ class Task:
         A split whose clips are all empty is named by ``avcore data verify`` and by a run: a score on it says nothing.
         """
         return False
+
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        """The answer that who neither looks nor listens gives to every clip: the most frequent one of training.
+
+        ``avcore run --trivial`` scores it. It must not depend on the order of the clips.
+
+        Args:
+            truths: the targets of the training clips, one after the other (no B axis).
+            segments: T.
+
+        Returns:
+            Of one clip (no B axis), what the metrics read of a prediction; None if the task has no such answer.
+        """
+        return None
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The target of one clip in the form of a prediction, to be drawn beside it; None if there is no such thing."""

@@ -13,7 +13,9 @@ __all__ = ["config_options", "resolve_from_options"]
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 # Options that are keys of the configuration and have no argument of their own in `resolve_config`.
-_KEYS = {"epochs": "train.epochs"} | {key: key for key in ("protocol", "seed", "device", "shapley", "baseline")}
+_KEYS = {"epochs": "train.epochs"} | {
+    key: key for key in ("protocol", "seed", "device", "shapley", "baseline", "trivial")
+}
 
 _OPTIONS = (
     click.option("--plugin", "--method", "method", metavar="NAME", help="Method to train (such as copl), or none."),
@@ -43,6 +45,11 @@ _OPTIONS = (
         help="Also measure what each stream brings to the scores, as Shapley values.",
     ),
     click.option("--baseline/--no-baseline", default=None, help="Also train the head alone, to compare."),
+    click.option(
+        "--trivial/--no-trivial",
+        default=None,
+        help="Also score the majority answer, and train the head alone on a backbone of random weights.",
+    ),
     click.option(
         "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, such as optim.lr=1e-3 (repeatable)."
     ),

@@ -181,6 +181,8 @@ class RunConfig:
     deterministic: bool = False  # only operators that repeat bit by bit, where they exist
     shapley: bool = False  # also measure what each stream brings: without sound, without pictures, without both
     baseline: bool = False  # also train the head alone with the same recipe, to compare
+    trivial: bool = False  # also score the majority answer, and the head alone on a backbone of random weights
+    frozen: Literal["pretrained", "random"] = "pretrained"  # random: the values of each frozen tensor in random order
     visual: StreamConfig = field(default_factory=StreamConfig)
     audio: StreamConfig = field(default_factory=StreamConfig)
     text: StreamConfig = field(default_factory=StreamConfig)

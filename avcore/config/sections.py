@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sections", "to_tree"]
 
-_SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", "shapley", "baseline")
+_CHECKS = ("shapley", "baseline", "trivial", "frozen")
+_SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", *_CHECKS)
 _SECTIONS = ("visual", "audio", "text", "plan", "parts", "head", "task_options", "data", "optim", "train")
 _TOP = (*_SCALARS[:3], "prompts", "fusions", *_SCALARS[3:], *_SECTIONS)
 _CORE_KEYS = (

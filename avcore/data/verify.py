@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from avcore.data.broken import reading_of
@@ -23,7 +24,7 @@ from avcore.data.workers import Loaded
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip, Dataset, Task
 
-__all__ = ["NO_TRUTH", "Finding", "has_truth", "list_clips", "verify"]
+__all__ = ["NO_TRUTH", "Finding", "has_truth", "list_clips", "truths", "verify"]
 
 NO_TRUTH = (
     "NOTHING IS IN THE TRUTH of any of its clips (no foreground, no event): nothing can be learnt from it, and no "
@@ -105,12 +106,24 @@ def has_truth(dataset: Dataset, clips: Sequence[Clip], task: Task, *, skip: bool
         AVCoreError: a truth cannot be read; with ``skip`` that clip does not count, and where none counts it is True.
     """
     read = 0
-    for index, clip in enumerate(clips):
-        with suppress(*[AVCoreError] if skip else []), reading_of(clip):
-            if not task.is_empty(dataset.target(drawn(dataset, clip, index))):
-                return True
-            read += 1
+    for targets in truths(dataset, clips, skip=skip):
+        if not task.is_empty(targets):
+            return True
+        read += 1
     return not read
+
+
+def truths(dataset: Dataset, clips: Sequence[Clip], *, skip: bool) -> Iterator[dict[str, Tensor]]:
+    """The targets of clips, one after the other, as an evaluation sees them.
+
+    Raises:
+        AVCoreError: one cannot be read; with ``skip`` that one is left out.
+    """
+    for index, clip in enumerate(clips):
+        with suppress(*[AVCoreError] if skip else []):
+            with reading_of(clip):
+                targets = dataset.target(drawn(dataset, clip, index))
+            yield targets
 
 
 class _Checker(TorchDataset[tuple[list[Finding], bool | None]]):

@@ -19,7 +19,7 @@ __all__ = ["RunResult", "Score", "Scores", "Status", "mean_over_seeds", "shapley
 
 FORMAT = 1
 _FILE = Layer("in the file")
-_SCORES = ("metrics", "shapley", "baseline", "metrics_sd", "shapley_sd")
+_SCORES = ("metrics", "shapley", "baseline", "trivial", "metrics_sd", "shapley_sd")
 Scores = Mapping[str, Mapping[str, int | float]]
 """Split -> metric -> value."""
 Status = Literal["finished", "interrupted", "failed"]
@@ -51,6 +51,9 @@ class RunResult:
         shapley: split -> stream -> metric -> what the stream brings, for splits that were measured without each stream
             and without both too; see `shapley_values`.
         baseline: as ``metrics``, of the head alone; None where that was not asked for.
+        trivial: the same of the answer that is most frequent in training (``majority``; empty where the task names
+            none) and of the head alone on a backbone of random weights (``random_backbone``), where asked for.
+        frozen: ``random`` where the frozen weights were, on purpose.
         params: ``trainable``, ``frozen``, ``total``, ``unused_in_reference``, and ``parts``: component -> ``tensors``,
             ``parameters``, ``trainable``.
         seconds: that it took, earlier attempts included, the head alone left out.
@@ -85,6 +88,8 @@ class RunResult:
     metrics: Scores = field(default_factory=dict)
     shapley: Mapping[str, Scores] = field(default_factory=dict)
     baseline: Scores | None = None
+    trivial: Mapping[str, Scores] = field(default_factory=dict)
+    frozen: str = "pretrained"
     params: Mapping[str, Any]
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -120,6 +125,8 @@ class RunResult:
         lines = []
         if self.without_truth:
             lines.append(f"NOTHING IS IN THE TRUTH of {', '.join(self.without_truth)}: scores on it mean nothing.")
+        if self.frozen == "random":
+            lines.append("The frozen weights were put into random order on purpose (frozen=random).")
         if self.broken:
             counts = ", ".join(f"{split} {len(clips)}" for split, clips in self.broken.items())
             lines.append(f"Clips that could not be read and were skipped: {counts}.")
@@ -222,6 +229,7 @@ def mean_over_seeds(results: Sequence[RunResult]) -> RunResult:
         shapley={split: over_seeds(mean, values) for split, values in shapley.items()},
         shapley_sd={split: over_seeds(spread, values) for split, values in shapley.items()},
         baseline=None,
+        trivial={},
         seconds=round(sum(one.seconds for one in results), 3),
         peak_bytes=max(one.peak_bytes for one in results),
     )

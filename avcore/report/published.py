@@ -23,15 +23,15 @@ def published_scores(results: RunResult, registry: Registry) -> list[dict[str, A
 
     A published score names its data set. It is given only where the run used that one, as it was published: the splits
     have as many clips as the data set's spec says (`DatasetSpec.official`), none was skipped, and something is in their
-    truth. Nothing is given for a demo, for parts or a head that are not the recipe's, or without a recipe. ``ours`` is
-    None where the score is of other backbones or streams.
+    truth. Nothing is given for a demo, for random weights, for parts or a head that are not the recipe's, or without a
+    recipe. ``ours`` is None where the score is of other backbones or streams.
 
     Args:
         results: what the run reached.
         registry: the installed plugins, by whose names it was recorded.
     """
     try:
-        if results.method is None or results.dataset is None:
+        if results.method is None or results.dataset is None or results.frozen == "random":
             return []
         recipe = resolve_config(
             registry, method=results.method, task=results.task, recipe=results.recipe, need_data=False

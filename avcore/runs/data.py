@@ -122,14 +122,18 @@ class RunData:
             self._loaders[name, train] = self._make(name, train)
         return self._loaders[name, train]
 
-    def _make(self, name: str, train: bool) -> ClipLoader:
+    def truths(self, name: str) -> ClipLoader:
+        """The batches of a split without pictures and sound, which nothing is read of: targets and inputs alone."""
+        return self._make(name, train=False, media=False)
+
+    def _make(self, name: str, train: bool, *, media: bool = True) -> ClipLoader:
         split, change = self.split(name)
         config, model, here = self.config, self.model, ranks()
         return ClipLoader(
             self.dataset,
             split,
-            image=model.image,
-            audio=model.sound,
+            image=model.image if media else None,
+            audio=model.sound if media else None,
             batch_size=config.train.batch_size if train else config.train.eval_batch_size,
             shuffle=train,
             # Clips that only pad a batch would enter the running statistics of a head.

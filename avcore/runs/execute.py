@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,13 +47,14 @@ from avcore.runs.resume import (
     results_in,
 )
 from avcore.runs.summary import DEMO, describe_config, describe_results
+from avcore.runs.trivial import majority_scores
 from avcore.states import load_trainable_state
 
 __all__ = ["execute", "head_alone"]
 
 
-def head_alone(resolved: Resolved) -> Resolved:
-    """The same run without its parts: what the head reaches by itself."""
+def head_alone(resolved: Resolved, **changed: Any) -> Resolved:
+    """The same run without its parts: what the head reaches by itself. Further settings may be ``changed``."""
     left = {kind: names for kind, names in resolved.config.full_names.items() if kind not in ("prompts", "fusions")}
     config = replace(
         resolved.config,
@@ -62,7 +64,9 @@ def head_alone(resolved: Resolved) -> Resolved:
         part_streams={},
         part_scales={},
         baseline=False,
+        trivial=False,
         full_names=left,
+        **changed,
     )
     return Resolved(config=config, origins={})
 
@@ -153,14 +157,21 @@ def execute(
                 nonfinite=lambda error: record.write_nonfinite(error.report, resolved.tree()) if record else directory,
                 start=checkpoint,
             )
+            if config.trivial:  # before training, where a mistake costs nothing
+                trivial = {"majority": majority_scores(run, (run.results.selected_on, *splits))}
+                run.results = replace(run.results, trivial=trivial)
             best = _train(trainer, run, display)
             pictures = evaluations.measure(splits, best, directory / "pictures")
+            beside = partial(execute, registry=registry, quiet=quiet, outer=False, resume=resume)
             if config.baseline and (config.prompts or config.fusions):
                 display.line("\nThe head alone, with the same recipe:")
-                inner = execute(
-                    head_alone(resolved), registry, directory / "baseline", quiet=quiet, outer=False, resume=resume
-                )
+                inner = beside(head_alone(resolved), directory=directory / "baseline")
                 run.results = replace(run.results, baseline=inner.results.metrics)
+            if config.trivial:
+                display.line("\nThe head alone, on a backbone of random weights:")
+                inner = beside(head_alone(resolved, frozen="random"), directory=directory / "random")
+                trivial = {**run.results.trivial, "random_backbone": inner.results.metrics}
+                run.results = replace(run.results, trivial=trivial)
             run.results = replace(run.results, broken=run.data.broken)
             if outer:
                 tables = describe_results(
@@ -347,6 +358,7 @@ def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
         audio=config.audio.backbone,
         text=config.text.backbone,
         seed=config.seed,
+        frozen=config.frozen,
         selected_on="val" if config.protocol == "clean" else "test",
         score_name=model.task.score,
         params=counted,

@@ -43,6 +43,7 @@ def run(
     device: str | None = None,
     shapley: bool | None = None,
     baseline: bool | None = None,
+    trivial: bool | None = None,
     set: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool | str | Path | None = None,
@@ -67,6 +68,8 @@ def run(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         shapley: also measure what each stream brings to the scores; see `RunResult`.
         baseline: also train the head alone with the same recipe, to compare.
+        trivial: also score the majority answer (`Task.majority`), and train the head alone on a backbone of random
+            weights.
         set: further settings, ``"key=value"``.
         out: directory of the run, new or empty; by default ``runs/<task>-<method>-<UTC>``.
         resume: directory of a run to go on with, from its latest checkpoint and with its own settings, which other
@@ -119,6 +122,7 @@ def run(
             "device": device,
             "shapley": shapley,
             "baseline": baseline,
+            "trivial": trivial,
         },
         sets=tuple(set),
     )

@@ -21,6 +21,8 @@ def describe_config(config: RunConfig) -> str:
     streams = (
         f"visual {config.visual.backbone}; audio {audio}" if config.streams == "both" else f"{config.streams} only"
     )
+    if config.frozen == "random":
+        streams += "; random frozen weights"
     if config.text.backbone is not None:
         streams += f"; text {config.text.backbone}"
     chosen = "val" if config.protocol == "clean" else "test"
@@ -48,6 +50,17 @@ def _score_rows(
     return [[label + suffix, *(scores.get(name) for name in names)] for label, scores in rows]
 
 
+def _trivial_rows(results: RunResult, names: Sequence[str]) -> list[list[Cell]]:
+    rows = []
+    if (random := results.trivial.get("random_backbone")) is not None:
+        rows += _score_rows(random, shapley_values(random), names, ", head alone, random backbone")
+    if (majority := results.trivial.get("majority")) is not None:
+        rows += [[f"{split}, majority answer", *map(scores.get, names)] for split, scores in majority.items()]
+    if majority == {}:
+        rows.append([f"majority answer: task {results.task} names none", *(None for _ in names)])
+    return rows
+
+
 def _names(metrics: Scores) -> list[str]:
     return list(dict.fromkeys(name for scores in metrics.values() for name in scores))
 
@@ -66,11 +79,12 @@ def describe_results(
     names, alone = _names(results.metrics), results.baseline or {}
     rows = _score_rows(results.metrics, results.shapley, names)
     rows += _score_rows(alone, shapley_values(alone), names, ", head alone")
+    rows += _trivial_rows(results, names)
     title = f"{results.label or 'head alone'} on {results.task} ({results.dataset}), seed {results.seed}"
     if results.selected_on == "test":
         title += ", SELECTED ON TEST (protocol=paper)"
     parts = [[name, part["trainable"]] for name, part in results.params["parts"].items() if part["trainable"]]
-    both = f", {seconds:.0f} s with the head alone" if results.baseline else ""
+    both = f", {seconds:.0f} s with the head alone" if results.baseline or results.trivial else ""
     lines = [
         render_table(["split", *names], rows, title),
         *results.caveats,

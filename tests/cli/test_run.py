@@ -39,14 +39,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_options_are_handed_on(started: dict[str, Any]) -> None:
     result = invoke(
         "run", "--plugin", "copl", "--task", "avs", "--config", "a.yaml", "--set", "optim.lr=1", "--set", "seed=2",
-        "--out", "there", "--seeds", "3", "--baseline", "--shapley", "--epochs", "4",
+        "--out", "there", "--seeds", "3", "--baseline", "--shapley", "--trivial", "--epochs", "4",
     )  # fmt: skip
     assert result.exit_code == 0
     assert started["method"] == "copl"
     assert started["config"] == "a.yaml"
     assert started["set"] == ("optim.lr=1", "seed=2")
     assert (started["out"], started["seeds"], started["baseline"], started["epochs"]) == ("there", 3, True, 4)
-    assert started["shapley"] is True
+    assert started["shapley"] is started["trivial"] is True
     assert result.stdout == "working\n"
 
 

@@ -19,6 +19,7 @@ def test_what_is_written_is_read_back(tmp_path):
         result(),
         result(metrics={}, status="interrupted", dataset=None, method=None, prompts=()),
         result(shapley={"test": {"visual": {"score": 2}, "audio": {"score": 1.5}}}),
+        result(trivial={"majority": {}, "random_backbone": {"test": {"score": 1.5}}}, frozen="random"),
         result(baseline={"test": {"score": 1.5}}, broken={"val": {"a": "no sound"}}, seeds=(3, 4)),
         result(plugins={"tasks": {"seg": {"distribution": "toy", "version": "1"}}}, text="clip", commit="abc"),
     ):

@@ -29,7 +29,7 @@ KEYS = [
 ]  # fmt: skip
 MORE = [
     "format", "text", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads", "seeds",
-    "metrics_sd", "shapley", "shapley_sd", "without_truth", "clips", "recipe", "streams",
+    "metrics_sd", "shapley", "shapley_sd", "trivial", "frozen", "without_truth", "clips", "recipe", "streams",
 ]  # fmt: skip
 WRONG = ("test_swapped", "test_mute_audio", "test_mute_visual", "test_mute_both", "test_noise", "test_noise-30")
 SPLITS = {"train": 12, "val": 6, "test": 6}

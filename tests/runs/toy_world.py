@@ -4,7 +4,7 @@ Only the sound tells the class of a clip; a picture is of one colour, drawn at r
 """
 
 import wave
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -204,6 +204,9 @@ class Listen(Task):
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
         moment("picture")
         return frames_TYX3 // 2 if int(prediction["class"]) else frames_TYX3
+
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        return {"class": torch.stack([truth["class"] for truth in truths]).bincount(minlength=2).argmax()}
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(targets)

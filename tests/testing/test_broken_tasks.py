@@ -1,6 +1,6 @@
 """Each check of tasks is failed by one that is wrong in that one way, and by no other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,9 +160,46 @@ class LosesItsSettings(Naming):
         self.config = None
 
 
+class Sure(Naming):
+    """Has a majority answer: the class of most clips."""
+
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        return {"label": torch.stack([truth["label"] for truth in truths]).bincount().argmax()}
+
+
+class AnswersFirst(Sure):
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        return {"label": next(iter(truths))["label"]}
+
+
+class AnswersABatch(Sure):
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        return {"label": torch.stack([truth["label"] for truth in truths])}
+
+
+class AnswersTooLittle(Naming):
+    """The metrics read more of a prediction."""
+
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        return {}
+
+
+class AnswersOtherwise(Sure):
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        return {"class": torch.tensor(0)}
+
+
+def test_a_majority_answer_passes(failing_of_all: Failing) -> None:
+    assert not failing_of_all(**world(task=Sure))
+
+
 @pytest.mark.parametrize(
     ("given", "check", "says"),
     [
+        ({"task": AnswersFirst}, "task: majority", "in another order"),
+        ({"task": AnswersABatch}, "task: majority", "and a head predicts () for a clip"),
+        ({"task": AnswersTooLittle}, "task: majority", "the update of its metrics fails"),
+        ({"task": AnswersOtherwise}, "task: majority", "'class'"),
         ({"task": SaysNothingOfAxes}, "task: predictions", "'label'"),
         ({"task": InventsAxes}, "task: predictions", "'frames'"),
         ({"task": MovesWhatIsNotThere}, "task: pixel targets", "nothing would move it"),

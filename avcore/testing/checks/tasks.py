@@ -221,6 +221,27 @@ def pixel_targets(case: TaskCase) -> None:
         assert held == outside, f"{where}: no {targets[name].dtype} holds its value of a pixel from outside, {outside}."
 
 
+@check("task", "majority")
+def majority(case: TaskCase) -> None:
+    """The metrics take the answer of ``Task.majority``, of one clip, for all; it does not depend on their order."""
+    world, batch = case.world, case.world.batch()
+    task, where = world.model.task, f"Task '{case.spec.name}': the answer of majority"
+    truths = [{name: tensor[clip] for name, tensor in batch.targets.items()} for clip in range(len(batch))]
+    answer, other = (task.majority(iter(given), world.model.segments) for given in (truths, [*truths[1:], truths[0]]))
+    if answer is None or other is None:
+        return
+    predicted = {name: tensor.shape[1:] for name, tensor in world.prediction(batch).items()}
+    for name, tensor in answer.items():
+        assert name in task.prediction, f"{where} has '{name}', which Task.prediction does not declare."
+        found, asked = tuple(tensor.shape), tuple(predicted.get(name, tensor.shape))
+        assert found == asked, f"{where} gives '{name}' as {found}, and a head predicts {asked} for a clip."
+        same = other[name].shape == tensor.shape and torch.allclose(other[name].double(), tensor.double())
+        assert same, f"{where} gives another '{name}' when the clips come in another order."
+    whole = {name: tensor.expand(len(batch), *tensor.shape) for name, tensor in answer.items()}
+    for protocol in PROTOCOLS:
+        _scores(case, protocol, whole, batch)
+
+
 @check("task", "inputs")
 def inputs(case: TaskCase) -> None:
     """Every input has a shape, a type and a help text, and what a person gives is read in that shape or refused."""

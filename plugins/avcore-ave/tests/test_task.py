@@ -6,7 +6,7 @@ import torch
 
 from avcore_ave.config import AVETaskConfig
 from avcore_ave.drawing import GREY, bar_height, colour
-from avcore_ave.task import AVETask
+from avcore_ave.task import AVETask, AVEWeakTask
 
 TASK = AVETask(AVETaskConfig(classes=("Dog, bark", "Cat"), paper_batch=5))
 FRAMES = np.full((3, 120, 160, 3), 128, dtype=np.uint8)
@@ -79,3 +79,15 @@ def test_metrics_take_their_settings() -> None:
     metrics = TASK.metrics("paper")
     assert (metrics.protocol, metrics.background, metrics.paper_batch) == ("paper", 2, 5)
     assert TASK.score == "accuracy"
+
+
+def test_the_majority_answer_is_the_most_frequent_class_of_training() -> None:
+    for clips, most in (([[1, 1, 2], [0, 2, 1]], 1), ([[2, 2, 1], [2, 0, 1]], 2)):  # the last is background
+        found = TASK.majority(iter([{"labels": torch.tensor(labels)} for labels in clips]), 5)
+        assert found["labels"].tolist() == [most] * 5
+
+
+def test_with_weak_labels_it_is_the_most_frequent_class_of_clips() -> None:
+    weak = AVEWeakTask(AVETaskConfig(classes=("Dog, bark", "Cat")))
+    truths = [{"clip_label": torch.tensor(label), "labels": torch.full((3,), 2)} for label in (1, 0, 1)]
+    assert weak.majority(iter(truths), 4)["labels"].tolist() == [1, 1, 1, 1]

@@ -57,3 +57,19 @@ def test_metrics_take_the_batch_of_the_settings() -> None:
     assert task.metrics("paper").paper_batch == 7
     assert task.metrics("clean").protocol == "clean"
     assert task.score == "M_J"
+
+
+def test_the_majority_answer_is_the_constant_mask_that_overlaps_more() -> None:
+    def clip(*shares: float, labelled: int = 2) -> dict[str, torch.Tensor]:
+        masks_TYX = torch.stack([(torch.arange(100) < 100 * share).float().view(10, 10) for share in shares])
+        return {"masks": masks_TYX, "labelled": torch.arange(len(shares)) < labelled}
+
+    task = AVSTask(AVSTaskConfig())
+    background = task.majority(iter([clip(0.3, 0.4), clip(0.2, 0.0)]), 5)  # 0.9 of 4 masks against 1 of 4
+    assert background is not None
+    assert background["masks"].shape == (5, 10, 10)
+    assert not background["masks"].any()
+    foreground = task.majority(iter([clip(0.3, 0.4), clip(0.5, 0.0), clip(0.1, 0.0, labelled=1)]), 2)
+    assert foreground is not None
+    assert foreground["masks"].all()
+    assert task.majority(iter([]), 2) is None

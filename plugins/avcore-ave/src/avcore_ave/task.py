@@ -1,10 +1,11 @@
 """`AVETask` and `AVEWeakTask`: how labels of segments are scored, drawn and described."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -65,6 +66,17 @@ class AVETask(Task):
     def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
         """Whether every segment is background."""
         return bool((targets["labels"] == self.config.background).all())
+
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        """The most frequent class of training segments, background included, for every segment.
+
+        Weak: that of training clips.
+        """
+        counts_C = torch.zeros(len(self.classes), dtype=torch.long)
+        for truth in truths:
+            labels = truth["clip_label"] if self.weak else truth["labels"]
+            counts_C += labels.flatten().bincount(minlength=len(counts_C))
+        return {"labels": counts_C.argmax().expand(segments)}
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The true labels of one clip."""

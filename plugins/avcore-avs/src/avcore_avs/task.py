@@ -1,16 +1,17 @@
 """`AVSTask`: which frames are supervised, how masks are scored, drawn and described."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from avcore.tasks import Task
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.drawing import overlay
-from avcore_avs.metrics import AVSMetrics
+from avcore_avs.metrics import AVSMetrics, frame_iou
 
 __all__ = ["AVSTask"]
 
@@ -49,6 +50,19 @@ class AVSTask(Task):
     def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
         """Whether no mask has any foreground."""
         return not bool(targets["masks"].any())
+
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        """All foreground or all background, whichever overlaps more with the masks of training (M_J)."""
+        overlaps: dict[float, list[float]] = {1.0: [], 0.0: []}
+        masks_MYX = torch.empty(0)
+        for truth in truths:
+            masks_MYX = truth["masks"][truth["labelled"]]
+            for value, found in overlaps.items():
+                found += frame_iou(torch.full_like(masks_MYX, value), masks_MYX).tolist()
+        if not overlaps[1.0]:
+            return None
+        best = max(overlaps, key=lambda value: sum(overlaps[value]))
+        return {"masks": torch.full((segments, *masks_MYX.shape[1:]), best)}
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The true masks of one clip and which of its frames have one."""
