@@ -90,6 +90,9 @@ def test_none_prints_it_on_a_demo_or_on_a_part(
         assert "91.5" not in capsys.readouterr().out
         assert "91.5" not in invoke("runs", "show", run.directory)
         assert "91.5" not in invoke("eval", run.directory)
+    # On weights that were shuffled.
+    run = start(data=world.render("listen", tmp_path / "all"), epochs=1, set=["frozen=random"], out=tmp_path / "random")
+    assert "91.5" not in invoke("runs", "show", run.directory)
     # Trained on the demo, which is as large, and measured on the published files.
     whole = world.render("listen", tmp_path / "whole")
     assert "91.5" not in invoke("eval", tmp_path / "run0", "--data", whole)
