@@ -89,6 +89,21 @@ def test_heads_of_the_other_methods(registry: Registry, method: str, head: int) 
     assert report.trainable - report.added == head
 
 
+@pytest.mark.parametrize("method", ["copl", "lavish"])
+def test_the_front_end_of_ogm_ge(registry: Registry, method: str) -> None:
+    config = resolve_config(registry, method=method, task="avar", recipe="ogm", need_data=False).config
+    model = assemble(config, registry, meta=True)
+    front = model.streams["audio"].front_end
+    geometry = front.geometry
+    assert (geometry.mel_bins, geometry.shift_ms, geometry.frames) == (128, 10.0, 1024)
+    assert geometry.pad_first
+    # Where nothing was heard the picture is (0 + 4.503877) / (2 * 5.141276).
+    assert -geometry.mean / (2 * geometry.std) == pytest.approx(0.438, abs=1e-4)
+    assert model.segments == 3
+    assert config.data.settings.window_seconds == config.data.settings.clip_seconds == 10.0
+    assert [one["name"] for one in config.train.augment.visual] == ["RandomResizedCrop", "RandomHorizontalFlip"]
+
+
 def test_published_numbers_have_sources_and_known_names() -> None:
     text = (importlib.resources.files("avcore_avar") / "published.yaml").read_text(encoding="utf-8")
     rows = parse_yaml(text, "published.yaml")["published"]

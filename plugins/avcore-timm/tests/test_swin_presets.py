@@ -79,9 +79,11 @@ def test_sound_goes_through_the_same_patch_kernel(family: str, small_swin: Make)
 
 def test_the_picture_of_sound_is_as_large_as_the_model_s(family: str, small_swin: Make) -> None:
     swin = small_swin(family)
-    geometry = swin.tower("audio", SwinSettings(fbank_mean=-5.0, shift_ms=10.0), segments=1).geometry
+    geometry = swin.tower("audio", SwinSettings(fbank_mean=-5.0, shift_ms=10.0, pad_first=True), segments=1).geometry
+    assert geometry.pad_first
     assert (geometry.frames, geometry.mel_bins, geometry.shift_ms, geometry.mean) == (64, 64, 10.0, -5.0)
-    assert swin.tower("audio", SwinSettings(), segments=1).geometry.shift_ms == 15.6
+    default = swin.tower("audio", SwinSettings(), segments=1).geometry
+    assert (default.shift_ms, default.pad_first) == (15.6, False)
     with pytest.raises(AVCoreError, match="102 x 64 does not fit 'small', which takes 64 x 64"):
         swin.tower("audio", SwinSettings(frames=102), segments=1)
 

@@ -129,6 +129,7 @@ def filter_bank_geometry(settings: PictureSettings, preset: Mapping[str, Any], *
         "frames": settings.frames,
         "mean": settings.fbank_mean,
         "std": settings.fbank_std,
+        "pad_first": settings.pad_first,
     }
     given = {key: value for key, value in asked.items() if value is not None}
     return FilterBankGeometry(**(defaults | dict(preset.get("audio", {})) | given))

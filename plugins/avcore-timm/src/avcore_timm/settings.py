@@ -35,6 +35,9 @@ class PictureSettings:
     fbank_std: float | None = field(
         default=None, metadata={"help": "the log-mel picture is divided by twice this (3.2001; swinv2 3.70798)"}
     )
+    pad_first: bool | None = field(
+        default=None, metadata={"help": "rows of zeros that fill the log-mel picture up are normalised too (false)"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
