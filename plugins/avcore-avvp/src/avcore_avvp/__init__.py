@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
-from avcore_avvp.config import FEATURES, AttentiveHeadConfig, AVVPTaskConfig, HANHeadConfig, LLPDataConfig
+from avcore_avvp.config import (
+    FEATURES,
+    AttentiveHeadConfig,
+    AVVPTaskConfig,
+    HANHeadConfig,
+    LLPDataConfig,
+    MGNHeadConfig,
+)
 
 __all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
 
@@ -47,6 +54,14 @@ def avcore_heads() -> Iterable[HeadSpec]:
             config=HANHeadConfig,
             paper=PAPER,
             summary="attention within and between the streams, pooling by learned weights (HAN)",
+        ),
+        HeadSpec(
+            name="avvp.mgn",
+            serves=SERVES,
+            build="avcore_avvp.mgn.head:MGNHead",
+            config=MGNHeadConfig,
+            paper="Mo and Tian, Multi-modal Grouping Network for Audio-Visual Video Parsing, NeurIPS 2022",
+            summary="tokens of classes group the seconds of each stream, then those of the other (MGN)",
         ),
     ]
 

@@ -7,7 +7,15 @@ from avcore.config import require
 from avcore.specs import ClipSettings
 from avcore_avvp.annotations import CLASSES
 
-__all__ = ["FEATURES", "AVVPTaskConfig", "AttentiveHeadConfig", "HANHeadConfig", "LLPDataConfig", "LossSettings"]
+__all__ = [
+    "FEATURES",
+    "AVVPTaskConfig",
+    "AttentiveHeadConfig",
+    "HANHeadConfig",
+    "LLPDataConfig",
+    "LossSettings",
+    "MGNHeadConfig",
+]
 
 SOUND, PICTURES, MOTION = "vggish", "res152", "r2plus1d_18"
 FEATURES = {SOUND: (10, 128), PICTURES: (80, 2048), MOTION: (10, 512)}
@@ -68,6 +76,25 @@ class HANHeadConfig(LossSettings):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
         require(self.width % self.heads == 0, "heads", self.heads, f"a divisor of width ({self.width})")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MGNHeadConfig(LossSettings):
+    """MGN: tokens of classes that group the seconds of each stream, then those of one stream by the other's."""
+
+    width: int = field(default=128, metadata={"help": "width of all vectors"})
+    heads: int = field(default=8, metadata={"help": "attention heads"})
+    depth_audio: int = field(default=3, metadata={"help": "transformer blocks over seconds and tokens of sound"})
+    depth_visual: int = field(default=3, metadata={"help": "the same of pictures"})
+    depth_both: int = field(default=6, metadata={"help": "transformer blocks over the tokens of both"})
+    drop_path: float = field(default=0.1, metadata={"help": "share of clips that skip half a block in training"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("width", "heads", "depth_audio", "depth_visual", "depth_both"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        require(self.width % self.heads == 0, "heads", self.heads, f"a divisor of width ({self.width})")
+        require(0 <= self.drop_path < 1, "drop_path", self.drop_path, "from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""MGN, the multi-modal grouping network (Mo and Tian, NeurIPS 2022)."""
