@@ -14,6 +14,7 @@ from avcore_avvp.embedding import Embedding
 from avcore_avvp.han.head import HybridNetwork
 from avcore_avvp.losses import class_token_loss, clip_loss, smoothed
 from avcore_avvp.metrics import AVVPMetrics, clip_scores, event_counts, segment_counts, thresholded
+from avcore_avvp.mgn.convert import rename
 from avcore_avvp.mgn.head import GroupingNetwork
 
 pytestmark = pytest.mark.golden
@@ -44,31 +45,6 @@ def test_losses(case: str) -> None:
         assert_close(tensor.grad, tensors[f"grad/in/{name}"], 1e-5, floor=0)
 
 
-PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "proj": "projection"}
-BLOCK = {
-    "norm1": "norm_attention",
-    "attn.qkv": "qkv",
-    "attn.proj": "projection",
-    "norm2": "norm_mlp",
-    "mlp.fc1": "mlp.0",
-    "mlp.fc2": "mlp.2",
-}
-GROUPING = {
-    "norm_tokens": "norm_tokens",
-    "norm_x": "norm_vectors",
-    "mlp_inter.fc1": "mix.0",
-    "mlp_inter.fc2": "mix.2",
-    "norm_post_tokens": "norm_mixed",
-    **{f"pre_assign_attn.attn.{old}": f"cross.{new}" for old, new in PROJECTIONS.items()},
-    "pre_assign_attn.norm2": "cross.norm_mlp",
-    "pre_assign_attn.norm_post": "cross.norm",
-    "pre_assign_attn.mlp.fc1": "cross.mlp.0",
-    "pre_assign_attn.mlp.fc2": "cross.mlp.2",
-    **{f"assign.{old}": f"assignment.{new}" for old, new in PROJECTIONS.items()},
-    "norm_new_x": "norm_groups",
-    "mlp_channels.fc1": "mlp.0",
-    "mlp_channels.fc2": "mlp.2",
-}
 DEPTHS = {"audio": "aud", "visual": "vis", "both": "av"}
 OUTPUTS = {"clip": "clip", "audio": "audio", "video": "visual", "frame": "frame"}
 EMBEDDING = {"fc_a": "embedding.audio", "fc_v": "embedding.visual", "fc_st": "embedding.motion"}
@@ -115,38 +91,6 @@ def test_han(case: str) -> None:
         assert_close(tensor.grad, tensors[f"grad/in/{name}"], TOLERANCE)
 
 
-MGN = {
-    **{f"audio_cug.han_encoder.{old}": f"network.audio.by_other.{new}" for old, new in GROUPING.items()},
-    **{
-        f"{cug}.grouping.{old}": f"network.{stream}.grouping.{new}"
-        for cug, stream in (("audio_cug", "audio"), ("visual_cug", "visual"), ("av_mcg", "both"))
-        for old, new in GROUPING.items()
-    },
-    **{
-        f"{cug}.blocks.{index}.{old}": f"network.{stream}.blocks.{index}.{new}"
-        for cug, stream in (("audio_cug", "audio"), ("visual_cug", "visual"), ("av_mcg", "both"))
-        for index in range(20)
-        for old, new in BLOCK.items()
-    },
-    **EMBEDDING,
-    "fc_fusion": "embedding.joined",
-    "fc_prob": "network.score",
-    "fc_prob_a": "network.audio_score",
-    "fc_prob_v": "network.visual_score",
-    "fc_cls": "network.token_class",
-}
-TOKENS = {"audio_token": "network.audio_tokens", "visual_token": "network.visual_tokens"}
-
-
-def renamed(key: str) -> str:
-    """Where a weight of the case is found here."""
-    old = key.removeprefix("weights/")
-    if old in TOKENS:
-        return TOKENS[old]
-    module, _, kind = old.rpartition(".")
-    return f"{MGN[module]}.{kind}"
-
-
 @pytest.mark.parametrize("case", ["c7_mgn"])
 def test_mgn(case: str) -> None:
     tensors, meta = load_case(case)
@@ -161,7 +105,7 @@ def test_mgn(case: str) -> None:
         }
     )
     model.double().eval()
-    names = {key: renamed(key) for key in tensors if key.startswith("weights/")}
+    names = {key: rename(key.removeprefix("weights/")) for key in tensors if key.startswith("weights/")}
     model.load_state_dict({name: tensors[key].double() for key, name in names.items()})
     given = {name: tensors[f"in/{name}"].double().requires_grad_() for name in ("audio", "visual", "visual_st")}
     output = model["network"](*model["embedding"](*given.values()))

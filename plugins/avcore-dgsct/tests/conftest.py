@@ -11,6 +11,7 @@ from torch import nn
 
 import avcore_ave
 import avcore_avs
+import avcore_avvp
 import avcore_dgsct
 import avcore_timm
 from avcore import BackboneSpec, hookimpl
@@ -47,6 +48,14 @@ MASKS = (
     "head.input_dropout=0",
 )
 
+PARSING = (
+    "head.width=8",
+    "head.heads=2",
+    "head.temporal={width: 4, feed_forward: 6, heads: 2, dropout: 0}",
+    "task_options.features=[]",
+)
+HEADS = {"ave": EVENTS, "avvp": PARSING}
+
 
 class SmallBackbones:
     """A Swin-V2 with 6 blocks on grids of 8, 4, 2 and 1; the HTS-AT of the tests has 5 blocks on 16, 8, 4 and 2."""
@@ -77,6 +86,7 @@ def registry() -> Registry:
         "avcore-dgsct": avcore_dgsct,
         "avcore-ave": avcore_ave,
         "avcore-avs": avcore_avs,
+        "avcore-avvp": avcore_avvp,
         "small": SmallBackbones(),
     }
     return Registry.from_modules(modules)
@@ -97,7 +107,7 @@ def make(registry: Registry) -> Callable[..., AVModel]:
     ) -> AVModel:
         if visual == "small":
             own = any(setting.startswith("head.name=") for setting in sets)
-            sets = (*SMALL, *(() if own else EVENTS if task == "ave" else MASKS), *sets)
+            sets = (*SMALL, *(() if own else HEADS.get(task, MASKS)), *sets)
         resolved = resolve_config(
             registry, method="dgsct", task=task, visual=visual, audio=audio, sets=sets, need_data=False, **options
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from llp_files import make_files
 from PIL import Image
 
 from avcore.testing import parametrize_with_checks
@@ -33,6 +34,6 @@ SETS = {
 }
 
 
-@parametrize_with_checks("avcore-dgsct", data={"ave": make_ave, "avsbench-s4": render}, sets=SETS)
+@parametrize_with_checks("avcore-dgsct", data={"ave": make_ave, "avsbench-s4": render, "llp": make_files}, sets=SETS)
 def test_conforms(check: Callable[[], None]) -> None:
     check()

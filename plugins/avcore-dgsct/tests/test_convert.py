@@ -138,6 +138,33 @@ def test_unknown_keys_are_named(make: Make) -> None:
     assert list(convert({"CMBS.video_cas.weight": torch.ones(1)}, other)) == ["unknown.CMBS.video_cas.weight"]
 
 
+def test_the_head_of_video_parsing(make: Make) -> None:
+    """Its names, and their values, are held to the published ones by the golden case."""
+    model = make(task="avvp", meta=True)
+    one = torch.ones(1)
+    made = convert(
+        {
+            "audio_token": one,
+            "fc_v.weight": one,
+            "audio_cug.han_encoder.assign.q_proj.bias": one,
+            "av_mcg.blocks.5.attn.qkv.weight": one,
+            "temporal_attn.audio_gated.0.bias": one,
+            "temporal_attn.video_gated.0.bias": one,
+            "temporal_attn.audio_encoder.encoder_layer.norm1.bias": one,
+            "visual_cug.blocks.0.attn.gate": one,
+        },
+        model,
+    )
+    assert set(made) == {
+        "head.network.audio_tokens",
+        "head.embedding.visual.weight",
+        "head.network.audio.by_other.assignment.query.bias",
+        "head.network.both.blocks.5.qkv.weight",
+        "head.temporal.audio.gate.bias",
+        "unknown.visual_cug.blocks.0.attn.gate",
+    }
+
+
 def test_what_segmentation_never_uses_is_dropped(make: Make) -> None:
     unused = {
         f"vis_adapter_blocks_p2.0.{name}": torch.ones(1)

@@ -13,9 +13,12 @@ from avcore.states import parameter_groups, unused_in_reference
 from avcore_ave.temporal import count
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.task import AVSTask
+from avcore_avvp.config import AVVPTaskConfig
+from avcore_avvp.task import AVVPTask
 from avcore_dgsct.avs import AVSHead
+from avcore_dgsct.avvp import AVVPHead
 from avcore_dgsct.fusion import ParallelLayer
-from avcore_dgsct.settings import AVSHeadSettings, DGSCTSettings
+from avcore_dgsct.settings import AVSHeadSettings, AVVPHeadSettings, DGSCTSettings
 
 Make = Callable[..., AVModel]
 
@@ -110,3 +113,13 @@ def test_the_head_of_segmentation() -> None:
     # The decoder without dilated convolutions, and the linear maps of taps and sound.
     assert count(head) - count(temporal) == 10_436_289 - 1_180_160 + 738_304 + 768 * 128 + 128
     assert head.unused_in_reference - unused == 1_180_160 + 9_441_280 + 1_094_656
+
+
+def test_the_head_of_video_parsing() -> None:
+    """MGN, and a temporal module of which pictures' half is thrown away."""
+    task = AVVPTask(AVVPTaskConfig(features=("r2plus1d_18",)))
+    with torch.device("meta"):
+        head = AVVPHead(AVVPHeadSettings(), {"visual": SWIN_LARGE, "audio": HTSAT}, task)
+    assert count(head.network) + count(head.embedding) == 4_382_449
+    assert count(head.temporal) + head.temporal.unused_in_reference == 1_109_634
+    assert head.unused_in_reference == head.temporal.unused_in_reference

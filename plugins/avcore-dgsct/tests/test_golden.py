@@ -8,19 +8,22 @@ from torch import Tensor, nn
 
 from avcore.injection import PairLayout
 from avcore.specs import StageLayout, StreamLayout
-from avcore.tasks import Features, StreamFeatures
+from avcore.tasks import Features, Input, StreamFeatures
 from avcore.testing.golden import as_stored, assert_close, load_case
 from avcore_ave.config import AVETaskConfig, TemporalSettings
 from avcore_ave.losses import event_losses
 from avcore_ave.task import AVETask
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.task import AVSTask
+from avcore_avvp.config import AVVPTaskConfig
+from avcore_avvp.task import AVVPTask
 from avcore_dgsct.ave import AVEHead
 from avcore_dgsct.avs import AVSHead
+from avcore_dgsct.avvp import AVVPHead
 from avcore_dgsct.bottleneck import BottleneckPair
 from avcore_dgsct.convert import bottleneck_key
-from avcore_dgsct.convert_heads import ave_head_keys, avs_head_keys
-from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, DGSCTSettings
+from avcore_dgsct.convert_heads import ave_head_keys, avs_head_keys, avvp_head_keys
+from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, AVVPHeadSettings, DGSCTSettings
 
 pytestmark = pytest.mark.golden
 
@@ -250,3 +253,63 @@ def cotangent(logits_M1YX: Tensor) -> Tensor:
     frames, _, rows, columns = logits_M1YX.shape
     frame, row, column = (torch.arange(size, dtype=torch.float64) for size in (frames, rows, columns))
     return torch.cos(frame + 0.1)[:, None, None, None] * torch.cos(0.37 * row)[:, None] * torch.sin(0.23 * column + 0.5)
+
+
+# ------------------------------------------------------------------------------------------------------- video parsing
+
+
+@pytest.mark.parametrize("case", ["c7_dgsct_avvp_head"])
+def test_parsing_head(case: str) -> None:
+    tensors, meta = load_case(case)
+    config, temporal = meta["config"], meta["config"]["temporal"]
+    assert config["assign"] == "soft"
+    given = inputs(tensors)
+    clips, segments, motion = given["visual_st"].shape
+    settings = AVVPHeadSettings(
+        width=config["dim"],
+        depth_audio=config["depth_aud"],
+        depth_visual=config["depth_vis"],
+        depth_both=config["depth_av"],
+        temporal=TemporalSettings(width=temporal["d_model"], feed_forward=temporal["feed_forward"], dropout=0.3),
+        gamma=temporal["gamma"],
+    )
+
+    class Task(AVVPTask):
+        inputs = {"r2plus1d_18": Input(shape=(segments, motion))}  # noqa: RUF012 - as narrow as the case's
+
+    classes = tuple(map(str, range(tensors["out/clip"].shape[-1])))
+    layouts = {stream: layout(config[f"{stream}_in"], 1, segments) for stream in ("visual", "audio")}
+    head = AVVPHead(settings, layouts, Task(AVVPTaskConfig(classes=classes))).double().eval()
+    weights = under(tensors, "weights/")
+    head.load_state_dict(avvp_head_keys(weights))
+    assert sum(value.numel() for value in weights.values()) == head.unused_in_reference + sum(
+        parameter.numel() for parameter in head.parameters()
+    )
+
+    pooled = {
+        name: (given[f"{name}_map"] @ given[f"{name}_tokens"]).squeeze(1).unflatten(0, (clips, segments))
+        for name in ("visual", "audio")
+    }
+    features = Features(
+        streams={name: _stream(pooled_BTD) for name, pooled_BTD in pooled.items()},
+        clips=clips,
+        segments=segments,
+        valid=torch.ones(clips, dtype=torch.bool),
+        inputs={"r2plus1d_18": given["visual_st"]},
+    )
+    output = head(features)
+    found = {
+        **{name: output[name] for name in ("audio_class", "visual_class", "clip", "audio")},
+        "video": output["visual"],
+        "audio_frame": output["frame"][:, :, 0],
+        "video_frame": output["frame"][:, :, 1],
+    }
+    for name, reference in under(tensors, "out/").items():
+        assert_close(found[name], reference, out_tolerance(meta, f"out/{name}"))
+    cotangents = under(tensors, "in/cotangent_")
+    torch.stack([(found[name] * cotangent.double()).sum() for name, cotangent in cotangents.items()]).sum().backward()
+    gradients = under(tensors, "grad/")
+    for key, reference in under(gradients, "in/").items():
+        assert_close(given[key].grad, reference, TOLERANCE)
+    assert_gradients(head, avvp_head_keys({key: gradients[key] for key in gradients if not key.startswith("in/")}))
+    assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []

@@ -16,9 +16,12 @@ from avcore_ave.losses import event_losses
 from avcore_ave.task import AVETask, AVEWeakTask
 from avcore_avs.config import AVSTaskConfig, MS3TaskConfig
 from avcore_avs.task import AVSTask
+from avcore_avvp.config import AVVPTaskConfig
+from avcore_avvp.task import AVVPTask
 from avcore_dgsct.ave import AVEHead
 from avcore_dgsct.avs import AVSHead
-from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings
+from avcore_dgsct.avvp import AVVPHead
+from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, AVVPHeadSettings
 
 B, T = 3, 5
 SMALL = TemporalSettings(width=8, feed_forward=12, heads=2, dropout=0.0)
@@ -220,6 +223,45 @@ def test_what_segmentation_refuses() -> None:
             AVSHead(AVSHeadSettings(temporal=SMALL), layouts, task)
     with pytest.raises(ValueError, match="tpavi_stages must be one or more of 0 to 3"):
         AVSHeadSettings(tpavi_stages=())
+
+
+# ------------------------------------------------------------------------------------------------------- video parsing
+
+
+def parsing_head(*features: str, **settings: Any) -> AVVPHead:
+    torch.manual_seed(0)
+    temporal = TemporalSettings(width=4, feed_forward=6, heads=2, dropout=0.0)
+    config = AVVPHeadSettings(width=8, heads=2, temporal=temporal, **settings)
+    task = AVVPTask(AVVPTaskConfig(classes=("a", "b", "c"), features=features))
+    return AVVPHead(config, {"visual": PICTURES, "audio": SOUND}, task)
+
+
+def test_sound_gates_pictures_and_not_the_reverse() -> None:
+    given = features()
+    open_, shut = parsing_head(gamma=0.5).eval(), parsing_head(gamma=0.0).eval()
+    visual, audio = torch.randn(B, T, 8), torch.randn(B, T, 8)
+    gate = open_.temporal.audio(audio).gate
+    torch.testing.assert_close(open_.temporal(visual, audio), visual * (1 + 0.5 * gate))
+    torch.testing.assert_close(shut.temporal(visual, audio), visual)
+    assert open_(given)["frame"].shape == (B, T, 2, 3)
+
+
+def test_every_parameter_of_video_parsing_learns() -> None:
+    head = parsing_head()
+    labels = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 1]])
+    terms = head.loss(head(features()), batch(labels=labels), Progress())
+    assert terms.keys() == {"clip", "audio", "visual", "audio_tokens", "visual_tokens"}
+    torch.stack(list(terms.values())).sum().backward()
+    assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
+
+
+def test_what_video_parsing_refuses() -> None:
+    task = AVVPTask(AVVPTaskConfig())
+    for layouts in ({"audio": SOUND}, {"visual": PICTURES}):
+        with pytest.raises(AVCoreError, match=r"'dgsct\.avvp' needs both streams"):
+            AVVPHead(AVVPHeadSettings(), layouts, task)
+    with pytest.raises(AVCoreError, match=r"'r2plus1d_18' have 10 rows for a clip of 5 segments.*features=\[\]"):
+        parsing_head("r2plus1d_18")
 
 
 @pytest.mark.parametrize(

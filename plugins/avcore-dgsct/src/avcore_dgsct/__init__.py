@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import FusionSpec, HeadSpec, MethodSpec
-from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, DGSCTSettings, dgsct_needs
+from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, AVVPHeadSettings, DGSCTSettings, dgsct_needs
 
 PAPER = "arXiv:2311.05152"
 
@@ -27,7 +27,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
 
 @hookimpl
 def avcore_heads() -> Iterable[HeadSpec]:
-    """Event localisation and segmentation with temporal gates."""
+    """Event localisation, segmentation and video parsing with temporal gates."""
     return [
         HeadSpec(
             name="dgsct.ave",
@@ -44,6 +44,14 @@ def avcore_heads() -> Iterable[HeadSpec]:
             config=AVSHeadSettings,
             paper=PAPER,
             summary="gates of the segments at four scales, then AVSBench's decoder",
+        ),
+        HeadSpec(
+            name="dgsct.avvp",
+            serves=("parsing",),
+            build="avcore_dgsct.avvp:AVVPHead",
+            config=AVVPHeadSettings,
+            paper=PAPER,
+            summary="a gate of the segments from sound on pictures, then MGN",
         ),
     ]
 

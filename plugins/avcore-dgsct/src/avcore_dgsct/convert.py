@@ -1,4 +1,4 @@
-"""Checkpoints of DG-SCT's published code (event localisation, segmentation) under avcore's names.
+"""Checkpoints of DG-SCT's published code (event localisation, segmentation, video parsing) under avcore's names.
 
 =========================================  =================================================================
 reference                                  avcore
@@ -15,7 +15,7 @@ reference                                  avcore
 ... ``down_sampler``, ``up_sampler``       ... ``down``, ``up``; (o, i, 1, 1) becomes (o, i)
 ... ``bn1``, ``bn2``                       ... ``norm_down``, ``norm_up``, with their running statistics
 ... ``ln_before``, ``ln_post``             ... ``norm_before``, ``norm_post``
-``temporal_attn``, ``CMBS``, decoder       ``head``; see `ave_head_keys` and `avs_head_keys`
+``temporal_attn``, ``CMBS``, decoder, MGN  ``head``; see `convert_heads`
 ``swin.X``, ``htsat.X``                    ``visual.X``, ``audio.X``; ``layers.0.downsample`` becomes
                                            ``layers.1.downsample``, since timm now begins a stage with it
 =========================================  =================================================================
@@ -33,7 +33,8 @@ from torch import Tensor
 from avcore import AVModel
 from avcore_dgsct.ave import AVEHead
 from avcore_dgsct.avs import AVSHead
-from avcore_dgsct.convert_heads import ave_head_key, avs_head_key
+from avcore_dgsct.avvp import AVVPHead
+from avcore_dgsct.convert_heads import ave_head_key, avs_head_key, avvp_head_key
 from avcore_dgsct.settings import DGSCTSettings
 
 __all__ = ["bottleneck_key", "convert"]
@@ -69,7 +70,11 @@ _UNUSED = (
 )
 _FROM_SIZES = ("attn_mask", "relative_position_index", "relative_coords_table")
 _MERGING = re.compile(r"^layers\.(\d+)\.downsample\.")
-_HEADS: dict[type, Callable[[str], str | None]] = {AVEHead: ave_head_key, AVSHead: avs_head_key}
+_HEADS: dict[type, Callable[[str], str | None]] = {
+    AVEHead: ave_head_key,
+    AVSHead: avs_head_key,
+    AVVPHead: avvp_head_key,
+}
 
 
 def bottleneck_key(key: str, settings: DGSCTSettings) -> str | None:

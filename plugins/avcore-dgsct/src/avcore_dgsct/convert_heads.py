@@ -18,7 +18,8 @@ the same with ``audio``                               the same with ``audio``
 ====================================================  ====================================================
 
 ``CMBS.{video,audio}_cas`` becomes ``localisation.{visual,audio}_score``, ``CMBS.localize_module.classifier`` and
-``event_classifier`` become ``localisation.is_event`` and ``event``. The decoder's names are those of `avcore_avs`.
+``event_classifier`` become ``localisation.is_event`` and ``event``. The decoder's names are those of `avcore_avs`,
+MGN's those of `avcore_avvp`.
 """
 
 import re
@@ -29,8 +30,17 @@ from torch import Tensor
 from avcore import AVCoreError
 from avcore_avs.convert import UNUSED as UNUSED_IN_DECODER
 from avcore_avs.convert import rename
+from avcore_avvp.mgn.convert import rename as rename_in_mgn
 
-__all__ = ["ave_head_key", "ave_head_keys", "avs_head_key", "avs_head_keys", "temporal_key"]
+__all__ = [
+    "ave_head_key",
+    "ave_head_keys",
+    "avs_head_key",
+    "avs_head_keys",
+    "avvp_head_key",
+    "avvp_head_keys",
+    "temporal_key",
+]
 
 _STREAMS = {"v": "visual", "a": "audio", "video": "visual", "visual": "visual", "audio": "audio"}
 _DECODER = {
@@ -69,6 +79,10 @@ _AVS_UNUSED = re.compile(
     rf"|{re.escape(UNUSED_IN_DECODER)}"
 )
 
+_AVVP_UNUSED = re.compile(
+    r"temporal_attn\.(video_(encoder|gated)|audio_visual_rnn_layer\.visual_rnn|audio_encoder\.encoder_layer)\."
+)
+
 
 def ave_head_key(key: str) -> str | None:
     """The name in `AVEHead` of a parameter; None if the reference never uses it.
@@ -100,6 +114,17 @@ def avs_head_key(key: str) -> str | None:
         raise KeyError(key) from None
 
 
+def avvp_head_key(key: str) -> str | None:
+    """The name in `AVVPHead` of a parameter; None if the reference never uses it.
+
+    Raises:
+        KeyError: the head has no such parameter.
+    """
+    if _AVVP_UNUSED.match(key):
+        return None
+    return temporal_key(key) if key.startswith("temporal_attn.") else rename_in_mgn(key)
+
+
 def ave_head_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights or gradients under the names of `AVEHead`, without those that are never used."""
     return {name: tensor for key, tensor in tensors.items() if (name := ave_head_key(key)) is not None}
@@ -113,6 +138,11 @@ def avs_head_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, tensor in tensors.items()
         if (name := avs_head_key(key)) is not None
     }
+
+
+def avvp_head_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights or gradients under the names of `AVVPHead`, without those that are never used."""
+    return {name: tensor for key, tensor in tensors.items() if (name := avvp_head_key(key)) is not None}
 
 
 def temporal_key(key: str) -> str:

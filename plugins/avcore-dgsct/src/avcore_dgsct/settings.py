@@ -7,8 +7,9 @@ from avcore.config import require
 from avcore.specs import Need
 from avcore_ave.config import TemporalSettings
 from avcore_avs.config import AVSHeadConfig
+from avcore_avvp.config import MGNHeadConfig
 
-__all__ = ["AVEHeadSettings", "AVSHeadSettings", "DGSCTSettings", "dgsct_needs"]
+__all__ = ["AVEHeadSettings", "AVSHeadSettings", "AVVPHeadSettings", "DGSCTSettings", "dgsct_needs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,3 +128,19 @@ class AVSHeadSettings(AVSHeadConfig):
             "a decoder that does not listen is head.name=avs.decoder",
         )
         require(0 <= self.input_dropout < 1, "input_dropout", self.input_dropout, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AVVPHeadSettings(MGNHeadConfig):
+    """MGN, with a gate of the segments from sound on pictures before it."""
+
+    temporal: TemporalSettings = field(
+        default_factory=lambda: TemporalSettings(width=64),
+        metadata={"help": "the transformer over the segments"},
+    )
+    gamma: float = field(default=0.05, metadata={"help": "weight of the gate of sound on pictures"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.width % 2 == 0, "width", self.width, "even")
+        require(self.gamma >= 0, "gamma", self.gamma, "0 or more")
