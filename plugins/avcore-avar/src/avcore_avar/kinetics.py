@@ -1,5 +1,6 @@
 """Reader of Kinetics-Sounds in OGM-GE's lists, with video files or with pictures and sound as OGM-GE extracts them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from avcore import by_number
@@ -33,7 +34,7 @@ class KineticsSounds(ListedClips):
         """The splits of which there are lists; OGM-GE has none of val."""
         return tuple(split for split, name in LISTED.items() if (self.root / name).is_file())
 
-    def entries(self, split: str) -> tuple[Path, list[Entry]]:
+    def entries(self, split: str) -> tuple[Path, Sequence[Entry]]:
         """The clips of ``my_<split>.txt`` with the indices of their classes."""
         path = self.root / LISTED[split]
         if not path.is_file():

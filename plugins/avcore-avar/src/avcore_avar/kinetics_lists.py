@@ -5,7 +5,7 @@ from pathlib import Path
 
 from avcore.errors import DataError
 from avcore_avar.classes import LISTS
-from avcore_avar.lists import Entry, read_rows, read_text, without_repeats
+from avcore_avar.lists import Entry, once, read_rows, read_text, without_repeats
 
 __all__ = ["CLASSES", "LISTED", "classes_in", "find_root", "read_classes", "read_list", "settings_in"]
 
@@ -31,7 +31,8 @@ def find_root(root: Path) -> Path:
     )
 
 
-def read_list(path: Path) -> list[Entry]:
+@once
+def read_list(path: Path) -> tuple[Entry, ...]:
     """The clips of a list with the indices of their classes, in its order, each once.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class ListedClips(Dataset, ABC):
         self.segments = config.segments
         self.windows = Windows(length=config.window_seconds, margin=config.window_margin)
         self.root = root
-        self.classes = classes
+        self.classes, self.guessed = classes, source is None
         if isinstance(task, AVARTask) and task.classes != classes:
             if source is not None:
                 raise DataError(
@@ -62,7 +63,7 @@ class ListedClips(Dataset, ABC):
         """The splits of which there are lists."""
 
     @abstractmethod
-    def entries(self, split: str) -> tuple[Path, list[Entry]]:
+    def entries(self, split: str) -> tuple[Path, Sequence[Entry]]:
         """The clips of a list, their labels indices or names of classes, and the file that it is in.
 
         Raises:
@@ -90,11 +91,7 @@ class ListedClips(Dataset, ABC):
         source = "train" if split == "val" and not self.has_val else split
         path, entries = self.entries(source)
         if source == "train" and not self.has_val:
-            share = self.config.val_share
-            in_split = split_by_hash(
-                {entry.clip: str(entry.label) for entry in entries}, {"train": 1 - share, "val": share}
-            )
-            entries = [entry for entry in entries if in_split[entry.clip] == split]
+            entries = [entry for entry in entries if self._drawn[entry.clip] == split]
         if not entries:
             raise DataError(f"Split '{split}' of '{self.root}' has no clip: '{path}' lists too few.")
         found = []
@@ -105,6 +102,13 @@ class ListedClips(Dataset, ABC):
                 Clip(name=entry.clip, frames=frames, audio=audio, seconds=self.config.clip_seconds, group=group)
             )
         return found
+
+    @cached_property
+    def _drawn(self) -> dict[str, str]:
+        """``train`` or ``val`` for each clip of train, where no list is of val."""
+        share, (_, entries) = self.config.val_share, self.entries("train")
+        groups = {entry.clip: str(entry.label) for entry in entries}
+        return split_by_hash(groups, {"train": 1 - share, "val": share})
 
     def _name(self, path: Path, entry: Entry) -> str:
         total = len(self.classes)
@@ -119,8 +123,10 @@ class ListedClips(Dataset, ABC):
         raise DataError(f"'{path}' line {entry.line}: clip '{entry.clip}' has {wrong}.")
 
     def notes(self) -> list[str]:
-        """What is held out as val, which clips are in two splits, and which classes train has not."""
+        """What is guessed, what is held out as val, which clips are in two splits, and which classes train has not."""
         found = []
+        if self.guessed:
+            found.append(f"No file names the classes: their indices are taken for those of {_shown(self.classes)}.")
         clips = {split: {clip.name: clip.group for clip in self.clips(split)} for split in self.splits}
         if "val" in clips and not self.has_val:
             both = len(clips["val"]) + len(clips["train"])

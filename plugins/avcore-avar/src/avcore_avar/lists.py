@@ -7,11 +7,15 @@ import csv
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
 
 from avcore.errors import DataError, why
 
-__all__ = ["Entry", "read_rows", "read_text", "without_repeats"]
+__all__ = ["Entry", "once", "read_rows", "read_text", "without_repeats"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("avcore.avar")
 
@@ -29,6 +33,21 @@ class Entry:
     clip: str
     label: int | str
     line: int
+
+
+def once(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """A function that reads a file once as long as it stays as it is: lists are asked for classes, splits and clips."""
+    kept = lru_cache(maxsize=8)(lambda path, changed: read(path))
+
+    @wraps(read)
+    def reading(path: Path) -> T:
+        try:
+            changed = (path.stat().st_mtime_ns, path.stat().st_size)
+        except OSError:
+            return read(path)  # which says what is wrong
+        return kept(path, changed)
+
+    return reading
 
 
 def read_text(path: Path) -> list[tuple[int, str]]:
@@ -74,7 +93,7 @@ def read_rows(path: Path, columns: str, parse: Callable[[list[str]], Entry | Non
     return found
 
 
-def without_repeats(path: Path, entries: Iterable[Entry]) -> list[Entry]:
+def without_repeats(path: Path, entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Each clip once. Lines that repeat one are told and left out.
 
     Raises:
@@ -97,4 +116,4 @@ def without_repeats(path: Path, entries: Iterable[Entry]) -> list[Entry]:
             f"'{path}' lists {len(repeated)} clips again, which count once, the first of them '{one.clip}' in lines "
             f"{first[one.clip].line} and {one.line}."
         )
-    return list(first.values())
+    return tuple(first.values())

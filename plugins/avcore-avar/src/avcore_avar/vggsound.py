@@ -1,5 +1,6 @@
 """Reader of VGGSound: its lists, and a video file for each clip."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from avcore.errors import DataError
@@ -32,7 +33,7 @@ class VGGSound(ListedClips):
         """The splits of which there are lists; VGGSound has none of val."""
         return self._splits
 
-    def entries(self, split: str) -> tuple[Path, list[Entry]]:
+    def entries(self, split: str) -> tuple[Path, Sequence[Entry]]:
         """The clips of a split with the names of their classes."""
         table, path = self.root / TABLE, self.root / f"{split}.csv"
         if table.is_file():

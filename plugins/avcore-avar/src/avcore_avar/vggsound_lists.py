@@ -1,11 +1,9 @@
 """VGGSound's files: ``vggsound.csv`` of all clips, or ``train.csv`` and ``test.csv``. Imports no torch."""
 
-from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from avcore.errors import DataError
-from avcore_avar.lists import Entry, read_rows, without_repeats
+from avcore_avar.lists import Entry, once, read_rows, without_repeats
 
 __all__ = ["STAT", "TABLE", "classes_in", "find_root", "read_split", "read_table", "settings_in", "splits_in"]
 
@@ -44,18 +42,13 @@ def splits_in(root: Path) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if (root / f"{split}.csv").is_file())
 
 
-def read_table(path: Path) -> dict[str, list[Entry]]:
+@once
+def read_table(path: Path) -> dict[str, tuple[Entry, ...]]:
     """The clips of ``vggsound.csv`` (``id,start,class,split``) by split, named ``<id>_<start>`` as their files are.
 
     Raises:
         DataError: the file cannot be read, a line is wrong, or a clip has several classes or splits; names the line.
     """
-    return {split: list(entries) for split, entries in _table(path, path.stat().st_mtime_ns).items()}
-
-
-@lru_cache(maxsize=2)
-def _table(path: Path, changed: int) -> dict[str, Sequence[Entry]]:
-    """It has 200,000 lines, and is asked for the classes, for the splits and for the clips of each."""
     split_of: dict[str, str] = {}
 
     def parse(cells: list[str]) -> Entry | None:
@@ -77,7 +70,8 @@ def _table(path: Path, changed: int) -> dict[str, Sequence[Entry]]:
     return {split: tuple(entry for entry in entries if split_of[entry.clip] == split) for split in SPLITS}
 
 
-def read_split(path: Path) -> list[Entry]:
+@once
+def read_split(path: Path) -> tuple[Entry, ...]:
     """The clips of ``train.csv`` or ``test.csv``: ``<id>_<start>.mp4,class``.
 
     Raises:
