@@ -8,14 +8,22 @@ from avcore.errors import AVCoreError, DataError
 from avcore.testing.golden import real_data
 from avcore_avvp import OFFICIAL
 from avcore_avvp.annotations import (
+    BEYOND,
+    CLASS_FOR_CLIP,
     CLASSES,
     LISTS,
+    NO_CLIP,
+    NO_SECOND,
+    OF_TRAIN,
+    REPEATED,
+    Remark,
     classes_in,
     find_root,
     look_at_events,
     read_clips,
     read_events,
     settings_in,
+    told,
 )
 
 HEADER, SECONDS = "filename\tevent_labels\n", "filename\tonset\toffset\tevent_labels\n"
@@ -42,7 +50,7 @@ def test_the_official_lists_have_the_counts_of_the_paper(official: Path) -> None
     assert len(CLASSES) == 25
     assert {label for listed in clips.values() for clip in listed for label in clip.labels} == set(CLASSES)
     (twice,) = [remark for file in LISTS.values() for remark in read_clips(official / file)[1]]
-    assert "names a class twice" in twice.text
+    assert twice.kind == "names a class twice"
 
 
 @pytest.mark.parametrize(
@@ -64,16 +72,16 @@ def test_the_official_seconds(
     assert len({event.name for event in of["test"]}) == test_clips
     assert len({event.name for event in of["val"]}) == val_clips
     remarks = look_at_events(official / file, events, splits, 10)
-    nowhere = [remark for remark in remarks if "names no clip" in remark.text]
-    assert len({remark.clip for remark in nowhere}) == unknown
-    if "visual" not in file:
-        assert sum("marks no second" in remark.text for remark in remarks) == 6
+    nowhere = [remark for remark in remarks if "names no clip" in remark.kind]
+    assert len({remark.name for remark in nowhere if "a class in" not in remark.kind}) == unknown - ("before" in file)
+    without_seconds = [remark for remark in remarks if remark.kind == NO_SECOND]
+    assert len(without_seconds) == (0 if "visual" in file else 6)
+    assert len(remarks) == len(nowhere) + len(without_seconds)
+    texts = told(remarks)
+    assert len(texts) == {"AVVP_eval_audio.csv": 2, "AVVP_eval_visual.csv": 1}.get(file, 4)
     if "before" in file:
-        texts = [remark.text for remark in nowhere]
-        assert sum("is a class, in the column of the file names" in text for text in texts) == 2
-        (tick,) = [text for text in texts if "too much" in text]
-        assert "'KvIjsmANkxI_10_20`' has a '`' too much; 'KvIjsmANkxI_10_20' is meant." in tick
-    assert len(remarks) == len(nowhere) + (6 if "visual" not in file else 0)
+        assert f"{file}: line 930 (Baby_cry_infant_cry), line 931 (Baby_cry_infant_cry) {CLASS_FOR_CLIP}." in texts
+        assert f"{file}: line 2449 (KvIjsmANkxI_10_20`) names no clip, with a ` too much." in texts
 
 
 def test_test_clips_whose_labels_are_not_those_of_their_seconds(official: Path) -> None:
@@ -117,8 +125,7 @@ def test_a_repeated_line_counts_once_and_a_contradiction_is_refused(tmp_path: Pa
     path = write(tmp_path / "list.csv", HEADER + "a_0_10\tDog,Cat\nb_0_10\tDog\na_0_10\tCat,Dog\n")
     clips, (remark,) = read_clips(path)
     assert [clip.name for clip in clips] == ["a_0_10", "b_0_10"]
-    assert remark.clip == "a_0_10"
-    assert "line 4 repeats line 2" in remark.text
+    assert remark == Remark("list.csv", 4, "a_0_10", REPEATED)
     write(path, HEADER + "a_0_10\tDog\nb_0_10\tDog\na_0_10\tCat\n")
     with pytest.raises(DataError, match=r"'a_0_10' in line 2 \(Dog\) and in line 4 \(Cat\): take one out"):
         read_clips(path)
@@ -158,12 +165,12 @@ def test_seconds_that_mean_nothing_are_remarked_and_kept(tmp_path: Path) -> None
     path = write(tmp_path / "seconds.csv", SECONDS + "\n".join(lines))
     events = read_events(path, CLASSES)
     remarks = look_at_events(path, events, {"a_0_10": "test", "t_0_10": "train"}, 10)
-    assert [remark.text.partition("' ")[2] for remark in remarks] == [
-        "line 2 lasts from 5 to 5 s: it marks no second.",
-        "line 3 lasts from 8 to 12 s of 10: what is outside is left out.",
-        "line 4 names no clip: 'gone_0_10'.",
-        "line 5 has seconds of a clip of train, which are not used.",
-        "line 6 names no clip: 'Dog' is a class, in the column of the file names.",
+    assert told(remarks) == [
+        f"seconds.csv: line 2 (a_0_10) {NO_SECOND}.",
+        f"seconds.csv: line 3 (a_0_10) {BEYOND}.",
+        f"seconds.csv: line 4 (gone_0_10) {NO_CLIP}.",
+        f"seconds.csv: line 5 (t_0_10) {OF_TRAIN}.",
+        f"seconds.csv: line 6 (Dog) {CLASS_FOR_CLIP}.",
     ]
 
 

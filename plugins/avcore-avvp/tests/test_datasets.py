@@ -164,3 +164,33 @@ def test_features_are_read_beside_the_lists_or_where_a_person_says(root: Path) -
     with pytest.raises(DataError, match=r"aaaaaaaaaaa\.npy' are \(10, 127\), and \(10, 128\) is wanted"):
         found.inputs(clip, 0)
     assert reader(root).inputs(reader(root).clips("train")[0], 0) == {}
+
+
+def test_what_is_told_of_the_files(root: Path) -> None:
+    found = reader(root)
+    assert found.notes() == []
+    assert found.counts("train") == {}
+    assert found.counts("test") == {"silent": 1, "unseen": 1, "labels_differ": 1}
+    (root / "audio" / "bbbbbbbbbbb.wav").unlink()
+    with (root / "AVVP_eval_visual.csv").open("a") as file:
+        file.write("gone_0_10\t0\t1\tDog\neeeeeeeeeee_0_10\t3\t3\tSpeech\n")
+    again = reader(root)
+    assert again.counts("train") == {"without_media": 1}
+    assert again.notes() == [
+        "AVVP_eval_visual.csv: line 3 (gone_0_10) names no clip.",
+        "AVVP_eval_visual.csv: line 4 (eeeeeeeeeee_0_10) ends where it begins or before, and marks no second.",
+    ]
+
+
+def test_what_is_told_of_the_official_files() -> None:
+    found = LLPFeatures(LLPDataConfig(), real_data("annotations", "LLP"))
+    assert found.counts("test") == {"silent": 6, "unseen": 121, "labels_differ": 51}
+    notes = found.notes()
+    assert "The audio truth of 2 clips is another one since its fix of April 2024." in notes[-1]
+    assert [note.partition(": ")[0] for note in notes] == [
+        "AVVP_test_pd.csv",
+        *["AVVP_eval_audio.csv"] * 2,
+        *["AVVP_eval_audio.before_2024_fix.csv"] * 4,
+        "AVVP_eval_visual.csv",
+        notes[-1],
+    ]

@@ -110,7 +110,8 @@ def test_mgn(case: str) -> None:
     given = {name: tensors[f"in/{name}"].double().requires_grad_() for name in ("audio", "visual", "visual_st")}
     output = model["network"](*model["embedding"](*given.values()))
     found = {
-        **{name: output[name] for name in ("audio_class", "visual_class", "clip", "audio")},
+        **{name: output[name][0] for name in ("audio_class", "visual_class")},
+        **{name: output[name] for name in ("clip", "audio")},
         "video": output["visual"],
         "audio_frame": output["frame"][:, :, 0],
         "video_frame": output["frame"][:, :, 1],

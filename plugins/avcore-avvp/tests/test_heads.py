@@ -10,9 +10,11 @@ from torch import Tensor
 from avcore.errors import AssemblyError
 from avcore.specs import StageLayout, StreamLayout
 from avcore.tasks import Batch, Features, Head, Progress, StreamFeatures
-from avcore_avvp.config import FEATURES, AttentiveHeadConfig, AVVPTaskConfig, HANHeadConfig
+from avcore_avvp.config import FEATURES, AttentiveHeadConfig, AVVPTaskConfig, HANHeadConfig, MGNHeadConfig
 from avcore_avvp.han.head import HANHead
 from avcore_avvp.heads import AttentiveHead
+from avcore_avvp.mgn.grouping import Assignment
+from avcore_avvp.mgn.head import MGNHead
 from avcore_avvp.task import AVVPTask
 
 B, T = 3, 10
@@ -86,12 +88,16 @@ def test_a_stream_that_is_off_is_never_in_an_event(stream: str) -> None:
     assert not head.predict(output, features(stream))["events"][:, :, off].any()
 
 
-HEADS: list[tuple[type[Head], object]] = [(AttentiveHead, AttentiveHeadConfig), (HANHead, HANHeadConfig)]
+HEADS = [
+    (AttentiveHead, AttentiveHeadConfig()),
+    (HANHead, HANHeadConfig()),
+    (MGNHead, MGNHeadConfig(width=16, heads=4, depth_both=2)),
+]
 
 
 @pytest.mark.parametrize(("kind", "config"), HEADS)
-def test_the_loss_counts_valid_clips_alone_and_smooths_the_labels_of_pictures(kind: type, config: type) -> None:
-    head = kind(config(), layouts(), task()).eval()
+def test_the_loss_counts_valid_clips_alone_and_smooths_the_labels_of_pictures(kind: type[Head], config: object) -> None:
+    head = kind(config, layouts(), task()).eval()
     output = head(features())
     terms = head.loss(output, batch(LABELS, [True, True, False]), Progress())
     expected = {
@@ -99,18 +105,25 @@ def test_the_loss_counts_valid_clips_alone_and_smooths_the_labels_of_pictures(ki
         "audio": F.binary_cross_entropy(output["audio"][:2], LABELS[:2]),
         "visual": F.binary_cross_entropy(output["visual"][:2], 0.9 * LABELS[:2] + 0.05),
     }
+    if kind is MGNHead:
+        # Tokens begin at zero: all classes are alike.
+        chance = torch.tensor(4.0).log()
+        for name in ("audio", "visual"):
+            logits = head.network.token_class.bias.expand(4, 4)
+            expected[f"{name}_tokens"] = F.cross_entropy(logits, torch.arange(4))
+            torch.testing.assert_close(expected[f"{name}_tokens"], chance, rtol=0.2, atol=0)
     assert terms.keys() == expected.keys()
     for name, term in terms.items():
         torch.testing.assert_close(term, expected[name])
     torch.stack(list(terms.values())).sum().backward()
     assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
     nothing = head.loss(head(features()), batch(LABELS, [False] * 3), Progress())
-    assert all(term == 0 for term in nothing.values())
+    assert all(term == 0 for name, term in nothing.items() if "tokens" not in name)
 
 
 @pytest.mark.parametrize(("kind", "config"), HEADS)
-def test_a_loss_of_half_precision_is_taken_at_full(kind: type, config: type) -> None:
-    head = kind(config(), layouts(), task())
+def test_a_loss_of_half_precision_is_taken_at_full(kind: type[Head], config: object) -> None:
+    head = kind(config, layouts(), task())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = head.loss(head(features()), batch(LABELS, [True] * 3), Progress())
     assert {term.dtype for term in terms.values()} == {torch.float32}
@@ -151,6 +164,31 @@ def test_han_takes_features_where_there_are_some_and_streams_elsewhere() -> None
         HANHead(config, layouts("visual"), task())
     with pytest.raises(AssemblyError, match=r"10 rows for a clip.* 4 segments"):
         HANHead(config, layouts(segments=4), task("vggish"))
+
+
+def test_mgn_on_features_of_files() -> None:
+    with torch.device("meta"):
+        head = MGNHead(MGNHeadConfig(), layouts("visual"), AVVPTask(AVVPTaskConfig(features=tuple(FEATURES))))
+    at_dgsct = 4_382_449  # on sound of width 768 and pictures of 1536
+    assert sum(parameter.numel() for parameter in head.parameters()) == at_dgsct + 128 * (128 - 768 + 2048 - 1536)
+    assert head.unused_in_reference == 0
+
+
+def test_hard_assignment_gives_each_second_to_one_group() -> None:
+    torch.manual_seed(0)
+    module = Assignment(8, hard=True)
+    tokens, x = torch.randn(2, 3, 8), torch.randn(2, 5, 8, requires_grad=True)
+    module.eval()
+    _, soft = module(tokens, x)
+    torch.testing.assert_close(soft.sum(1), torch.ones(2, 5))
+    scores = module.query(tokens) * 8**-0.5 @ module.key(x).mT
+    shares = F.one_hot(scores.argmax(1), 3).mT.float()
+    shares = shares / (shares.sum(-1, keepdim=True) + 1)
+    torch.testing.assert_close(module(tokens, x)[0], module.projection(shares @ module.value(x)))
+    module.train()
+    assert not torch.equal(module(tokens, x)[0], module(tokens, x)[0])  # drawn
+    module(tokens, x)[0].sum().backward()
+    assert x.grad.abs().sum() > 0
 
 
 def test_settings_out_of_range_are_named() -> None:

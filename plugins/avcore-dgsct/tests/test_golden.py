@@ -299,7 +299,8 @@ def test_parsing_head(case: str) -> None:
     )
     output = head(features)
     found = {
-        **{name: output[name] for name in ("audio_class", "visual_class", "clip", "audio")},
+        **{name: output[name][0] for name in ("audio_class", "visual_class")},
+        **{name: output[name] for name in ("clip", "audio")},
         "video": output["visual"],
         "audio_frame": output["frame"][:, :, 0],
         "video_frame": output["frame"][:, :, 1],

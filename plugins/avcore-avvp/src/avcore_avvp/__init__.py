@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
+from avcore_avvp.annotations import FOLDERS, LISTS
 from avcore_avvp.config import (
     FEATURES,
     AttentiveHeadConfig,
@@ -21,6 +22,7 @@ __all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
 PAPER = "arXiv:2007.10558"
 OFFICIAL = {"train": 10000, "val": 649, "test": 1200}
 """Clips of the published splits."""
+MARKS = tuple(f"{folder}/{LISTS['train']}".removeprefix("/") for folder in FOLDERS)
 SERVES = ("parsing",)
 WHAT_IS_LEFT = {"data": {"broken": "skip", "broken_limit": 0.5}}
 """Clips vanish from the web: those that are left are read, and coverage stands beside the scores."""
@@ -102,6 +104,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             config=LLPDataConfig,
             tasks=("avvp",),
             reads="avcore_avvp.annotations:settings_in",
+            marks=MARKS,
             official=OFFICIAL,
             defaults=WHAT_IS_LEFT,
             paper=PAPER,
@@ -113,6 +116,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             config=LLPDataConfig,
             tasks=("avvp-features",),
             reads="avcore_avvp.annotations:settings_in",
+            marks=MARKS,
             official=OFFICIAL,
             defaults=WHAT_IS_LEFT,
             paper=PAPER,

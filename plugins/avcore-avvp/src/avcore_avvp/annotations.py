@@ -8,15 +8,18 @@ from avcore.errors import DataError, did_you_mean, why
 
 __all__ = [
     "CLASSES",
+    "FOLDERS",
     "LISTS",
     "Event",
     "Labelled",
     "Remark",
     "classes_in",
     "find_root",
+    "look_at_events",
     "read_clips",
     "read_events",
     "settings_in",
+    "told",
 ]
 
 LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
@@ -64,10 +67,28 @@ class Event:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something in a file that is wrong and does no harm: the clip that it is about, or the name that is none."""
+    """Something in a line of a file that is wrong and does no harm.
 
-    clip: str
-    text: str
+    Attributes:
+        file: its name.
+        line: its number.
+        name: of the clip, or what stands in its place.
+        kind: what is wrong, to be read behind the line.
+    """
+
+    file: str
+    line: int
+    name: str
+    kind: str
+
+
+NO_CLIP = "names no clip"
+CLASS_FOR_CLIP = "names no clip, but a class in the column of the file names"
+OF_TRAIN = "has seconds of a clip of train, which are not used"
+NO_SECOND = "ends where it begins or before, and marks no second"
+BEYOND = "reaches beyond the clip; what is outside is left out"
+TWICE = "names a class twice"
+REPEATED = "repeats an earlier line and counts once"
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
@@ -108,7 +129,7 @@ def read_clips(path: Path) -> tuple[list[Labelled], list[Remark]]:
         if not labels:
             raise DataError(f"'{path}' line {number}: '{name}' has no class. Name one, or take the line out.")
         if len(set(labels)) < len(labels):
-            remarks.append(Remark(name, f"'{path}' line {number} names a class twice: {text}."))
+            remarks.append(Remark(path.name, number, name, TWICE))
         made = Labelled(name, tuple(dict.fromkeys(labels)), number)
         known = found.setdefault(name, made)
         if known is made:
@@ -118,7 +139,7 @@ def read_clips(path: Path) -> tuple[list[Labelled], list[Remark]]:
                 f"'{path}' has '{name}' in line {known.line} ({','.join(known.labels)}) and in line {number} "
                 f"({','.join(made.labels)}): take one out."
             )
-        remarks.append(Remark(name, f"'{path}' line {number} repeats line {known.line}: it counts once."))
+        remarks.append(Remark(path.name, number, name, REPEATED))
     return list(found.values()), remarks
 
 
@@ -143,7 +164,7 @@ def read_events(path: Path, classes: Collection[str]) -> list[Event]:
     return events
 
 
-def look_at_events(path: Path, events: Iterable[Event], known: Mapping[str, str], seconds: int) -> list[Remark]:
+def look_at_events(path: Path, events: Iterable[Event], known: Mapping[str, str], seconds: float) -> list[Remark]:
     """What is odd in a file of seconds: lines that mean no clip, or no second of one.
 
     Args:
@@ -154,32 +175,34 @@ def look_at_events(path: Path, events: Iterable[Event], known: Mapping[str, str]
     """
     remarks = []
     for event in events:
-        where = f"'{path}' line {event.line}"
+        kinds = []
         if event.name not in known:
-            remarks.append(Remark(event.name, f"{where} names no clip: '{event.name}'{_meant(event.name, known)}"))
+            kinds.append(_meant(event.name, known))
         elif known[event.name] == "train":
-            remarks.append(Remark(event.name, f"{where} has seconds of a clip of train, which are not used."))
+            kinds.append(OF_TRAIN)
         if event.onset >= event.offset:
-            remarks.append(
-                Remark(event.name, f"{where} lasts from {event.onset} to {event.offset} s: it marks no second.")
-            )
+            kinds.append(NO_SECOND)
         elif event.onset < 0 or event.offset > seconds:
-            remarks.append(
-                Remark(
-                    event.name,
-                    f"{where} lasts from {event.onset} to {event.offset} s of {seconds}: what is outside is left out.",
-                )
-            )
+            kinds.append(BEYOND)
+        remarks += [Remark(path.name, event.line, event.name, kind) for kind in kinds]
     return remarks
 
 
 def _meant(name: str, known: Mapping[str, str]) -> str:
     """Why a name is none, as far as it can be told: a class in its column, or a sign too much."""
     if name in CLASSES:
-        return " is a class, in the column of the file names."
+        return CLASS_FOR_CLIP
     if (bare := name.strip("`'\" ")) != name and bare in known:
-        return f" has a '{name.replace(bare, '')}' too much; '{bare}' is meant."
-    return "."
+        return f"names no clip, with a {name.replace(bare, '')} too much"
+    return NO_CLIP
+
+
+def told(remarks: Iterable[Remark]) -> list[str]:
+    """A sentence for each kind of remark on a file, with the lines."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for remark in remarks:
+        found.setdefault((remark.file, remark.kind), []).append(f"line {remark.line} ({remark.name})")
+    return [f"{file}: {', '.join(lines)} {kind}." for (file, kind), lines in found.items()]
 
 
 def find_root(root: Path) -> Path:

@@ -19,8 +19,10 @@ from avcore_avvp.annotations import (
     Remark,
     classes_in,
     find_root,
+    look_at_events,
     read_clips,
     read_events,
+    told,
 )
 from avcore_avvp.config import FEATURES, LLPDataConfig
 from avcore_avvp.task import AVVPTask
@@ -66,14 +68,12 @@ class LLP(Dataset):
                 f"{_listed(task.classes)}: leave that setting out, and the names are taken from the files."
             )
         self.features = task.config.features if isinstance(task, AVVPTask) else ()
-        self.lists, self._remarks = self._read_lists()
-
-    def _read_lists(self) -> tuple[dict[str, list[Labelled]], dict[str, list[Remark]]]:
-        lists, remarks = {}, {}
+        self.lists: dict[str, list[Labelled]] = {}
+        self._remarks: list[Remark] = []
         for split, file in LISTS.items():
             if (path := self.root / file).is_file():
-                lists[split], remarks[split] = read_clips(path)
-        return lists, remarks
+                self.lists[split], remarks = read_clips(path)
+                self._remarks += remarks
 
     # ---------------------------------------------------------------------------------------------------------------
     # Clips and their media
@@ -103,6 +103,43 @@ class LLP(Dataset):
                 )
             )
         return made
+
+    def counts(self, split: str) -> dict[str, int]:
+        """``without_media``, clips that are on the list alone; of val and test, where they have seconds, besides:
+
+        ``silent`` and ``unseen``, clips without an event in sound and in pictures, and ``labels_differ``, those whose
+        classes are not the ones of their lines of seconds.
+        """
+        clips = self.clips(split)
+        found = {"without_media": sum(not _is_there(clip) for clip in clips)}
+        if split != "train" and (self.root / AUDIO).is_file() and (self.root / VISUAL).is_file():
+            targets = [self.target(clip) for clip in clips]
+            found["silent"] = sum(not target["seconds"][:, 0].any() for target in targets)
+            found["unseen"] = sum(not target["seconds"][:, 1].any() for target in targets)
+            heard, _, seen = self._truth
+            said = [{event.label for events in (heard, seen) for event in events.get(clip.name, ())} for clip in clips]
+            found["labels_differ"] = sum(
+                set(clip.info["labels"]) != labels for clip, labels in zip(clips, said, strict=True)
+            )
+        return {name: count for name, count in found.items() if count}
+
+    def notes(self) -> Sequence[str]:
+        """Lines that are odd, file by file, and in how many clips the audio truth is not what it was before 2024."""
+        splits = {row.name: split for split, rows in self.lists.items() for row in rows}
+        remarks = list(self._remarks)
+        for file in (AUDIO, AUDIO_BEFORE_FIX, VISUAL):
+            if (path := self.root / file).is_file():
+                remarks += look_at_events(path, read_events(path, self.classes), splits, self.config.clip_seconds)
+        found = told(remarks)
+        if (self.root / AUDIO).is_file() and (self.root / VISUAL).is_file():
+            heard, before, _ = self._truth
+            changed = sum(set(heard.get(name, ())) != set(before.get(name, ())) for name in splits)
+            if changed:
+                found.append(
+                    f"The audio truth of {changed} clips is another one since its fix of April 2024. Published numbers "
+                    "stand on the older one, and so does protocol=paper; protocol=clean takes the newer."
+                )
+        return found
 
     def media_of(self, media: str) -> tuple[Path | tuple[Path, ...], Path | None]:
         """The pictures and the sound that go by the first eleven characters of a clip's name."""
@@ -211,6 +248,12 @@ def _by_clip(events: Iterable[Event]) -> dict[str, list[Event]]:
     for event in events:
         found.setdefault(event.name, []).append(event)
     return found
+
+
+def _is_there(clip: Clip) -> bool:
+    pictures = clip.frames if isinstance(clip.frames, tuple) else (clip.frames,)
+    sound = (clip.audio,) if clip.audio is not None else ()
+    return all(path.is_file() for path in {*pictures, *sound, *clip.files})
 
 
 def _preference(name: Path) -> tuple[int, str]:

@@ -1,9 +1,10 @@
 """`AVVPTask`: how what is heard and seen in each second is scored, drawn and described."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -61,6 +62,15 @@ class AVVPTask(Task):
     def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
         """Whether nothing is heard or seen in any second; of a training clip, whether it has no class."""
         return not bool(targets.get("seconds", targets["labels"]).any())
+
+    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
+        """The class that most training clips have, heard and seen throughout: their labels know no more."""
+        counts_C = torch.zeros(len(self.classes))
+        for truth in truths:
+            counts_C += truth["labels"]
+        events = torch.zeros(segments, 2, len(self.classes), dtype=torch.bool)
+        events[..., counts_C.argmax()] = True
+        return {"events": events}
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """What is heard and seen in one clip; None of a training clip, whose seconds nobody knows."""

@@ -69,7 +69,10 @@ class GroupingNetwork(nn.Module):
         self.token_class = nn.Linear(config.width, classes)
 
     def forward(self, audio_BTD: Tensor, visual_BTD: Tensor) -> dict[str, Tensor]:
-        """Sound and pictures, (B, T, D) each, to the output of `ParsingHead`, and what the tokens are taken for."""
+        """Sound and pictures, (B, T, D) each, to the output of `ParsingHead`, and what the tokens are taken for.
+
+        That is ``audio_class`` and ``visual_class`` (B, C, C), the same for each clip.
+        """
         clips = len(audio_BTD)
         audio_BCD, in_audio = self.audio(audio_BTD, self.audio_tokens.expand(clips, -1, -1), visual_BTD)
         visual_BCD, in_visual = self.visual(visual_BTD, self.visual_tokens.expand(clips, -1, -1))
@@ -82,8 +85,8 @@ class GroupingNetwork(nn.Module):
             "clip": _probability(self.score, both_BCD),
             "audio": audio_BC,
             "visual": visual_BC,
-            "audio_class": self.token_class(self.audio_tokens),
-            "visual_class": self.token_class(self.visual_tokens),
+            "audio_class": self.token_class(self.audio_tokens).expand(clips, -1, -1),
+            "visual_class": self.token_class(self.visual_tokens).expand(clips, -1, -1),
         }
 
 
@@ -114,7 +117,7 @@ class MGNBase(ParsingHead):
         """The three of every head, and ``audio_tokens`` and ``visual_tokens``: each token is to be its own class."""
         terms = super().loss(output, batch, progress)
         names: Sequence[str] = ("audio", "visual")
-        return {**terms, **{f"{name}_tokens": class_token_loss(output[f"{name}_class"]) for name in names}}
+        return {**terms, **{f"{name}_tokens": class_token_loss(output[f"{name}_class"][0]) for name in names}}
 
 
 class MGNHead(MGNBase):
