@@ -50,7 +50,7 @@ def test_every_method_has_a_recipe_that_says_where_its_settings_are_from(registr
     file = importlib.resources.files(f"avcore_{method}") / "recipes" / "avar.yaml"
     assert file.read_text(encoding="utf-8").split("settings:\n")[1].startswith("  # ")
     of_ave = load_recipe(registry, method, "ave", None).settings
-    for section in ("visual", "optim"):
+    for section in ("visual", "optim", "train"):
         assert recipe.settings[section] == of_ave[section]
 
 
