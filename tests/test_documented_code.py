@@ -8,6 +8,8 @@ The blocks of one page run in order, in one temporary directory that begins with
 * ``yaml``, ``toml``, ``json``: parsed;
 * ``text``: shown, not run.
 
+Some pages begin with files of a person (`PREPARED`): real ones where ``$AVCORE_TEST_DATA`` has them.
+
 The demo has a few clips of each split then; ``make run`` in ``.ci/run`` trains on all of them.
 
 ``<!-- not run: reason -->`` on the line above a block excuses it. A block without a language, or with another, is an
@@ -30,6 +32,7 @@ from typing import Any
 
 import pytest
 import yaml
+from own_videos import own_videos
 
 from avcore_demo.layouts import LAYOUTS
 
@@ -55,6 +58,7 @@ COVERED = (
 )
 # Of the demo's splits; examples/own_loop.py takes ten steps of four clips.
 CLIPS = {"train": 40, "val": 6, "test": 6}
+PREPARED: dict[str, Callable[[Path], None]] = {"docs/own-clips.md": own_videos}
 # What comes before any of it.
 PREPARATION = re.compile(r"git clone \S+( \S+)?|cd \S+|(source|\.) \.venv/bin/activate")
 # Words alone: what only a shell understands is not run.
@@ -186,6 +190,8 @@ def check_page(page: str, directory: Path, monkeypatch: pytest.MonkeyPatch, fork
 def test_documented_code_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking) -> None:
     if (ROOT / "examples").is_dir():
         shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    if prepare := PREPARED.get(str(page.relative_to(ROOT))):
+        prepare(tmp_path)
     check_page(page.read_text(), tmp_path, monkeypatch, forking)
 
 

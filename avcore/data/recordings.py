@@ -96,8 +96,8 @@ def split_by_hash(groups: Mapping[str, str], fractions: Mapping[str, float], see
     """A split for each name that follows from the name alone, on every machine: others may come or go.
 
     A hash of the name without its ending is a number from 0 to 1, and ``fractions`` divide that range. Only where a
-    split would have nothing of a class that has a file for each, train nothing of a smaller one, or a split nothing at
-    all, does the file whose number is nearest to its range change over.
+    split that is due a file of a class (to the nearest whole number) would have none of it, or a split none at all, does a
+    file change over: that whose number is nearest to its range. Train has one of every class.
 
     Args:
         groups: name -> its class.
@@ -121,7 +121,8 @@ def split_by_hash(groups: Mapping[str, str], fractions: Mapping[str, float], see
         members[group].append(name)
     first = next(iter(ranges))
     for names in members.values():
-        _fill(found, names, places, ranges if len(names) >= len(ranges) else {first: ranges[first]})
+        due = {split: (low, high) for split, (low, high) in ranges.items() if len(names) * (high - low) >= 0.5}
+        _fill(found, names, places, {first: ranges[first], **due})
     _fill(found, [*groups], places, ranges)
     return found
 
