@@ -95,9 +95,9 @@ def listed(names: Sequence[str]) -> str:
 def split_by_hash(groups: Mapping[str, str], fractions: Mapping[str, float], seed: int = 0) -> dict[str, str]:
     """A split for each name that follows from the name alone, on every machine: others may come or go.
 
-    A hash of the name without its ending is a number from 0 to 1, and ``fractions`` divide that range. Only where a
-    split that is due a file of a class (to the nearest whole number) would have none of it, or a split none at all, does a
-    file change over: that whose number is nearest to its range. Train has one of every class.
+    A hash of the name without its ending is a number from 0 to 1, and ``fractions`` divide that range. Where a split
+    that is due a file of a class (to the nearest whole number) would have none of it, or a split none at all, and only
+    there, a file changes over: that whose number is nearest to its range. Train has one of every class.
 
     Args:
         groups: name -> its class.
