@@ -16,10 +16,10 @@ from toy_results import result
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.listeners import Listeners
-from avcore.engine.result import RunResult
+from avcore.engine.result import RunResult, mean_over_seeds
 from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
-from avcore.runs.summary import describe_results
+from avcore.runs.summary import describe_results, describe_seeds
 from avcore.states import trainable_state
 
 # The promised keys of results.json; below them what this library adds.
@@ -380,6 +380,15 @@ def test_time_without_a_head_alone_is_one_number():
     assert "110 s, peak memory 1 MiB" in describe_results(alone, [], [], seconds=111.0)
     both = describe_results(replace(alone, baseline={"test": {}}), [], [], seconds=170.4)
     assert "110 s, 170 s with the head alone, peak memory 1 MiB" in both
+
+
+def test_what_streams_bring_has_a_deviation_over_seeds():
+    brought = {"test": {"visual": {"score": 7.0}, "audio": {"score": 34.0}}}
+    one = result(metrics={"test": {"score": 61.0}}, shapley=brought)
+    two = replace(one, seed=4, shapley={"test": {**brought["test"], "audio": {"score": 36.0}}})
+    rows = [" ".join(line.split()) for line in describe_seeds(mean_over_seeds([one, two]), []).splitlines()]
+    assert "test, brought by the pictures 7.00 ± 0.00 (n = 2)" in rows
+    assert "test, brought by the sound 35.00 ± 1.41 (n = 2)" in rows
 
 
 def test_one_epoch_is_not_epochs(start, capsys):
