@@ -15,7 +15,7 @@ from avcore_demo.render import ensure
 
 
 def render(folder: Path, layout: str) -> Path:
-    return ensure(folder, layout=layout, size=32, counts={"train": 6, "val": 1, "test": 3})
+    return ensure(folder, layout=layout, size=32, counts={"train": 12, "val": 2, "test": 3})
 
 
 @pytest.mark.parametrize("spec", avcore_datasets(), ids=lambda spec: spec.name)

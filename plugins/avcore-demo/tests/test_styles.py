@@ -58,13 +58,10 @@ def test_an_event_is_seen_and_heard_and_other_seconds_are_not() -> None:
         assert len(clip.seen_TK) == LONG
         assert 2 <= len(span) == span[-1] - span[0] + 1 < LONG
         assert clip.category == clip.things[event].kind
-        silent = [k for k in range(len(clip.things) - 1) if k != event]
-        assert 1 <= len(silent) <= 2
-        assert clip.seen_TK[:, silent].any(0).all()
-        assert not clip.sounding_TK[:, silent].any()
-        # The last thing is heard and never seen.
-        assert clip.sounding_TK[:, -1].any()
-        assert not clip.seen_TK[:, -1].any()
+        seen_K, heard_K = clip.seen_TK.any(0), clip.sounding_TK.any(0)
+        assert (seen_K | heard_K).all()
+        assert (seen_K & ~heard_K).sum() in (1, 2)
+        assert (heard_K & ~seen_K).sum() in (1, 2)
         seconds.update(zip(clip.seen_TK[:, event].tolist(), clip.sounding_TK[:, event].tolist(), strict=True))
     assert min(seconds.values()) > 20
     assert len(seconds) == 4
@@ -80,10 +77,10 @@ def test_the_picture_alone_and_the_sound_alone_do_not_tell_the_event() -> None:
     seen, heard, nearest = [], [], []
     for clip in clips_of("event", 800):
         event = [thing.kind for thing in clip.things].index(clip.category)
-        seen.append(guessed(clip.seen_TK[:, :-1].sum(0), event))
-        sounding = np.flatnonzero(clip.sounding_TK.any(0))
+        shown, sounding = (np.flatnonzero(a.any(0)) for a in (clip.seen_TK, clip.sounding_TK))
+        seen.append(guessed(clip.seen_TK[:, shown].sum(0), event))
         heard.append(guessed(clip.sounding_TK[:, sounding].sum(0), sounding.tolist().index(event)))
-        nearest.append((event == len(clip.things) - 2) - 1 / (len(clip.things) - 1))
+        nearest.append((event == shown[-1]) - 1 / len(shown))
     for surplus in (seen, heard, nearest):
         assert abs(np.mean(surplus)) < 0.05
 
@@ -100,7 +97,7 @@ def test_to_recognise_one_must_look_and_listen() -> None:
     for clip in clips_of("recognition", 300):
         kinds = [thing.kind for thing in clip.things]
         seen, heard = (set(np.flatnonzero(a.any(0)).tolist()) for a in (clip.seen_TK, clip.sounding_TK))
-        assert (len(seen), len(heard), len(seen & heard)) in {(2, 2, 1), (3, 2, 1)}
+        assert (len(seen), len(heard), len(seen & heard)) in {(2, 2, 1), (3, 2, 1), (2, 3, 1), (3, 3, 1)}
         assert (clip.seen_TK == clip.seen_TK[0]).all()
         assert (clip.sounding_TK == clip.sounding_TK[0]).all()
         assert [kinds[k] for k in seen & heard] == [clip.category]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec
+from avcore_avar.config import KineticsSoundsConfig
 from avcore_ave.config import AVEDataConfig, AVEWeakDataConfig
 from avcore_avs.config import AVSDataConfig
 from avcore_timm.settings import ViTSettings
@@ -50,16 +51,16 @@ _MASKS = {
     "head.skip_unsupervised": True,
 }
 
-# A second of pictures and sound each; the filter bank of the backbone has 0.97 s.
-_EVENTS = {
+_CLASSES = {
     **_COMMON,
     "task_options.classes": list(KINDS),
+    # The filter bank of the backbone has 0.97 s.
     "data.window_seconds": 0.97,
     "data.window_margin": 1.0,
     "optim.lr": 2e-3,
-    "train.epochs": 3,
-    "train.eval_every": 1,
 }
+
+_EVENTS = {**_CLASSES, "train.epochs": 3, "train.eval_every": 1}
 
 _DEFAULTS = {
     # The first second of each clip, the only one with a mask in S4's training split: five times as many epochs in the
@@ -87,6 +88,8 @@ _DEFAULTS = {
     "demo-ave": _EVENTS,
     # Background is learned from clips without an event.
     "demo-ave-weak": {**_EVENTS, "data.negatives": "negatives"},
+    # What is seen and heard is the same throughout.
+    "demo-avar": {**_CLASSES, "data.segments": 2, "train.epochs": 4, "train.eval_every": 1},
 }
 
 
@@ -106,12 +109,13 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
 
 @hookimpl
 def avcore_datasets() -> Iterable[DatasetSpec]:
-    """Rendered clips in the layouts of S4, MS3 and AVE."""
+    """Rendered clips in the layouts of S4, MS3, AVE and Kinetics-Sounds."""
     declared: tuple[tuple[str, str, str, type[ClipSettings], str], ...] = (
         ("demo-s4", "avs", "avcore_avs.datasets:AVSBenchS4", AVSDataConfig, "AVSBench S4"),
         ("demo-ms3", "avs-ms3", "avcore_avs.datasets:AVSBenchMS3", AVSDataConfig, "AVSBench MS3"),
         ("demo-ave", "ave", "avcore_ave.datasets:AVE", AVEDataConfig, "AVE"),
         ("demo-ave-weak", "ave-weak", "avcore_ave.datasets:AVEWeak", AVEWeakDataConfig, "AVE, labels of clips alone"),
+        ("demo-avar", "avar", "avcore_avar.kinetics:KineticsSounds", KineticsSoundsConfig, "Kinetics-Sounds (OGM-GE)"),
     )
     return [
         DatasetSpec(

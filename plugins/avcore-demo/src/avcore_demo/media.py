@@ -19,6 +19,11 @@ def write_frame(path: Path, frame_YX3: NDArray[np.uint8]) -> None:
     Image.fromarray(frame_YX3).save(path, compress_level=4)
 
 
+def write_jpeg(path: Path, frame_YX3: NDArray[np.uint8]) -> None:
+    """Writes a picture as jpg, with little loss."""
+    Image.fromarray(frame_YX3).save(path, quality=95, subsampling=0)
+
+
 def write_bit_mask(path: Path, mask_YX: NDArray[np.bool_]) -> None:
     """Writes a mask as 1-bit png."""
     Image.fromarray(mask_YX.astype(np.uint8) * 255).convert("1", dither=Image.Dither.NONE).save(path)

@@ -12,10 +12,11 @@ COUNTS = {
     "s4": {"train": 240, "val": 40, "test": 60},
     "ms3": {"train": 240, "val": 40, "test": 60},
     "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
+    "kinetics": {"train": 240, "test": 60},
 }
 """Clips of each split, by layout."""
 
-LAYOUTS = {"avs": "s4", "avs-ms3": "ms3", "ave": "ave", "ave-weak": "ave"}
+LAYOUTS = {"avs": "s4", "avs-ms3": "ms3", "ave": "ave", "ave-weak": "ave", "avar": "kinetics"}
 """The layout of each task."""
 
 

@@ -31,7 +31,7 @@ class Cast:
     """Who takes part in a clip.
 
     Attributes:
-        kinds: The kind of each thing, the nearest to the viewer last.
+        kinds: The kind of each thing: those that are seen, the nearest to the viewer last, then those that never are.
         seen_TK: Which of them are seen in which second, bool.
         sounding_TK: Which of them are heard in which second, bool.
     """
@@ -84,29 +84,30 @@ def several(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
 def event(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
     """AVE: one thing is seen over one run of seconds and heard over another; where both hold is the event.
 
-    One or two more are seen and silent, one more is heard and not seen, over runs of the same law: neither what is seen
-    nor what is heard tells the event by itself.
+    One or two more are seen and silent, one or two are heard and not seen, over runs of the same law: neither what is
+    seen nor what is heard tells the event by itself.
     """
-    cast, chosen = _one_of_several(seen, heard)
-    for thing in range(len(cast.kinds) - 1):
+    cast, chosen, shown = _one_of_several(seen, heard)
+    for thing in range(shown):
         cast.seen_TK[:, thing] = _meeting_runs(seen)[0]
     cast.seen_TK[:, chosen], cast.sounding_TK[:, chosen] = _meeting_runs(heard)
-    cast.sounding_TK[:, -1] = _meeting_runs(heard)[1]
+    for thing in range(shown, len(cast.kinds)):
+        cast.sounding_TK[:, thing] = _meeting_runs(heard)[1]
     return cast
 
 
 def no_event(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
     """As `event`, but what is seen is silent throughout."""
     cast = event(seen, heard)
-    cast.sounding_TK[:, :-1] = False
+    cast.sounding_TK[:, cast.seen_TK.any(0)] = False
     return cast
 
 
 def recognition(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
-    """Recognition: of two or three things that are seen one is heard, and one more is heard and not seen."""
-    cast, chosen = _one_of_several(seen, heard)
-    cast.seen_TK[:, :-1] = True
-    cast.sounding_TK[:, [chosen, -1]] = True
+    """Recognition: of two or three things that are seen one is heard, and one or two more are heard and not seen."""
+    cast, chosen, shown = _one_of_several(seen, heard)
+    cast.seen_TK[:, :shown] = True
+    cast.sounding_TK[:, [chosen, *range(shown, len(cast.kinds))]] = True
     return cast
 
 
@@ -129,11 +130,12 @@ def _seen_kinds(rng: np.random.Generator) -> list[str]:
     return _kinds(rng)[:count]
 
 
-def _one_of_several(seen: np.random.Generator, heard: np.random.Generator) -> tuple[Cast, int]:
-    """Two or three kinds to be seen and a last one not to be; which of the first is the one that will be heard too."""
-    kinds = _kinds(seen)[: int(seen.integers(3, 5))]
+def _one_of_several(seen: np.random.Generator, heard: np.random.Generator) -> tuple[Cast, int, int]:
+    """Two or three kinds to be seen, then one or two not to be; which of the former will be heard; how many they are."""
+    shown = int(seen.integers(2, 4))
+    kinds = _kinds(seen)[: shown + int(heard.integers(1, 3))]
     shape = (LONG, len(kinds))
-    return Cast(kinds, np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)), int(heard.integers(len(kinds) - 1))
+    return Cast(kinds, np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)), int(heard.integers(shown)), shown
 
 
 def _meeting_runs(rng: np.random.Generator) -> tuple[Bools, Bools]:

@@ -155,7 +155,8 @@ def make_clip(seed: int, style: str = "s4", kind: str | None = None) -> Clip:
     cast = STYLES[style](layout, sounding)
     if kind is not None:
         cast = cast.with_event(kind)
-    radii, places, swings = _arrange(layout, len(cast.kinds))
+    shown = int(cast.seen_TK.any(0).sum())
+    radii, places, swings = _arrange(layout, shown)
     things = tuple(
         Thing(
             kind=kind,
@@ -170,7 +171,8 @@ def make_clip(seed: int, style: str = "s4", kind: str | None = None) -> Clip:
             look=draw_look(kind, looks),
             voice=draw_voice(kind, voices),
         )
-        for k, kind in enumerate(cast.kinds)
+        # What is never seen has a place too, which says nothing.
+        for k, kind in zip([*range(shown), *[0] * (len(cast.kinds) - shown)], cast.kinds, strict=True)
     )
     place, quiet = (int(number) for number in rest.integers(2**62, size=2))
     return Clip(seed, style, things, cast.seen_TK, cast.sounding_TK, place, quiet)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..world import Clip
-from . import ave, avsbench
+from . import ave, avsbench, kinetics
 
 __all__ = ["LAYOUTS", "Layout", "Named"]
 
@@ -43,5 +43,6 @@ LAYOUTS: dict[str, Layout] = {
     "s4": Layout(avsbench.write_s4, partial(avsbench.write_table, style="s4"), "s4"),
     "ms3": Layout(avsbench.write_ms3, partial(avsbench.write_table, style="ms3"), "ms3"),
     "ave": Layout(ave.write_clip, ave.write_lists, "event", balanced=True, further={ave.NEGATIVES: "no_event"}),
+    "kinetics": Layout(kinetics.write_clip, kinetics.write_lists, "recognition", balanced=True),
 }
 """The layouts by name."""

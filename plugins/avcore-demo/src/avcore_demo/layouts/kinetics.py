@@ -1,0 +1,36 @@
+"""The layout of Kinetics-Sounds in OGM-GE's lists: clips of 10 s with one class each, as pictures and sound.
+
+    classes.txt                          the classes in the order of their indices, the kinds
+    my_{train,test}.txt                  clip,10,label
+    {train,test}/<clip>/{00000..}.jpg    a picture a second, from the middle of it
+    {train,test}/<clip>/<clip>.wav       16-bit PCM, 16 kHz, mono
+
+As there, no list names a val split: readers hold out a part of train. The class is what is seen and heard.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import KINDS, media
+from ..world import Clip
+
+RATE = 16000
+"""Rate of the sound, Hz."""
+
+
+def write_clip(root: Path, name: str, split: str, clip: Clip, size: int) -> None:
+    """Writes the pictures, of `size` px, and the sound of one clip."""
+    folder = root / split / name
+    folder.mkdir(parents=True)
+    for second in range(clip.seconds):
+        media.write_jpeg(folder / f"{second:05d}.jpg", clip.frame(second + 0.5, size))
+    media.write_wav(folder / f"{name}.wav", clip.waveform(RATE), RATE)
+
+
+def write_lists(root: Path, everything: list[tuple[str, str, Clip]]) -> None:
+    """Writes the names of the classes and the lists of the splits that have clips."""
+    (root / "classes.txt").write_text("".join(f"{kind}\n" for kind in KINDS), encoding="utf-8")
+    for split in dict.fromkeys(split for _, split, _ in everything):
+        lines = [f"{name},10,{KINDS.index(clip.category)}\n" for name, of, clip in everything if of == split]
+        (root / f"my_{split}.txt").write_text("".join(lines), encoding="utf-8")
