@@ -131,7 +131,7 @@ def _seen_kinds(rng: np.random.Generator) -> list[str]:
 
 
 def _one_of_several(seen: np.random.Generator, heard: np.random.Generator) -> tuple[Cast, int, int]:
-    """Two or three kinds to be seen, then one or two not to be; which of the former will be heard; how many they are."""
+    """Two or three kinds to be seen, then one or two not to be; which of the first is heard too, and their number."""
     shown = int(seen.integers(2, 4))
     kinds = _kinds(seen)[: shown + int(heard.integers(1, 3))]
     shape = (LONG, len(kinds))
