@@ -1,5 +1,6 @@
 """AVE's text files: one event a line, ``Category&VideoID&Quality&StartTime&EndTime``. Imports no torch."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,24 +68,34 @@ def read_events(path: Path) -> list[ClipEvent]:
     A first line of column names is left out and does not count as a row.
 
     Raises:
-        DataError: the file cannot be read, or a line is malformed; names it.
+        DataError: the file cannot be read, a line is malformed, the same as another one, or names a class in other
+            letters than an earlier line; says which.
     """
-    events: list[ClipEvent] = []
+    events: dict[ClipEvent, int] = {}
+    spelt: dict[str, str] = {}
     for place, (number, line) in enumerate(_lines(path)):
         if place == 0 and _is_header(line):
             continue
         # From the right, in case a name of a class holds the separator.
         cells = [cell.strip() for cell in line.rsplit("&", FIELDS - 1)]
-        if len(cells) != FIELDS or not cells[0] or not cells[1]:
-            raise DataError(f"'{path}' line {number} is not Category&VideoID&Quality&StartTime&EndTime: '{line}'.")
+        if len(cells) != FIELDS or not cells[0] or not cells[1] or not all(cell.isprintable() for cell in cells):
+            raise DataError(f"'{path}' line {number} is not Category&VideoID&Quality&StartTime&EndTime: {line!r}.")
         try:
             start, end = float(cells[3]), float(cells[4])
         except ValueError:
             raise DataError(f"'{path}' line {number}: '{cells[3]}' and '{cells[4]}' are no times in s.") from None
-        if not 0 <= start <= end:
+        if not 0 <= start <= end < math.inf:
             raise DataError(f"'{path}' line {number}: an event cannot last from {cells[3]} to {cells[4]} s.")
-        events.append(ClipEvent(cells[0], cells[1], start, end))
-    return events
+        known = spelt.setdefault(" ".join(cells[0].casefold().split()), cells[0])
+        if known != cells[0]:
+            raise DataError(
+                f"'{path}' line {number}: class '{cells[0]}' is '{known}' in an earlier line. Write it in one way."
+            )
+        event = ClipEvent(cells[0], cells[1], start, end)
+        if event in events:
+            raise DataError(f"'{path}' has the same event in line {events[event]} and in line {number}: remove one.")
+        events[event] = number
+    return list(events)
 
 
 def classes_in(events: Iterable[ClipEvent]) -> tuple[str, ...]:
@@ -131,5 +142,13 @@ def find_root(root: Path) -> Path:
 
 
 def settings_in(root: Path) -> dict[str, list[str]]:
-    """The settings that the files of a data set decide: the classes of its annotations (`DatasetSpec.reads`)."""
-    return {"task_options.classes": list(classes_in(read_events(find_root(root) / ANNOTATIONS)))}
+    """The settings that the files of a data set decide: the classes of its annotations (`DatasetSpec.reads`).
+
+    Raises:
+        DataError: there are none.
+    """
+    path = find_root(root) / ANNOTATIONS
+    classes = classes_in(read_events(path))
+    if not classes:
+        raise DataError(f"'{path}' holds no event: its lines are Category&VideoID&Quality&StartTime&EndTime.")
+    return {"task_options.classes": list(classes)}

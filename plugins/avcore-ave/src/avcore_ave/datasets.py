@@ -3,7 +3,9 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,26 @@ class AVE(Dataset):
                 f"'{path}' has {found}: class indices are the order of first appearance in {ANNOTATIONS} "
                 f"({len(self.classes)} classes). Correct or remove it."
             )
+
+    def notes(self) -> list[str]:
+        """Events that end after their clips, and clips of other splits that are in train too; see `Dataset.notes`."""
+        found, seconds = [], self.config.clip_seconds
+        if late := [event for event in self.events if event.end > seconds]:
+            found.append(
+                f"'{self.root / ANNOTATIONS}' has events that end after their clips of {seconds:g} s, {len(late)} of "
+                f"{len(self.events)}, the first that of '{late[0].video}' at {late[0].end:g} s: the rest is left out."
+            )
+        rows: dict[str, set[int]] = {}
+        for split in self.splits:
+            with suppress(DataError):  # `clips` says it
+                rows[split] = set(read_order(self.root, split, self.events))
+        for split in (split for split in rows if split != "train"):
+            if shared := sorted(rows[split] & rows.get("train", set())):
+                found.append(
+                    f"{len(shared)} of {len(rows[split])} clips of split '{split}' are in train too, the first "
+                    f"'{self.names[shared[0]]}': its scores say less."
+                )
+        return found
 
     def _check_task(self, task: AVETask) -> None:
         expected = task.config.classes
@@ -155,9 +177,19 @@ class AVEWeak(AVE):
         if split != "train":
             return found
         weak = [replace(clip, info={**clip.info, "weak": True}) for clip in found]
-        return [*weak, *self._negatives()] if self.config.negatives else weak
+        return [*weak, *self._negatives()[0]] if self.config.negatives else weak
 
-    def _negatives(self) -> list[Clip]:
+    def notes(self) -> list[str]:
+        """Those of `AVE`, and which negatives are missing."""
+        found, missing = self._negatives() if self.config.negatives else ([], [])
+        told = (
+            f"{len(missing)} of {len(missing) + len(found)} negatives of {self.config.negatives}.txt have no media and "
+            f"are left out: {', '.join(missing)}."
+        )
+        return [*super().notes(), *([told] if missing else [])]
+
+    def _negatives(self) -> tuple[list[Clip], list[str]]:
+        """The clips without an event, and the videos whose media are missing."""
         path = self.root / f"{self.config.negatives}.txt"
         if not path.is_file():
             raise DataError(
@@ -165,7 +197,9 @@ class AVEWeak(AVE):
                 "event there, one a line, or leave the setting out. (AVE's own 178 are published as features alone.)"
             )
         find = self._video if self._as_video() else self._extracted
-        found, missing, events = [], [], {event.video for event in self.events}
+        found: list[Clip] = []
+        missing: list[str] = []
+        events = {event.video for event in self.events}
         for video in read_list(path):
             if video in events:
                 raise DataError(f"'{path}': '{video}' has an event in {ANNOTATIONS}; take it out of the list.")
@@ -179,12 +213,7 @@ class AVEWeak(AVE):
                 name=video, frames=frames, audio=audio, seconds=self.config.clip_seconds, group=BACKGROUND, info=info
             )
             found.append(clip)
-        if missing:
-            _logger.warning(
-                f"{len(missing)} of {len(missing) + len(found)} negatives of '{path}' have no media and are left out: "
-                f"{', '.join(missing)}."
-            )
-        return found
+        return found, missing
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
         """``clip_label`` () int64, the class of the clip's event or background; of val and test ``labels`` (T,) too."""
@@ -217,7 +246,7 @@ def read_order(root: Path, split: str, events: Sequence[ClipEvent]) -> list[int]
     ``<split>Set.txt``. ``<split>_order_match.h5`` belongs to cross-modal matching and is never read.
 
     Raises:
-        DataError: there is neither file, or it does not fit the annotations.
+        DataError: there is neither file, it does not fit the annotations, or both are there and differ.
     """
     numbers, lines = root / f"{split}_order.h5", root / f"{split}Set.txt"
     if numbers.is_file():
@@ -225,6 +254,10 @@ def read_order(root: Path, split: str, events: Sequence[ClipEvent]) -> list[int]
         wrong = [row for row in rows if not 0 <= row < len(events)]
         if wrong:
             raise DataError(f"'{numbers}' names row {wrong[0]}, but {ANNOTATIONS} has {len(events)} rows.")
+        if len(set(rows)) < len(rows):
+            twice = next(row for place, row in enumerate(rows) if row in rows[:place])
+            raise DataError(f"'{numbers}' names row {twice} ('{events[twice].video}') twice: remove one.")
+        _check_lines(rows, numbers, lines, events)
         return rows
     if not lines.is_file():
         raise DataError(f"Split '{split}' has neither '{numbers}' nor '{lines.name}' beside it.")
@@ -235,6 +268,27 @@ def read_order(root: Path, split: str, events: Sequence[ClipEvent]) -> list[int]
             raise DataError(f"'{lines}': the event of '{event.video}' ({event.category}) is not in {ANNOTATIONS}.")
         rows.append(places[event])
     return rows
+
+
+def _check_lines(rows: Sequence[int], numbers: Path, lines: Path, events: Sequence[ClipEvent]) -> None:
+    """Whether the lines beside the row numbers, if they are there, name the same videos and classes.
+
+    Rows move when a line is taken out of the annotations.
+    """
+    if not lines.is_file():
+        return
+    for place, (row, line) in enumerate(zip_longest(rows, read_events(lines)), start=1):
+        if row is None or line is None or _what(events[row]) != _what(line):
+            found = "missing" if row is None else f"row {row}, {_what(events[row])}"
+            beside = "missing" if line is None else _what(line)
+            raise DataError(
+                f"Clip {place} of '{numbers}' is {found}, and of '{lines.name}' beside it {beside}. Take {ANNOTATIONS} "
+                f"as it was when the numbers were made, or remove one of the two files."
+            )
+
+
+def _what(event: ClipEvent) -> str:
+    return f"'{event.video}' ({event.category})"
 
 
 def _read_numbers(path: Path) -> list[int]:
