@@ -56,16 +56,17 @@ def one_run(grid: dict[str, Any], row: dict[str, Any], settings: list[str], seed
             row["method"],
             task=grid["task"],
             data=given.data,
-            visual=grid["visual"],
-            epochs=grid["epochs"],
+            visual=grid.get("visual"),
+            epochs=grid.get("epochs"),
             seed=seed,
             out=Path(folder) / "run",
-            set=(*settings, f"train.evaluate={splits(grid)[1:]}".replace("'", ""), *given.sets),
+            set=(*settings, f"train.evaluate={splits({**grid, **row})[1:]}".replace("'", ""), *given.sets),
             **chosen,
         )
     results = run.results
     return {
         "metrics": results.metrics,
+        **({} if results.baseline is None else {"baseline": results.baseline}),
         "trainable": results.params["trainable"],
         "parts": {name: part["trainable"] for name, part in results.params["parts"].items() if part["trainable"]},
         "seconds": round(results.seconds),

@@ -1,0 +1,97 @@
+"""Train methods on the demo of each task; what is in the record already is not trained again.
+
+    python docs/benchmarks/demo.py --out FILE.json [--tasks ave avar] [--methods copl stfp] [--seeds 0 1 2] [--table]
+
+By default all installed methods on all tasks that have a demo, and for tasks of classes what one stream alone reaches
+with the task's head, as ``pictures alone`` and ``sound alone``. Each method is measured on test with each clip's own
+sound, with another clip's, without sound and without pictures, and beside it the head alone, trained with the same
+recipe. The best epoch is selected on val. The record is written after every run, so that the command may be stopped
+and given again; ``--table`` prints its tables and trains nothing. ``--set`` is as in grid.py.
+"""
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from grid import one_run, spread
+
+from avcore.engine.files import write_json
+from avcore.registry import load_registry
+from avcore.specs import resolve
+
+SPLITS = {
+    "own sound": "test",
+    "another's": "test_swapped",
+    "no sound": "test_mute_audio",
+    "no pictures": "test_mute_visual",
+}
+ALONE = {"pictures alone": "visual", "sound alone": "audio"}
+
+
+def main() -> None:
+    """Train what is missing, then print the tables."""
+    registry = load_registry()
+    demos = [task for task in registry.tasks.names() if (data := registry.default_dataset(task)) and data.demo]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", choices=demos, default=demos)
+    parser.add_argument("--methods", nargs="+", default=[*registry.methods.names(), *ALONE])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args(namespace=argparse.Namespace(data=None))
+    runs: list[dict[str, Any]] = json.loads(given.out.read_text())["runs"] if given.out.is_file() else []
+    scores = {task: resolve(registry.tasks[task].build).score for task in given.tasks}
+    wanted = [
+        {"task": task, "row": row, "seed": seed}
+        for seed in given.seeds
+        for task in given.tasks
+        for row in given.methods
+        # A mask needs a picture, and its decoder has more to listen with where it stands alone.
+        if row not in ALONE or not task.startswith("avs")
+    ]
+    for one in [] if given.table else wanted:
+        if not any(one.items() <= done.items() for done in runs):
+            print(*one.values(), flush=True)
+            row = row_of(one["row"])
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+                grid = {"task": one["task"], "evaluate": [*SPLITS.values()]}
+                runs.append(one | alone.submit(one_run, grid, row, row["set"], one["seed"], given).result())
+            write_json(given.out, {"runs": runs})
+    for task, score in scores.items():
+        print(f"\n{task}, {score}\n\n{table([run for run in runs if run['task'] == task], score)}")
+
+
+def row_of(name: str) -> dict[str, Any]:
+    """What `grid.one_run` takes for a method, or for the head on one stream."""
+    if name in ALONE:
+        return {"method": "none", "streams": ALONE[name], "evaluate": ["test"], "set": ["baseline=false"]}
+    return {"method": name, "set": []}
+
+
+def table(runs: list[dict[str, Any]], score: str) -> str:
+    """The runs of a task in Markdown: means over seeds, with the standard deviation where there are several."""
+    titles = ["", *SPLITS, "head alone", "seeds", "trained", "s"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name in dict.fromkeys(run["row"] for run in runs):
+        found = [run for run in runs if run["row"] == name]
+        own = [mean([run["metrics"].get(split, {}).get(score) for run in found]) for split in SPLITS.values()]
+        head = mean([run.get("baseline", {}).get("test", {}).get(score) for run in found])
+        seconds = f"{fmean(run['seconds'] for run in found):.0f}"
+        cells = [name, *own, head, str(len(found)), f"{found[0]['trainable']:,}", seconds]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def mean(values: list[float | None]) -> str:
+    """As `grid.spread`; nothing where there is no value."""
+    there = [value for value in values if value is not None]
+    return spread(there) if there else ""
+
+
+if __name__ == "__main__":
+    main()
