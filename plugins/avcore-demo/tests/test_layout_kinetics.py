@@ -14,17 +14,16 @@ from avcore_demo.render import render
 
 def test_the_class_is_what_is_seen_and_heard(tmp_path: Path) -> None:
     root = tmp_path / "demo"
-    render(root, seed=1, counts={"train": 12, "test": 3}, layout="kinetics", size=32)
+    render(root, seed=1, counts={"train": 12, "val": 2, "test": 3}, layout="kinetics", size=32)
     assert settings_in(root) == {"task_options.classes": list(KINDS)}
     truth = json.loads((root / "objects.json").read_text())["clips"]
     reader = KineticsSounds(KineticsSoundsConfig(), root)
     found = {split: reader.clips(split) for split in ("train", "val", "test")}
-    # One of the two of each kind is held out.
-    assert {split: len(clips) for split, clips in found.items()} == {"train": 6, "val": 6, "test": 3}
+    assert {split: len(clips) for split, clips in found.items()} == {"train": 12, "val": 2, "test": 3}
     for split, clips in found.items():
         for clip in clips:
             entry = truth[clip.name]
-            assert entry["split"] == ("test" if split == "test" else "train")
+            assert entry["split"] == split
             assert KINDS[int(reader.target(clip)["label"])] == clip.group == entry["category"]
             assert clip.audio is not None
             assert clip.audio.is_file()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 
 from avcore_demo import render as render_module
-from avcore_demo.render import clips, ensure, render
+from avcore_demo.layouts import LAYOUTS
+from avcore_demo.render import clips, code_digest, ensure, render
 from avcore_demo.sheet import contact_sheet
 from avcore_demo.truth import describe
 
@@ -189,7 +191,7 @@ def test_ensure_renders_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     other = ensure(tmp_path, **(settings | {"seed": 4}))  # type: ignore[arg-type]
     assert other != root
     with monkeypatch.context() as patch:
-        patch.setattr(render_module, "code_digest", lambda: "another world")
+        patch.setattr(render_module, "code_digest", lambda layout: "another world")
         assert ensure(tmp_path, **settings) not in {root, other}  # type: ignore[arg-type]
 
 
@@ -221,3 +223,12 @@ def test_the_contact_sheet(tmp_path: Path) -> None:
     contact_sheet(tmp_path / "sheet.png", clips=3, size=32)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (3 * 38, 2 * 38)
+
+
+def test_another_layout_leaves_the_files_of_one_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = code_digest("s4")
+    assert len({code_digest(layout) for layout in LAYOUTS}) == len(LAYOUTS)
+    monkeypatch.setitem(LAYOUTS, "further", LAYOUTS["ave"])
+    assert code_digest("s4") == before
+    monkeypatch.setitem(LAYOUTS, "s4", replace(LAYOUTS["s4"], balanced=True))
+    assert code_digest("s4") != before

@@ -12,7 +12,7 @@ COUNTS = {
     "s4": {"train": 240, "val": 40, "test": 60},
     "ms3": {"train": 240, "val": 40, "test": 60},
     "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
-    "kinetics": {"train": 120, "test": 60},
+    "kinetics": {"train": 120, "val": 30, "test": 60},
 }
 """Clips of each split, by layout."""
 

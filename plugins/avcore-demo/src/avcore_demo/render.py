@@ -24,8 +24,6 @@ SPLITS = ("train", "val", "test")
 
 Progress = Callable[[int, int], None]
 
-_WORLD = ("looks", "media", "render", "scenery", "sounds", "styles", "truth", "world")
-
 
 def render(
     root: Path,
@@ -77,19 +75,21 @@ def ensure(
     first one to finish wins.
     """
     order = _Order(seed, counts, layout, size)
-    key = json.dumps([code_digest(), layout, size, seed, sorted(counts.items())])
+    key = json.dumps([code_digest(layout), layout, size, seed, sorted(counts.items())])
     root = Path(cache_root) / f"demo-{layout}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
     if not root.is_dir():
         _render_aside(root, order, workers, progress)
     return root
 
 
-def code_digest() -> str:
-    """Digest of the code that the demo's files follow from."""
+def code_digest(layout: str) -> str:
+    """Digest of the code that the files of a layout follow from."""
     digest, folder = hashlib.blake2b(digest_size=8), Path(__file__).parent
-    named = [folder / f"{name}.py" for name in _WORLD]
-    for path in [*named, *sorted((folder / "layouts").glob("*.py"))]:
-        digest.update(path.read_bytes())
+    chosen = LAYOUTS[layout]
+    own = chosen.clip.__module__.removeprefix(f"{__package__}.").replace(".", "/")
+    for name in ("looks", "media", "render", "scenery", "sounds", "styles", "truth", "world", own):
+        digest.update((folder / f"{name}.py").read_bytes())
+    digest.update(repr((chosen.style, chosen.balanced, chosen.further)).encode())
     return digest.hexdigest()
 
 
@@ -165,5 +165,9 @@ def _render_all(root: Path, order: _Order, workers: int | None, progress: Progre
             pool.shutdown(cancel_futures=True)
             raise
     layout.lists(root, everything)
-    record = {**asdict(order), "code": code_digest(), "clips": {name: described[name] for name, _, _ in everything}}
+    record = {
+        **asdict(order),
+        "code": code_digest(order.layout),
+        "clips": {name: described[name] for name, _, _ in everything},
+    }
     (root / "objects.json").write_text(json.dumps(record) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
 """The layout of Kinetics-Sounds in OGM-GE's lists: clips of 10 s with one class each, as pictures and sound.
 
     classes.txt                          the classes in the order of their indices, the kinds
-    my_{train,test}.txt                  clip,10,label
-    {train,test}/<clip>/{00000..}.jpg    a picture a second, from the middle of it
-    {train,test}/<clip>/<clip>.wav       16-bit PCM, 16 kHz, mono
+    my_{train,val,test}.txt              clip,10,label
+    <split>/<clip>/{00000..}.jpg         a picture a second, from the middle of it
+    <split>/<clip>/<clip>.wav            16-bit PCM, 16 kHz, mono
 
-As there, no list names a val split: readers hold out a part of train. The class is what is seen and heard.
+OGM-GE has no list of val; the demo has one where clips are asked for. The class is what is seen and heard.
 """
 
 from __future__ import annotations
