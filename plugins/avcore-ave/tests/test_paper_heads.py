@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -305,6 +306,82 @@ def test_the_weak_rules() -> None:
     torch.testing.assert_close(made["probability"], torch.stack([p[0, 1].expand(3), p[1, 3].expand(3)]))
     logits = torch.tensor([[[0.0, 1.0, 0.0, 2.0], [3.0, 1.0, 0.0, 2.0]]])
     assert avel(WEAK).predict({"logits": logits}, features())["labels"].tolist() == [[3, 0]]
+
+
+def test_the_weak_rules_and_their_accuracies_by_hand() -> None:
+    """Two clips of four seconds, three events and background (3): Dog in seconds 1 and 2, Flute in second 3."""
+    truth = torch.tensor([[3, 1, 1, 3], [3, 3, 3, 2]])
+    given = replace(features(), clips=2, segments=4)
+    clips = Batch(
+        frames=None,
+        waveform=None,
+        targets={"labels": truth},
+        names=["a", "b"],
+        samples=torch.arange(2),
+        valid=torch.ones(2, dtype=torch.bool),
+    )
+
+    def accuracies(labels: Tensor) -> dict[str, float]:
+        metrics = WEAK.metrics("clean")
+        metrics.update({"labels": labels}, clips)
+        return {name: float(value) for name, value in metrics.compute().items()}
+
+    # CMBS: a gate g in (0, 1) has sigma(g) > 0.5, however small it is, so the clip's class holds in all seconds. Dog in
+    # four seconds is right in two; background, the second clip's best class, is right in three of four.
+    output = {
+        "event": torch.tensor([[0.0, 2.0, 1.0, -1.0], [0.3, 0.1, 0.2, 0.4]]),
+        "gate": torch.tensor([[0.001, 0.2, 0.999, 0.0001], [0.9, 0.9, 0.9, 0.9]]),
+    }
+    labels = cmbs(WEAK).predict(output, given)["labels"]
+    assert labels.tolist() == [[1, 1, 1, 1], [3, 3, 3, 3]]
+    assert accuracies(labels) == {
+        "accuracy": pytest.approx(100 * 5 / 8),
+        "accuracy_event": pytest.approx(100 * 2 / 3),
+        "accuracy_background": pytest.approx(100 * 3 / 5),
+    }
+    # AVEL: the best class of each second by itself, background among them.
+    logits = torch.zeros(2, 4, 4)
+    for clip, second, best in ((0, 0, 3), (0, 1, 1), (0, 2, 2), (0, 3, 3), (1, 0, 3), (1, 1, 0), (1, 2, 3), (1, 3, 2)):
+        logits[clip, second, best] = 0.1
+    labels = avel(WEAK).predict({"logits": logits}, given)["labels"]
+    assert labels.tolist() == [[3, 1, 2, 3], [3, 0, 3, 2]]
+    assert accuracies(labels) == {
+        "accuracy": pytest.approx(100 * 6 / 8),
+        "accuracy_event": pytest.approx(100 * 2 / 3),
+        "accuracy_background": pytest.approx(100 * 4 / 5),
+    }
+
+
+WIDTHS = {
+    "ViT-Ti, 14 x 14 and 6 x 8": ((192, (14, 14)), (192, (6, 8))),
+    "ViT-B": ((768, (14, 14)), (768, (6, 8))),
+    "Swin-L": ((1536, (7, 7)), (1536, (7, 7))),
+    "Swin-V2-L and HTS-AT": ((1536, (6, 6)), (768, (8, 8))),
+    "VGG-19 and VGGish": ((512, (7, 7)), (128, (1, 1))),
+}
+
+
+@pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("task", [SUPERVISED, WEAK], ids=["supervised", "weak"])
+@pytest.mark.parametrize("build", [CMBSHead, AVELHead])
+def test_features_of_any_width_on_any_grid(build: type[Head], task: AVETask, widths: tuple[Any, Any]) -> None:
+    """With the published settings, on shapes alone: outputs, losses and predictions."""
+    made, given = {}, {}
+    for stream, (width, grid) in zip(("visual", "audio"), widths, strict=True):
+        stage = StageLayout(width=width, heads=1, depth=1, grid=grid)
+        made[stream] = StreamLayout(stages=(stage,), segments=10, taps=(0,))
+        map_MDYX = torch.empty(2 * 10, width, *grid, device="meta")
+        tokens = map_MDYX.flatten(2).mT
+        pooled = tokens.mean(1).unflatten(0, (2, 10))
+        given[stream] = StreamFeatures(pooled=pooled, tokens=tokens, raw_tokens=tokens, maps=(map_MDYX,))
+    with torch.device("meta"):
+        head = build(CMBSHeadConfig() if build is CMBSHead else AVELHeadConfig(), made, task)
+        whole = Features(streams=given, clips=2, segments=10, valid=torch.ones(2, dtype=torch.bool))
+        targets = {"clip_label": torch.zeros(2).long()} if task is WEAK else {"labels": torch.zeros(2, 10).long()}
+        output = head(whole)
+        clips = replace(batch(**targets), names=["a", "b"], samples=torch.arange(2), valid=whole.valid)
+        assert all(term.shape == () for term in head.loss(output, clips, Progress()).values())
+        assert head.predict(output, whole)["labels"].shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", ["ave.cmbs", "ave.avel"])
