@@ -88,6 +88,7 @@ class TrainConfig:
     average_epochs: tuple[int, int] | None = None  # average=epochs: the first and the last epoch of the window, from 1
     nonfinite: Literal["stop", "skip"] = "stop"  # what a loss or gradient that is not finite does; never an update
     nonfinite_limit: int = 10  # nonfinite=skip: steps of a run that may be skipped; one more stops it
+    select: Literal["val", "test"] | None = None  # split that chooses the checkpoint; null: val, or test with paper
     evaluate: tuple[str, ...] = ("test",)  # splits to evaluate with the best checkpoint after training
 
     def __post_init__(self) -> None:
@@ -202,3 +203,10 @@ class RunConfig:
         alone = self.streams if self.streams != "both" else None
         require(not (self.shapley and alone), "shapley", True, f"false with streams={alone}: it compares two streams")
         require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2**63 - 1")
+        peeks = self.protocol == "clean" and self.train.select == "test"
+        require(not peeks, "train.select", "test", "val with protocol=clean, which reads test once, at the end")
+
+    @property
+    def selected_on(self) -> str:
+        """The split whose score chooses the checkpoint."""
+        return self.train.select or ("val" if self.protocol == "clean" else "test")

@@ -44,7 +44,7 @@ def list_splits(config: RunConfig, dataset: Dataset) -> None:
     Raises:
         AVCoreError: there is no such split, its list is malformed, or with ``data.broken=stop`` files are missing.
     """
-    names = ("train", "val" if config.protocol == "clean" else "test", *config.train.evaluate)
+    names = ("train", config.selected_on, *config.train.evaluate)
     for split in dict.fromkeys(split_and_change(name, dataset.splits)[0] for name in names):
         clips = dataset.clips(split)
         if config.data.broken == "stop":

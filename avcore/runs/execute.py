@@ -359,7 +359,7 @@ def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
         text=config.text.backbone,
         seed=config.seed,
         frozen=config.frozen,
-        selected_on="val" if config.protocol == "clean" else "test",
+        selected_on=config.selected_on,
         score_name=model.task.score,
         params=counted,
         seconds=seconds,

@@ -25,12 +25,11 @@ def describe_config(config: RunConfig) -> str:
         streams += "; random frozen weights"
     if config.text.backbone is not None:
         streams += f"; text {config.text.backbone}"
-    chosen = "val" if config.protocol == "clean" else "test"
     epochs = config.train.epochs
     return (
         f"task {config.task} on {config.data.dataset}; {parts}\n"
         f"{streams}; {config.train.precision}; seed {config.seed}\n"
-        f"protocol {config.protocol}: {epochs} epoch{'' if epochs == 1 else 's'}, the best selected on {chosen}"
+        f"protocol {config.protocol}: {epochs} epoch{'' if epochs == 1 else 's'}, the best selected on {config.selected_on}"
     )
 
 

@@ -131,6 +131,14 @@ def test_protocol_paper_selects_on_test_and_says_so(start, capsys):
     assert "SELECTED ON TEST (protocol=paper)" in capsys.readouterr().out
 
 
+def test_the_split_that_selects_is_a_setting_and_clean_never_peeks(start):
+    run = start(protocol="paper", epochs=1, set=["train.select=val"])
+    assert run.results.selected_on == "val"
+    assert set(run.results.metrics) == {"val", "test"}
+    with pytest.raises(AVCoreError, match=r"train\.select.*val with protocol=clean"):
+        start(set=["train.select=test"])
+
+
 def test_demo_data_are_announced_first_and_last(finished):
     lines = finished.text.strip().splitlines()
     assert lines[0].startswith("DEMO DATA")
