@@ -26,6 +26,7 @@ __all__ = [
     "Clip",
     "Dataset",
     "Encoder",
+    "Event",
     "Features",
     "Head",
     "Input",
@@ -369,6 +370,24 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that goes on for a while in a video, as it was predicted.
+
+    Attributes:
+        label: what it is, such as a class.
+        modality: ``audio`` or ``visual``, where a task tells what is heard from what is seen.
+        start_s, stop_s: s from the beginning of the video.
+        probability: how sure the prediction is, 0 to 1; None where it does not say.
+    """
+
+    label: str
+    modality: str = ""
+    start_s: float
+    stop_s: float
+    probability: float | None = None
+
+
 class Task:
     """Targets, metrics, inputs and drawing. Subclass it, and name the class in a `TaskSpec`."""
 
@@ -451,3 +470,17 @@ class Task:
     def describe(self, prediction: Mapping[str, Tensor]) -> str:
         """One line that says what was predicted for one clip; empty if a picture says it all."""
         return ""
+
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        """What was predicted over a whole video as events, which ``avcore predict`` writes as JSON and CSV.
+
+        Args:
+            times: begin and end of each segment of the video, s, one after the other.
+            predictions: of each segment, as a clip with T = 1.
+
+        Returns:
+            In any order; None if the task predicts nothing of the kind.
+        """
+        return None

@@ -16,7 +16,7 @@ from avcore.cli import COMMANDS
 
 NAMES = [
     "AVCoreError", "AVModel", "AssemblyError", "AudioGeometry", "BackboneSpec", "Batch", "BlockLayout", "Clip",
-    "ClipSettings", "ConfigError", "DataError", "Dataset", "DatasetSpec", "Edit", "Edits", "Features",
+    "ClipSettings", "ConfigError", "DataError", "Dataset", "DatasetSpec", "Edit", "Edits", "Event", "Features",
     "FilterBankGeometry", "Fusion", "FusionLayer", "FusionSpec", "Head", "HeadSpec", "ImageGeometry", "Input",
     "MelGeometry", "MethodSpec", "Need", "NoConfig", "PluginError", "Progress", "Prompt", "PromptLayer",
     "PromptSpec", "Run", "RunResult", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",

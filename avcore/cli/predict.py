@@ -24,7 +24,9 @@ __all__ = ["predict"]
 )
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run]")
 @click.option("--overwrite", is_flag=True, help="Replace results that are there already.")
-@click.option("--json", "as_json", is_flag=True, help='Print {"video", "strip", "segments": [...], "summary"}.')
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print {"video", "strip", "segments": [...], "summary", "events"}.'
+)
 def predict(
     directory: str,
     video: str,
@@ -38,7 +40,7 @@ def predict(
     """Apply a run to a video of any format (mp4, webm, mkv, ...), size and length.
 
     Writes VIDEO.overlay.mp4, the video with its sound and the predictions painted over it, and VIDEO.strip.png, a
-    column for each segment.
+    column for each segment. Of tasks that predict events, VIDEO.events.json and VIDEO.events.csv too.
 
     \b
     Example:

@@ -4,6 +4,7 @@ Shape letters: T segments, Y and X image rows and columns, S samples.
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ __all__ = [
     "column_width",
     "fitting",
     "resize",
+    "save_bytes",
     "save_png",
     "side_by_side",
     "stack",
@@ -194,7 +196,14 @@ def fitting(name: str) -> str:
 
 
 def save_png(picture_YX3: Pixels, path: Path) -> Path:
-    """Write a picture as PNG, whole or not at all, making the folder; returns the path.
+    """Write a picture as PNG; see `save_bytes`."""
+    content = io.BytesIO()
+    Image.fromarray(picture_YX3).save(content, format="PNG")
+    return save_bytes(content.getvalue(), path)
+
+
+def save_bytes(content: bytes, path: Path) -> Path:
+    """Write a file, whole or not at all, making its folder; returns the path.
 
     Raises:
         AVCoreError: nothing can be written there.
@@ -203,7 +212,7 @@ def save_png(picture_YX3: Pixels, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:
-            Image.fromarray(picture_YX3).save(file, format="PNG")
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -19,9 +19,10 @@ from torch import Tensor
 from avcore.data.cuts import Cuts
 from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, segment_times
 from avcore.errors import AVCoreError, ConfigError, DataError, PluginError, did_you_mean
+from avcore.report.events import save_events
 from avcore.report.overlay import Pixels, column_width, fitting, resize, save_png, side_by_side, strip, waveform
 from avcore.report.video import frame_count, read_frames, write_video
-from avcore.tasks import Batch, Task
+from avcore.tasks import Batch, Event, Task
 
 if TYPE_CHECKING:
     from avcore.config import RunConfig
@@ -61,12 +62,20 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Where the results for a video lie, and what they are in words."""
+    """Where the results for a video lie, and what they are in words.
+
+    Attributes:
+        video, strip: the files.
+        segments: what was predicted for each.
+        summary: a line for a person.
+        events: what was predicted over the whole video; None for a task without events.
+    """
 
     video: Path
     strip: Path
     segments: list[Segment]
     summary: str
+    events: list[Event] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data for JSON; paths become text."""
@@ -100,7 +109,7 @@ def predict_video(
     Returns:
         The overlay video ``<name>.overlay.mp4`` in the size of the source (1280 px at most on the long side), with its
         rate (5 to 60 Hz) and its sound, and ``<name>.strip.png``: a column for each segment (60 at most, evenly spaced)
-        with frame, prediction and sound.
+        with frame, prediction and sound. Of a task that predicts events, these as ``<name>.events.json`` and ``.csv``.
 
     Raises:
         AVCoreError: the video is missing, unreadable, has no pictures or no sound for a model that listens, is
@@ -111,8 +120,9 @@ def predict_video(
     info = _usable(path, model)
     folder = Path(out) if out is not None else Path("predictions")
     stem = fitting(name or path.stem)
-    video_file, strip_file = folder / f"{stem}.overlay.mp4", folder / f"{stem}.strip.png"
-    for file in (video_file, strip_file):
+    endings = ("overlay.mp4", "strip.png", "events.json", "events.csv")
+    video_file, strip_file, *event_files = (folder / f"{stem}.{ending}" for ending in endings)
+    for file in (video_file, strip_file, *event_files):
         if file.exists() and not overwrite:
             raise AVCoreError(f"{file} exists already. Choose another --out folder, or replace it with --overwrite.")
 
@@ -125,11 +135,10 @@ def predict_video(
     frames = read_frames(path, fps=fps, seconds=info.duration_s, long_side=LONG_SIDE)
     write_video(video_file, painter.over(frames), fps, None if sound is None else path)
 
+    times = cuts.times(info.duration_s)
     segments = [
         Segment(start_s=start, stop_s=stop, level_db=level, text=model.task.describe(prediction))
-        for (start, stop), level, prediction in zip(
-            cuts.times(info.duration_s), _levels(sound_S, rate, cuts), predictions, strict=True
-        )
+        for (start, stop), level, prediction in zip(times, _levels(sound_S, rate, cuts), predictions, strict=True)
     ]
     title = (
         f"{path.name}: {config.task}, {config.method or '+'.join((*config.prompts, *config.fusions)) or 'head only'}"
@@ -137,7 +146,11 @@ def predict_video(
     save_png(_strip(painter, segments, sound_S, rate, cuts, title), strip_file)
     kind = "Overlay" if sound is None else "Overlay with sound"
     summary = f"Segments of {cuts.seconds:g} s: {cuts.count}. {kind}: {video_file}. Picture strip: {strip_file}."
-    return Prediction(video=video_file, strip=strip_file, segments=segments, summary=summary)
+    events = model.task.events(times, predictions)
+    if events is not None:
+        save_events(events, *event_files)
+        summary += f" Events: {' and '.join(map(str, event_files))}."
+    return Prediction(video=video_file, strip=strip_file, segments=segments, summary=summary, events=events)
 
 
 # --------------------------------------------------------------------------------------------------------------------

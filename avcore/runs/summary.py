@@ -29,7 +29,8 @@ def describe_config(config: RunConfig) -> str:
     return (
         f"task {config.task} on {config.data.dataset}; {parts}\n"
         f"{streams}; {config.train.precision}; seed {config.seed}\n"
-        f"protocol {config.protocol}: {epochs} epoch{'' if epochs == 1 else 's'}, the best selected on {config.selected_on}"
+        f"protocol {config.protocol}: {epochs} epoch{'' if epochs == 1 else 's'}, "
+        f"the best selected on {config.selected_on}"
     )
 
 

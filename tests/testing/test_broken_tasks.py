@@ -1,6 +1,6 @@
 """Each check of tasks is failed by one that is wrong in that one way, and by no other."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +13,7 @@ from sound_world import Asked, Asks, Naming, Reads, Scores, world
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from avcore import (
-    Batch,
-)
+from avcore import Batch, Event
 from avcore.testing.cases import TaskCase
 from avcore.testing.checks.tasks import inputs
 from avcore.testing.subject import Subject
@@ -160,6 +158,43 @@ class LosesItsSettings(Naming):
         self.config = None
 
 
+class Eventful(Naming):
+    """Predicts an event over the whole video."""
+
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        return [Event(label="a", modality="audio", start_s=times[0][0], stop_s=times[-1][1], probability=1.0)]
+
+
+class EndsBeforeItBegins(Naming):
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        return [Event(label="a", start_s=times[0][1], stop_s=times[0][0])]
+
+
+class NamesNothing(Naming):
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        return [Event(label=" ", start_s=times[0][0], stop_s=times[0][1])]
+
+
+class IsTooSure(Naming):
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        return [Event(label="a", start_s=times[0][0], stop_s=times[0][1], probability=1.5)]
+
+
+class SmellsIt(Naming):
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        return [Event(label="a", start_s=times[0][0], stop_s=times[0][1], modality="smell")]
+
+
 class Sure(Naming):
     """Has a majority answer: the class of most clips."""
 
@@ -189,13 +224,18 @@ class AnswersOtherwise(Sure):
         return {"class": torch.tensor(0)}
 
 
-def test_a_majority_answer_passes(failing_of_all: Failing) -> None:
-    assert not failing_of_all(**world(task=Sure))
+@pytest.mark.parametrize("task", [Sure, Eventful])
+def test_a_majority_answer_and_events_pass(failing_of_all: Failing, task: type[Naming]) -> None:
+    assert not failing_of_all(**world(task=task))
 
 
 @pytest.mark.parametrize(
     ("given", "check", "says"),
     [
+        ({"task": EndsBeforeItBegins}, "task: events", "is from 1.0 to 0.0 s"),
+        ({"task": NamesNothing}, "task: events", "has no name"),
+        ({"task": IsTooSure}, "task: events", "the probability 1.5"),
+        ({"task": SmellsIt}, "task: events", "'smell', no modality"),
         ({"task": AnswersFirst}, "task: majority", "in another order"),
         ({"task": AnswersABatch}, "task: majority", "and a head predicts () for a clip"),
         ({"task": AnswersTooLittle}, "task: majority", "the update of its metrics fails"),

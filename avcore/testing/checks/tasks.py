@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from avcore.errors import AVCoreError
+from avcore.specs import STREAMS
 from avcore.tasks import Batch, Input, Task
 from avcore.testing.cases import TaskCase
 from avcore.testing.cases.heads import padded
@@ -240,6 +241,29 @@ def majority(case: TaskCase) -> None:
     whole = {name: tensor.expand(len(batch), *tensor.shape) for name, tensor in answer.items()}
     for protocol in PROTOCOLS:
         _scores(case, protocol, whole, batch)
+
+
+@check("task", "events")
+def events(case: TaskCase) -> None:
+    """Events of a video lie within it, have names, and probabilities from 0 to 1 where they have any."""
+    world, batch = case.world, case.world.batch()
+    task, where = world.model.task, f"Task '{case.spec.name}': an event of a video of {world.model.segments} s"
+    whole = {name: tensor[0] for name, tensor in world.prediction(batch).items()}
+    places = range(world.model.segments)
+    each = [
+        {
+            name: value[at : at + 1] if task.prediction.get(name) in ("segment", "pixel") else value
+            for name, value in whole.items()
+        }
+        for at in places
+    ]
+    for event in task.events([(float(at), float(at + 1)) for at in places], each) or ():
+        lasts = 0 <= event.start_s < event.stop_s <= world.model.segments
+        assert lasts, f"{where} is from {event.start_s} to {event.stop_s} s."
+        assert event.label.strip(), f"{where} has no name."
+        assert event.modality in ("", *STREAMS), f"{where} is in '{event.modality}', no modality."
+        sure = event.probability
+        assert sure is None or 0 <= sure <= 1, f"{where} has the probability {sure}."
 
 
 @check("task", "inputs")

@@ -91,3 +91,17 @@ def test_with_weak_labels_it_is_the_most_frequent_class_of_clips() -> None:
     weak = AVEWeakTask(AVETaskConfig(classes=("Dog, bark", "Cat")))
     truths = [{"clip_label": torch.tensor(label), "labels": torch.full((3,), 2)} for label in (1, 0, 1)]
     assert weak.majority(iter(truths), 4)["labels"].tolist() == [1, 1, 1, 1]
+
+
+def test_events_are_runs_of_a_class_that_is_not_background() -> None:
+    labels, sure = (0, 0, 2, 1, 0), (0.5, 0.7, 0.9, 0.8, 0.6)
+    each = [
+        {"labels": torch.tensor([label]), "probability": torch.tensor([p])}
+        for label, p in zip(labels, sure, strict=True)
+    ]
+    found = TASK.events([(second, second + 1.0) for second in range(5)], each)
+    assert [(one.label, one.modality, one.start_s, one.stop_s, round(one.probability, 3)) for one in found] == [
+        ("Dog, bark", "", 0, 2, 0.6),
+        ("Cat", "", 3, 4, 0.8),
+        ("Dog, bark", "", 4, 5, 0.6),
+    ]

@@ -1,6 +1,6 @@
 """`AVETask` and `AVEWeakTask`: how labels of segments are scored, drawn and described."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from avcore.tasks import Task
+from avcore.tasks import Event, Task
 from avcore_ave.config import AVETaskConfig
 from avcore_ave.drawing import colour, label_bar
 from avcore_ave.metrics import AVEMetrics
@@ -95,6 +95,25 @@ class AVETask(Task):
             runs.append(f"{place}-{last} {names[label]}" if last > place else f"{place} {names[label]}")
             place = last + 1
         return " | ".join(runs)
+
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        """Runs of segments of one class that is not background, with the mean probability of its segments."""
+        found, place = [], 0
+        for label, run in groupby(int(prediction["labels"][0]) for prediction in predictions):
+            first, place = place, place + len(list(run))
+            if label != self.background:
+                sure = [float(prediction["probability"][0]) for prediction in predictions[first:place]]
+                found.append(
+                    Event(
+                        label=self.classes[label],
+                        start_s=times[first][0],
+                        stop_s=times[place - 1][1],
+                        probability=sum(sure) / len(sure),
+                    )
+                )
+        return found
 
 
 class AVEWeakTask(AVETask):

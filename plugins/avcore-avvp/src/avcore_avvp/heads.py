@@ -13,11 +13,9 @@ from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avvp.config import AttentiveHeadConfig, LossSettings
 from avcore_avvp.losses import clip_loss, smoothed
 from avcore_avvp.metrics import thresholded
+from avcore_avvp.task import MODALITIES
 
 __all__ = ["AttentiveHead", "ParsingHead"]
-
-MODALITIES = ("audio", "visual")
-"""The order of the axis of length 2 in all that is predicted."""
 
 
 class ParsingHead(Head):

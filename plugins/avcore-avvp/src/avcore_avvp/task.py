@@ -1,6 +1,6 @@
 """`AVVPTask`: how what is heard and seen in each second is scored, drawn and described."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -9,15 +9,17 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from avcore import read_features
-from avcore.tasks import Input, Task
+from avcore.tasks import Event, Input, Task
 from avcore_avvp.config import FEATURES, AVVPTaskConfig
 from avcore_avvp.drawing import Row, paint_line, paint_moment
 from avcore_avvp.metrics import AVVPMetrics
 
-__all__ = ["LETTERS", "AVVPTask", "runs"]
+__all__ = ["LETTERS", "MODALITIES", "AVVPTask", "runs"]
 
+MODALITIES = ("audio", "visual")
+"""The order of the axis of length 2 in all that is predicted."""
 LETTERS = ("A", "V")
-"""Sound and pictures, in the order of the axis of length 2."""
+"""How they are written on pictures."""
 
 
 class AVVPTask(Task):
@@ -117,6 +119,25 @@ class AVVPTask(Task):
                     found.append(f"{letter} {','.join(spans)}")
             texts.append(f"{self.classes[index]} {(', ' if len(events) == 1 else ' ').join(found)}")
         return " | ".join(texts)
+
+    def events(
+        self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]
+    ) -> list[Event] | None:
+        """What is heard and what is seen, each longest run of segments, with the mean probability of its segments."""
+        here_T2C = torch.cat([prediction["events"] for prediction in predictions])
+        sure_T2C = torch.cat([prediction["probability"] for prediction in predictions])
+        return [
+            Event(
+                label=self.classes[index],
+                modality=name,
+                start_s=times[first][0],
+                stop_s=times[behind - 1][1],
+                probability=float(sure_T2C[first:behind, modality, index].mean()),
+            )
+            for index in here_T2C.any(0).any(0).nonzero().flatten().tolist()
+            for modality, name in enumerate(MODALITIES)
+            for first, behind in runs(here_T2C[:, modality, index].tolist())
+        ]
 
 
 def runs(here: list[bool]) -> list[tuple[int, int]]:
