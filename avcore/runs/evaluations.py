@@ -61,7 +61,8 @@ class Evaluations:
             run.results = run.results.measured(name, found.scores)
             split, change = run.data.split(name)
             drawn.setdefault(split, {})[change.words] = found.examples
-        for split, by_change in drawn.items():
+        for split, found_by_change in drawn.items():
+            by_change = _of_the_same_clips(found_by_change)
             if save_pictures(run.model.task, split, by_change, folder):
                 pictures.append(str(folder / f"{split}-*.png"))
             self.listeners.tell("pictured", split, by_change, step)
@@ -73,3 +74,9 @@ class Evaluations:
             found = self.run.examine(name, examples=drawn, progress=lambda done: advance(done, ""))
         self.listeners.tell("evaluated", name, found.scores, step)
         return found
+
+
+def _of_the_same_clips(by_change: Mapping[str, list[Example]]) -> dict[str, list[Example]]:
+    """The clips that all have: one whose own sound can be read may be skipped where it is given a broken clip's."""
+    shared = set.intersection(*({one.name for one in examples} for examples in by_change.values()))
+    return {words: [one for one in examples if one.name in shared] for words, examples in by_change.items()}

