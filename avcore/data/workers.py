@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ T = TypeVar("T")
 STOPS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP})
 SHARED_MEMORY = Path("/dev/shm")
 IN_FLIGHT = 2  # batches of each process that are made or wait to be taken, as torch has it
+_FEWER = "load with fewer (--set data.workers=N; 0 for none), and go on with 'avcore run --resume DIR'"
+_END = object()
 PATIENCE = 1800.0  # s; what takes longer does not come: one file may take `avcore.data.container.MAX_WORK` of them
 
 
@@ -45,6 +47,7 @@ class Loaded(Generic[T]):
         self, dataset: TorchDataset[T], sampler: Sequence[object], workers: int, *, stay: bool = False
     ) -> None:
         self._processes: list[BaseProcess] = []
+        self._overdue = False
         self._loader: DataLoader[T] = DataLoader(
             dataset,
             sampler=sampler,
@@ -52,7 +55,6 @@ class Loaded(Generic[T]):
             num_workers=workers,
             persistent_workers=stay and workers > 0,
             worker_init_fn=_start,
-            timeout=PATIENCE if workers else 0,
             # torch draws a seed for its workers at each epoch: not from the global generator, which must not move.
             generator=torch.Generator().manual_seed(0),
         )
@@ -67,17 +69,41 @@ class Loaded(Generic[T]):
         try:
             items = iter(self._loader)
             self._processes += [each for each in multiprocessing.active_children() if each not in before]
-            yield from items
+            while True:
+                with self._awaited():
+                    item = next(items, _END)
+                if item is _END:
+                    return
+                yield cast("T", item)
         except (RuntimeError, OSError, EOFError) as error:
             # A queue of a process that is gone fails in ways of its own.
             ended = [process.exitcode for process in self._processes if process.exitcode]
-            reason = _reason(error, -ended[0] if ended else 0)
+            reason = _late() if self._overdue else _reason(error, -ended[0] if ended else 0)
             if reason is None:
                 raise
-        else:
-            return
         # Not from within: the traceback of the first error would keep the other processes alive.
         raise DataError(reason)
+
+    @contextmanager
+    def _awaited(self) -> Iterator[None]:
+        """Kill the processes if they give nothing for `PATIENCE` s.
+
+        torch waits with a limit for the message that a batch is there, and without one for the process to hand it
+        over; and one that is stuck in native code takes no request to end.
+        """
+        timer = threading.Timer(PATIENCE, self._give_up)
+        timer.daemon = True
+        if self._processes:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._overdue = True
+        for process in self._processes:
+            process.kill()
 
     def close(self) -> None:
         """End the processes; another iteration starts new ones."""
@@ -104,15 +130,16 @@ def workers_watched() -> Iterator[None]:
         raise DataError(reason) from error
 
 
+def _late() -> str:
+    return (
+        f"No batch came from the loader processes for {PATIENCE / 60:g} min: a file server or disk that does not "
+        f"answer, or processes that wait for each other. See to it, or {_FEWER}."
+    )
+
+
 def _reason(error: Exception, number: int = 0) -> str | None:
     """What to tell a person of an error, with the signal that ended a process, if that is known; None: no process."""
     text = str(error)
-    fewer = "load with fewer (--set data.workers=N; 0 for none), and go on with 'avcore run --resume DIR'"
-    if "DataLoader timed out" in text and not number:
-        return (
-            f"No batch came from the loader processes for {PATIENCE / 60:g} min: a file server or disk that does not "
-            f"answer, or processes that wait for each other. See to it, or {fewer}."
-        )
     if not number and not re.search(r"DataLoader worker \(pid", text):
         return None
     named = re.search(r"killed by signal: ([^.]*)\.", text)
@@ -120,10 +147,10 @@ def _reason(error: Exception, number: int = 0) -> str | None:
     if what is not None and "Killed" not in what and "Bus error" not in what:
         return (
             f"A loader process ended by itself: {what}. Native code that decodes or a plugin brought it down; "
-            f"'avcore data verify' finds a file that does. Else {fewer}."
+            f"'avcore data verify' finds a file that does. Else {_FEWER}."
         )
     room = f" or its {SHARED_MEMORY} is full" if what is not None and "Bus error" in what else ""
-    return f"A loader process was killed: this machine is probably out of memory{room}. Free some or {fewer}."
+    return f"A loader process was killed: this machine is probably out of memory{room}. Free some or {_FEWER}."
 
 
 def check_shared_memory(workers: int, batches: int, batch_bytes: int) -> None:

@@ -1,5 +1,6 @@
 """Loader processes that are killed, crash, hang, or find no room: one line that says what to do."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -78,10 +79,26 @@ def test_a_process_that_is_killed_while_the_run_computes() -> None:
         compute()
 
 
+NEVER = r"No batch came from the loader processes for 0\.01 min: .*--resume"
+
+
 def test_a_batch_that_never_comes_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "PATIENCE", 0.6)
-    with pytest.raises(DataError, match=r"No batch came from the loader processes for 0\.01 min: .*--resume"):
-        read(lambda: time.sleep(3))
+    with pytest.raises(DataError, match=NEVER):
+        read(lambda: time.sleep(30))
+
+
+def test_a_batch_that_is_not_handed_over_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", 0.6)
+    items = iter(Loaded(Items(lambda: None), range(8), 1))
+    next(items)
+    time.sleep(0.5)  # the next ones are ready and wait for the process to hand them over
+    stopped = multiprocessing.active_children()
+    for process in stopped:
+        os.kill(process.pid or 0, signal.SIGSTOP)
+    with pytest.raises(DataError, match=NEVER):
+        list(items)
+    assert [process.exitcode for process in stopped] == [-signal.SIGKILL]
 
 
 def test_errors_of_others_pass() -> None:
