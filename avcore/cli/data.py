@@ -69,6 +69,7 @@ def info(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> N
     Examples:
       avcore data info avs                       the built-in demo
       avcore data info avs --data AVSBench       your copy
+      avcore data info ave --data FOLDER         your own clips, with their events in events.csv
     """  # noqa: D301 - click's mark for unwrapped lines
     config, _, dataset, found = _open(task, root, sets)
     facts = {"task": config.task, "dataset": config.data.dataset, "root": found, **_describe(dataset)}

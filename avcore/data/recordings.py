@@ -11,9 +11,10 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from avcore.data.cuts import Cuts
 from avcore.data.media import probe
@@ -169,7 +170,10 @@ class Recordings(Dataset):
 
     Clips lie as `avcore predict` lays them: end to end, the last one ending with the recording, so that it may overlap
     the one before it. A recording shorter than a clip is filled up with silence and its last picture. Where recordings
-    name splits, those of ``val`` and ``test`` that none is in are drawn from train.
+    name splits, ``val`` and ``test`` that none is in are drawn from train, where there is any.
+
+    Attributes:
+        nothing: the group of clips that are of no class; empty where there is none.
 
     Args:
         config: how they are cut and split.
@@ -177,8 +181,10 @@ class Recordings(Dataset):
         source: the file or folder that lists them, for errors.
 
     Raises:
-        DataError: some name a split and others none, a split is unknown, or nothing is there to train on.
+        DataError: some name a split and others none, a split is unknown, or there are too few to be split.
     """
+
+    nothing: ClassVar[str] = ""
 
     def __init__(self, config: RecordingSettings, recordings: Sequence[Recording], source: Path) -> None:
         self.config = config
@@ -207,8 +213,8 @@ class Recordings(Dataset):
             raise DataError(f"'{self.source}' lists no video.")
         fractions = dict(zip(SPLITS, self.config.fractions, strict=True))
         given = set(named.values())
-        if given and "train" not in given:
-            raise DataError(f"'{self.source}' puts nothing into train, only into {', '.join(sorted(given))}.")
+        if given and "train" not in given:  # enough to score a run on
+            return named
         self._drawn = tuple(split for split in SPLITS if split not in given and fractions[split] > 0)
         if not self._drawn:
             return named
@@ -216,8 +222,8 @@ class Recordings(Dataset):
         shares = {split: fractions[split] for split in SPLITS if split in self._drawn or split == "train"}
         if len(open_to) < len(shares):
             raise DataError(
-                f"'{self.source}' lists {len(open_to)} recording(s) for the splits {', '.join(shares)}: add more, at "
-                "least one for each, or leave a split out with data.fractions."
+                f"'{self.source}' lists too few files ({len(open_to)}) for the splits {', '.join(shares)}: add some, "
+                "at least one for each, or leave a split out with data.fractions."
             )
         return named | split_by_hash(open_to, shares, self.config.split_seed)
 
@@ -297,7 +303,7 @@ class Recordings(Dataset):
         return self._counts[split]
 
     def notes(self) -> list[str]:
-        """How the splits came about, which classes train has not, and how many clips are filled up."""
+        """How the splits came about, which classes one has not that another has, and how many clips are filled up."""
         found = []
         if len(self._drawn) > ("train" in self._drawn):
             files = [*self._splits.values()]
@@ -307,11 +313,16 @@ class Recordings(Dataset):
             found.append(
                 f"A hash of the files' names chooses {what}: {shares} files. Settings: data.fractions, data.split_seed."
             )
-        groups = {split: dict.fromkeys(clip.group for clip in self.clips(split)) for split in self.splits}
-        unknown = [group for split in self.splits for group in groups[split] if group not in groups["train"]]
-        if unknown:
-            found.append(f"Classes of which train has no clip, so that they cannot be learnt: {listed(unknown)}.")
-        padded = sum(self.counts(split).get("padded", 0) for split in self.splits)
+        groups: dict[str, list[str]] = {}
+        for split in self.splits:
+            with suppress(DataError):  # told where the split is read
+                groups[split] = [clip.group for clip in self.clips(split) if clip.group != self.nothing]
+        classes = [*dict.fromkeys(group for of in groups.values() for group in of)]
+        for split, of in groups.items():
+            if lacking := [name for name in classes if name not in of]:
+                learnt = ", so that they cannot be learnt" if split == "train" else ""
+                found.append(f"Classes of which {split} has no clip{learnt}: {listed(lacking)}.")
+        padded = sum(self.counts(split).get("padded", 0) for split in groups)
         if padded:
             found.append(
                 f"Clips shorter than {self.config.clip_seconds:g} s, filled up with silence and their last picture: "

@@ -214,9 +214,11 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
     with in_turn():
         # Before the weights, which may have to be fetched: a wrong folder shows at once.
         dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
+        for note in dataset.notes():
+            display.line(note)
         list_splits(config, dataset)
         model = build_model(config, registry)
-    for notice in (*dataset.notes(), *model.notices):
+    for notice in model.notices:
         display.line(notice)
     earlier = results_in(directory)
     results = _results(model, registry, earlier.seconds if earlier else 0.0)

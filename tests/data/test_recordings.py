@@ -8,7 +8,7 @@ import pytest
 from media import grey_video
 
 from avcore.data.recordings import Recording, Recordings, find_videos, split_by_hash, within
-from avcore.errors import AVCoreError
+from avcore.errors import AVCoreError, DataError
 from avcore.specs import RecordingSettings
 
 THREE = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -153,12 +153,36 @@ def test_without_any_a_hash_decides_and_says_so(tmp_path: Path) -> None:
     ]
 
 
-def test_a_class_that_train_has_not_is_told(tmp_path: Path) -> None:
-    odd = Recording(name="z", path=tmp_path / "z.mp4", group="owl", split="test")
-    rest = [recording(tmp_path / "a.mp4"), recording(tmp_path / "b.mp4", "val")]
-    assert reader(tmp_path, *rest, odd).notes() == [
-        "Classes of which train has no clip, so that they cannot be learnt: owl."
+def test_classes_that_a_split_has_not_are_told(tmp_path: Path) -> None:
+    def one(name: str, group: str, split: str) -> Recording:
+        return Recording(name=name, path=tmp_path / f"{name}.mp4", group=group, split=split)
+
+    ones = [one("a", "cat", "train"), one("b", "cat", "val"), one("c", "owl", "test"), one("d", "none", "test")]
+
+    class Quiet(Recordings):
+        nothing = "none"
+
+    assert Quiet(RecordingSettings(), ones, tmp_path).notes() == [
+        "Classes of which train has no clip, so that they cannot be learnt: owl.",
+        "Classes of which val has no clip: owl.",
+        "Classes of which test has no clip: cat.",
     ]
+
+
+def test_notes_are_there_where_a_split_is_not(tmp_path: Path) -> None:
+    class Refusing(Recordings):
+        def lasts(self, one):
+            if one.split == "val":
+                raise DataError("wrong")
+            return super().lasts(one)
+
+    named = [recording(tmp_path / f"{split}.mp4", split) for split in ("train", "val", "test")]
+    assert Refusing(RecordingSettings(), named, tmp_path).notes() == []
+
+
+def test_a_split_alone_is_enough_to_score_on(tmp_path: Path) -> None:
+    found = reader(tmp_path, recording(tmp_path / "a.mp4", "test"), recording(tmp_path / "b.mp4", "test"))
+    assert (found.splits, len(found.clips("test")), found.notes()) == (("test",), 2, [])
 
 
 def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
@@ -168,10 +192,9 @@ def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
 
     for splits, message in (
         ((), "lists no video"),
-        (("", ""), r"lists 2 recording\(s\) for the splits train, val, test: add more"),
+        (("", ""), r"lists too few files \(2\) for the splits train, val, test: add some"),
         (("train", ""), "a split for some recordings and none for others \\(1\\)"),
         (("train", "dev"), "split 'dev' of '1' is none of train, val, test"),
-        (("val", "test"), "puts nothing into train, only into test, val"),
     ):
         with pytest.raises(AVCoreError, match=message):
             of(*splits)

@@ -63,7 +63,15 @@ def test_folders_of_splits_are_honoured(tmp_path: Path) -> None:
         "val": files[2:3],
         "test": files[3:],
     }
-    assert reader.notes() == []
+    assert reader.notes() == ["Classes of which val has no clip: b.", "Classes of which test has no clip: a."]
+
+
+def test_a_folder_of_test_alone_is_enough_to_score_on(tmp_path: Path) -> None:
+    reader = read(touch(tmp_path, "test/b/1.mp4", "test/a/2.mp4", "train/notes.txt"))
+    assert [(split, [clip.name for clip in reader.clips(split)]) for split in reader.splits] == [
+        ("test", ["test/a/2.mp4", "test/b/1.mp4"])
+    ]
+    assert reader.notes() == ["Left out, no videos: train/notes.txt."]
 
 
 def test_a_split_without_a_folder_is_drawn_from_train(tmp_path: Path) -> None:

@@ -145,7 +145,11 @@ def test_a_column_says_which_split_a_file_is_in(tmp_path: Path) -> None:
         "val": ["b.mp4"],
         "test": ["c.mp4"],
     }
-    assert reader.notes() == ["Classes of which train has no clip, so that they cannot be learnt: cat."]
+    assert reader.notes() == [
+        "Classes of which train has no clip, so that they cannot be learnt: cat.",
+        "Classes of which val has no clip: cat.",
+        "Classes of which test has no clip: dog.",
+    ]
     for rows, message in (
         (["a.mp4,0,1,dog,train", "a.mp4,2,3,dog,test"], "line 3 puts 'a.mp4' into split 'test', line 2 into 'train'"),
         (["a.mp4,0,1,dog,train", "b.mp4,2,3,dog,dev"], "split 'dev' of 'b.mp4' is none of train, val, test"),

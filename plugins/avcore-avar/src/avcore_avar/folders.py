@@ -33,7 +33,7 @@ def _seen(folder: Path) -> list[Path]:
 def find_folders(root: Path) -> Folders:
     """The folders of classes below ``root``, or below ``train``, ``val`` and ``test`` in it.
 
-    Those are splits where nothing but splits is there, ``train`` among them; beside others ``train`` is a class.
+    Those are splits where no other folders are there; beside others ``train`` is a class.
 
     Raises:
         DataError: there is no folder, or splits and others are mixed.
@@ -50,7 +50,7 @@ def find_folders(root: Path) -> Folders:
             f"'{root}' holds the splits {', '.join(path.name for path in splits)} and beside them '{others[0].name}': "
             f"put the folders of classes into the splits, or leave the splits out ({LAYOUT})."
         )
-    if others or "train" not in found:
+    if others:
         inside = [("", path) for path in folders]
         beside = [path for path in here if not path.is_dir()]
     else:

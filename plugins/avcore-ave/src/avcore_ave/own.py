@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class OwnEvents(Recordings):
             clip; names the lines.
     """
 
+    nothing: ClassVar[str] = BACKGROUND
     config: OwnEventsConfig
 
     def __init__(self, config: OwnEventsConfig, root: Path, task: Task | None = None) -> None:
