@@ -11,15 +11,15 @@ from avcore.registry import load_registry
 SETTINGS = {
     "avs": {
         "parts.copl.rows.length": 8,
-        "parts.copl.coupling.length": 16,
+        "parts.copl.coupling.length": 8,
         "parts.copl.coupling.last": 6,
         "parts.copl.coupling.reduction": 1,
-        "parts.copl.coupling.std": 1.0,
+        "parts.copl.coupling.std": 0.25,
     },
     "avs-ms3": {"parts.copl.rows.length": 8, "parts.copl.coupling.length": 8},
 }
 BELOW = {
-    "avs": {"optim.optimizer": "adam", "optim.lr": 2e-3, "head.tpavi_stages": [], "train.epochs": 18},
+    "avs": {"optim.optimizer": "adam", "optim.lr": 2e-3, "head.tpavi_stages": [], "train.epochs": 5},
     "avs-ms3": {
         "optim.optimizer": "adam",
         "optim.lr": 1e-3,

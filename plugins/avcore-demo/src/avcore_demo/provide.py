@@ -9,7 +9,7 @@ from avcore_demo.render import ensure
 __all__ = ["COUNTS", "LAYOUTS", "provide"]
 
 COUNTS = {
-    "s4": {"train": 240, "val": 40, "test": 60},
+    "s4": {"train": 720, "val": 40, "test": 100},
     "ms3": {"train": 240, "val": 40, "test": 60},
     "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
     "kinetics": {"train": 120, "val": 30, "test": 60},
