@@ -135,7 +135,11 @@ def _held(dataset: "Dataset", split: str) -> dict[str, Any]:
 
 
 def _describe(dataset: "Dataset") -> dict[str, Any]:
-    first = next((clips[0] for split in dataset.splits if (clips := dataset.clips(split))), None)
+    from avcore.data.broken import is_there
+
+    clips = [clip for split in dataset.splits for clip in dataset.clips(split)]
+    # Some may be missing; where all are, the first one says which file is.
+    first = next((clip for clip in clips if is_there(clip)), clips[0] if clips else None)
     return {
         "segments": dataset.segments,
         "windows": {"length_s": dataset.windows.length, "margin_s": dataset.windows.margin},

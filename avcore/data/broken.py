@@ -13,7 +13,7 @@ from avcore.data.container import existing
 from avcore.errors import DataError, why
 from avcore.tasks import Clip
 
-__all__ = ["BrokenClips", "BrokenPolicy", "reading_of", "refuse_missing"]
+__all__ = ["BrokenClips", "BrokenPolicy", "is_there", "reading_of", "refuse_missing"]
 
 BrokenPolicy = Literal["stop", "replace", "leave_out"]
 """``stop`` raises; ``replace`` takes another clip, to train on; ``leave_out`` takes one that counts in no score."""
@@ -74,6 +74,11 @@ def refuse_missing(split: str, clips: Sequence[Clip], *, visual: bool, audio: bo
             f"({len(lost)} in all), the first of them clip {clip.name}: {path} does not exist. 'avcore data verify' "
             "lists all; data.broken=skip goes on without these clips."
         )
+
+
+def is_there(clip: Clip) -> bool:
+    """Whether the files of a clip exist."""
+    return all(os.path.lexists(path) for path in _wanted(clip, visual=True, audio=True))
 
 
 def _wanted(clip: Clip, visual: bool, audio: bool) -> set[Path]:

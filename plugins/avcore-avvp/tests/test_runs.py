@@ -117,8 +117,10 @@ def test_data_info_and_verify(root: Path, capsys: pytest.CaptureFixture[str]) ->
 
     with (root / "AVVP_eval_audio.csv").open("a") as file:
         file.write("gone_0_10\t0\t1\tDog\n")
+    next(iter(sorted((root / "video").glob("eUOtEYCC6j4.*")))).unlink()  # the first clip of all has vanished too
     data.main(["info", "avvp", "--data", str(root)], standalone_mode=False)
     shown = capsys.readouterr().out
+    assert "First clip: IP01jQy0-4n_40_50" in shown
     assert "target   labels (9,)" in shown
     assert "(gone_0_10)" in shown
     with pytest.raises(SystemExit):

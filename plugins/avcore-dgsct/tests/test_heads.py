@@ -255,6 +255,24 @@ def test_every_parameter_of_video_parsing_learns() -> None:
     assert [name for name, parameter in head.named_parameters() if parameter.grad is None] == []
 
 
+def test_video_parsing_on_the_streams_of_a_whole_model(make: Callable[..., AVModel]) -> None:
+    model = make(task="avvp")
+    assert all("random weights" in notice for notice in model.notices)  # no parameter that no loss depends on
+    frames = torch.zeros(2, 4, 3, 32, 32, dtype=torch.uint8)
+    given = Batch(
+        frames=frames,
+        waveform=torch.zeros(2, 38400, dtype=torch.int16),
+        targets={"labels": torch.eye(25)[:2]},
+        names=["a", "b"],
+        samples=torch.arange(2),
+        valid=torch.ones(2, dtype=torch.bool),
+    )
+    terms = model.losses(model(given), given)
+    torch.stack(list(terms.values())).sum().backward()
+    assert [name for name, one in model.part_modules.named_parameters() if one.requires_grad and one.grad is None] == []
+    assert model.predict(model(given))["events"].shape == (2, 4, 2, 25)
+
+
 def test_what_video_parsing_refuses() -> None:
     task = AVVPTask(AVVPTaskConfig())
     for layouts in ({"audio": SOUND}, {"visual": PICTURES}):
