@@ -322,6 +322,11 @@ class Recordings(Dataset):
             if lacking := [name for name in classes if name not in of]:
                 learnt = ", so that they cannot be learnt" if split == "train" else ""
                 found.append(f"Classes of which {split} has no clip{learnt}: {listed(lacking)}.")
+        alike: defaultdict[str, list[str]] = defaultdict(list)
+        for name in classes:
+            alike[name.casefold()].append(name)
+        if pairs := [" and ".join(names) for names in alike.values() if len(names) > 1]:
+            found.append(f"Classes whose names differ in capitals alone: {listed(pairs)}.")
         padded = sum(self.counts(split).get("padded", 0) for split in groups)
         if padded:
             found.append(

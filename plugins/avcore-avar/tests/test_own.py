@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from media import grey_video
 
+from avcore.config import resolve_config
 from avcore.errors import AVCoreError
+from avcore.registry import load_registry
 from avcore.specs import RecordingSettings
 from avcore_avar.config import AVARTaskConfig
 from avcore_avar.own import OwnFolders, settings_in
@@ -135,6 +137,23 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path: Path) -> None:
         read(touch(tmp_path, "a/notes.txt"))
     with pytest.raises(AVCoreError, match=r"has only folder 'a' with videos; two classes are needed at least\. Put"):
         settings_in(touch(tmp_path, "a/1.mp4"))
+
+
+def test_the_files_say_which_data_set_it_is(tmp_path: Path) -> None:
+    registry = load_registry()
+
+    def chosen() -> str | None:
+        return resolve_config(
+            registry, method="none", task="avar", visual="demo_vit", data=tmp_path
+        ).config.data.dataset
+
+    touch(tmp_path, "cat/1.mp4", "dog/1.mp4", "my_notes.txt")
+    assert chosen() == "own-folders"
+    (tmp_path / "my_train.txt").write_text("a,10,0\n")
+    assert chosen() == "kinetics-sounds"
+    (tmp_path / "my_train.txt").unlink()
+    (tmp_path / "test.csv").write_text("a_000001.mp4,dog\nb_000001.mp4,cat\n")
+    assert chosen() == "vggsound"
 
 
 def test_a_task_may_know_more_classes_and_none_less(tmp_path: Path) -> None:

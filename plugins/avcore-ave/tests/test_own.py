@@ -62,9 +62,10 @@ def test_a_table_as_written_by_hand(tmp_path: Path) -> None:
         "\ufefffile,start,end,label\r\nä.mp4,0.5,2,Hund\r\n\r\n",
         "File;Start;End;Label\r\nä.mp4;0,5;2;Hund\r\n",
         "label\tend\tnote\tstart\tfile\nHund\t2\tx, y\t0.5\tä.mp4",
+        "sep=;\r\nfile;start;end;label\r\nä.mp4;0.5;2;Hund\r\n",
         "\n\nfile , start , end , label\rä.mp4,0.5,2,Hund\r",
     ],
-    ids=["windows", "german", "tabs-other-order", "old-mac"],
+    ids=["windows", "german", "tabs-other-order", "excel", "old-mac"],
 )
 def test_a_table_as_programs_write_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "events.csv").write_bytes(text.encode())
@@ -129,6 +130,13 @@ def test_files_are_found_however_their_names_were_written(tmp_path: Path) -> Non
     with pytest.raises(AVCoreError, match=r"1 of 5 clips of split 'train' lack files .*gone\.mp4 does not exist"):
         refuse_missing("train", clips, visual=True, audio=True)
     assert reader.notes() == ["Videos that no row of events.csv names, left out: Y.mp4."]
+
+
+def test_labels_are_alike_however_accents_are_stored_and_capitals_are_told(tmp_path: Path) -> None:
+    rows = ["a.mp4,0,1,Ba\u0308r", "b.mp4,0,1,B\u00e4r", "c.mp4,0,1,dog", "d.mp4,0,1,Dog"]
+    reader = read(write(tmp_path, *rows))
+    assert reader.classes == ("B\u00e4r", "Dog", "dog")
+    assert reader.notes() == ["Classes whose names differ in capitals alone: dog and Dog."]
 
 
 @pytest.mark.parametrize("name", ["/media/a.mp4", "../a.mp4", "C:\\videos\\a.mp4"])

@@ -11,7 +11,7 @@ from avcore_avar.config import AVARTaskConfig, KineticsSoundsConfig, LinearHeadC
 
 __all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
 
-KINETICS_MARKS = ("my_*.txt", "KineticSound/my_*.txt")
+KINETICS_MARKS = ("my_train.txt", "my_test.txt", "KineticSound/my_train.txt", "KineticSound/my_test.txt")
 VGGSOUND_MARKS = ("vggsound.csv", "train.csv", "test.csv", "data/vggsound.csv", "data/train.csv", "data/test.csv")
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]:
     try:
         for cells in reader:
             cells = [cell.strip() for cell in cells]
-            if any(cells):
+            if any(cells) and cells[0].lower() != "sep=":  # a line that some spreadsheets begin with
                 lines.append((reader.line_num, cells))
     except csv.Error as error:
         raise DataError(f"'{path}' line {reader.line_num}: {error}. Is a quote missing?") from None
@@ -142,4 +143,5 @@ def _row(path: Path, line: int, cells: dict[str, str], comma: bool) -> Row:
             f"{where}: an event cannot last from {cells['start']} to {cells['end']} s: start must be 0 or more, and "
             "end above it."
         )
-    return Row(line=line, file=cells["file"], label=cells["label"], start=start, end=end, split=split)
+    label = unicodedata.normalize("NFC", cells["label"])
+    return Row(line=line, file=cells["file"], label=label, start=start, end=end, split=split)
