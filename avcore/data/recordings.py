@@ -90,7 +90,7 @@ def find_videos(folder: Path) -> tuple[list[Path], list[Path]]:
 def listed(names: Sequence[str]) -> str:
     """The first few of many names."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return "; ".join(names[:NAMED]) + more
 
 
 def split_by_hash(groups: Mapping[str, str], fractions: Mapping[str, float], seed: int = 0) -> dict[str, str]:

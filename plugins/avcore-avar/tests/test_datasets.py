@@ -90,7 +90,7 @@ def test_a_person_is_told_what_is_held_out_and_what_is_amiss(tmp_path: Path) -> 
     assert "data.val_share=0" in found[0]
     overlap, missing = found[1:]
     assert overlap in ("Clips of test that are in train too: 1, the first of them a.", overlap.replace("train", "val"))
-    assert missing.startswith("Classes of which train has no clip: blowing_nose, chopping_wood")
+    assert missing.startswith("Classes of which train has no clip: blowing_nose; chopping_wood")
     assert missing.endswith("and 24 more. (Indices count from 0.)")
 
 

@@ -124,7 +124,7 @@ def test_what_a_phone_or_a_system_leaves_there_does_no_harm(tmp_path: Path) -> N
     assert [clip.name for clip in reader.clips("train")] == ["a/1.MP4", "b/1.mov"]
     assert reader.notes() == [
         "Folders without a video: empty.",
-        "Left out, no videos: read me.txt, b/IMG.heic, empty/notes.txt.",
+        "Left out, no videos: read me.txt; b/IMG.heic; empty/notes.txt.",
     ]
 
 
@@ -161,6 +161,6 @@ def test_a_task_may_know_more_classes_and_none_less(tmp_path: Path) -> None:
     reader = read(tmp_path, AVARTask(AVARTaskConfig(classes=("mouse", "dog", "cat"))), fractions=(1, 0, 0))
     assert {clip.group: int(reader.target(clip)["label"]) for clip in reader.clips("train")} == {"cat": 2, "dog": 1}
     with pytest.raises(
-        AVCoreError, match=r"has the class dog, which is not among task_options\.classes \(cat, mouse\)"
+        AVCoreError, match=r"has the class dog, which is not among task_options\.classes \(cat; mouse\)"
     ):
         read(tmp_path, AVARTask(AVARTaskConfig(classes=("cat", "mouse"))))
