@@ -146,14 +146,12 @@ def test_recipes_are_the_published_settings(registry: Registry) -> None:
         assert config.visual.settings.image_mean == (0.485, 0.456, 0.406)
         assert (head.dropout, head.first, head.loss) == (0.5, "audio", "cross_entropy")
         augment = train.augment
-        listed = ["RandAugment", "RandomResizedCrop", "RandomHorizontalFlip", "RandomErasing"]
+        listed = [*["RandomApply"] * 4, "RandomResizedCrop", "RandomHorizontalFlip", "RandomErasing"]
         assert ([one["name"] for one in augment.visual], augment.audio) == (listed, ())
         assert (augment.mix.p, augment.mix.alpha) == (0.5, 10.0)
-        assert (augment.visual[0]["num_ops"], augment.visual[1]["scale"], augment.visual[3]["p"]) == (
-            4,
-            [0.08, 1],
-            0.25,
-        )
+        operation = {"name": "RandAugment", "num_ops": 1, "magnitude": 7, "num_magnitude_bins": 11}
+        assert all(one == {"name": "RandomApply", "p": 0.5, "transforms": [operation]} for one in augment.visual[:4])
+        assert (augment.visual[4]["scale"], augment.visual[6]["p"]) == ([0.08, 1], 0.25)
         if on_swin:
             temporal = config.parts["stgcma.temporal"]
             assert (temporal.every, temporal.position_bias) == (2, True)
