@@ -117,3 +117,22 @@ def test_a_broken_method_fails_one_check(
         found.pop("recipes", None)
     assert list(found) == ([check] if check else []), found
     assert says in found.get(check, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [(SOUND.replace("toy_plain", "toy_plane"), "recipes"),
+     (SOUND.replace("value", "audio: toy_plane, value"), "published backbones")],
+)  # fmt: skip
+def test_a_name_that_only_a_pattern_knows_is_made(
+    failing: Failing, recipes: Callable[[str], str], text: str, check: str
+) -> None:
+    found = failing(
+        "method",
+        **world(head=Declares),
+        backbones=[replace(one, patterns=("toy_*",)) for one in ToyBackbones().avcore_backbones()],
+        prompts=[at_hand(PromptSpec, name="mine", thing=None)],
+        methods=[MethodSpec(name="all", prompts=("mine",), summary="x", paper="arXiv:0", recipes=recipes(text))],
+    )
+    assert list(found) == [check], found
+    assert "There is no toy 'toy_plane'" in found[check]

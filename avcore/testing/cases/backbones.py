@@ -17,7 +17,7 @@ from avcore.testing.checks import Skipped
 from avcore.testing.subject import Subject
 from avcore.testing.toys import ToyPlugin
 
-__all__ = ["BackboneCase"]
+__all__ = ["BackboneCase", "random_weights"]
 
 KEY = ".backbone="
 
@@ -126,9 +126,8 @@ class BackboneCase:
 
     @property
     def random(self) -> dict[str, str]:
-        """The setting that asks for random weights, where the family has it."""
-        named = {entry.name for entry in dataclasses.fields(self.spec.config)}
-        return {"weights": "random"} if "weights" in named else {}
+        """See `random_weights`."""
+        return random_weights(self.spec)
 
     def text(self) -> TextTower:
         """The tower that reads sentences, on random weights; the same one every time.
@@ -156,3 +155,9 @@ class BackboneCase:
         """
         made: Backbone = self.spec.load()(self.spec.config(**settings), name=name, preset=self.spec.presets.get(name))
         return made
+
+
+def random_weights(spec: BackboneSpec) -> dict[str, str]:
+    """The setting that asks for random weights, where the family has it."""
+    named = {entry.name for entry in dataclasses.fields(spec.config)}
+    return {"weights": "random"} if "weights" in named else {}

@@ -4,12 +4,17 @@ import inspect
 import math
 from functools import partial
 
+import torch
+
 from avcore.config import Recipe, demo_tasks_of, load_recipe, recipes_of, resolve_config
+from avcore.config.names import names_of
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.report.parameters import COUNTS, MILLION, is_count
 from avcore.specs import STREAMS, TEXT, resolve
 from avcore.testing.cases import MethodCase
+from avcore.testing.cases.backbones import random_weights
 from avcore.testing.checks import Skipped, check, refusal
+from avcore.testing.checks.backbones import offline
 
 
 @check("method", "parts")
@@ -34,16 +39,18 @@ def summary(case: MethodCase) -> None:
 
 @check("method", "recipes")
 def recipes(case: MethodCase) -> None:
-    """Every recipe for a task that is installed is read and makes a configuration, without an unknown key."""
+    """Every recipe for a task that is installed makes a configuration, without an unknown key or backbone."""
     for recipe in _recipes(case):
         try:
-            resolve_config(
+            config = resolve_config(
                 case.registry,
                 method=case.spec.name,
                 task=recipe.task,
                 recipe=recipe.variant,
                 need_data=False,
-            )
+            ).config
+            for name in names_of(config).get("backbones", ()):
+                _backbone(case, name)
         except AVCoreError as error:
             raise AssertionError(f"Recipe {recipe.name}: {error}") from error
 
@@ -90,7 +97,7 @@ def published_backbones(case: MethodCase) -> None:
     for recipe in _recipes(case):
         for row in recipe.published:
             for key, find in (
-                *((stream, case.registry.backbones.find) for stream in (*STREAMS, TEXT)),
+                *((stream, partial(_backbone, case)) for stream in (*STREAMS, TEXT)),
                 ("dataset", case.registry.datasets.origin),
             ):
                 unknown = refusal(partial(find, str(row[key]))) if row.get(key) else None
@@ -137,6 +144,19 @@ def converter(case: MethodCase) -> None:
         raise AssertionError(
             f"'{case.spec.converter}' cannot be called as convert(state, model): {error}. See MethodSpec."
         ) from error
+
+
+def _backbone(case: MethodCase, name: str) -> None:
+    """Find a backbone; one that only the pattern of a family knows is made, without weights.
+
+    Raises:
+        AVCoreError: there is none of this name.
+    """
+    spec, preset = case.registry.backbones.find(name)
+    bare = name.rpartition(":")[2]
+    if preset is None and bare != spec.name:
+        with torch.device("meta"), offline():
+            spec.load()(spec.config(**random_weights(spec)), name=bare, preset=None)
 
 
 def _recipes(case: MethodCase) -> list[Recipe]:
