@@ -133,10 +133,19 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "gone")
     with pytest.raises(AVCoreError, match=r"has no folder of a class, and no lists of Kinetics-Sounds or VGGSound"):
         read(touch(tmp_path, "1.mp4"))
-    with pytest.raises(AVCoreError, match=r"has no folder with a video in it; two classes are needed"):
-        read(touch(tmp_path, "a/notes.txt"))
-    with pytest.raises(AVCoreError, match=r"has only folder 'a' with videos; two classes are needed at least\. Put"):
-        settings_in(touch(tmp_path, "a/1.mp4"))
+    with pytest.raises(
+        AVCoreError, match=r"has no folder with a video in it\. Put your videos there as FOLDER/<class>"
+    ):
+        settings_in(touch(tmp_path, "a/notes.txt"))
+
+
+def test_one_class_can_be_scored_and_not_trained_on(tmp_path: Path) -> None:
+    touch(tmp_path, "test/dog/1.mp4")
+    assert settings_in(tmp_path) == {}
+    (clip,) = (reader := read(tmp_path, AVARTask(AVARTaskConfig(classes=("cat", "dog"))))).clips("test")
+    assert int(reader.target(clip)["label"]) == 1
+    with pytest.raises(AVCoreError, match=r"has only folder 'dog' with videos; two classes are needed at least\. Put"):
+        read(tmp_path, AVARTask(AVARTaskConfig()))
 
 
 def test_the_files_say_which_data_set_it_is(tmp_path: Path) -> None:

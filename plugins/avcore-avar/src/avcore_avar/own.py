@@ -16,8 +16,9 @@ __all__ = ["OwnFolders", "settings_in"]
 
 
 def settings_in(root: Path) -> dict[str, list[str]]:
-    """The settings that the folders decide: the names of the classes (`DatasetSpec.reads`)."""
-    return {"task_options.classes": list(_Listing(root).classes)}
+    """The settings that the folders decide: the names of the classes (`DatasetSpec.reads`); one alone decides none."""
+    classes = _Listing(root).classes
+    return {"task_options.classes": list(classes)} if len(classes) > 1 else {}
 
 
 class _Listing:
@@ -37,9 +38,8 @@ class _Listing:
             if not videos:
                 self.empty.append(within(folder, root))
         self.classes = tuple(sorted({one.group for one in self.recordings}))
-        if len(self.classes) < 2:
-            held = f"only folder '{self.classes[0]}' with videos" if self.classes else "no folder with a video in it"
-            raise DataError(f"'{root}' has {held}; two classes are needed at least. Put your videos there as {LAYOUT}.")
+        if not self.classes:
+            raise DataError(f"'{root}' has no folder with a video in it. Put your videos there as {LAYOUT}.")
 
 
 class OwnFolders(Recordings):
@@ -49,7 +49,7 @@ class OwnFolders(Recordings):
     class.
 
     Raises:
-        DataError: there are not two classes, or one that the task does not know.
+        DataError: there is no class, or one that the task does not know.
     """
 
     def __init__(self, config: RecordingSettings, root: Path, task: Task | None = None) -> None:
@@ -57,6 +57,11 @@ class OwnFolders(Recordings):
         self.classes = found.classes
         if isinstance(task, AVARTask):
             unknown = [name for name in found.classes if name not in task.classes]
+            if unknown and len(found.classes) == 1:
+                raise DataError(
+                    f"'{root}' has only folder '{unknown[0]}' with videos; two classes are needed at least. Put your "
+                    f"videos there as {LAYOUT}."
+                )
             if unknown:
                 raise DataError(
                     f"'{root}' has the class {listed(unknown)}, which is not among task_options.classes "
