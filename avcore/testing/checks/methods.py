@@ -96,11 +96,9 @@ def published_backbones(case: MethodCase) -> None:
         raise Skipped("No backbone is installed.")
     for recipe in _recipes(case):
         for row in recipe.published:
-            for key, find in (
-                *((stream, partial(_backbone, case)) for stream in (*STREAMS, TEXT)),
-                ("dataset", case.registry.datasets.origin),
-            ):
-                unknown = refusal(partial(find, str(row[key]))) if row.get(key) else None
+            for key in (*STREAMS, TEXT, "dataset"):
+                name = str(row.get(key) or "")
+                unknown = refusal(partial(_named, case, key, name)) if name else None
                 assert unknown is None, (
                     f"Recipe {recipe.name}: no run shows the published {row['metric']}, for its '{key}': {unknown}"
                 )
@@ -144,6 +142,14 @@ def converter(case: MethodCase) -> None:
         raise AssertionError(
             f"'{case.spec.converter}' cannot be called as convert(state, model): {error}. See MethodSpec."
         ) from error
+
+
+def _named(case: MethodCase, key: str, name: str) -> None:
+    """Find what a published number is of; raises AVCoreError where there is no such thing."""
+    if key == "dataset":
+        case.registry.datasets.origin(name)
+    else:
+        _backbone(case, name)
 
 
 def _backbone(case: MethodCase, name: str) -> None:
