@@ -11,6 +11,7 @@ from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec
 from avcore_avar.config import KineticsSoundsConfig
 from avcore_ave.config import AVEDataConfig, AVEWeakDataConfig
 from avcore_avs.config import AVSDataConfig
+from avcore_avvp.config import LLPDataConfig
 from avcore_timm.settings import ViTSettings
 
 SIZE = 96
@@ -91,6 +92,7 @@ _DEFAULTS = {
     "demo-ave-weak": {**_EVENTS, "data.negatives": "negatives"},
     # What is seen and heard is the same throughout.
     "demo-avar": {**_CLASSES, "data.segments": 2, "train.epochs": 4, "train.eval_every": 1},
+    "demo-avvp": {**_CLASSES, "train.epochs": 4, "train.eval_every": 2},
 }
 
 
@@ -110,13 +112,14 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
 
 @hookimpl
 def avcore_datasets() -> Iterable[DatasetSpec]:
-    """Rendered clips in the layouts of S4, MS3, AVE and Kinetics-Sounds."""
+    """Rendered clips in the layouts of S4, MS3, AVE, Kinetics-Sounds and LLP."""
     declared: tuple[tuple[str, str, str, type[ClipSettings], str], ...] = (
         ("demo-s4", "avs", "avcore_avs.datasets:AVSBenchS4", AVSDataConfig, "AVSBench S4"),
         ("demo-ms3", "avs-ms3", "avcore_avs.datasets:AVSBenchMS3", AVSDataConfig, "AVSBench MS3"),
         ("demo-ave", "ave", "avcore_ave.datasets:AVE", AVEDataConfig, "AVE"),
         ("demo-ave-weak", "ave-weak", "avcore_ave.datasets:AVEWeak", AVEWeakDataConfig, "AVE, labels of clips alone"),
         ("demo-avar", "avar", "avcore_avar.kinetics:KineticsSounds", KineticsSoundsConfig, "Kinetics-Sounds (OGM-GE)"),
+        ("demo-avvp", "avvp", "avcore_avvp.datasets:LLP", LLPDataConfig, "LLP"),
     )
     return [
         DatasetSpec(

@@ -13,10 +13,11 @@ COUNTS = {
     "ms3": {"train": 240, "val": 40, "test": 60},
     "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
     "kinetics": {"train": 120, "val": 30, "test": 60},
+    "llp": {"train": 160, "val": 30, "test": 60},
 }
 """Clips of each split, by layout."""
 
-LAYOUTS = {"avs": "s4", "avs-ms3": "ms3", "ave": "ave", "ave-weak": "ave", "avar": "kinetics"}
+LAYOUTS = {"avs": "s4", "avs-ms3": "ms3", "ave": "ave", "ave-weak": "ave", "avar": "kinetics", "avvp": "llp"}
 """The layout of each task."""
 
 

@@ -111,12 +111,28 @@ def recognition(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
     return cast
 
 
+def parsing(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+    """Parsing: one to three things, each seen over a run of seconds, or heard over one, or both over different ones."""
+    kinds = _kinds(seen)[: int(seen.integers(1, 4))]
+    # What is never seen comes last.
+    roles = sorted(heard.choice(["both", "seen", "unseen"], len(kinds)).tolist(), key=lambda role: role == "unseen")
+    cast = Cast(kinds, np.zeros((LONG, len(kinds)), np.bool_), np.zeros((LONG, len(kinds)), np.bool_))
+    for thing, role in enumerate(roles):
+        runs = _meeting_runs(heard, shortest=3)
+        if role != "unseen":
+            cast.seen_TK[:, thing] = runs[0]
+        if role != "seen":
+            cast.sounding_TK[:, thing] = runs[1]
+    return cast
+
+
 STYLES: dict[str, Draw] = {
     "s4": single,
     "ms3": several,
     "event": event,
     "no_event": no_event,
     "recognition": recognition,
+    "parsing": parsing,
 }
 """The styles by name."""
 
@@ -138,12 +154,12 @@ def _one_of_several(seen: np.random.Generator, heard: np.random.Generator) -> tu
     return Cast(kinds, np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)), int(heard.integers(shown)), shown
 
 
-def _meeting_runs(rng: np.random.Generator) -> tuple[Bools, Bools]:
-    """Two runs of 6 to 9 seconds, bool (T,) each, that share at least two seconds and are not the same."""
+def _meeting_runs(rng: np.random.Generator, shortest: int = 6) -> tuple[Bools, Bools]:
+    """Two runs of up to 9 seconds, bool (T,) each, that share at least two seconds and are not the same."""
     while True:
         runs = np.zeros((2, LONG), np.bool_)
         for run_T in runs:
-            length = int(rng.integers(6, LONG))
+            length = int(rng.integers(shortest, LONG))
             start = int(rng.integers(LONG - length + 1))
             run_T[start : start + length] = True
         if runs.all(0).sum() >= 2 and (runs[0] != runs[1]).any():

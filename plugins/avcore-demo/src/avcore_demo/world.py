@@ -156,7 +156,7 @@ def make_clip(seed: int, style: str = "s4", kind: str | None = None) -> Clip:
     if kind is not None:
         cast = cast.with_event(kind)
     shown = int(cast.seen_TK.any(0).sum())
-    radii, places, swings = _arrange(layout, shown)
+    radii, places, swings = _arrange(layout, max(shown, 1))
     things = tuple(
         Thing(
             kind=kind,

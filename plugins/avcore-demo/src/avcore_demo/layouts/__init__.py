@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..world import Clip
-from . import ave, avsbench, kinetics
+from . import ave, avsbench, kinetics, llp
 
 __all__ = ["LAYOUTS", "Layout", "Named"]
 
@@ -44,5 +44,6 @@ LAYOUTS: dict[str, Layout] = {
     "ms3": Layout(avsbench.write_ms3, partial(avsbench.write_table, style="ms3"), "ms3"),
     "ave": Layout(ave.write_clip, ave.write_lists, "event", balanced=True, further={ave.NEGATIVES: "no_event"}),
     "kinetics": Layout(kinetics.write_clip, kinetics.write_lists, "recognition", balanced=True),
+    "llp": Layout(llp.write_clip, llp.write_lists, "parsing"),
 }
 """The layouts by name."""
