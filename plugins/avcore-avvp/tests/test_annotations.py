@@ -11,15 +11,19 @@ from avcore_avvp.annotations import (
     BEYOND,
     CLASS_FOR_CLIP,
     CLASSES,
+    IN_TWO_SPLITS,
     LISTS,
     NO_CLIP,
     NO_SECOND,
     OF_TRAIN,
     REPEATED,
+    SAME_MEDIA,
+    Labelled,
     Remark,
     classes_in,
     find_root,
     look_at_events,
+    look_at_lists,
     read_clips,
     read_events,
     settings_in,
@@ -172,6 +176,22 @@ def test_seconds_that_mean_nothing_are_remarked_and_kept(tmp_path: Path) -> None
         f"seconds.csv: line 5 (t_0_10) {OF_TRAIN}.",
         f"seconds.csv: line 6 (Dog) {CLASS_FOR_CLIP}.",
     ]
+
+
+def test_clips_on_two_lists_and_with_the_same_media_are_told() -> None:
+    lists = {
+        "train": [Labelled("aaaaaaaaaaa_0_10", ("Dog",), 2), Labelled("aaaaaaaaaaa_10_20", ("Dog",), 3)],
+        "test": [Labelled("aaaaaaaaaaa_0_10", ("Dog",), 2), Labelled("bbbbbbbbbbb_0_10", ("Dog",), 3)],
+    }
+    assert told(look_at_lists(lists)) == [
+        f"AVVP_train.csv: line 3 (aaaaaaaaaaa_10_20) {SAME_MEDIA}.",
+        f"AVVP_test_pd.csv: line 2 (aaaaaaaaaaa_0_10) {IN_TWO_SPLITS}.",
+    ]
+
+
+def test_whole_seconds_may_have_a_point(tmp_path: Path) -> None:
+    (event,) = read_events(write(tmp_path / "seconds.csv", SECONDS + "a_0_10\t2.0\t5.0\tDog\n"), CLASSES)
+    assert (event.onset, event.offset) == (2, 5)
 
 
 # ------------------------------------------------------------------------------------------------------------ classes

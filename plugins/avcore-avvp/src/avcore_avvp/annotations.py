@@ -16,6 +16,7 @@ __all__ = [
     "classes_in",
     "find_root",
     "look_at_events",
+    "look_at_lists",
     "read_clips",
     "read_events",
     "settings_in",
@@ -89,6 +90,8 @@ NO_SECOND = "ends where it begins or before, and marks no second"
 BEYOND = "reaches beyond the clip; what is outside is left out"
 TWICE = "names a class twice"
 REPEATED = "repeats an earlier line and counts once"
+IN_TWO_SPLITS = "is on the list of another split too"
+SAME_MEDIA = "begins with the eleven characters of another clip, and has its media"
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
@@ -151,10 +154,9 @@ def read_events(path: Path, classes: Collection[str]) -> list[Event]:
     """
     events = []
     for number, (name, onset, offset, label) in _rows(path, DENSE):
-        try:
-            begin, end = int(onset), int(offset)
-        except ValueError:
-            raise DataError(f"'{path}' line {number}: '{onset}' and '{offset}' are no whole seconds.") from None
+        begin, end = _whole(onset), _whole(offset)
+        if begin is None or end is None:
+            raise DataError(f"'{path}' line {number}: '{onset}' and '{offset}' are no whole seconds.")
         if label not in classes:
             raise DataError(
                 f"'{path}' line {number}: '{label}' is none of the {len(classes)} classes."
@@ -162,6 +164,28 @@ def read_events(path: Path, classes: Collection[str]) -> list[Event]:
             )
         events.append(Event(name, begin, end, label, number))
     return events
+
+
+def _whole(text: str) -> int | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
+
+
+def look_at_lists(lists: Mapping[str, Iterable[Labelled]]) -> list[Remark]:
+    """Clips that stand on the lists of two splits, and those that share their media; ``lists`` by split."""
+    splits: dict[str, str] = {}
+    media: dict[str, str] = {}
+    remarks = []
+    for split, clips in lists.items():
+        for clip in clips:
+            if splits.setdefault(clip.name, split) != split:
+                remarks.append(Remark(LISTS[split], clip.line, clip.name, IN_TWO_SPLITS))
+            elif media.setdefault(clip.media, clip.name) != clip.name:
+                remarks.append(Remark(LISTS[split], clip.line, clip.name, SAME_MEDIA))
+    return remarks
 
 
 def look_at_events(path: Path, events: Iterable[Event], known: Mapping[str, str], seconds: float) -> list[Remark]:

@@ -21,6 +21,7 @@ from avcore_avvp.annotations import (
     classes_in,
     find_root,
     look_at_events,
+    look_at_lists,
     read_clips,
     read_events,
     told,
@@ -127,7 +128,7 @@ class LLP(Dataset):
     def notes(self) -> Sequence[str]:
         """Lines that are odd, file by file, and in how many clips the audio truth is not what it was before 2024."""
         splits = {row.name: split for split, rows in self.lists.items() for row in rows}
-        remarks = list(self._remarks)
+        remarks = [*self._remarks, *look_at_lists(self.lists)]
         for file in (AUDIO, AUDIO_BEFORE_FIX, VISUAL):
             if (path := self.root / file).is_file():
                 remarks += look_at_events(path, read_events(path, self.classes), splits, self.config.clip_seconds)
