@@ -41,6 +41,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "avcore.compat": ("install",),
     "avcore.config": ("require",),
     "avcore.injection": ("Mounted", "PlanEntry", "Step", "make_plan", "sites_of"),
+    "avcore.report.text": ("fitted",),
     "avcore.report.video": ("write_video",),
 }
 """What else authors use, by the module that they import it from."""

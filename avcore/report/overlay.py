@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from avcore.errors import AVCoreError, why
+from avcore.report.text import lettered
 
 __all__ = [
     "BACKGROUND",
@@ -43,13 +44,10 @@ LEADING = 18
 NAME_BYTES = 200  # of the 255 that a name may have: endings fit behind it, and the names of unfinished files
 
 
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=TEXT)
-
-
 def _width(text: str) -> int:
     """Width of a line of text in px, rounded up."""
-    return int(np.ceil(_font().getlength(text)))
+    written, font = lettered(text, TEXT)
+    return int(np.ceil(font.getlength(written)))
 
 
 def _shorten(text: str, width: int) -> str:
@@ -70,7 +68,8 @@ def _write(picture_YX3: Pixels, lines: Sequence[tuple[int, int, str]]) -> Pixels
     image = Image.fromarray(picture_YX3)
     draw = ImageDraw.Draw(image)
     for x, y, text in lines:
-        draw.text((x, y), text, fill=INK, font=_font(), anchor="lm")
+        written, font = lettered(text, TEXT)
+        draw.text((x, y), written, fill=INK, font=font, anchor="lm")
     return np.asarray(image)
 
 

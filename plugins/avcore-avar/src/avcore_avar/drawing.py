@@ -1,10 +1,11 @@
-"""The best classes painted on pictures: a bar for each, with numpy and pillow alone."""
+"""The best classes painted on pictures: a bar for each."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from avcore.report.text import fitted
 
 __all__ = ["best_bars"]
 
@@ -44,18 +45,6 @@ def best_bars(frame_YX3: np.ndarray, best: Sequence[tuple[str, float]]) -> np.nd
     draw = ImageDraw.Draw(image)
     for place, (name, sure) in enumerate(shown):
         text = name.replace("_", " ") if sure == 1 else f"{name.replace('_', ' ')} {100 * sure:.0f} %"
-        written, font = _fitted(text, columns - height // 2, height)
+        written, font = fitted(text, columns - height // 2, round(0.75 * height), round(0.5 * height))
         draw.text((height // 4, top + (place + 0.5) * height), written, fill=INK, font=font, anchor="lm")
     return np.asarray(image)
-
-
-@lru_cache(maxsize=256)
-def _fitted(text: str, width: int, height: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    """The text, and a font of three quarters to half the height in which it fits; else cut with an ellipsis."""
-    for size in range(max(3, round(0.75 * height)), max(2, round(0.5 * height)) - 1, -1):
-        font = ImageFont.load_default(size=size)
-        if font.getlength(text) <= width:
-            return text, font
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1].rstrip(" ,")
-    return f"{text}..." if text else "", font

@@ -1,10 +1,11 @@
-"""Labels painted on pictures: a bar at the lower edge of each, with numpy and pillow alone."""
+"""Labels painted on pictures: a bar at the lower edge of each."""
 
 import colorsys
-from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from avcore.report.text import fitted
 
 __all__ = ["bar_height", "colour", "label_bar"]
 
@@ -47,19 +48,6 @@ def label_bar(frame_YX3: np.ndarray, name: str, paint: tuple[int, int, int], fil
     painted[-height:] = [round(0.45 * value) for value in paint]
     painted[-height:, : round(columns * filled)] = paint
     image = Image.fromarray(painted)
-    text, font = _fitted(name, columns - height // 2, height)
+    text, font = fitted(name, columns - height // 2, round(0.75 * height), round(0.5 * height))
     ImageDraw.Draw(image).text((height // 4, rows - height / 2), text, fill=INK, font=font, anchor="lm")
     return np.asarray(image)
-
-
-@lru_cache(maxsize=256)
-def _fitted(name: str, width: int, height: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    """The text, and a font of three quarters to half the height in which it fits; else cut with an ellipsis."""
-    for size in range(max(3, round(0.75 * height)), max(2, round(0.5 * height)) - 1, -1):
-        font = ImageFont.load_default(size=size)
-        if font.getlength(name) <= width:
-            return name, font
-    text = name
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1].rstrip(" ,")
-    return f"{text}..." if text else "", font

@@ -1,12 +1,13 @@
-"""Time lines painted on pictures: a row for each class and modality at the lower edge, with numpy and pillow alone."""
+"""Time lines painted on pictures: a row for each class and modality at the lower edge."""
 
 import colorsys
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from avcore.report.text import fitted
 
 __all__ = ["Row", "colour", "paint_line", "paint_moment", "row_height"]
 
@@ -70,19 +71,6 @@ def _paint(frame_YX3: np.ndarray, rows: Sequence[Row], place: int | None) -> np.
     texts = [row.name for row in shown] + ([f"and {left_out} more"] if left_out else [])
     image = Image.fromarray(painted)
     for at, name in enumerate(texts):
-        text, font = _fitted(name, columns - height // 2, height)
+        text, font = fitted(name, columns - height // 2, round(0.85 * height), round(0.55 * height))
         ImageDraw.Draw(image).text((height // 4, top + (at + 0.5) * height), text, INK, font, "lm")
     return np.asarray(image)
-
-
-@lru_cache(maxsize=256)
-def _fitted(name: str, width: int, height: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    """The text, and a font of most of the height in which it fits; else cut with an ellipsis."""
-    for size in range(max(3, round(0.85 * height)), max(2, round(0.55 * height)) - 1, -1):
-        font = ImageFont.load_default(size=size)
-        if font.getlength(name) <= width:
-            return name, font
-    text = name
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1].rstrip(" ,_")
-    return f"{text}..." if text else "", font
