@@ -37,7 +37,8 @@ def _system_font(name: str) -> ImageFont.FreeTypeFont | None:
 def lettered(text: str, size: int) -> tuple[str, Font]:
     """The text, and a font of ``size`` px that has its letters.
 
-    Where no font of the system has them, the letters without their accents, and ``?`` for the rest. English is written in Pillow's own font, so that it looks the same everywhere.
+    Where no font of the system has them, the letters without their accents, and ``?`` for the rest. English is written
+    in Pillow's own font, so that it looks the same everywhere.
     """
     if not text.isascii():
         letters = {letter for letter in text if not letter.isascii() and not letter.isspace()}
@@ -51,7 +52,6 @@ def lettered(text: str, size: int) -> tuple[str, Font]:
     return text, ImageFont.load_default(size=size)
 
 
-@lru_cache(maxsize=1024)
 def fitted(text: str, width: int, largest: int, smallest: int) -> tuple[str, Font]:
     """A line of text, and the largest font in which it fits; cut with an ellipsis where none does.
 

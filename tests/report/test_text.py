@@ -10,10 +10,8 @@ from avcore.report.text import fitted, lettered
 def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "FONTS", ())
     lettered.cache_clear()
-    fitted.cache_clear()
     yield
     lettered.cache_clear()
-    fitted.cache_clear()
 
 
 @pytest.mark.usefixtures("no_fonts")
