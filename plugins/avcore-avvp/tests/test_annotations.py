@@ -20,6 +20,7 @@ from avcore_avvp.annotations import (
     SAME_MEDIA,
     Labelled,
     Remark,
+    class_settings_in,
     classes_in,
     find_root,
     look_at_events,
@@ -189,6 +190,11 @@ def test_clips_on_two_lists_and_with_the_same_media_are_told() -> None:
     ]
 
 
+def test_many_lines_are_counted() -> None:
+    (text,) = told(Remark("a.csv", line, "x", NO_CLIP) for line in range(1, 26))
+    assert text.endswith(f"line 20 (x), and 5 more {NO_CLIP}.")
+
+
 def test_whole_seconds_may_have_a_point(tmp_path: Path) -> None:
     (event,) = read_events(write(tmp_path / "seconds.csv", SECONDS + "a_0_10\t2.0\t5.0\tDog\n"), CLASSES)
     assert (event.onset, event.offset) == (2, 5)
@@ -199,7 +205,11 @@ def test_whole_seconds_may_have_a_point(tmp_path: Path) -> None:
 
 def test_classes_are_those_of_the_files(tmp_path: Path) -> None:
     write(tmp_path / "AVVP_train.csv", HEADER + "a_0_10\tDog,Cat\n")
-    assert settings_in(tmp_path) == {"task_options.classes": list(CLASSES)}
+    own = {"task_options.classes": list(CLASSES)}
+    assert class_settings_in(tmp_path) == own
+    assert settings_in(tmp_path) == {**own, "task_options.features": []}
+    (tmp_path / "feats" / "r2plus1d_18").mkdir(parents=True)
+    assert settings_in(tmp_path) == own
     write(tmp_path / "AVVP_test_pd.csv", HEADER + "b_0_10\tWhale,Dog\n")
     assert classes_in(tmp_path) == ("Dog", "Cat", "Whale")
     write(tmp_path / "categories.txt", "\ufeffWhale\r\n\r\nCat\r\nDog\r\n")

@@ -118,7 +118,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             build="avcore_avvp.datasets:LLPFeatures",
             config=LLPDataConfig,
             tasks=("avvp-features",),
-            reads="avcore_avvp.annotations:settings_in",
+            reads="avcore_avvp.annotations:class_settings_in",
             marks=MARKS,
             official=OFFICIAL,
             defaults=WHAT_IS_LEFT,

@@ -8,11 +8,14 @@ from avcore.errors import DataError, did_you_mean, why
 
 __all__ = [
     "CLASSES",
+    "FEATS",
     "FOLDERS",
     "LISTS",
+    "MOTION",
     "Event",
     "Labelled",
     "Remark",
+    "class_settings_in",
     "classes_in",
     "find_root",
     "look_at_events",
@@ -26,6 +29,10 @@ __all__ = [
 LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
 """The list of clips of each split, with the classes of each clip."""
 CATEGORIES = "categories.txt"
+FEATS = "feats"
+"""The folder of features beside the lists, as in HAN's repository."""
+MOTION = "r2plus1d_18"
+"""Features of motion, which a head may see beside the pictures."""
 FOLDERS = ("", "data", "LLP_dataset", "LLP")
 """Where the lists lie below the folder that a person names."""
 
@@ -83,6 +90,8 @@ class Remark:
     kind: str
 
 
+TOLD = 20
+"""Lines of one kind that are told one by one."""
 NO_CLIP = "names no clip"
 CLASS_FOR_CLIP = "names no clip, but a class in the column of the file names"
 OF_TRAIN = "has seconds of a clip of train, which are not used"
@@ -222,11 +231,15 @@ def _meant(name: str, known: Mapping[str, str]) -> str:
 
 
 def told(remarks: Iterable[Remark]) -> list[str]:
-    """A sentence for each kind of remark on a file, with the lines."""
+    """A sentence for each kind of remark on a file, with the lines: those of a file that fits badly are counted."""
     found: dict[tuple[str, str], list[str]] = {}
     for remark in remarks:
         found.setdefault((remark.file, remark.kind), []).append(f"line {remark.line} ({remark.name})")
-    return [f"{file}: {', '.join(lines)} {kind}." for (file, kind), lines in found.items()]
+    sentences = []
+    for (file, kind), lines in found.items():
+        more = [f"and {len(lines) - TOLD} more"] if len(lines) > TOLD else []
+        sentences.append(f"{file}: {', '.join([*lines[:TOLD], *more])} {kind}.")
+    return sentences
 
 
 def find_root(root: Path) -> Path:
@@ -274,6 +287,16 @@ def classes_in(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def settings_in(root: Path) -> dict[str, list[str]]:
-    """The settings that the files of a data set decide: the classes of its lists (`DatasetSpec.reads`)."""
+def class_settings_in(root: Path) -> dict[str, list[str]]:
+    """The classes of a data set's lists, as a setting (`DatasetSpec.reads`)."""
     return {"task_options.classes": list(classes_in(find_root(root)))}
+
+
+def settings_in(root: Path) -> dict[str, list[str]]:
+    """The settings that the files of a data set decide (`DatasetSpec.reads`): its classes, and no features of motion.
+
+    These a recipe asks for, and a folder without them has none to give.
+    """
+    without: dict[str, list[str]]
+    without = {} if (find_root(root) / FEATS / MOTION).is_dir() else {"task_options.features": []}
+    return {**class_settings_in(root), **without}

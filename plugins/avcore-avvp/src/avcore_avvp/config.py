@@ -5,7 +5,7 @@ from typing import Literal
 
 from avcore.config import require
 from avcore.specs import ClipSettings
-from avcore_avvp.annotations import CLASSES
+from avcore_avvp.annotations import CLASSES, MOTION
 
 __all__ = [
     "FEATURES",
@@ -17,7 +17,7 @@ __all__ = [
     "MGNHeadConfig",
 ]
 
-SOUND, PICTURES, MOTION = "vggish", "res152", "r2plus1d_18"
+SOUND, PICTURES = "vggish", "res152"
 FEATURES = {SOUND: (10, 128), PICTURES: (80, 2048), MOTION: (10, 512)}
 """The features that HAN publishes for a clip of 10 s: VGGish, ResNet-152 at 8 pictures a second, R(2+1)D-18."""
 

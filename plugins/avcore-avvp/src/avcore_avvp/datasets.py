@@ -14,7 +14,9 @@ from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
 from avcore_avvp.annotations import (
+    FEATS,
     LISTS,
+    MOTION,
     Event,
     Labelled,
     Remark,
@@ -40,8 +42,6 @@ FIXED = (
 )
 """Lines of the audio truth that named no clip before the fix of 2024, as they are since."""
 VIDEOS, FRAMES, SOUNDS = "video", "frame", "audio"
-FEATS = "feats"
-"""The folder of features beside the lists in HAN's repository."""
 BLANK = Path(__file__).with_name("blank.png")
 """A grey picture, which stands for all where nothing but features is looked at."""
 HOME = "LLP_dataset"
@@ -133,6 +133,8 @@ class LLP(Dataset):
             if (path := self.root / file).is_file():
                 remarks += look_at_events(path, read_events(path, self.classes), splits, self.config.clip_seconds)
         found = told(remarks)
+        if MOTION not in self.features:
+            found.append(f"Nothing reads features of motion ({FEATS}/{MOTION}); DG-SCT is published with them.")
         if (self.root / AUDIO).is_file() and (self.root / VISUAL).is_file():
             heard, before, _ = self._truth
             changed = sum(set(heard.get(name, ())) != set(before.get(name, ())) for name in splits)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from avcore.errors import AssemblyError
 from avcore.specs import StreamLayout
 from avcore.tasks import Features, Task
-from avcore_avvp.config import MOTION, PICTURES, SOUND
+from avcore_avvp.annotations import MOTION
+from avcore_avvp.config import PICTURES, SOUND
 
 __all__ = ["Embedding", "Sources"]
 

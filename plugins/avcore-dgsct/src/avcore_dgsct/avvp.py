@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avcore import AssemblyError, Features, StreamLayout, Task
 from avcore_ave.temporal import SegmentEncoder, count
-from avcore_avvp.config import MOTION
+from avcore_avvp.annotations import MOTION
 from avcore_avvp.embedding import Embedding
 from avcore_avvp.mgn.head import MGNBase
 from avcore_dgsct.settings import AVVPHeadSettings
