@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from avcore import by_number, read_features
-from avcore.data.broken import is_there
 from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
@@ -113,7 +112,7 @@ class LLP(Dataset):
         classes are not the ones of their lines of seconds.
         """
         clips = self.clips(split)
-        found = {"without_media": sum(not is_there(clip) for clip in clips)}
+        found = {"without_media": sum(not _is_there(clip) for clip in clips)}
         if split != "train" and (self.root / AUDIO).is_file() and (self.root / VISUAL).is_file():
             targets = [self.target(clip) for clip in clips]
             found["silent"] = sum(not target["seconds"][:, 0].any() for target in targets)
@@ -252,6 +251,11 @@ def _by_clip(events: Iterable[Event]) -> dict[str, list[Event]]:
     for event in events:
         found.setdefault(event.name, []).append(event)
     return found
+
+
+def _is_there(clip: Clip) -> bool:
+    pictures = clip.frames if isinstance(clip.frames, tuple) else (clip.frames,)
+    return all(path.is_file() for path in {*pictures, *([clip.audio] if clip.audio else []), *clip.files})
 
 
 def _preference(name: Path) -> tuple[int, str]:
