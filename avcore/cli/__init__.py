@@ -4,6 +4,7 @@
 (`AVCoreError`, wrong usage) become one line on stderr and exit code 2.
 """
 
+import errno
 import importlib
 import io
 import logging
@@ -64,6 +65,8 @@ class _LazyGroup(UsageGroup):
         except BaseException as error:
             if isinstance(error, OSError) and error.errno in DISK_FAULTS and error.filename is not None:
                 raise Refusal(f"Cannot use {error.filename}: {why(error)}.") from error
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # as of what a shell puts into a file
+                raise Refusal(f"Cannot write the output: {why(error)}.") from error
             _blame(error)
             raise
 

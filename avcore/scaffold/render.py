@@ -65,7 +65,7 @@ def write(texts: Mapping[str, str], folder: Path) -> None:
             with file.open("x", encoding="utf-8", newline="\n") as opened:
                 opened.write(text)
     except OSError as error:
-        raise AVCoreError(f"'{folder}' cannot be written: {why(error)} ({error.filename}).") from error
+        raise AVCoreError(f"'{error.filename or folder}' cannot be written: {why(error)}.") from error
 
 
 def _read(folder: Traversable, at: str = "") -> dict[str, str]:

@@ -177,3 +177,13 @@ def test_names_that_are_no_unicode_are_printed(tmp_path: Path) -> None:
             )
             assert done.returncode == code, done.stderr
             assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_finds_no_room_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "avcore", "plugins", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.stderr == "avcore: error: Cannot write the output: No space left on device.\n"
+    assert done.returncode == 2

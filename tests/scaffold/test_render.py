@@ -1,7 +1,9 @@
 """What is written for each kind. `.ci/scaffolds` installs, tests, type-checks and trains all of it from wheels."""
 
 import ast
+import errno
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -194,3 +196,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         with pytest.raises(AVCoreError, match="cannot be written: "):
             write({"a.txt": "new"}, place)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_that_names_no_file_is_told_by_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(AVCoreError) as caught:
+        write({"b.txt": "new"}, tmp_path / "new")
+    assert str(caught.value) == f"'{tmp_path / 'new'}' cannot be written: No space left on device."
