@@ -21,6 +21,7 @@ IDS = [line[:11] for lines in LISTS.values() for line in lines]
 
 def make_files(root: Path) -> Path:
     """Two clips of train, one of val, two of test, as HAN's scripts extract them; the wav files are empty."""
+    root.mkdir(exist_ok=True)
     for file, lines in LISTS.items():
         (root / file).write_text("\n".join(("filename\tevent_labels", *lines)) + "\n")
     for file, lines in SECONDS.items():

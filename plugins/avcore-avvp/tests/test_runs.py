@@ -3,11 +3,13 @@
 import csv
 import importlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from llp_files import make_features
 from PIL import Image
 
 import avcore
@@ -110,6 +112,20 @@ def test_the_paper_protocol_selects_on_val_and_takes_the_older_truth(root: Path,
     assert done.results.selected_on == "val"
     assert {"coverage", "old_truth"} < done.results.metrics["test"].keys()
     assert done.results.metrics["test"]["segment_V"] >= 0
+
+
+@pytest.mark.parametrize("head", ["avvp.han", "avvp.mgn"])
+def test_features_alone_need_no_media(head: str, tmp_path: Path) -> None:
+    files = make_features(tmp_path / "files")
+    for folder in ("frame", "audio"):
+        shutil.rmtree(files / folder)
+    sets = (f"head.name={head}", "head.width=16", "train.batch_size=2")
+    done = avcore.run(
+        "none", task="avvp-features", data=files, epochs=1, set=sets, out=tmp_path / "run", baseline=False, quiet=True
+    )
+    assert done.model.head.sources.motion == 512
+    assert done.results.selected_on == "val"
+    assert done.results.metrics["test"]["coverage"] == 100
 
 
 def test_data_info_and_verify(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
