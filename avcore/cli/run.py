@@ -22,7 +22,7 @@ __all__ = ["run"]
     help="Go on with the run in DIR; without DIR with that in --out, or begin it there.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Train with so many seeds; report mean ± sd.")
-@click.option("--json", "as_json", is_flag=True, help="Print results.json; everything else goes to stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json and published scores; the rest is on stderr.")
 def run(file: str | None, sets: tuple[str, ...], resume: str | None, as_json: bool, **given: Any) -> None:
     """Train a method on a task, evaluate it, and write everything into a directory.
 
@@ -48,5 +48,7 @@ def run(file: str | None, sets: tuple[str, ...], resume: str | None, as_json: bo
 
     if as_json and ranks().first:
         from avcore.engine.files import json_text
+        from avcore.report.published import published_scores
 
-        click.echo(json_text({"directory": str(done.directory), **done.results.to_json()}))
+        beside = published_scores(done.results, done.registry)
+        click.echo(json_text({"directory": str(done.directory), **done.results.to_json(), "published": beside}))

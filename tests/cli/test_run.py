@@ -13,6 +13,7 @@ import avcore
 from avcore.cli import main
 from avcore.engine.files import json_text
 from avcore.errors import AVCoreError
+from avcore.registry import load_registry
 
 STREAMS = ["both"]
 RESULT = result(metrics={"test": {"M_J": float("nan")}})
@@ -30,7 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def run(**options: Any) -> SimpleNamespace:
         seen.update(options)
         print("working")
-        return SimpleNamespace(directory=Path("runs/x"), results=RESULT)
+        return SimpleNamespace(directory=Path("runs/x"), results=RESULT, registry=load_registry())
 
     monkeypatch.setattr(avcore, "run", run)
     return seen
@@ -59,7 +60,7 @@ def test_what_is_not_given_is_left_to_the_configuration(started: dict[str, Any])
 def test_json_is_alone_on_stdout(started: dict[str, Any]) -> None:
     said = invoke("run", "--task", "avs", "--json")
     printed = json.loads(said.stdout)
-    assert printed == json.loads(json_text({"directory": "runs/x", **RESULT.to_json()}))
+    assert printed == json.loads(json_text({"directory": "runs/x", **RESULT.to_json(), "published": []}))
     assert printed["metrics"] == {"test": {"M_J": None}}
     assert said.stderr == "working\n"
 

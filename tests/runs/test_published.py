@@ -71,6 +71,9 @@ def test_all_commands_print_it_on_the_published_data(
     assert beside in lines(capsys.readouterr().out)
     assert beside in lines(invoke("runs", "show", run.directory))
     assert beside in lines(invoke("eval", run.directory))
+    again = ["--config", run.directory / "config.yaml", "--out", tmp_path / "again"]
+    (row,) = json.loads(invoke("run", *again, "--json"))["published"]
+    assert row["ours"] == run.results.metrics["test"]["accuracy"]
     (row,) = json.loads(invoke("runs", "show", run.directory, "--json"))["published"]
     assert row["ours"] == run.results.metrics["test"]["accuracy"]
     (row,) = json.loads(invoke("eval", run.directory, "--json"))["published"]
