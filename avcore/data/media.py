@@ -104,8 +104,8 @@ def probe(path: Path | str) -> MediaInfo:
 
 
 def _rate(container: InputContainer, video: VideoStream, reach: Extent) -> float | None:
-    # Of a raw stream FFmpeg assumes a rate; how long its packets last says it better.
-    if container.format.name in RAW and reach.seconds:
+    # Of a raw stream FFmpeg assumes a rate, and takes the clock of DV for it; how long packets last says it better.
+    if container.format.name in (*RAW, "dv") and reach.seconds:
         return reach.frames / reach.seconds
     rate = video.average_rate or video.guessed_rate
     return float(rate) if rate else None

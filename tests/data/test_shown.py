@@ -234,6 +234,7 @@ def test_dv_and_eac3_are_read(tmp_path: Path) -> None:
         for _ in range(3):
             target.mux(video.encode(av.VideoFrame.from_ndarray(np.full((576, 720, 3), 90, np.uint8), format="rgb24")))
     assert decode_frames(tmp_path / "v.dv", [0.0], 8).mean() == pytest.approx(90, abs=3)
+    assert probe(tmp_path / "v.dv").fps == pytest.approx(25)
     with av.open(str(tmp_path / "s.eac3"), "w") as target:
         audio = target.add_stream("eac3", rate=48000, layout="mono")
         for frame in pieces(bursts(2, 48000), 48000, lambda number: number / 150):
