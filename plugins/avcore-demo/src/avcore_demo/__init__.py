@@ -75,7 +75,7 @@ _DEFAULTS = {
         # A decoder that does not listen: what listens is the method.
         "head.tpavi_stages": [],
         "optim.lr": 2e-3,
-        # At 3e-3 a third of the decoder's units die, which ones and how many depends on the seed.
+        # At 3e-3 up to a sixth of the decoder's units die, and the seed decides how many.
         "optim.head_lr": 1e-3,
         "train.epochs": 5,
         "train.eval_every": 2,
