@@ -131,8 +131,8 @@ def test_features_alone_need_no_media(head: str, tmp_path: Path) -> None:
 def test_data_info_and_verify(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from avcore.cli.data import data
 
-    with (root / "AVVP_eval_audio.csv").open("a") as file:
-        file.write("gone_0_10\t0\t1\tDog\n")
+    header, *rows = (root / "AVVP_eval_audio.csv").read_text().splitlines()
+    (root / "AVVP_eval_audio.csv").write_text("\n".join([header, "gone_0_10\t0\t1\tDog", *rows]))
     next(iter(sorted((root / "video").glob("eUOtEYCC6j4.*")))).unlink()  # the first clip of all has vanished too
     data.main(["info", "avvp", "--data", str(root)], standalone_mode=False)
     shown = capsys.readouterr().out

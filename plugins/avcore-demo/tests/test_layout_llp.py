@@ -17,10 +17,11 @@ COUNTS = {"train": 8, "val": 8, "test": 8}
 def test_the_seconds_are_what_is_seen_and_what_is_heard(tmp_path: Path) -> None:
     root = tmp_path / "demo"
     render(root, seed=1, counts=COUNTS, layout="llp", size=32)
-    assert settings_in(root) == {"task_options.classes": list(KINDS)}
+    assert settings_in(root) == {"task_options.classes": list(KINDS), "task_options.features": []}
     truth = json.loads((root / "objects.json").read_text())["clips"]
     reader = LLP(LLPDataConfig(), root)
-    assert not reader.notes()
+    (note,) = reader.notes()
+    assert "features of motion" in note
     alone = set()
     for split, count in COUNTS.items():
         clips = reader.clips(split)

@@ -9,6 +9,7 @@ import torch
 from small import assemble_small
 from torch import nn
 
+import avcore_avar
 import avcore_ave
 import avcore_avs
 import avcore_avvp
@@ -86,6 +87,7 @@ def registry() -> Registry:
         "avcore-dgsct": avcore_dgsct,
         "avcore-ave": avcore_ave,
         "avcore-avs": avcore_avs,
+        "avcore-avar": avcore_avar,
         "avcore-avvp": avcore_avvp,
         "small": SmallBackbones(),
     }

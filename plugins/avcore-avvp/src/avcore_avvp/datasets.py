@@ -132,8 +132,10 @@ class LLP(Dataset):
             if (path := self.root / file).is_file():
                 remarks += look_at_events(path, read_events(path, self.classes), splits, self.config.clip_seconds)
         found = told(remarks)
-        if MOTION not in self.features:
-            found.append(f"Nothing reads features of motion ({FEATS}/{MOTION}); DG-SCT is published with them.")
+        if MOTION not in self.features and not (self.root / FEATS / MOTION).is_dir():
+            found.append(
+                f"There are no features of motion ({FEATS}/{MOTION}): a head that is published with them goes without."
+            )
         if (self.root / AUDIO).is_file() and (self.root / VISUAL).is_file():
             heard, before, _ = self._truth
             changed = sum(set(heard.get(name, ())) != set(before.get(name, ())) for name in splits)
