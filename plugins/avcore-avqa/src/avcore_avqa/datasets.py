@@ -1,0 +1,193 @@
+"""Reader of MUSIC-AVQA's official layout: files of questions, and media as videos or as extracted by its authors."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avcore import by_number
+from avcore.errors import AVCoreError, DataError
+from avcore.specs import Windows
+from avcore.tasks import Clip, Dataset, Task
+from avcore_avqa.annotations import Question, find_root, list_of, priors, read_questions
+from avcore_avqa.config import AVQATaskConfig, MusicAVQADataConfig
+from avcore_avqa.task import QUESTION, AVQATask
+
+__all__ = ["MusicAVQA"]
+
+VIDEOS = ("videos", "video", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthetic")
+"""Folders of video files."""
+FRAMES, SOUNDS = "frames", "audio"
+"""Folders of extracted pictures and sound."""
+ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+NEGATIVE = "negative"
+"""The companion: another video of the split, whose pictures do not go with the sound."""
+
+
+class MusicAVQA(Dataset):
+    """A clip for each question. ``root`` holds ``json/avqa-train.json`` and so on, or a folder in it does.
+
+    Several questions share a video. `Clip.group` is the video, so that sound is swapped with that of another one. Each
+    clip has the companion ``negative``, another video of the split that is drawn in each epoch. A clip whose video is
+    not there is a broken one.
+    """
+
+    splits: tuple[str, ...] = ("train", "val", "test")
+
+    def __init__(self, config: MusicAVQADataConfig, root: Path, task: Task | None = None) -> None:
+        self.config = config
+        self.segments = config.segments
+        self.windows = Windows(length=config.window_seconds, margin=config.window_margin)
+        self.root = find_root(Path(root))
+        self.task = task if isinstance(task, AVQATask) else AVQATask(AVQATaskConfig())
+        self.lists: dict[str, list[Question]] = {}
+        for split in self.splits:
+            if (path := list_of(self.root, config.questions, split)).is_file():
+                self.lists[split] = read_questions(path)
+        self._others: dict[str, list[Clip]] = {}
+
+    def clips(self, split: str) -> Sequence[Clip]:
+        """A clip for each question of ``train``, ``val`` or ``test`` in the order of the file.
+
+        Raises:
+            DataError: no such split, or no such file.
+        """
+        return [self._clip(split, row) for row in self._rows(split)]
+
+    def _rows(self, split: str) -> list[Question]:
+        if split not in self.splits:
+            raise DataError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
+        if not self.lists.get(split):
+            path = list_of(self.root, self.config.questions, split)
+            raise DataError(f"Split '{split}': '{path}' is missing or has no question.")
+        return self.lists[split]
+
+    def _clip(self, split: str, row: Question) -> Clip:
+        frames, audio = self._media_of(row.video)
+        return Clip(
+            name=row.name,
+            frames=frames,
+            audio=audio,
+            seconds=self.config.clip_seconds,
+            group=row.video,
+            info={"split": split, "question": row},
+        )
+
+    def counts(self, split: str) -> dict[str, int]:
+        """``videos`` of the split's questions, ``without_media`` of these, and ``repeated`` questions."""
+        rows = self._rows(split)
+        videos = {row.video for row in rows}
+        missing = sum(not _is_there(self._media_of(video)) for video in videos)
+        found = {"videos": len(videos), "without_media": missing, "repeated": sum(row.repeats for row in rows)}
+        return {name: count for name, count in found.items() if count}
+
+    def notes(self) -> Sequence[str]:
+        """Which version of the questions it is, what repeats, and which splits share videos."""
+        found = [f"Questions are those of {self.config.questions}/ (data.questions)."]
+        for one, other in combinations(self.lists, 2):
+            shared = {row.video for row in self.lists[one]} & {row.video for row in self.lists[other]}
+            if shared:
+                found.append(f"{len(shared)} videos have questions in {one} and in {other}: splits part questions.")
+        if not self._priors:
+            found.append("Without training questions there is no prior to compare scores with.")
+        return found
+
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        """The clip with the companion ``negative``, another video of its split; none where there is no other."""
+        others = self._videos_of(clip.info["split"])
+        own = next((place for place, other in enumerate(others) if other.group == clip.group), None)
+        count = len(others) - (own is not None)
+        if not count:
+            return clip
+        place = int(random.integers(count))
+        return replace(clip, companions={NEGATIVE: others[place + (own is not None and place >= own)]})
+
+    def _videos_of(self, split: str) -> list[Clip]:
+        """A clip for each video of a split that is there, in the order of the questions."""
+        if split not in self._others:
+            rows = {row.video: row for row in reversed(self._rows(split))}
+            clips = [self._clip(split, row) for row in reversed(rows.values())]
+            self._others[split] = [clip for clip in clips if _is_there((clip.frames, clip.audio))]
+        return self._others[split]
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # Media
+
+    def _media_of(self, video: str) -> tuple[Path | tuple[Path, ...], Path | None]:
+        """The video file, or the pictures and the sound that were extracted from it."""
+        if video in self._files or not (self.root / FRAMES).is_dir():
+            # Where there is none, the name of one that is missing, which makes a broken clip.
+            return self._files.get(video, self.root / VIDEOS[0] / f"{video}.mp4"), None
+        folder = self.root / FRAMES / video
+        if video not in self._pictures:
+            self._pictures[video] = tuple(by_number(folder.glob("*.jpg"))) or (folder / "000001.jpg",)
+        pictures = self._pictures[video]
+        middles = [int((segment + 0.5) * len(pictures) / self.segments) for segment in range(self.segments)]
+        return tuple(pictures[index] for index in middles), self.root / SOUNDS / f"{video}.wav"
+
+    @cached_property
+    def _pictures(self) -> dict[str, tuple[Path, ...]]:
+        return {}
+
+    @cached_property
+    def _files(self) -> Mapping[str, Path]:
+        """The video files by their stems; an mp4 goes before others."""
+        folders = [self.root / name for name in VIDEOS if (self.root / name).is_dir()]
+        files = [folder / name for folder in folders for name in os.listdir(folder)]
+        known = [file for file in files if file.suffix.lower() in ENDINGS]
+        return {file.stem: file for file in sorted(known, key=_preference, reverse=True)}
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # Questions and answers
+
+    def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
+        """``question`` (L,), the ids of its words.
+
+        Raises:
+            DataError: it has words that the training questions lack, or too many.
+        """
+        row: Question = clip.info["question"]
+        try:
+            return {QUESTION: self.task.ids(row.words)}
+        except AVCoreError as error:
+            raise DataError(f"Question '{clip.name}' of {clip.info['split']}: {error}") from None
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        """``answer`` () its index, ``kind`` () the type's, ``prior`` () the answer that train gives most often to the
+        same template, -1 where it has none, and ``listed`` () the questions of the split.
+
+        Raises:
+            DataError: no training question has the answer.
+        """
+        row: Question = clip.info["question"]
+        try:
+            answer = self.task.index(row.answer)
+        except AVCoreError as error:
+            raise DataError(f"Question '{clip.name}' of {clip.info['split']}: {error}") from None
+        prior = self._priors.get(row.template)
+        return {
+            "answer": torch.tensor(answer),
+            "kind": torch.tensor(row.kind),
+            "prior": torch.tensor(self.task.index(prior) if prior in self.task.classes else -1),
+            "listed": torch.tensor(len(self.lists[clip.info["split"]])),
+        }
+
+    @cached_property
+    def _priors(self) -> dict[str, str]:
+        return priors(self.lists.get("train", ()))
+
+
+def _is_there(media: tuple[Path | tuple[Path, ...], Path | None]) -> bool:
+    frames, audio = media
+    pictures = frames if isinstance(frames, tuple) else (frames,)
+    return all(path.is_file() for path in {*pictures, *([audio] if audio else [])})
+
+
+def _preference(file: Path) -> tuple[int, str]:
+    return ENDINGS.index(file.suffix.lower()), str(file)

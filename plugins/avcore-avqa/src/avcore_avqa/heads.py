@@ -1,0 +1,83 @@
+"""``avqa.avst``: AVST's network on the streams of any backbones.
+
+Shape letters: B clips, T segments, M = B*T, N tokens, D width of a backbone.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from avcore.errors import AssemblyError
+from avcore.specs import StreamLayout
+from avcore.tasks import Batch, Features, Head, Input, Progress, Task
+from avcore_avqa.config import AVSTHeadConfig
+from avcore_avqa.datasets import NEGATIVE
+from avcore_avqa.losses import answer_loss, match_loss
+from avcore_avqa.network import AVSTNetwork
+from avcore_avqa.task import QUESTION, AVQATask
+
+__all__ = ["AVSTHead"]
+
+DEAD = {512: 2_691_584, 1536: 3_545_088}
+"""Parameters that AVST's code creates and never uses, and DG-SCT's, by the common width."""
+DEAD_AUDIO = 66_048
+"""AVST's map of VGGish's vectors of width 128, which LAVISH keeps beside its own."""
+AVST, VGGISH = 512, 128
+
+
+class AVSTHead(Head):
+    """Sound is grounded in the patch tokens of pictures; the question picks seconds; both, times it, give the answer.
+
+    Output:
+        ``answer`` (B, C) logits; ``match`` (M, 2) and, where clips have companions, ``match_negative`` (M, 2).
+    """
+
+    def __init__(self, config: AVSTHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
+        super().__init__(config, layouts, task)
+        if missing := [name for name in ("visual", "audio") if name not in layouts]:
+            raise AssemblyError(
+                f"Head avqa.avst grounds sound in pictures, and the {missing[0]} stream is off: set streams=both."
+            )
+        if not isinstance(task, AVQATask):
+            raise AssemblyError(f"Head avqa.avst reads a question, and task {type(task).__name__} has none: use avqa.")
+        visual, audio = layouts["visual"], layouts["audio"]
+        self.length = task.config.length
+        self.prefix = visual.stages[-1].prefix
+        self.match_weight = config.match_weight
+        self.companions = {NEGATIVE: config.negatives}
+        self.network = AVSTNetwork(config, visual.width, audio.width, len(task.config.words), len(task.classes))
+        if not config.audio_hidden:
+            kept = DEAD_AUDIO if config.width == AVST and audio.width != VGGISH else 0
+            self.unused_in_reference = DEAD.get(config.width, 0) + kept
+
+    @property
+    def targets(self) -> Mapping[str, Input]:
+        """``answer`` (), the index of the right one."""
+        return {"answer": Input(shape=(), dtype="int64")}
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Features with tokens of pictures, pooled vectors of sound and the ids of a question."""
+        audio_MD = features.stream("audio").pooled.flatten(0, 1)
+        other = features.companions.get(NEGATIVE)
+        negative_MND = None if other is None else self._tokens(other)
+        return self.network(self._tokens(features), audio_MD, features.inputs[QUESTION], negative_MND)  # type: ignore[no-any-return]
+
+    def _tokens(self, features: Features) -> Tensor:
+        return features.stream("visual").tokens[:, self.prefix :]
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """``answer``, and ``match`` where there are pictures of other clips."""
+        terms = {"answer": answer_loss(output["answer"], batch.targets["answer"], batch.valid)}
+        if "match_negative" in output:
+            valid_M = batch.valid.repeat_interleave(len(output["match"]) // len(batch.valid))
+            terms["match"] = self.match_weight * match_loss(output["match"], output["match_negative"], valid_M)
+        return terms
+
+    def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
+        """``answer`` (B,) the most probable one, ``probability`` (B, C) of all, and ``question`` (B, L) its ids."""
+        probability = output["answer"].softmax(-1)
+        return {
+            "answer": probability.argmax(-1),
+            "probability": probability,
+            QUESTION: features.inputs[QUESTION],
+        }

@@ -1,0 +1,109 @@
+"""AVST's network behind its streams: where the sound is in the picture, when the question is about, and the answer.
+
+Shape letters: B clips, T segments, M = B*T, N tokens, D the common width, A the width of sound, V that of pictures,
+L words, C answers.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcore.modules import full_precision
+from avcore_avqa.config import AVSTHeadConfig
+
+__all__ = ["AVSTNetwork", "AskedSeconds", "QuestionEncoder"]
+
+
+class QuestionEncoder(nn.Module):
+    """Words to one vector: embedding, tanh, an LSTM over the padding too, its last states, tanh, a map."""
+
+    def __init__(self, words: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, width)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.project = nn.Linear(2 * width, width)
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """(B, L) ids to (B, D)."""
+        with full_precision(self.embedding.weight):
+            _, (hidden_1BD, cell_1BD) = self.lstm(torch.tanh(self.embedding(ids_BL)))
+        return self.project(torch.tanh(torch.cat([hidden_1BD[0], cell_1BD[0]], dim=-1)))  # type: ignore[no-any-return]
+
+
+class AskedSeconds(nn.Module):
+    """What the question attends to of T vectors: attention, then an MLP beside it, and a norm; the mean is added."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.up = nn.Linear(width, width)
+        self.down = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, question_BD: Tensor, x_BTD: Tensor) -> Tensor:
+        """(B, D)."""
+        attended_B1D, _ = self.attention(question_BD[:, None], x_BTD, x_BTD, need_weights=False)
+        attended_BD = attended_B1D[:, 0]
+        mlp_BD = self.down(self.dropout(F.relu(self.up(attended_BD))))
+        return self.norm(attended_BD + self.dropout(mlp_BD)) + x_BTD.mean(1)  # type: ignore[no-any-return]
+
+
+class AVSTNetwork(nn.Module):
+    """From tokens of pictures, vectors of sound and ids of words to the answer, and whether sound and picture match.
+
+    Args:
+        config: of the head.
+        visual: V. Pictures of the common width need no map.
+        audio: A.
+        words, answers: how many there are.
+    """
+
+    def __init__(self, config: AVSTHeadConfig, visual: int, audio: int, words: int, answers: int) -> None:
+        super().__init__()
+        width, hidden = config.width, config.audio_hidden
+        self.question = QuestionEncoder(words, width)
+        self.visual = nn.Identity() if visual == width else nn.Linear(visual, width)
+        to_hidden = [nn.Linear(audio, hidden)] if hidden else []
+        self.audio = nn.Sequential(*to_hidden, nn.Linear(hidden or audio, width), nn.ReLU(), nn.Linear(width, width))
+        self.grounded = nn.Linear(2 * width, width)
+        sizes = [2 * width, config.match_width, config.match_width // 2, config.match_width // 4]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.match = nn.Sequential(*layers, nn.Linear(sizes[-1], 2))
+        self.visual_seconds = AskedSeconds(width, config.heads, config.dropout)
+        self.audio_seconds = AskedSeconds(width, config.heads, config.dropout)
+        self.joined = nn.Linear(2 * width, width)
+        self.answer = nn.Linear(width, answers)
+
+    def forward(
+        self, visual_MNV: Tensor, audio_MA: Tensor, ids_BL: Tensor, negative_MNV: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """``answer`` (B, C) logits, ``match`` and, of pictures of other clips, ``match_negative``, (M, 2) logits."""
+        audio_MD = self.audio(audio_MA)
+        visual_MD = self._ground(visual_MNV, audio_MD)
+        made = {"match": self._match(visual_MD, audio_MD)}
+        if negative_MNV is not None:
+            made["match_negative"] = self._match(self._ground(negative_MNV, audio_MD), audio_MD)
+        question_BD = self.question(ids_BL)
+        clips = len(ids_BL)
+        both = [
+            self.audio_seconds(question_BD, audio_MD.unflatten(0, (clips, -1))),
+            self.visual_seconds(question_BD, visual_MD.unflatten(0, (clips, -1))),
+        ]
+        joined_BD = self.joined(torch.tanh(torch.cat(both, dim=-1)))
+        return {"answer": self.answer(torch.tanh(joined_BD * question_BD)), **made}
+
+    def _ground(self, visual_MNV: Tensor, audio_MD: Tensor) -> Tensor:
+        """A vector of each picture: the mean of its tokens beside the one of those that are like the sound."""
+        visual_MND = self.visual(visual_MNV)
+        directions_MND = F.normalize(visual_MND, dim=-1)
+        like_MN = (directions_MND @ F.normalize(audio_MD, dim=-1)[..., None])[..., 0].softmax(-1)
+        heard_MD = (like_MN[:, None] @ directions_MND)[:, 0]
+        return self.grounded(torch.tanh(torch.cat([visual_MND.mean(1), heard_MD], dim=-1)))  # type: ignore[no-any-return]
+
+    def _match(self, visual_MD: Tensor, audio_MD: Tensor) -> Tensor:
+        return self.match(torch.cat([audio_MD, visual_MD], dim=-1))  # type: ignore[no-any-return]

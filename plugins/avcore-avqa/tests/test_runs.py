@@ -1,0 +1,103 @@
+"""From real media and questions to a trained head, pictures and an answer, on a few clips and a tiny backbone."""
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+import avcore
+import avcore_avqa
+import avcore_timm
+from avcore.errors import AVCoreError
+from avcore.hookspecs import hookimpl
+from avcore.registry import Registry
+from avcore.specs import BackboneSpec
+from avcore.testing.golden import real_data
+from avcore_timm.settings import ViTSettings
+
+TINY = {"model": "vit_tiny_patch16_224", "arguments": {"img_size": 48, "embed_dim": 48, "depth": 2, "num_heads": 3}}
+SETTINGS = (
+    *("data.clip_seconds=10", "data.window_seconds=1.0", "data.window_margin=1.1", "data.segments=4"),
+    *("visual.weights=random", "train.precision=fp32", "train.batch_size=4", "head.width=16"),
+)
+
+
+@hookimpl
+def avcore_backbones() -> Iterable[BackboneSpec]:
+    return [BackboneSpec(name="tiny", build="avcore_timm.vit:build", config=ViTSettings, presets={"tiny": TINY})]
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path) -> Iterator[None]:
+    registry = Registry.from_modules(
+        {
+            "avcore-timm": avcore_timm,
+            "avcore-avqa": avcore_avqa,
+            "tiny": SimpleNamespace(avcore_backbones=avcore_backbones),
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.data"):
+            patch.setattr(importlib.import_module(name), "load_registry", lambda: registry)
+        patch.setenv("AVCORE_CACHE", str(tmp_path / "cache"))
+        patch.delenv("AVCORE_DATA", raising=False)
+        yield
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The questions about a few videos of each split; the last one of test has vanished."""
+    source = real_data("mini", "AVQA")
+    folder = tmp_path / "few"
+    (folder / "json").mkdir(parents=True)
+    (folder / "videos").mkdir()
+    for split, count in (("train", 3), ("val", 2), ("test", 3)):
+        rows = json.loads((source / f"json/avqa-{split}.json").read_text())
+        videos = list(dict.fromkeys(row["video_id"] for row in rows))[:count]
+        # Questions of all videos of train, so that no word or answer of the others is unknown.
+        kept = [row for row in rows if row["video_id"] in videos] if split != "train" else rows
+        (folder / f"json/avqa-{split}.json").write_text(json.dumps(kept))
+        for video in videos[: None if split != "test" else -1]:
+            (folder / "videos" / f"{video}.mp4").symlink_to(source / "videos" / f"{video}.mp4")
+    return folder
+
+
+def test_a_question_travels_from_the_file_to_the_answer(root: Path, tmp_path: Path) -> None:
+    done = avcore.run(
+        "none",
+        task="avqa",
+        visual="tiny",
+        data=root,
+        epochs=1,
+        protocol="paper",
+        set=(*SETTINGS, "train.evaluate=[test, test_mute_audio]", "data.broken_limit=0.99"),
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert len(done.config.task_options.answers) == 18
+    assert done.results.selected_on == "val"
+    metrics = done.results.metrics
+    assert metrics["val"]["coverage"] == 100
+    assert metrics["test"]["coverage"] == pytest.approx(200 / 3)
+    assert {"accuracy", "AQ", "VQ", "AVQ", "prior"} < metrics["test"].keys()
+    assert Image.open(sorted((tmp_path / "run" / "pictures").glob("test-*.png"))[0]).width > 500
+
+    video = tmp_path / "own.mp4"
+    shutil.copy(done.data.dataset.clips("test")[0].frames, video)
+    shutil.rmtree(root)
+    # Nothing of the data set is left: words and answers are those of the run.
+    again = avcore.load_run(tmp_path / "run")
+    for question in ("Is the dog louder than the cat?", "how many animals are sounding in the video"):
+        found = again.predict(video, tmp_path / question[:2], inputs={"question": question})
+        text = found.segments[0].text
+        assert text.lower().startswith(question.strip("?").lower() + "? ")
+        assert text.count(" %") == 3
+    with pytest.raises(AVCoreError, match="'elephant'"):
+        again.predict(video, tmp_path / "none", inputs={"question": "Is there a elephant sound?"})
+    with pytest.raises(AVCoreError, match=r"add --input question=.*words of the training questions"):
+        again.predict(video, tmp_path / "none")

@@ -1,0 +1,96 @@
+"""Questions as people write them, drawing, description, truth, the majority answer and the prior beside the scores."""
+
+import numpy as np
+import pytest
+import torch
+
+from avcore.errors import AVCoreError
+from avcore.tasks import Batch
+from avcore_avqa.config import AVQATaskConfig
+from avcore_avqa.metrics import AVQAMetrics
+from avcore_avqa.task import AVQATask
+
+TASK = AVQATask(AVQATaskConfig())
+ASKED = "How many instruments are sounding in the video"
+
+
+def read(text: str) -> list[str]:
+    ids = TASK.read_input("question", text)
+    assert ids.shape == (14,)
+    assert ids.dtype == torch.int64
+    return [TASK.config.words[place] for place in ids.tolist() if place]
+
+
+@pytest.mark.parametrize("text", [f"{ASKED}?", ASKED, f" {ASKED}\uff1f ", f'"{ASKED.lower()} ?"', f"{ASKED},?!"])
+def test_a_question_is_read_however_it_is_put(text: str) -> None:
+    assert read(text) == ASKED.split()
+
+
+def test_names_of_two_words_may_be_written_apart() -> None:
+    assert read("Is the acoustic guitar louder than the Electric bass?") == [
+        *("Is", "the", "acoustic_guitar", "louder", "than", "the", "electric_bass")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "has no word"),
+        (" ? ", "has no word"),
+        ("<pad>", "<pad>"),
+        ("Is the cat louder than the piano?", r"a word that no training question had: 'cat'"),
+        ("Wie viele Instrumente?", "'Wie', 'viele', 'Instrumente'"),
+        ("Is the pianno louder", "Did you mean 'piano'"),
+        ("Is " * 15, "has 15 words, and 14 is the most"),
+        ("\u97f3\u304c\u3057\u307e\u3059\u304b\uff1f", "a word that no training question had"),
+    ],
+)
+def test_what_is_no_question_is_refused(text: str, match: str) -> None:
+    with pytest.raises(AVCoreError, match=match):
+        TASK.read_input("question", text)
+
+
+def test_the_best_answers_are_described_and_drawn() -> None:
+    probability = torch.zeros(42)
+    probability[[0, 8, 5]] = torch.tensor([0.71, 0.12, 0.05])
+    prediction = {
+        "answer": torch.tensor(0),
+        "probability": probability,
+        "question": TASK.read_input("question", ASKED),
+    }
+    assert TASK.describe(prediction) == f"{ASKED}? two 71 %, one 12 %, pipa 5 %"
+    truth = TASK.truth({"answer": torch.tensor(8), "kind": torch.tensor(0)})
+    assert truth is not None
+    assert TASK.describe(truth) == "one"
+    frames = np.full((2, 100, 160, 3), 128, dtype=np.uint8)
+    for lines, shown in ((2, prediction), (1, truth)):
+        drawn = TASK.draw(frames, shown)
+        assert drawn.shape == frames.shape
+        assert (drawn[:, : 100 - 11 * lines] == 128).all()
+        assert (drawn[:, 100 - 11 * lines :] > 200).any()
+    assert (frames == 128).all()
+
+
+def test_the_majority_is_the_most_frequent_answer() -> None:
+    majority = TASK.majority([{"answer": torch.tensor(place)} for place in (3, 7, 7)], 10)
+    assert majority == {"answer": torch.tensor(7)}
+
+
+def test_the_prior_stands_beside_the_scores_of_the_same_questions() -> None:
+    metrics = AVQAMetrics("paper")
+    targets = {
+        "answer": torch.tensor([1, 1, 2, 0]),
+        "kind": torch.tensor([0, 8, 8, 0]),
+        "prior": torch.tensor([1, 2, -1, 0]),
+        "listed": torch.full((4,), 6),
+    }
+    valid = torch.tensor([True, True, True, False])
+    batch = Batch(frames=None, waveform=None, targets=targets, names=["a"] * 4, samples=torch.arange(4), valid=valid)
+    metrics.update({"answer": torch.tensor([0, 1, 2, 0])}, batch)
+    assert metrics.compute() == pytest.approx(
+        {"accuracy": 200 / 3, "AQ": 0, "AVQ": 100, "A_Counting": 0, "AV_Temporal": 100, "prior": 50, "coverage": 50}
+    )
+    with pytest.raises(AVCoreError, match="differ in shape"):
+        metrics.update({"answer": torch.zeros(4, 42)}, batch)
+    with pytest.raises(AVCoreError, match="No question was evaluated"):
+        AVQAMetrics("clean").compute()
