@@ -1,5 +1,7 @@
 """Questions as people write them, drawing, description, truth, the majority answer and the prior beside the scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -92,5 +94,9 @@ def test_the_prior_stands_beside_the_scores_of_the_same_questions() -> None:
     )
     with pytest.raises(AVCoreError, match="differ in shape"):
         metrics.update({"answer": torch.zeros(4, 42)}, batch)
+    nothing = AVQAMetrics("clean")
+    nothing.update(
+        {"answer": torch.zeros(4, dtype=torch.int64)}, replace(batch, valid=torch.zeros(4, dtype=torch.bool))
+    )
     with pytest.raises(AVCoreError, match="No question was evaluated"):
-        AVQAMetrics("clean").compute()
+        nothing.compute()

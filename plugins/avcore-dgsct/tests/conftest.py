@@ -11,6 +11,7 @@ from torch import nn
 
 import avcore_avar
 import avcore_ave
+import avcore_avqa
 import avcore_avs
 import avcore_avvp
 import avcore_dgsct
@@ -86,6 +87,7 @@ def registry() -> Registry:
         "avcore-timm": avcore_timm,
         "avcore-dgsct": avcore_dgsct,
         "avcore-ave": avcore_ave,
+        "avcore-avqa": avcore_avqa,
         "avcore-avs": avcore_avs,
         "avcore-avar": avcore_avar,
         "avcore-avvp": avcore_avvp,
