@@ -3,6 +3,9 @@
 import importlib.resources
 import subprocess
 import sys
+from types import SimpleNamespace
+
+import pytest
 
 import avcore_avqa
 from avcore.config.recipes import parse_yaml
@@ -48,3 +51,17 @@ def test_published_numbers_have_sources_and_known_names() -> None:
         names = [NAMES[place] for place in places]
         micro = sum(asked[one] * values[one] for one in names) / sum(asked[one] for one in names)
         assert abs(micro - values[name]) < 0.02
+
+
+def test_a_run_that_ends_at_the_prior_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def finish(task: str = "avqa", status: str = "finished", **scores: float) -> str:
+        caplog.clear()
+        results = SimpleNamespace(metrics={"test": scores})
+        avcore_avqa.avcore_run_finished(SimpleNamespace(config=SimpleNamespace(task=task), results=results), status)
+        return caplog.text
+
+    assert "On test 36.50 % of the answers are right, and 36.50 % by the wording" in finish(accuracy=36.5, prior=36.5)
+    assert not finish(accuracy=36.6, prior=36.5)
+    assert not finish(accuracy=30.0)
+    assert not finish(accuracy=30.0, prior=36.5, task="ave")
+    assert not finish(accuracy=30.0, prior=36.5, status="failed")

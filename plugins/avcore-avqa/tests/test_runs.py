@@ -67,7 +67,9 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_question_travels_from_the_file_to_the_answer(root: Path, tmp_path: Path) -> None:
+def test_a_question_travels_from_the_file_to_the_answer(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     done = avcore.run(
         "none",
         task="avqa",
@@ -84,6 +86,8 @@ def test_a_question_travels_from_the_file_to_the_answer(root: Path, tmp_path: Pa
     metrics = done.results.metrics
     assert metrics["val"]["coverage"] == 100
     assert metrics["test"]["coverage"] == pytest.approx(200 / 3)
+    for split, scores in metrics.items():
+        assert (f"On {split} " in caplog.text) == (scores["accuracy"] <= scores["prior"])
     assert {"accuracy", "AQ", "VQ", "AVQ", "prior"} < metrics["test"].keys()
     assert Image.open(sorted((tmp_path / "run" / "pictures").glob("test-*.png"))[0]).width > 500
 

@@ -3,14 +3,16 @@
 This module is light: it declares, and imports no torch.
 """
 
+import logging
 from collections.abc import Iterable
+from typing import Any
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
 from avcore_avqa.annotations import FOLDERS, VERSIONS
 from avcore_avqa.config import AVQATaskConfig, AVSTHeadConfig, MusicAVQADataConfig
 
-__all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
+__all__ = ["avcore_datasets", "avcore_heads", "avcore_run_finished", "avcore_tasks"]
 
 PAPER = "arXiv:2203.14072"
 OFFICIAL = {"train": 32087, "val": 4595, "test": 9185}
@@ -76,3 +78,19 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             summary="MUSIC-AVQA: 60 s, 10 segments, questions of nine types, 42 answers",
         )
     ]
+
+
+@hookimpl
+def avcore_run_finished(run: Any, status: str) -> None:
+    """Say where a run answers no better than the templates alone do: such a model looks and listens to nothing."""
+    if status != "finished" or run.config.task != "avqa":
+        return
+    for split, scores in run.results.metrics.items():
+        if "prior" in scores and scores["accuracy"] <= scores["prior"]:
+            logging.getLogger(__name__).warning(
+                "On %s %.2f %% of the answers are right, and %.2f %% by the wording of questions alone (prior): the "
+                "run has learned no more than that. Train longer, or at another rate (optim.head_lr).",
+                split,
+                scores["accuracy"],
+                scores["prior"],
+            )
