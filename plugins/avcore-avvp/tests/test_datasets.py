@@ -168,7 +168,7 @@ def test_features_are_read_beside_the_lists_or_where_a_person_says(root: Path) -
 
 def test_what_is_told_of_the_files(root: Path) -> None:
     found = reader(root)
-    still = "There are no features of motion (feats/r2plus1d_18): a head that is published with them goes without."
+    still = "There are no features of motion (feats/r2plus1d_18); a head that is published with them goes without."
     assert found.notes() == [still]
     asks = AVVPTask(AVVPTaskConfig(features=("r2plus1d_18",)))
     assert LLP(LLPDataConfig(), root, asks).notes() == []
