@@ -12,7 +12,7 @@ __all__ = ["LOADERS", "installed"]
 
 LOADERS = (
     *("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter", "avcore.assemble"),
-    *("avcore.cli.options", "avcore.cli.runs"),
+    *("avcore.cli.data", "avcore.cli.options", "avcore.cli.runs"),
 )
 """The modules that look up what is installed."""
 

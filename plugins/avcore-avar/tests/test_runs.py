@@ -1,48 +1,19 @@
 """From real media to a trained head, pictures and a prediction, on a few clips and a tiny random backbone."""
 
-import importlib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from tiny_runs import only
 
 import avcore
 import avcore_avar
 import avcore_copl
-import avcore_timm
 from avcore.errors import AVCoreError
-from avcore.hookspecs import hookimpl
-from avcore.registry import Registry
-from avcore.specs import BackboneSpec
 from avcore.testing.golden import real_data
-from avcore_timm.settings import ViTSettings
 
-TINY = {"model": "vit_tiny_patch16_224", "arguments": {"img_size": 48, "embed_dim": 48, "depth": 4, "num_heads": 3}}
 SETTINGS = ("visual.weights=random", "train.precision=fp32", "train.batch_size=3", "data.val_share=0.3")
 
-
-@hookimpl
-def avcore_backbones() -> Iterable[BackboneSpec]:
-    return [BackboneSpec(name="tiny", build="avcore_timm.vit:build", config=ViTSettings, presets={"tiny": TINY})]
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path) -> Iterator[None]:
-    registry = Registry.from_modules(
-        {
-            "avcore-timm": avcore_timm,
-            "avcore-copl": avcore_copl,
-            "avcore-avar": avcore_avar,
-            "tiny": SimpleNamespace(avcore_backbones=avcore_backbones),
-        }
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.data"):
-            patch.setattr(importlib.import_module(name), "load_registry", lambda: registry)
-        patch.setenv("AVCORE_CACHE", str(tmp_path / "cache"))
-        patch.delenv("AVCORE_DATA", raising=False)
-        yield
+installed = only(avcore_copl, avcore_avar)
 
 
 @pytest.fixture

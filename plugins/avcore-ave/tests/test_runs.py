@@ -1,54 +1,23 @@
 """From real media to a trained head, pictures and an overlay, on a few clips and a tiny random backbone."""
 
-import importlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from media import grey_video
+from tiny_runs import only
 
 import avcore
 import avcore_ave
 import avcore_copl
-import avcore_timm
 from avcore.errors import AVCoreError
-from avcore.hookspecs import hookimpl
-from avcore.registry import Registry
-from avcore.specs import BackboneSpec
 from avcore.testing.golden import real_data
-from avcore_timm.settings import ViTSettings
 
-TINY = {"model": "vit_tiny_patch16_224", "arguments": {"img_size": 48, "embed_dim": 48, "depth": 4, "num_heads": 3}}
-
-
-@hookimpl
-def avcore_backbones() -> Iterable[BackboneSpec]:
-    return [BackboneSpec(name="tiny", build="avcore_timm.vit:build", config=ViTSettings, presets={"tiny": TINY})]
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path) -> Iterator[None]:
-    registry = Registry.from_modules(
-        {
-            "avcore-timm": avcore_timm,
-            "avcore-copl": avcore_copl,
-            "avcore-ave": avcore_ave,
-            "tiny": SimpleNamespace(avcore_backbones=avcore_backbones),
-        }
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.data"):
-            module = importlib.import_module(name)
-            patch.setattr(module, "load_registry", lambda: registry)
-        patch.setenv("AVCORE_CACHE", str(tmp_path / "cache"))
-        patch.delenv("AVCORE_DATA", raising=False)
-        yield
+installed = only(avcore_copl, avcore_ave)
 
 
 def _of(category: str, lines: list[str]) -> list[str]:

@@ -1,52 +1,24 @@
 """From real media to a trained head, pictures, an overlay and events, on a few clips and a tiny random backbone."""
 
 import csv
-import importlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from llp_files import make_features
 from PIL import Image
+from tiny_runs import only
 
 import avcore
 import avcore_avvp
 import avcore_copl
-import avcore_timm
-from avcore.hookspecs import hookimpl
-from avcore.registry import Registry
-from avcore.specs import BackboneSpec
 from avcore.testing.golden import real_data
-from avcore_timm.settings import ViTSettings
 
-TINY = {"model": "vit_tiny_patch16_224", "arguments": {"img_size": 48, "embed_dim": 48, "depth": 4, "num_heads": 3}}
 COUNTS = {"AVVP_train.csv": 4, "AVVP_val_pd.csv": 2, "AVVP_test_pd.csv": 5}
 
 
-@hookimpl
-def avcore_backbones() -> Iterable[BackboneSpec]:
-    return [BackboneSpec(name="tiny", build="avcore_timm.vit:build", config=ViTSettings, presets={"tiny": TINY})]
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path) -> Iterator[None]:
-    registry = Registry.from_modules(
-        {
-            "avcore-timm": avcore_timm,
-            "avcore-copl": avcore_copl,
-            "avcore-avvp": avcore_avvp,
-            "tiny": SimpleNamespace(avcore_backbones=avcore_backbones),
-        }
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("avcore.runs.start", "avcore.runs.base", "avcore.assemble", "avcore.cli.data"):
-            patch.setattr(importlib.import_module(name), "load_registry", lambda: registry)
-        patch.setenv("AVCORE_CACHE", str(tmp_path / "cache"))
-        patch.delenv("AVCORE_DATA", raising=False)
-        yield
+installed = only(avcore_copl, avcore_avvp)
 
 
 @pytest.fixture
