@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from avcore.data.lines import read_lines
 from avcore.errors import DataError
 from avcore_avar.classes import LISTS
-from avcore_avar.lists import Entry, once, read_rows, read_text, without_repeats
+from avcore_avar.lists import Entry, once, read_rows, without_repeats
 
 __all__ = ["CLASSES", "LISTED", "classes_in", "find_root", "read_classes", "read_list", "settings_in"]
 
@@ -56,7 +57,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file cannot be read, or the indices are not those from 0 on, each once; names the line.
     """
-    lines = read_text(path)
+    lines = read_lines(path)
     cells = [line.split("\t") if "\t" in line else line.split(None, 1) for _, line in lines]
     if not all(len(one) > 1 and one[0].strip().isdecimal() for one in cells):
         return tuple(line for _, line in lines)

@@ -1,7 +1,4 @@
-"""Text files that list clips, read as people have them: a BOM, Windows line ends and blank lines do no harm.
-
-Imports no torch.
-"""
+"""Text files that list clips. Imports no torch."""
 
 import csv
 import logging
@@ -11,9 +8,10 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TypeVar
 
-from avcore.errors import DataError, why
+from avcore.data.lines import read_lines
+from avcore.errors import DataError
 
-__all__ = ["Entry", "once", "read_rows", "read_text", "without_repeats"]
+__all__ = ["Entry", "once", "read_rows", "without_repeats"]
 
 T = TypeVar("T")
 
@@ -50,20 +48,6 @@ def once(read: Callable[[Path], T]) -> Callable[[Path], T]:
     return reading
 
 
-def read_text(path: Path) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, with their numbers from 1.
-
-    Raises:
-        DataError: it cannot be read, or is no text in UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(f"Cannot read '{path}': {reason}.") from None
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
 def read_rows(path: Path, columns: str, parse: Callable[[list[str]], Entry | None]) -> list[Entry]:
     """The clips of a table whose cells are parted by commas; a cell that holds one stands in double quotes.
 
@@ -78,7 +62,7 @@ def read_rows(path: Path, columns: str, parse: Callable[[list[str]], Entry | Non
     """
     found = []
     wanted = columns.count(",") + 1
-    for number, line in read_text(path):
+    for number, line in read_lines(path):
         try:
             cells = [cell.strip() for cell in next(csv.reader([line], strict=True, skipinitialspace=True))]
             if len(cells) != wanted:

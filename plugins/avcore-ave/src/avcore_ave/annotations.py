@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from avcore.errors import DataError, why
+from avcore.data.lines import read_lines
+from avcore.errors import DataError
 
 __all__ = [
     "ANNOTATIONS",
@@ -47,16 +48,6 @@ class ClipEvent:
     end: float
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(f"Cannot read '{path}': {reason}.") from None
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
 def _is_header(line: str) -> bool:
     names = [cell.strip().lower().replace(" ", "") for cell in line.split("&")]
     return tuple(names[:2]) == HEADER
@@ -73,7 +64,7 @@ def read_events(path: Path) -> list[ClipEvent]:
     """
     events: dict[ClipEvent, int] = {}
     spelt: dict[str, str] = {}
-    for place, (number, line) in enumerate(_lines(path)):
+    for place, (number, line) in enumerate(read_lines(path)):
         if place == 0 and _is_header(line):
             continue
         # From the right, in case a name of a class holds the separator.
@@ -109,7 +100,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file cannot be read.
     """
-    return tuple(line for _, line in _lines(path))
+    return tuple(line for _, line in read_lines(path))
 
 
 def read_list(path: Path) -> tuple[str, ...]:
@@ -119,7 +110,7 @@ def read_list(path: Path) -> tuple[str, ...]:
         DataError: the file cannot be read, or names something twice.
     """
     seen: dict[str, int] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         if line in seen:
             raise DataError(f"'{path}' names '{line}' in line {seen[line]} and in line {number}: remove one.")
         seen[line] = number

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avcore.data.lines import read_lines
 from avcore.errors import DataError, why
 from avcore_avqa.words import LENGTH, PAD, words_of
 
@@ -190,5 +191,4 @@ def _lines(path: Path) -> tuple[str, ...]:
     """The different lines of a file; one that lists everything twice, as DG-SCT's does, lists it once."""
     if not path.is_file():
         return ()
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return tuple(dict.fromkeys(line for _, line in read_lines(path)))

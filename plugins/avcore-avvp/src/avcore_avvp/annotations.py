@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avcore.errors import DataError, did_you_mean, why
+from avcore.data.lines import read_lines
+from avcore.errors import DataError, did_you_mean
 
 __all__ = [
     "CLASSES",
@@ -105,22 +106,15 @@ SAME_MEDIA = "begins with the eleven characters of another clip, and has its med
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
     """The cells of the lines that are not blank, with their numbers; a first line of column names is left out."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(f"Cannot read '{path}': {reason}.") from None
     rows: list[tuple[int, list[str]]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
         cells = [cell.strip() for cell in line.split("\t")]
         if not rows and cells[0].lower() == columns[0]:
             rows.append((number, []))
             continue
         if len(cells) != len(columns) or not all(cells):
             raise DataError(
-                f"'{path}' line {number} is not {', '.join(columns)}, parted by tabs: '{line.strip()}'. Correct it."
+                f"'{path}' line {number} is not {', '.join(columns)}, parted by tabs: '{line}'. Correct it."
             )
         rows.append((number, cells))
     return [(number, cells) for number, cells in rows if cells]
