@@ -69,7 +69,7 @@ def info(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> N
     Examples:
       avcore data info avs                       the built-in demo
       avcore data info avs --data AVSBench       your copy
-      avcore data info ave --data FOLDER         your own clips, with their events in events.csv
+      avcore data info TASK --data FOLDER        your own clips, where the task reads such
     """  # noqa: D301 - click's mark for unwrapped lines
     config, _, dataset, found = _open(task, root, sets)
     facts = {"task": config.task, "dataset": config.data.dataset, "root": found, **_describe(dataset)}
@@ -112,7 +112,8 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
                 findings += new
                 advance(done, "clips")
         defects = [finding for finding in findings if finding.defect]
-        held = {split: _held(dataset, split) for split in dict.fromkeys(split for split, _ in clips)}
+        of = {split: [clip for its, clip in clips if its == split] for split in dict.fromkeys(its for its, _ in clips)}
+        held = {split: _held(dataset, split, listed) for split, listed in of.items()}
     if as_json:
         facts: dict[str, Any] = {"task": config.task, "dataset": config.data.dataset, "root": found}
         facts |= {"clips": len(clips), "defects": len(defects), "splits": held, "notes": list(dataset.notes())}
@@ -128,8 +129,7 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
     sys.exit(1 if defects else 0)
 
 
-def _held(dataset: "Dataset", split: str) -> dict[str, Any]:
-    clips = dataset.clips(split)
+def _held(dataset: "Dataset", split: str, clips: "Sequence[Clip]") -> dict[str, Any]:
     groups = Counter(clip.group for clip in clips if clip.group)
     return {"clips": len(clips), "groups": dict(groups), "counts": dataset.counts(split)}
 
@@ -137,13 +137,14 @@ def _held(dataset: "Dataset", split: str) -> dict[str, Any]:
 def _describe(dataset: "Dataset") -> dict[str, Any]:
     from avcore.data.broken import is_there
 
-    clips = [clip for split in dataset.splits for clip in dataset.clips(split)]
+    listed = {split: dataset.clips(split) for split in dataset.splits}
+    clips = [clip for of in listed.values() for clip in of]
     # Some may be missing; where all are, the first one says which file is.
-    first = next((clip for clip in clips if is_there(clip)), clips[0] if clips else None)
+    first = next(filter(is_there, clips), next(iter(clips), None))
     return {
         "segments": dataset.segments,
         "windows": {"length_s": dataset.windows.length, "margin_s": dataset.windows.margin},
-        "splits": {split: _held(dataset, split) for split in dataset.splits},
+        "splits": {split: _held(dataset, split, of) for split, of in listed.items()},
         "notes": list(dataset.notes()),
         "first_clip": None if first is None else _describe_clip(dataset, first),
     }

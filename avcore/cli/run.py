@@ -32,7 +32,7 @@ def run(file: str | None, sets: tuple[str, ...], resume: str | None, as_json: bo
     Examples:
       avcore run --plugin copl --task avs
       avcore run --plugin copl --task avs --data FOLDER --visual vit_tiny_patch16_224
-      avcore run --plugin copl --task avar --data FOLDER           your own clips, in a folder for each class
+      avcore run --plugin copl --task TASK --data FOLDER           your own clips, where the task reads such
       avcore run --config runs/NAME/config.yaml          repeat a run
       avcore run --resume runs/NAME                      go on with one that was stopped
       avcore run --plugin copl --task avs --out runs/a --resume    ... or begin it: a job that may be queued again

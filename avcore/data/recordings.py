@@ -28,38 +28,9 @@ __all__ = ["Recording", "Recordings", "find_videos", "listed", "split_by_hash", 
 SPLITS = ("train", "val", "test")
 SUFFIXES = frozenset(
     (
-        *(
-            ".mp4",
-            ".m4v",
-            ".mov",
-            ".qt",
-            ".3gp",
-            ".3g2",
-            ".mkv",
-            ".webm",
-            ".avi",
-            ".mpg",
-            ".mpeg",
-            ".mpe",
-            ".vob",
-            ".ts",
-        ),
-        *(
-            ".mts",
-            ".m2ts",
-            ".flv",
-            ".f4v",
-            ".wmv",
-            ".asf",
-            ".ogv",
-            ".ogm",
-            ".mxf",
-            ".gxf",
-            ".dv",
-            ".nut",
-            ".rm",
-            ".wtv",
-        ),
+        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mpg"),
+        *(".mpeg", ".mpe", ".vob", ".ts", ".mts", ".m2ts", ".flv", ".f4v", ".wmv", ".asf"),
+        *(".ogv", ".ogm", ".mxf", ".gxf", ".dv", ".nut", ".rm", ".wtv"),
     )
 )
 """How the names of videos end, in small letters."""

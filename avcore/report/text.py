@@ -10,15 +10,17 @@ __all__ = ["Font", "fitted", "lettered"]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 FONTS = (
-    *(
-        "DejaVuSans.ttf",
-        "NotoSans-Regular.ttf",
-        "LiberationSans-Regular.ttf",
-        "Arial.ttf",
-        "arial.ttf",
-        "Helvetica.ttc",
-    ),
-    *("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "msgothic.ttc"),
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "LiberationSans-Regular.ttf",
+    "Arial.ttf",
+    "arial.ttf",
+    "Helvetica.ttc",
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "PingFang.ttc",
+    "msyh.ttc",
+    "msgothic.ttc",
 )
 """Fonts of systems, which Pillow finds by these names; its own has the letters of English alone."""
 LACKING = "\U0010fffe"

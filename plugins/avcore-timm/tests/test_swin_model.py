@@ -94,6 +94,14 @@ def test_a_trunk_stored_in_bfloat16_recomputes_its_tables(family: str, swin_mode
     torch.testing.assert_close(stored["logits"], exact, rtol=0, atol=0.1)
 
 
+def test_random_weights_have_tables_of_their_own_with_the_masks_in_place(family: str, swin_model: Make) -> None:
+    first, second = (swin_model(family, sets=(f"frozen={frozen}",)).towers["visual"].trunk for frozen in ("pretrained", "random"))
+    for block, shuffled in zip(first.blocks, second.blocks, strict=True):
+        assert torch.equal(shuffled.tables.bias, shuffled.make_tables().bias)
+        assert not torch.equal(shuffled.tables.bias, block.tables.bias)
+        assert torch.equal(shuffled.tables.bias < -50, block.tables.bias < -50)
+
+
 @pytest.mark.parametrize("prompt", [Rows, OverTime, Shallow])
 @pytest.mark.parametrize("index", [0, 1, 4])
 def test_a_pair_compiles_with_equal_results(family: str, swin_model: Make, prompt: Any, index: int) -> None:
