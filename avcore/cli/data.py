@@ -130,8 +130,12 @@ def verify(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) ->
 
 
 def _held(dataset: "Dataset", split: str, clips: "Sequence[Clip]") -> dict[str, Any]:
+    from avcore.data.broken import is_there
+
     groups = Counter(clip.group for clip in clips if clip.group)
-    return {"clips": len(clips), "groups": dict(groups), "counts": dataset.counts(split)}
+    missing = sum(not is_there(clip) for clip in clips)
+    counts = ({"missing": missing} if missing else {}) | dataset.counts(split)
+    return {"clips": len(clips), "groups": dict(groups), "counts": counts}
 
 
 def _describe(dataset: "Dataset") -> dict[str, Any]:

@@ -176,6 +176,17 @@ def test_the_same_in_words(call: Any, root: Path) -> None:
         assert line in result.output.splitlines()
 
 
+def test_clips_without_their_files_are_counted(call: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Clip(name="there", frames=(next(root.rglob("*.png")),) * 2, audio=None, seconds=1.0)
+    gone = replace(there, name="gone", frames=(root / "gone.png",) * 2)
+    clips = {"train": [gone, there, gone], "test": [there]}
+    monkeypatch.setattr(Folder, "clips", lambda self, split: clips[split])
+    facts = json.loads(call("looking", "--data", str(root), "--json").output)
+    assert facts["splits"]["train"]["counts"] == {"missing": 2, "padded": 2}
+    assert "missing" not in facts["splits"]["test"]["counts"]
+    assert facts["first_clip"]["name"] == "there"
+
+
 def test_a_clip_of_video_and_sound_files(call: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from avcore.data import media
 

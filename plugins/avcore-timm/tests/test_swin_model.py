@@ -95,7 +95,8 @@ def test_a_trunk_stored_in_bfloat16_recomputes_its_tables(family: str, swin_mode
 
 
 def test_random_weights_have_tables_of_their_own_with_the_masks_in_place(family: str, swin_model: Make) -> None:
-    first, second = (swin_model(family, sets=(f"frozen={frozen}",)).towers["visual"].trunk for frozen in ("pretrained", "random"))
+    models = (swin_model(family, sets=(f"frozen={frozen}",)) for frozen in ("pretrained", "random"))
+    first, second = (model.towers["visual"].trunk for model in models)
     for block, shuffled in zip(first.blocks, second.blocks, strict=True):
         assert torch.equal(shuffled.tables.bias, shuffled.make_tables().bias)
         assert not torch.equal(shuffled.tables.bias, block.tables.bias)
