@@ -139,7 +139,7 @@ def test_labels_are_alike_however_accents_are_stored_and_capitals_are_told(tmp_p
     assert reader.notes() == ["Classes whose names differ in capitals alone: dog and Dog."]
 
 
-@pytest.mark.parametrize("name", ["/media/a.mp4", "../a.mp4", "C:\\videos\\a.mp4"])
+@pytest.mark.parametrize("name", ["/media/a.mp4", "../a.mp4", "..\\a.mp4", "C:\\videos\\a.mp4"])
 def test_files_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(AVCoreError, match=r"events\.csv' line 2: .* must lie below"):
         read(write(tmp_path, f"{name},0,1,dog"))

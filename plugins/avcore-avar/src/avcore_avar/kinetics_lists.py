@@ -40,13 +40,13 @@ def read_list(path: Path) -> tuple[Entry, ...]:
         DataError: the file cannot be read, or a line is wrong; names it.
     """
 
-    def parse(cells: list[str]) -> Entry:
+    def parse(cells: list[str]) -> tuple[str, int]:
         clip, _, label = cells
         if not clip:
             raise ValueError("names no clip")
         if not label.isdecimal():
             raise ValueError(f"has '{label}' where the index of a class stands, a whole number from 0")
-        return Entry(clip=clip, label=int(label), line=0)
+        return clip, int(label)
 
     return without_repeats(path, read_rows(path, "clip,10,label", parse))
 

@@ -48,13 +48,13 @@ def once(read: Callable[[Path], T]) -> Callable[[Path], T]:
     return reading
 
 
-def read_rows(path: Path, columns: str, parse: Callable[[list[str]], Entry | None]) -> list[Entry]:
+def read_rows(path: Path, columns: str, parse: Callable[[list[str]], tuple[str, int | str] | None]) -> list[Entry]:
     """The clips of a table whose cells are parted by commas; a cell that holds one stands in double quotes.
 
     Args:
         path: of the file.
         columns: what they are, such as ``clip,10,label``, for messages.
-        parse: makes a clip of the cells of a line, without its number; None for a line that is left out. Raises
+        parse: the clip and the label that the cells of a line say; None for a line that is left out. Raises
             ValueError that says what is wrong with them.
 
     Raises:
@@ -68,12 +68,12 @@ def read_rows(path: Path, columns: str, parse: Callable[[list[str]], Entry | Non
             if len(cells) != wanted:
                 quote = "; a cell with a comma in it stands in double quotes" if len(cells) > wanted else ""
                 raise ValueError(f"has {len(cells)} columns, not the {wanted} of {columns}{quote}")
-            entry = parse(cells)
+            said = parse(cells)
         except (ValueError, csv.Error) as error:
             wrong = f"is no row of {columns} ({error})" if isinstance(error, csv.Error) else str(error)
             raise DataError(f"'{path}' line {number} {wrong}: '{line}'.") from None
-        if entry is not None:
-            found.append(Entry(clip=entry.clip, label=entry.label, line=number))
+        if said is not None:
+            found.append(Entry(clip=said[0], label=said[1], line=number))
     return found
 
 

@@ -51,7 +51,7 @@ def read_table(path: Path) -> dict[str, tuple[Entry, ...]]:
     """
     split_of: dict[str, str] = {}
 
-    def parse(cells: list[str]) -> Entry | None:
+    def parse(cells: list[str]) -> tuple[str, str] | None:
         video, start, label, split = cells
         if (start.lower(), split.lower()) in (("start", "split"), ("start seconds", "split")):
             return None
@@ -64,7 +64,7 @@ def read_table(path: Path) -> dict[str, tuple[Entry, ...]]:
         clip = f"{video}_{int(start):06d}"
         if split_of.setdefault(clip, split) != split:
             raise ValueError(f"puts '{clip}' into {split}, which is in {split_of[clip]} already")
-        return Entry(clip=clip, label=label, line=0)
+        return clip, label
 
     entries = without_repeats(path, read_rows(path, "id,start,class,split", parse))
     return {split: tuple(entry for entry in entries if split_of[entry.clip] == split) for split in SPLITS}
@@ -78,12 +78,12 @@ def read_split(path: Path) -> tuple[Entry, ...]:
         DataError: the file cannot be read, or a line is wrong; names it.
     """
 
-    def parse(cells: list[str]) -> Entry:
+    def parse(cells: list[str]) -> tuple[str, str]:
         file, label = cells
         clip = file.removesuffix(".mp4")
         if not clip or not label:
             raise ValueError("names no clip or no class")
-        return Entry(clip=clip, label=label, line=0)
+        return clip, label
 
     return without_repeats(path, read_rows(path, "clip.mp4,class", parse))
 
@@ -95,7 +95,7 @@ def classes_in(root: Path) -> tuple[str, ...]:
         DataError: a file cannot be read, or a line is wrong; names it.
     """
     if (root / STAT).is_file():
-        entries = read_rows(root / STAT, "class,clips,group", lambda cells: Entry(clip="", label=cells[0], line=0))
+        entries = read_rows(root / STAT, "class,clips,group", lambda cells: ("", cells[0]))
     elif (root / TABLE).is_file():
         entries = [entry for some in read_table(root / TABLE).values() for entry in some]
     else:

@@ -234,18 +234,14 @@ class _Finder:
                 self._known.setdefault(key, set()).add(path)
 
     def __call__(self, row: Row, table: Path) -> Path:
-        if (
-            PurePosixPath(row.file).is_absolute()
-            or PureWindowsPath(row.file).is_absolute()
-            or ".." in row.file.split("/")
-        ):
+        name = unicodedata.normalize("NFC", PurePosixPath(row.file.replace("\\", "/")).as_posix())
+        if name.startswith("/") or PureWindowsPath(row.file).is_absolute() or ".." in name.split("/"):
             raise DataError(
                 f"'{table}' line {row.line}: '{row.file}' must lie below '{self.root}', and be named from there."
             )
         written = self.root / row.file
         if written.is_file():
             return written
-        name = unicodedata.normalize("NFC", PurePosixPath(row.file.replace("\\", "/")).as_posix())
         for key in (name, name.casefold()):
             if len(found := self._known.get(key, set())) == 1:
                 return next(iter(found))
