@@ -162,8 +162,14 @@ def test_han_takes_features_where_there_are_some_and_streams_elsewhere() -> None
     assert head(features("visual", inputs=inputs))["clip"].shape == (B, 4)
     with pytest.raises(AssemblyError, match=r"'avvp\.han' needs audio: .*task_options\.features=\[vggish\]"):
         HANHead(config, layouts("visual"), task())
-    with pytest.raises(AssemblyError, match=r"10 rows for a clip.* 4 segments"):
-        HANHead(config, layouts(segments=4), task("vggish"))
+
+
+@pytest.mark.parametrize(("name", "segments"), [("vggish", 5), ("r2plus1d_18", 5), ("res152", 3)])
+def test_features_of_another_number_of_segments_are_refused(name: str, segments: int) -> None:
+    for kind, config in HEADS[1:]:
+        with pytest.raises(AssemblyError, match=rf"'{name}' have \d+ rows for a clip of {segments} segments"):
+            kind(config, layouts(segments=segments), task(name))
+    assert HANHead(HANHeadConfig(), layouts(segments=5), task("res152")).sources.visual == 2048
 
 
 def test_mgn_on_features_of_files() -> None:

@@ -14,7 +14,24 @@ from avcore.tasks import Features, Task
 from avcore_avvp.annotations import MOTION
 from avcore_avvp.config import PICTURES, SOUND
 
-__all__ = ["Embedding", "Sources"]
+__all__ = ["Embedding", "Sources", "feature_shapes"]
+
+
+def feature_shapes(task: Task, segments: int) -> dict[str, tuple[int, ...]]:
+    """The shapes (rows, width) of the features that a task takes from files, by name.
+
+    Raises:
+        AssemblyError: they are of another number of segments; names them.
+    """
+    shapes = {name: task.inputs[name].shape for name in (SOUND, PICTURES, MOTION) if name in task.inputs}
+    for name, (rows, _) in shapes.items():
+        # Of pictures there are several in a segment.
+        if rows % segments if name == PICTURES else rows != segments:
+            raise AssemblyError(
+                f"The features '{name}' have {rows} rows for a clip of {segments} segments: set data.segments=10, or "
+                "leave them out of task_options.features."
+            )
+    return shapes
 
 
 class Sources:
@@ -33,14 +50,8 @@ class Sources:
     """
 
     def __init__(self, layouts: Mapping[str, StreamLayout], task: Task, head: str) -> None:
-        self.given = {name: task.inputs[name].shape for name in (SOUND, PICTURES, MOTION) if name in task.inputs}
         self.segments = next(iter(layouts.values())).segments
-        for name, (rows, _) in self.given.items():
-            if rows % self.segments:
-                raise AssemblyError(
-                    f"The features '{name}' have {rows} rows for a clip, which do not fall to {self.segments} segments "
-                    "alike: set data.segments=10, or leave them out of task_options.features."
-                )
+        self.given = feature_shapes(task, self.segments)
         self.audio = self._width(SOUND, "audio", layouts, head)
         self.visual = self._width(PICTURES, "visual", layouts, head)
         self.motion = self.given[MOTION][1] if MOTION in self.given else 0

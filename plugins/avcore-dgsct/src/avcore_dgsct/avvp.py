@@ -5,13 +5,12 @@ Shape letters: B clips, T segments, D width.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from avcore import AssemblyError, Features, StreamLayout, Task
 from avcore_ave.temporal import SegmentEncoder, count
 from avcore_avvp.annotations import MOTION
-from avcore_avvp.embedding import Embedding
+from avcore_avvp.embedding import Embedding, feature_shapes
 from avcore_avvp.mgn.head import MGNBase
 from avcore_dgsct.settings import AVVPHeadSettings
 
@@ -30,9 +29,7 @@ class SoundGate(nn.Module):
         super().__init__()
         self.gamma = config.gamma
         self.audio = SegmentEncoder(config.width, config.width // 2, config.temporal)
-        with torch.device("meta"):
-            visual = SegmentEncoder(config.width, config.width // 2, config.temporal)
-        self.unused_in_reference = count(visual) + visual.unused_in_reference + self.audio.unused_in_reference
+        self.unused_in_reference = count(self.audio) + 2 * self.audio.unused_in_reference
 
     def forward(self, visual_BTD: Tensor, audio_BTD: Tensor) -> Tensor:
         """Both of the head's width; pictures gated."""
@@ -50,12 +47,7 @@ class AVVPHead(MGNBase):
         if len(layouts) < 2:
             raise AssemblyError("Head 'dgsct.avvp' needs both streams; leave --streams out.")
         segments = layouts["visual"].segments
-        rows, motion = task.inputs[MOTION].shape if MOTION in task.inputs else (segments, 0)
-        if rows != segments:
-            raise AssemblyError(
-                f"The features '{MOTION}' have {rows} rows for a clip of {segments} segments: set "
-                f"data.segments={rows}, or leave them out with task_options.features=[]."
-            )
+        _, motion = feature_shapes(task, segments).get(MOTION, (segments, 0))
         super().__init__(config, layouts, task, segments)
         self.embedding = Embedding(layouts["audio"].width, layouts["visual"].width, motion, config.width)
         self.temporal = SoundGate(config)
