@@ -1,4 +1,4 @@
-"""Modules that bottlenecks of several methods are made of, for authors of parts.
+"""What parts and heads of several plugins are made of, for their authors.
 
 Shape letters: M = B*T, N tokens, D width, n latent tokens.
 """
@@ -9,7 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GroupedLinear", "TokenBatchNorm", "full_precision", "plain_attention"]
+__all__ = ["GroupedLinear", "TokenBatchNorm", "at_least_single", "full_precision", "plain_attention"]
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision as float32, anything wider as it is: for losses and probabilities."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def full_precision(x: Tensor) -> torch.autocast:

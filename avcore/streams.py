@@ -17,6 +17,7 @@ from avcore.backbones import TextTower, Tower
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.injection.align import AlignLayer
 from avcore.injection.step import TELLING
+from avcore.modules import at_least_single
 from avcore.specs import StreamLayout
 from avcore.tasks import StreamFeatures, TextFeatures
 
@@ -240,7 +241,7 @@ class Streams(nn.Module):
 
 def _total(numbers: Sequence[Tensor]) -> Tensor:
     """Their sum, in float32 at least; some may be of each clip and others one for all."""
-    first, *rest = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in numbers)
+    first, *rest = map(at_least_single, numbers)
     return sum(rest, start=first)
 
 

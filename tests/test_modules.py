@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
+from avcore.modules import GroupedLinear, TokenBatchNorm, at_least_single, plain_attention
 
 
 def test_plain_attention() -> None:
@@ -13,6 +13,13 @@ def test_plain_attention() -> None:
     expected = torch.stack([torch.softmax(queries @ one.T, -1) @ one for one in x])
     torch.testing.assert_close(plain_attention(queries, x), expected)
     torch.testing.assert_close(plain_attention(queries.expand(2, -1, -1), x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_only_half_precision_is_raised(dtype: torch.dtype) -> None:
+    x = torch.ones(2, dtype=dtype)
+    assert at_least_single(x).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert (at_least_single(x) is x) == (dtype in (torch.float32, torch.float64))
 
 
 def test_grouped_maps_are_grouped_convolutions() -> None:

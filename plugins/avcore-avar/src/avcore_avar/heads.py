@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avcore.modules import at_least_single
 from avcore.specs import STREAMS, StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avar.config import LinearHeadConfig, TwoMapsHeadConfig
@@ -41,13 +42,13 @@ class ClipHead(Head):
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """``class``: cross-entropy, mean over valid clips; 0 when there is none."""
-        each_B = F.cross_entropy(_at_least_single(output["logits"]), batch.targets["label"], reduction="none")
+        each_B = F.cross_entropy(at_least_single(output["logits"]), batch.targets["label"], reduction="none")
         counted_B = batch.valid.to(each_B.dtype)
         return {"class": (each_B * counted_B).sum() / counted_B.sum().clamp(min=1)}
 
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``label`` (B,), the class with the highest score, and ``scores`` (B, C), the probability of each."""
-        logits_BC = _at_least_single(output["logits"])
+        logits_BC = at_least_single(output["logits"])
         return {"label": logits_BC.argmax(-1), "scores": logits_BC.softmax(-1)}
 
 
@@ -93,7 +94,3 @@ class TwoMapsHead(ClipHead):
         if self.norm is not None:
             x_BD = self.norm(x_BD)
         return {"logits": self.output(x_BD)}
-
-
-def _at_least_single(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from avcore.modules import at_least_single
 from avcore.specs import STREAMS, StreamLayout
 from avcore.tasks import Batch, Features, Progress, Task
 from avcore_ave.config import LinearHeadConfig
@@ -48,7 +49,7 @@ class SegmentHead(EventHead):
         """``labels`` (B, T), the arg-max, and ``probability`` (B, T) of that class."""
         logits_BTC = output["logits"]
         labels_BT = segment_rule(logits_BTC)
-        probability_BTC = logits_BTC.to(torch.promote_types(logits_BTC.dtype, torch.float32)).softmax(-1)
+        probability_BTC = at_least_single(logits_BTC).softmax(-1)
         return {"labels": labels_BT, "probability": probability_BTC.gather(-1, labels_BT[..., None]).squeeze(-1)}
 
 

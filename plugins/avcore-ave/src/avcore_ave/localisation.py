@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
+from avcore.modules import at_least_single
 from avcore.specs import StreamLayout
 from avcore.tasks import Batch, Features, Progress, Task
 from avcore_ave.losses import event_losses, soft_margin
@@ -154,12 +155,11 @@ class LocalisationHead(EventHead):
 
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``labels`` (B, T), the clip's event or background, and ``probability`` (B, T) of that class."""
-        dtype = torch.promote_types(output["event"].dtype, torch.float32)
-        each = output["event"].to(dtype).softmax(-1)
+        each = at_least_single(output["event"]).softmax(-1)
         if self.weak:
             labels_BT = weak_clip_rule(output["gate"], output["event"])
             return {"labels": labels_BT, "probability": each.gather(-1, labels_BT)}
         labels_BT = clip_rule(output["is_event"], output["event"])
-        here_BT = output["is_event"].to(dtype).sigmoid()
+        here_BT = at_least_single(output["is_event"]).sigmoid()
         probability_BT = torch.where(labels_BT == self.background, 1 - here_BT, here_BT * each.amax(-1, keepdim=True))
         return {"labels": labels_BT, "probability": probability_BT}

@@ -7,11 +7,10 @@ Shape letters: B clips, T segments, C classes with background, K events.
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avcore.modules import full_precision
+from avcore.modules import at_least_single, full_precision
 
 __all__ = ["bce_softmax", "cross_entropy", "event_losses", "soft_margin"]
 
@@ -24,7 +23,7 @@ def bce_softmax(logits_BTC: Tensor, labels_BT: Tensor, valid_B: Tensor) -> Tenso
         labels_BT: class indices.
         valid_B: clips that count; 0 when there is none.
     """
-    probability = _at_least_single(logits_BTC).softmax(-1)
+    probability = at_least_single(logits_BTC).softmax(-1)
     truth = F.one_hot(labels_BT, logits_BTC.shape[-1]).to(probability.dtype)
     # Under autocast torch refuses this loss, even at fp32.
     with full_precision(probability):
@@ -34,7 +33,7 @@ def bce_softmax(logits_BTC: Tensor, labels_BT: Tensor, valid_B: Tensor) -> Tenso
 
 def cross_entropy(logits_BTC: Tensor, labels_BT: Tensor, valid_B: Tensor) -> Tensor:
     """STG-CMA: cross-entropy of the logits with the one-hot label, mean over all segments; arguments as above."""
-    logits_BCT = _at_least_single(logits_BTC).transpose(1, 2)
+    logits_BCT = at_least_single(logits_BTC).transpose(1, 2)
     return _mean(F.cross_entropy(logits_BCT, labels_BT, reduction="none"), valid_B)
 
 
@@ -43,7 +42,7 @@ def soft_margin(logits_BTC: Tensor, labels_BT: Tensor, valid_B: Tensor) -> Tenso
 
     The published code gives probabilities to ``MultiLabelSoftMarginLoss``, which takes logits: they are squashed twice.
     """
-    probability = _at_least_single(logits_BTC).softmax(-1)
+    probability = at_least_single(logits_BTC).softmax(-1)
     truth = F.one_hot(labels_BT, logits_BTC.shape[-1]).to(probability.dtype)
     return _mean(F.multilabel_soft_margin_loss(probability, truth, reduction="none"), valid_B)
 
@@ -69,16 +68,12 @@ def event_losses(
     event_B1 = (labels_BT * here_BT).amax(1, keepdim=True)
     terms = {}
     for name in ("is_event", "gate"):
-        logits_BT = _at_least_single(output[name])
+        logits_BT = at_least_single(output[name])
         each_BT = F.binary_cross_entropy_with_logits(logits_BT, here_BT.to(logits_BT.dtype), reduction="none")
         terms[name] = _mean(each_BT, valid_B)
     for name in ("event", "score"):
         terms[name] = cross_entropy(output[name][:, None], event_B1, valid_B)
     return terms
-
-
-def _at_least_single(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _mean(each_BT: Tensor, valid_B: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ Shape letters: B clips, T frames, M = B*T, N tokens, D width of a backbone, Y an
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
+from avcore.modules import at_least_single
 from avcore.specs import StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avs.config import DECODER_STAGES, AVSHeadConfig
@@ -139,4 +139,4 @@ class AVSHead(Head):
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``masks`` (B, T, Y, X): the probability of each pixel, at fp32 at least."""
         logits_BTYX = output["logits"].squeeze(2)
-        return {"masks": logits_BTYX.to(torch.promote_types(logits_BTYX.dtype, torch.float32)).sigmoid()}
+        return {"masks": at_least_single(logits_BTYX).sigmoid()}

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avcore.modules import at_least_single
+
 __all__ = ["frame_weights", "mask_bce", "matching"]
 
 
@@ -25,7 +27,7 @@ def mask_bce(logits_BTYX: Tensor, masks_BTYX: Tensor, weights_BT: Tensor) -> Ten
 
     S4: the first frame of each clip, MS3: all five. Computed at fp32 at least. 0 when no frame is selected.
     """
-    logits_BTYX = logits_BTYX.to(torch.promote_types(logits_BTYX.dtype, torch.float32))
+    logits_BTYX = at_least_single(logits_BTYX)
     masks_BTYX = masks_BTYX.to(logits_BTYX.dtype)
     each_BT = F.binary_cross_entropy_with_logits(logits_BTYX, masks_BTYX, reduction="none").mean((-2, -1))
     selected_BT = weights_BT.to(each_BT.dtype)

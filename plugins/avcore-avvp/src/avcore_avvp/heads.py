@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from avcore.modules import at_least_single
 from avcore.specs import STREAMS, StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avvp.config import AttentiveHeadConfig, LossSettings
@@ -77,8 +78,8 @@ class AttentiveHead(ParsingHead):
         weights: dict[str, Tensor] = {}
         for name in self.score:
             x_BTD = self.dropout(features.stream(name).pooled)
-            probabilities[name] = torch.sigmoid(_at_least_single(self.score[name](x_BTD)))
-            weights[name] = _at_least_single(self.weight[name](x_BTD))
+            probabilities[name] = torch.sigmoid(at_least_single(self.score[name](x_BTD)))
+            weights[name] = at_least_single(self.weight[name](x_BTD))
         pooled = {name: _pooled(probabilities[name], weights[name]) for name in probabilities}
         clip = _pooled(torch.cat([*probabilities.values()], dim=1), torch.cat([*weights.values()], dim=1))
         nothing = torch.zeros_like(next(iter(probabilities.values())))
@@ -88,7 +89,3 @@ class AttentiveHead(ParsingHead):
 
 def _pooled(probability_BNC: Tensor, weight_BNC: Tensor) -> Tensor:
     return (probability_BNC * weight_BNC.softmax(1)).sum(1)
-
-
-def _at_least_single(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

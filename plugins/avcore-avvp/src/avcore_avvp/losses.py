@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avcore.modules import full_precision
+from avcore.modules import at_least_single, full_precision
 
 __all__ = ["class_token_loss", "clip_loss", "smoothed"]
 
@@ -30,7 +30,7 @@ def clip_loss(probability_BC: Tensor, labels_BC: Tensor, valid_B: Tensor) -> Ten
         labels_BC: 0 to 1.
         valid_B: clips that count.
     """
-    probability = probability_BC.to(torch.promote_types(probability_BC.dtype, torch.float32))
+    probability = at_least_single(probability_BC)
     clamped = probability.clamp(MARGIN, 1 - MARGIN)
     # Under autocast torch refuses this loss, even at fp32.
     with full_precision(clamped):
@@ -41,5 +41,5 @@ def clip_loss(probability_BC: Tensor, labels_BC: Tensor, valid_B: Tensor) -> Ten
 
 def class_token_loss(logits_CC: Tensor) -> Tensor:
     """MGN: cross-entropy of what each class's token is taken for; a scalar."""
-    logits = logits_CC.to(torch.promote_types(logits_CC.dtype, torch.float32))
+    logits = at_least_single(logits_CC)
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))

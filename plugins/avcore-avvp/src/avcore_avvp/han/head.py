@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avcore.modules import at_least_single
 from avcore.specs import StreamLayout
 from avcore.tasks import Features, Task
 from avcore_avvp.config import HANHeadConfig
@@ -78,7 +79,7 @@ class HybridNetwork(nn.Module):
         """Features of sound, pictures and motion to the output of `ParsingHead`."""
         audio, visual = self.embedding(audio_BTD, visual_BND, motion_BTD)
         x_BT2D = torch.stack([self.attention(audio, visual), self.attention(visual, audio)], dim=2)
-        x_BT2D = x_BT2D.to(torch.promote_types(x_BT2D.dtype, torch.float32))
+        x_BT2D = at_least_single(x_BT2D)
         frame_BT2C = torch.sigmoid(self.score(x_BT2D).to(x_BT2D.dtype))
         over_time = self.over_time(x_BT2D).to(x_BT2D.dtype).softmax(1)
         over_streams = self.over_streams(x_BT2D).to(x_BT2D.dtype).softmax(2)

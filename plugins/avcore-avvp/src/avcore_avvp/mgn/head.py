@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from avcore.modules import at_least_single
 from avcore.specs import StreamLayout
 from avcore.tasks import Batch, Features, Progress, Task
 from avcore_avvp.config import MGNHeadConfig
@@ -92,7 +93,7 @@ class GroupingNetwork(nn.Module):
 
 def _probability(score: nn.Module, x_BCD: Tensor) -> Tensor:
     logits: Tensor = score(x_BCD).squeeze(-1)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+    return at_least_single(logits).sigmoid()
 
 
 def _over_time(probability_BC: Tensor, shares_BCT: Tensor) -> Tensor:
