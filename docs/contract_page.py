@@ -40,6 +40,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "avcore": ("Run", "RunResult", "SoundFrontEnd", "by_number", "read_features", "read_mask"),
     "avcore.compat": ("install",),
     "avcore.config": ("require",),
+    "avcore.data.broken": ("is_there",),
     "avcore.data.lines": ("read_lines",),
     "avcore.injection": ("Mounted", "PlanEntry", "Step", "make_plan", "sites_of"),
     "avcore.report.text": ("fitted",),

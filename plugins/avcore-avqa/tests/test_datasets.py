@@ -62,6 +62,18 @@ def test_what_is_missing_and_what_is_shared_is_told(tmp_path: Path) -> None:
     assert not found.clips("test")[0].frames.exists()
 
 
+def test_an_mp4_goes_before_others_and_the_first_folder_before_the_rest(tmp_path: Path) -> None:
+    root = make_files(tmp_path)
+    for name in ("videos/00000001.mkv", "video/00000001.mp4", "video/00000002.mp4", "videos/00000002.mp4"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    (root / "videos" / "00000003.txt").touch()
+    frames = {clip.group: clip.frames for clip in reader(root).clips("train")}
+    assert frames["00000001"] == root / "video" / "00000001.mp4"
+    assert frames["00000002"] == root / "videos" / "00000002.mp4"
+    assert len(frames["00000003"]) == 10  # pictures
+
+
 def test_a_negative_is_another_video_that_is_there(tmp_path: Path) -> None:
     root = make_files(tmp_path)
     (root / "audio" / "00000002.wav").unlink()

@@ -1,6 +1,5 @@
 """Reader of MUSIC-AVQA's official layout: files of questions, and media as videos or as extracted by its authors."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 
 from avcore import by_number
+from avcore.data.broken import is_there
+from avcore.data.recordings import find_videos
 from avcore.errors import AVCoreError, DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
@@ -22,10 +23,9 @@ from avcore_avqa.task import QUESTION, AVQATask
 __all__ = ["MusicAVQA"]
 
 VIDEOS = ("videos", "video", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthetic")
-"""Folders of video files."""
+"""Folders of video files; the first goes before the others."""
 FRAMES, SOUNDS = "frames", "audio"
 """Folders of extracted pictures and sound."""
-ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 NEGATIVE = "negative"
 """The companion: another video of the split, whose pictures do not go with the sound."""
 
@@ -51,6 +51,8 @@ class MusicAVQA(Dataset):
             if (path := list_of(self.root, config.questions, split)).is_file():
                 self.lists[split] = read_questions(path)
         self._others: dict[str, list[Clip]] = {}
+        self._places: dict[str, dict[str, int]] = {}
+        self._pictures: dict[str, tuple[Path, ...]] = {}
 
     def clips(self, split: str) -> Sequence[Clip]:
         """A clip for each question of ``train``, ``val`` or ``test`` in the order of the file.
@@ -82,9 +84,9 @@ class MusicAVQA(Dataset):
     def counts(self, split: str) -> dict[str, int]:
         """``videos`` of the split's questions, ``without_media`` of these, and ``repeated`` questions."""
         rows = self._rows(split)
-        videos = {row.video for row in rows}
-        missing = sum(not _is_there(self._media_of(video)) for video in videos)
-        found = {"videos": len(videos), "without_media": missing, "repeated": sum(row.repeats for row in rows)}
+        videos = len({row.video for row in rows})
+        missing = videos - len(self._videos_of(split))
+        found = {"videos": videos, "without_media": missing, "repeated": sum(row.repeats for row in rows)}
         return {name: count for name, count in found.items() if count}
 
     def notes(self) -> Sequence[str]:
@@ -101,7 +103,7 @@ class MusicAVQA(Dataset):
     def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
         """The clip with the companion ``negative``, another video of its split; none where there is no other."""
         others = self._videos_of(clip.info["split"])
-        own = next((place for place, other in enumerate(others) if other.group == clip.group), None)
+        own = self._places[clip.info["split"]].get(clip.group)
         count = len(others) - (own is not None)
         if not count:
             return clip
@@ -113,7 +115,8 @@ class MusicAVQA(Dataset):
         if split not in self._others:
             rows = {row.video: row for row in reversed(self._rows(split))}
             clips = [self._clip(split, row) for row in reversed(rows.values())]
-            self._others[split] = [clip for clip in clips if _is_there((clip.frames, clip.audio))]
+            self._others[split] = [clip for clip in clips if is_there(clip)]
+            self._places[split] = {clip.group: place for place, clip in enumerate(self._others[split])}
         return self._others[split]
 
     # ---------------------------------------------------------------------------------------------------------------
@@ -132,16 +135,10 @@ class MusicAVQA(Dataset):
         return tuple(pictures[index] for index in middles), self.root / SOUNDS / f"{video}.wav"
 
     @cached_property
-    def _pictures(self) -> dict[str, tuple[Path, ...]]:
-        return {}
-
-    @cached_property
     def _files(self) -> Mapping[str, Path]:
         """The video files by their stems; an mp4 goes before others."""
-        folders = [self.root / name for name in VIDEOS if (self.root / name).is_dir()]
-        files = [folder / name for folder in folders for name in os.listdir(folder)]
-        known = [file for file in files if file.suffix.lower() in ENDINGS]
-        return {file.stem: file for file in sorted(known, key=_preference, reverse=True)}
+        videos = [file for name in reversed(VIDEOS) for file in find_videos(self.root / name)[0]]
+        return {file.stem: file for file in sorted(videos, key=lambda file: file.suffix.lower() == ".mp4")}
 
     # ---------------------------------------------------------------------------------------------------------------
     # Questions and answers
@@ -181,13 +178,3 @@ class MusicAVQA(Dataset):
     @cached_property
     def _priors(self) -> dict[str, str]:
         return priors(self.lists.get("train", ()))
-
-
-def _is_there(media: tuple[Path | tuple[Path, ...], Path | None]) -> bool:
-    frames, audio = media
-    pictures = frames if isinstance(frames, tuple) else (frames,)
-    return all(path.is_file() for path in {*pictures, *([audio] if audio else [])})
-
-
-def _preference(file: Path) -> tuple[int, str]:
-    return ENDINGS.index(file.suffix.lower()), str(file)

@@ -1,6 +1,5 @@
 """Reader of LLP's official layout: lists of clips, files of seconds, and media as videos or as extracted by HAN."""
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor
 
 from avcore import by_number, read_features
+from avcore.data.broken import is_there
+from avcore.data.recordings import find_videos
 from avcore.errors import DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
@@ -45,7 +46,6 @@ BLANK = Path(__file__).with_name("blank.png")
 """A grey picture, which stands for all where nothing but features is looked at."""
 HOME = "LLP_dataset"
 """The folder of the media beside the lists in HAN's repository."""
-ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 
 class LLP(Dataset):
@@ -112,7 +112,7 @@ class LLP(Dataset):
         classes are not the ones of their lines of seconds.
         """
         clips = self.clips(split)
-        found = {"without_media": sum(not _is_there(clip) for clip in clips)}
+        found = {"without_media": sum(not is_there(clip) for clip in clips)}
         if split != "train" and (self.root / AUDIO).is_file() and (self.root / VISUAL).is_file():
             targets = [self.target(clip) for clip in clips]
             found["silent"] = sum(not target["seconds"][:, 0].any() for target in targets)
@@ -173,10 +173,8 @@ class LLP(Dataset):
     @cached_property
     def _videos(self) -> dict[str, Path]:
         """The video files by their stems; an mp4 goes before others."""
-        folder = self._home / VIDEOS
-        names = [Path(name) for name in os.listdir(folder)] if folder.is_dir() else []
-        known = sorted((name for name in names if name.suffix.lower() in ENDINGS), key=_preference, reverse=True)
-        return {name.stem: folder / name for name in known}
+        videos, _ = find_videos(self._home / VIDEOS)
+        return {file.stem: file for file in sorted(videos, key=lambda file: file.suffix.lower() == ".mp4")}
 
     def _video(self, media: str) -> tuple[Path, None]:
         # Where there is none, the name of one that is missing, which makes a broken clip.
@@ -253,15 +251,6 @@ def _by_clip(events: Iterable[Event]) -> dict[str, list[Event]]:
     for event in events:
         found.setdefault(event.name, []).append(event)
     return found
-
-
-def _is_there(clip: Clip) -> bool:
-    pictures = clip.frames if isinstance(clip.frames, tuple) else (clip.frames,)
-    return all(path.is_file() for path in {*pictures, *([clip.audio] if clip.audio else []), *clip.files})
-
-
-def _preference(name: Path) -> tuple[int, str]:
-    return ENDINGS.index(name.suffix.lower()), name.name
 
 
 def _listed(classes: Sequence[str]) -> str:
