@@ -16,6 +16,7 @@ from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.files import sha256
 from avcore.registry import Registry
 from avcore.runs import Run
+from avcore_demo.layouts import LAYOUTS
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +44,21 @@ def world(toy_module: ModuleType, toy_cache: Path) -> Iterator[ModuleType]:
         patch.setenv("AVCORE_CACHE", str(toy_cache))
         patch.delenv("AVCORE_DATA", raising=False)
         yield toy_module
+
+
+@pytest.fixture(scope="module")
+def small_demo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[pytest.MonkeyPatch]:
+    """Demos of ``CLIPS`` of the test module, rendered and decoded once for it; a patch that lasts as long.
+
+    For modules that need the installed plugins: they replace ``calm``, and so the toy world, by one that asks for this.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("AVCORE_DATA", raising=False)
+        patch.setattr("avcore_demo.provide.COUNTS", dict.fromkeys(LAYOUTS, request.module.CLIPS))
+        yield patch
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Every installed method trains on backbones whose width grows from stage to stage, on rendered and on real media."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from avcore.registry import load_registry
 from avcore.specs import Need
 from avcore.states import parameter_groups
 from avcore.testing.golden import real_data
-from avcore_demo.layouts import LAYOUTS
 from avcore_timm.presets import TEST_SWINV2
 
 TRUNK = "test_swinv2"
@@ -44,19 +43,9 @@ Setting = tuple[str, dict[str, Any], tuple[str, ...]]
 
 
 @pytest.fixture(autouse=True)
-def calm() -> None:
-    """This module needs the installed plugins instead of the toy world."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One clip cache for the module, a demo of four clips, and a small Swin with widths of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("AVCORE_DATA", raising=False)
-        patch.setattr("avcore_demo.provide.COUNTS", dict.fromkeys(LAYOUTS, CLIPS))
-        patch.setitem(TEST_SWINV2, "arguments", {**TEST_SWINV2["arguments"], "embed_dim": WIDTH})
-        yield
+def calm(small_demo: pytest.MonkeyPatch) -> None:
+    """The installed plugins instead of the toy world, and a small Swin with widths of its own."""
+    small_demo.setitem(TEST_SWINV2, "arguments", {**TEST_SWINV2["arguments"], "embed_dim": WIDTH})
 
 
 @pytest.fixture(scope="module")
