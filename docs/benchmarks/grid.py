@@ -1,13 +1,13 @@
 """Run a grid of methods, seeds and settings, one after the other; what is in the record already is not run again.
 
-    python docs/benchmarks/grid.py GRID.yaml --data DATA --out FILE.json [--set KEY=VALUE ...]
+    python docs/benchmarks/grid.py GRID.yaml [--data DATA] --out FILE.json [--set KEY=VALUE ...]
 
 A grid names the task, what all runs share (``visual``, ``epochs``, ``set``), the ``seeds``, and its ``rows``: a name,
 and what `avcore.run` takes (``method``, ``prompts``, ``fusions``, ``streams``, further ``set``). The best epoch is
-selected on val; test, or the splits that ``evaluate`` names, are evaluated once. ``--set`` adds what differs from
-machine to machine (files of weights, the clip cache), and is not part of the record. The record is written after every
-run, so that the command may be stopped and given again. Every run is a process of its own, and so is its peak of
-memory.
+selected on val; test, or the splits that ``evaluate`` names, are evaluated once. Without ``--data`` all run on the
+task's demo. ``--set`` adds what differs from machine to machine (files of weights, the clip cache), and is not part of
+the record. The record is written after every run, so that the command may be stopped and given again. Every run is a
+process of its own, and so is its peak of memory.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("grid", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], dest="sets")
     given = parser.parse_args()
