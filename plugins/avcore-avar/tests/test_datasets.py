@@ -121,6 +121,7 @@ def test_pictures_and_sound_as_they_are_extracted(tmp_path: Path) -> None:
     clip = reader(root, segments=3).clips("test")[0]
     assert [path.name for path in clip.frames] == ["00030.jpg", "00090.jpg", "01000.jpg"]
     assert clip.audio == folder / "e.wav"
+    assert reader(root, window_seconds=0.5).windows.length == 0.5
     assert reader(root).clips("train")[0].frames[0] == root / "train" / "a" / "00000.jpg"
     assert reader(root, media="video").clips("test")[0].frames == root / "videos" / "e.mp4"
 
@@ -140,14 +141,14 @@ def test_vggsound_in_one_table_or_in_two(tmp_path: Path) -> None:
     (tmp_path / "vggsound.csv").write_text(
         "".join(f'{video},{at},"{name}",{split}\n' for video, at, name, split in rows)
     )
-    two = tmp_path / "two"
-    two.mkdir()
+    two = tmp_path / "two" / "data"
+    two.mkdir(parents=True)
     (two / "video").mkdir()
     for split in ("train", "test"):
         lines = [f'{video}_{at:06d}.mp4,"{name}"\n' for video, at, name, where in rows if where == split]
         (two / f"{split}.csv").write_text("".join(lines))
-    for root, folder in ((tmp_path, "videos"), (two, "video")):
-        data = VGGSound(ListedConfig(), root)
+    for given, root, folder in ((tmp_path, tmp_path, "videos"), (two.parent, two, "video")):
+        data = VGGSound(ListedConfig(), given)
         assert data.classes == ("cat", "dog, bark")
         clip = data.clips("test")[0]
         assert (clip.name, clip.frames) == ("c_000030", root / folder / "c_000030.mp4")

@@ -91,6 +91,10 @@ def test_the_loss_is_the_cross_entropy_of_valid_clips() -> None:
     found = head.loss({"logits": logits}, batch([0, 1, 3], [True, True, False]), Progress())
     expected = -(logits[0].log_softmax(0)[0] + logits[1].log_softmax(0)[1]) / 2
     torch.testing.assert_close(found["class"], expected)
+    assert (
+        head.loss({"logits": logits.bfloat16()}, batch([0, 1, 3], [True] * 3), Progress())["class"].dtype
+        == logits.dtype
+    )
     nothing = head.loss({"logits": logits}, batch([0, 1, 3], [False] * 3), Progress())
     assert float(nothing["class"]) == 0
 

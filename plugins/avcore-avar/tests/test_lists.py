@@ -138,6 +138,7 @@ def test_what_is_wrong_in_the_table_is_refused(tmp_path: Path, text: str, messag
         read_table(write(tmp_path / "vggsound.csv", text))
 
 
-def test_a_line_of_column_names_is_left_out(tmp_path: Path) -> None:
-    found = read_table(write(tmp_path / "vggsound.csv", "id,start,class,split\na,1,dog,train\n"))
+@pytest.mark.parametrize("header", ["id,start,class,split", "# YouTube ID, start seconds, label, train/test split"])
+def test_a_line_of_column_names_is_left_out(tmp_path: Path, header: str) -> None:
+    found = read_table(write(tmp_path / "vggsound.csv", f"{header}\na,1,dog,train\n"))
     assert [one.clip for one in found["train"]] == ["a_000001"]

@@ -45,7 +45,14 @@ def labels(reader: OwnEvents, split: str = "train") -> dict[str, str]:
 
 
 def test_a_table_as_written_by_hand(tmp_path: Path) -> None:
-    write(tmp_path, 'a b.mp4, 0.5, 2 ,"Bark, loud"', "", "c.mp4,1,2,meow,", 'a b.mp4,0.50,2.0,"Bark, loud"', "d.mp4,,,")
+    write(
+        tmp_path,
+        'a b.mp4, 0.5, 2 ,"Bark, loud"',
+        "",
+        "c.mp4,1,2,meow,",
+        'a b.mp4,0.50,2.0,"Bark, loud"',
+        "d.mp4,,,Background",
+    )
     table = read_table(tmp_path)
     assert table.rows == (
         Row(line=2, file="a b.mp4", start=0.5, end=2.0, label="Bark, loud"),
@@ -118,16 +125,16 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_are_found_however_their_names_were_written(tmp_path: Path) -> None:
-    there = ("Ba\u0308r im Garten.MOV", "IMG_1.mp4", "sub/x.webm", "y.mp4", "Y.mp4")
+    there = ("Ba\u0308r im Garten.MOV", "IMG_1.mp4", "sub/x.webm", "y.mp4", "Ba\u0308r.raw", "Y.mp4")
     for name in there:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    rows = ["B\u00e4r im Garten.mov", "img_1", "sub\\x.webm", "y.mp4", "gone.mp4"]
+    rows = ["B\u00e4r im Garten.mov", "img_1", "sub\\x.webm", "y.mp4", "Ba\u0308r.raw", "y"]
     reader = read(write(tmp_path, *(f"{row},0,1,dog" for row in rows)))
-    assert [one.path for one in reader.recordings] == [tmp_path / name for name in (*there[:4], "gone.mp4")]
+    assert [one.path for one in reader.recordings] == [tmp_path / name for name in (*there[:5], "y")]
     assert reader.recordings[0].name == "B\u00e4r im Garten.MOV"
     clips = reader.clips("train")
-    with pytest.raises(AVCoreError, match=r"1 of 5 clips of split 'train' lack files .*gone\.mp4 does not exist"):
+    with pytest.raises(AVCoreError, match=r"1 of 6 clips of split 'train' lack files .*/y does not exist"):
         refuse_missing("train", clips, visual=True, audio=True)
     assert reader.notes() == ["Videos that no row of events.csv names, left out: Y.mp4."]
 
@@ -243,6 +250,8 @@ def test_several_classes_in_a_clip_are_refused_split_or_kept(tmp_path: Path) -> 
     assert apart.counts("train") == {"files": 1, "windows": 3}
     assert labels(read(tmp_path, several="keep")) == {"a.mkv@0": "dddcccc.d.", "a.mkv@10": "..cc......"}
     write(tmp_path, "a.mkv,0,3.5,dog", "a.mkv,3.5,6,cat")
+    assert labels(read(tmp_path, several="keep"))["a.mkv@0"] == "ddddcc...."
+    write(tmp_path, "a.mkv,0,4,dog", "a.mkv,2,4,dog", "a.mkv,4,6,cat")
     assert labels(read(tmp_path, several="keep"))["a.mkv@0"] == "ddddcc...."
     write(tmp_path, "a.mkv,0,4,dog", "a.mkv,3,6,cat")
     with pytest.raises(

@@ -191,6 +191,17 @@ def exchange() -> ExchangeLayer:
     return layer
 
 
+def test_each_stream_has_the_ratio_of_its_own_stage() -> None:
+    stages = tuple(StageLayout(width=width, heads=2, depth=1, grid=(2, 2)) for width in (8, 16))
+    first, second = StreamLayout(stages=stages, segments=2, taps=(0, 1), paired=frozenset((0, 1))).blocks
+    layer = ExchangeLayer(
+        BottleneckSettings(ratio=(0.5, 0.25)), PairLayout(visual=second, audio=first, index=0, pairs=1)
+    )
+    for visual, audio in ((layer.spatial_visual, layer.spatial_audio), (layer.mlp_visual, layer.mlp_audio)):
+        assert (visual.down.in_features, visual.down.out_features) == (16, 4)
+        assert (audio.down.in_features, audio.down.out_features) == (8, 4)
+
+
 def by_hand(bottleneck: Bottleneck, other: Bottleneck, gate: Tensor, own_ND: Tensor, other_KD: Tensor) -> Tensor:
     """One direction of the exchange, token by token."""
     gelu = torch.nn.GELU()

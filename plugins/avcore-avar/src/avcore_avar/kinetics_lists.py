@@ -58,8 +58,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
         DataError: the file cannot be read, or the indices are not those from 0 on, each once; names the line.
     """
     lines = read_lines(path)
-    cells = [line.split("\t") if "\t" in line else line.split(None, 1) for _, line in lines]
-    if not all(len(one) > 1 and one[0].strip().isdecimal() for one in cells):
+    cells = [line.split(None, 1) for _, line in lines]
+    if not all(len(one) > 1 and one[0].isdecimal() for one in cells):
         return tuple(line for _, line in lines)
     names: dict[int, str] = {}
     for (number, line), one in zip(lines, cells, strict=True):
@@ -69,7 +69,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
                 f"'{path}' line {number}: '{line}'. The indices of its {len(lines)} classes must be 0 to "
                 f"{len(lines) - 1}, each once."
             )
-        names[index] = one[1].strip()
+        names[index] = one[1]
     return tuple(names[index] for index in range(len(names)))
 
 
