@@ -26,6 +26,19 @@ def test_words_and_answers_come_in_the_order_of_train(tmp_path: Path) -> None:
     assert priors(rows) == {"How many sounding <Object> in the video\uff1f": "one", rows[1].template: "no"}
 
 
+def test_a_question_longer_than_the_official_ones_makes_all_as_long(tmp_path: Path) -> None:
+    path = make_questions(tmp_path) / "json/avqa-train.json"
+    path.write_text(json.dumps([{**ROWS["train"][0], "question_content": "very " * 17 + "long?", "templ_values": "[]"}]))
+    assert settings_in(tmp_path)["task_options.length"] == 18
+
+
+def test_the_answer_may_be_spelt_rightly(tmp_path: Path) -> None:
+    path = tmp_path / "avqa-train.json"
+    row = dict(ROWS["train"][0])
+    path.write_text(json.dumps([{**row, "answer": row.pop("anser")}]))
+    assert read_questions(path)[0].answer == "two"
+
+
 def test_without_train_the_lists_beside_the_questions_are_taken(tmp_path: Path) -> None:
     make_questions(tmp_path, "json_update")
     (tmp_path / "json_update/avqa-train.json").unlink()

@@ -60,6 +60,11 @@ def test_what_is_missing_and_what_is_shared_is_told(tmp_path: Path) -> None:
     assert found.clips("test")[2].frames == tmp_path / "video" / "00000005.mp4"
     assert found.clips("train")[0].frames == tmp_path / "MUSIC-AVQA-videos-Synthetic" / "00000001.MKV"
     assert not found.clips("test")[0].frames.exists()
+    task = found.task
+    (tmp_path / "json" / "avqa-train.json").unlink()
+    found = MusicAVQA(MusicAVQADataConfig(), tmp_path, task)
+    assert found.notes()[-1] == "Without training questions there is no prior to compare scores with."
+    assert found.target(found.clips("test")[0])["prior"] == -1
 
 
 def test_an_mp4_goes_before_others_and_the_first_folder_before_the_rest(tmp_path: Path) -> None:

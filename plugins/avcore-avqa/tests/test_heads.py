@@ -8,6 +8,7 @@ from avcore.specs import StageLayout, StreamLayout
 from avcore.tasks import Batch, Features, Progress, StreamFeatures, Task
 from avcore_avqa.config import AVQATaskConfig, AVSTHeadConfig
 from avcore_avqa.heads import AVSTHead
+from avcore_avqa.network import QuestionEncoder
 from avcore_avqa.task import AVQATask
 
 TASK = AVQATask(AVQATaskConfig())
@@ -89,6 +90,45 @@ def test_clips_that_pad_count_in_no_loss() -> None:
     assert terms.keys() == {"answer", "match"}
     alone = made(features(prefix=0, negative=False))
     assert made.loss(alone, batch, Progress()).keys() == {"answer"}
+
+
+def test_the_recurrent_network_stays_at_full_precision() -> None:
+    made = QuestionEncoder(93, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made.lstm.register_forward_hook(lambda module, given, found: seen.append(found[0].dtype))
+        seen: list[torch.dtype] = []
+        made(torch.zeros(2, 14, dtype=torch.int64))
+    assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"heads": 3}, r"heads must be a divisor of width \(512\)"),
+        ({"width": 0}, "width must be 1 or more"),
+        ({"match_width": 3}, "match_width must be 4 or more"),
+        ({"audio_hidden": -1}, "audio_hidden must be 0 or more"),
+        ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
+        ({"match_weight": -0.5}, "match_weight must be 0 or more"),
+    ],
+)
+def test_settings_of_the_head_out_of_range_are_named(settings: dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        AVSTHeadConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"words": ("How", "many")}, "words must be <pad> first"),
+        ({"answers": ("no",)}, "answers must be different names, two at least"),
+        ({"answers": ("no", "no")}, "answers must be different names"),
+        ({"length": 0}, "length must be 1 or more"),
+    ],
+)
+def test_settings_of_the_task_out_of_range_are_named(settings: dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        AVQATaskConfig(**settings)
 
 
 def test_a_stream_or_a_question_that_is_missing_is_refused() -> None:

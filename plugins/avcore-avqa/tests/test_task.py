@@ -64,12 +64,15 @@ def test_the_best_answers_are_described_and_drawn() -> None:
     truth = TASK.truth({"answer": torch.tensor(8), "kind": torch.tensor(0)})
     assert truth is not None
     assert TASK.describe(truth) == "one"
+    few = AVQATask(AVQATaskConfig(answers=("no", "yes")))
+    assert few.describe({"answer": torch.tensor(1), "probability": torch.tensor([0.2, 0.8])}) == "yes 80 %, no 20 %"
     frames = np.full((2, 100, 160, 3), 128, dtype=np.uint8)
     for lines, shown in ((2, prediction), (1, truth)):
         drawn = TASK.draw(frames, shown)
         assert drawn.shape == frames.shape
         assert (drawn[:, : 100 - 11 * lines] == 128).all()
         assert (drawn[:, 100 - 11 * lines :] > 200).any()
+        assert (drawn[:, 100 - 11 * lines :, -1] == 38).all()  # darkened under the text
     assert (frames == 128).all()
 
 

@@ -144,9 +144,11 @@ def with_features(root: Path, *names: str) -> Path:
 def test_features_are_read_beside_the_lists_or_where_a_person_says(root: Path) -> None:
     task = AVVPTask(AVVPTaskConfig(features=("vggish", "r2plus1d_18")))
     with_features(root / "feats", "vggish", "r2plus1d_18", "res152")
-    for settings in ({}, {"features": str(root / "feats")}):
+    shutil.copytree(root / "feats", root / "elsewhere")
+    for settings, folder in (({"features": str(root / "elsewhere")}, "elsewhere"), ({}, "feats")):
         found = LLPFeatures(LLPDataConfig(**settings), root, task)
         clip = found.clips("train")[0]
+        assert clip.files == tuple(root / folder / name / "aaaaaaaaaaa.npy" for name in ("vggish", "r2plus1d_18"))
         inputs = found.inputs(clip, 0)
         assert {name: tuple(tensor.shape) for name, tensor in inputs.items()} == {
             "vggish": (10, 128),
@@ -164,11 +166,17 @@ def test_features_are_read_beside_the_lists_or_where_a_person_says(root: Path) -
     with pytest.raises(DataError, match=r"aaaaaaaaaaa\.npy' are \(10, 127\), and \(10, 128\) is wanted"):
         found.inputs(clip, 0)
     assert reader(root).inputs(reader(root).clips("train")[0], 0) == {}
+    (root / "feats" / "vggish" / "aaaaaaaaaaa.npy").unlink()
+    torch.save(torch.full((10, 128), 3.0), root / "feats" / "vggish" / "aaaaaaaaaaa.pt")
+    assert (found.inputs(found.clips("train")[0], 0)["vggish"] == 3).all()
 
 
 def test_what_is_told_of_the_files(root: Path) -> None:
     found = reader(root)
-    still = "There are no features of motion (feats/r2plus1d_18); a head that is published with them goes without."
+    still = (
+        "There are no features of motion (feats/r2plus1d_18); a head that is published with them goes without. "
+        "Where they lie elsewhere, set data.features and task_options.features=[r2plus1d_18]."
+    )
     assert found.notes() == [still]
     asks = AVVPTask(AVVPTaskConfig(features=("r2plus1d_18",)))
     assert LLP(LLPDataConfig(), root, asks).notes() == []

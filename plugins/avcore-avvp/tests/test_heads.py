@@ -129,6 +129,21 @@ def test_a_loss_of_half_precision_is_taken_at_full(kind: type[Head], config: obj
     assert {term.dtype for term in terms.values()} == {torch.float32}
 
 
+def test_what_is_dropped_in_training_is_drawn() -> None:
+    for kind, config in (
+        (AttentiveHead, AttentiveHeadConfig(dropout=0.5)),
+        (HANHead, HANHeadConfig(dropout=0.5)),
+        (MGNHead, MGNHeadConfig(width=16, heads=4, depth_both=2, drop_path=0.5)),
+    ):
+        torch.manual_seed(0)
+        head = kind(config, layouts(), task())
+        given = features()
+        same = [torch.equal(head(given)["visual"], head(given)["visual"]) for _ in range(4)]
+        assert not all(same)
+        head.eval()
+        assert torch.equal(head(given)["visual"], head(given)["visual"])
+
+
 def test_prediction_takes_both_thresholds() -> None:
     head = AttentiveHead(AttentiveHeadConfig(), layouts(), task())
     frame = torch.rand(B, T, 2, 4) * 1.2
@@ -208,3 +223,9 @@ def test_settings_out_of_range_are_named() -> None:
         HANHeadConfig(visual_smoothing=1.5)
     with pytest.raises(ValueError, match="dropout"):
         AttentiveHeadConfig(dropout=1.0)
+    with pytest.raises(ValueError, match="drop_path must be from 0 to below 1"):
+        MGNHeadConfig(drop_path=1.0)
+    with pytest.raises(ValueError, match=r"heads must be a divisor of width \(16\)"):
+        MGNHeadConfig(width=16, heads=3)
+    with pytest.raises(ValueError, match="depth_both must be 1 or more"):
+        MGNHeadConfig(depth_both=0)

@@ -39,6 +39,7 @@ def test_a_row_of_sound_and_one_of_pictures_for_each_class_that_occurs() -> None
         for second, letter in enumerate(line):
             found = tuple(drawn[second, top + number * height, -1])
             assert found == (colour(index) if letter == "x" else dark(index))
+    assert tuple(drawn[0, top + height - 1, -1]) == tuple(value // 2 for value in colour(0))  # an edge between rows
     letters = (drawn > 220).all(-1)[:, top : top + height]
     assert letters[:, :, :40].any()
 
@@ -60,6 +61,7 @@ def test_rows_that_do_not_fit_are_counted() -> None:
     drawn = task.draw(FRAMES[:1], {"events": everything})
     assert (drawn[0, :40] == 128).all()
     assert (drawn[0, -1, -1] == 40).all()
+    assert (drawn[0, -row_height(FRAMES[0]) :] > 200).any()  # how many
 
 
 @pytest.mark.parametrize("size", [(12, 16), (300, 40), (64, 64)])

@@ -278,6 +278,10 @@ def test_what_video_parsing_refuses() -> None:
     for layouts in ({"audio": SOUND}, {"visual": PICTURES}):
         with pytest.raises(AVCoreError, match=r"'dgsct\.avvp' needs both streams"):
             AVVPHead(AVVPHeadSettings(), layouts, task)
+    with pytest.raises(ValueError, match="width must be even"):
+        AVVPHeadSettings(width=9, heads=3)
+    with pytest.raises(ValueError, match="gamma must be 0 or more"):
+        AVVPHeadSettings(gamma=-0.1)
     with pytest.raises(AVCoreError, match=r"'r2plus1d_18' have 10 rows for a clip of 5 segments"):
         parsing_head("r2plus1d_18")
 

@@ -30,7 +30,7 @@ SELECTION = {"train": {"select": "val"}}
 """HAN, MGN and DG-SCT choose the epoch on val, so that the paper protocol does too."""
 FROM_FILES = {
     "task_options": {"features": list(FEATURES)},
-    # Nothing looks at the one grey picture of the stream that a run must have.
+    # A run must have a stream: one grey picture stands for all, and no head looks at it.
     "streams": "visual",
     "visual": {"backbone": "test_vit.r160_in1k", "weights": "random", "size": 32},
     "optim": {"optimizer": "adam", "head_lr": 3e-4, "schedule": "step", "step_epochs": 10, "step_factor": 0.1},

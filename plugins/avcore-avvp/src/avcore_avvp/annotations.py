@@ -287,9 +287,9 @@ def class_settings_in(root: Path) -> dict[str, list[str]]:
 
 
 def settings_in(root: Path) -> dict[str, list[str]]:
-    """The settings that the files of a data set decide (`DatasetSpec.reads`): its classes, and no features of motion.
+    """The settings that the files of a data set decide (`DatasetSpec.reads`): its classes.
 
-    These a recipe asks for, and a folder without them has none to give.
+    Where the folder has no features of motion, also that none are read, though a recipe may ask for them.
     """
     without: dict[str, list[str]]
     without = {} if (find_root(root) / FEATS / MOTION).is_dir() else {"task_options.features": []}

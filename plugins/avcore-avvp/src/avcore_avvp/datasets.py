@@ -134,7 +134,8 @@ class LLP(Dataset):
         found = told(remarks)
         if MOTION not in self.features and not (self.root / FEATS / MOTION).is_dir():
             found.append(
-                f"There are no features of motion ({FEATS}/{MOTION}); a head that is published with them goes without."
+                f"There are no features of motion ({FEATS}/{MOTION}); a head that is published with them goes without. "
+                f"Where they lie elsewhere, set data.features and task_options.features=[{MOTION}]."
             )
         if (self.root / AUDIO).is_file() and (self.root / VISUAL).is_file():
             heard, before, _ = self._truth
