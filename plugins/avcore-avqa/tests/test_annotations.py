@@ -28,7 +28,8 @@ def test_words_and_answers_come_in_the_order_of_train(tmp_path: Path) -> None:
 
 def test_a_question_longer_than_the_official_ones_makes_all_as_long(tmp_path: Path) -> None:
     path = make_questions(tmp_path) / "json/avqa-train.json"
-    path.write_text(json.dumps([{**ROWS["train"][0], "question_content": "very " * 17 + "long?", "templ_values": "[]"}]))
+    row = {**ROWS["train"][0], "question_content": "very " * 17 + "long?", "templ_values": "[]"}
+    path.write_text(json.dumps([row]))
     assert settings_in(tmp_path)["task_options.length"] == 18
 
 
