@@ -178,8 +178,8 @@ class Streams(nn.Module):
     def __iter__(self) -> Iterator[str]:
         return iter(self.streams)
 
-    def forward(self, images: Mapping[str, Tensor]) -> Walked:
-        """Walk from the outputs of the front ends to the tokens behind the last blocks."""
+    def forward(self, images: Mapping[str, Tensor], bias: Mapping[str, Tensor] | None = None) -> Walked:
+        """Walk from the outputs of the front ends to the tokens behind the last blocks; ``bias`` as `Step` takes it."""
         x = {name: self[name].tower.embed(image) for name, image in images.items()}
         embedded = dict(x)
         for part in self.instances:
@@ -197,7 +197,7 @@ class Streams(nn.Module):
         for entry, step in zip(self.plan, self.steps, strict=True):
             for name, index in entry.running:
                 x[name] = self[name].into_stage(index, x[name])
-            x, carried, found = step(x, carried)
+            x, carried, found = step(x, carried, bias)
             for kind, key, tensor in found:
                 told[kind].setdefault(key, []).append(tensor)
             for name, index in entry.running:
@@ -291,7 +291,9 @@ class TextEncoder(nn.Module):
     def _encode(self, ids_KL: Tensor, frozen: bool) -> TextFeatures:
         stream = self.walk["text"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            walked = self.walk({"text": stream.front_end(ids_KL)})
+            ids_KL = stream.front_end(ids_KL)
+            hidden = self.tower.key_bias(ids_KL)
+            walked = self.walk({"text": ids_KL}, None if hidden is None else {"text": hidden})
             raw = walked.tokens["text"]
             tokens = stream.normed(raw)
             return TextFeatures(

@@ -22,8 +22,8 @@ from avcore.runs.summary import describe_config
 from avcore.specs import STREAMS, TEXT, HeadSpec, PromptSpec, StreamLayout
 from avcore.states import trainable_state
 from avcore.tasks import Batch, Features, Head, Progress, Task
-from avcore.testing.backbones import ToyBackbones
-from avcore.testing.texts import ToyTexts, tokenize
+from avcore.testing.backbones import ToyBackbones, ToyBlock
+from avcore.testing.texts import ToyTexts, ToyTextTower, tokenize
 from avcore.testing.toys import ToyPlugin, at_hand, make_batch
 
 CLASSES = ["X X dog", "X X cello", "X X rain and wind"]
@@ -348,3 +348,27 @@ def test_the_configuration_comes_back_from_its_tree() -> None:
     assert resolved.tree()["text"] == {"backbone": "toy_text", "weights": "random", "length": 6}
     again = resolve_config(REGISTRY, file=resolved.tree(), need_data=False)
     assert again.config == resolved.config
+
+
+def test_blocks_are_told_what_fills_a_sentence_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders that see both ways, as BERT's, hide it; the others are called as they always were."""
+    given: list[dict[str, Any]] = []
+    plain = ToyBlock.attention
+
+    def look(self: ToyBlock, x_MND: Tensor, **more: Any) -> Any:
+        given.append(more)
+        return plain(self, x_MND, **{key: value for key, value in more.items() if key != "bias_HNN"})
+
+    monkeypatch.setattr(ToyBlock, "attention", look)
+    ids = tokenize(CLASSES)
+    text: Any = make().encoders["text"]
+    text(ids)
+    assert not any("bias_HNN" in one for one in given)
+    given.clear()
+    monkeypatch.setattr(
+        ToyTextTower, "key_bias", lambda self, ids_KL: torch.where(ids_KL == 0, -torch.inf, 0.0)[:, None, None]
+    )
+    text(ids)
+    assert len(given) == text.layout.depth
+    for one in given:
+        assert torch.equal(one["bias_HNN"][:, 0, 0] == -torch.inf, ids == 0)

@@ -33,7 +33,8 @@ def attend(
     Args:
         q_MHND: queries, split into heads.
         k_MHKD, v_MHKD: keys and values.
-        bias: added to the logits, (..., N, K), heads before N; or of the first queries and keys alone, and 0 elsewhere.
+        bias: added to the logits, (..., N, K), heads before N; or of the first queries and keys alone, and 0 elsewhere;
+            (M, 1, 1, K) is for all queries.
         row_bias_R: added to the logits of the last R keys.
         scale: of the logits; 1 / sqrt(width of a head) when None.
 
@@ -42,7 +43,8 @@ def attend(
     """
     keys = k_MHKD.shape[2] - (0 if row_bias_R is None else len(row_bias_R))
     if bias is not None:
-        bias = F.pad(bias, (0, keys - bias.shape[-1], 0, q_MHND.shape[2] - bias.shape[-2]))
+        of_keys = bias.dim() == 4 and bias.shape[-2] == 1
+        bias = F.pad(bias, (0, keys - bias.shape[-1], 0, 0 if of_keys else q_MHND.shape[2] - bias.shape[-2]))
     whole = _row_columns(bias, keys, row_bias_R)
     mixed_MHND = F.scaled_dot_product_attention(q_MHND, k_MHKD, v_MHKD, attn_mask=whole, scale=scale)
     return mixed_MHND.transpose(1, 2).flatten(2)

@@ -168,7 +168,7 @@ class Block(Frozen, ABC):
             kv: keys and values, (R, D) or (M, R, D) each, used as they are (after the frozen projection).
             row_bias_R: attention bias of the columns of ``rows``, then ``kv``; None for the family's neutral value.
             bias_HNN: added to the logits of tokens on tokens, heads first, (H, N, N) or (1, N, N), in each window where
-                there are some.
+                there are some; or (M, 1, 1, N) of each sequence's tokens as keys, of all queries: `TextTower.key_bias`.
             windowed: False lets every token see all tokens of the sequence.
             project: increments of the frozen linear maps.
 
@@ -323,6 +323,18 @@ class TextTower(Tower):
         Args:
             ids_KL: int64, as ``geometry.tokenizer`` makes them.
         """
+
+    def key_bias(self, ids_KL: Tensor) -> Tensor | None:
+        """What every block is given as ``bias_HNN``, so that no token sees what merely fills a sentence up.
+
+        Args:
+            ids_KL: what `embed` is given.
+
+        Returns:
+            (K, 1, 1, N), minus infinity for tokens that are hidden and 0 elsewhere; None where all are seen, or where
+            attention is causal and what fills a sentence comes last.
+        """
+        return None
 
     @abstractmethod
     def pool(self, tokens_MND: Tensor, ids_KL: Tensor | None = None) -> Tensor:

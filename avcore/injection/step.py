@@ -118,12 +118,15 @@ class Step(nn.Module):
             stream: partial(_project, found) if found else None for stream, found in layers.items()
         }
 
-    def forward(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Told]:
+    def forward(
+        self, x: Streams, carried: Carried, bias: Mapping[str, Tensor] | None = None
+    ) -> tuple[Streams, Carried, Told]:
         """Run the step.
 
         Args:
             x: tokens (M, N, D) of each stream; a stream that rests is passed through.
             carried: rows that parts sent on from steps before; those of a part that has no layer here wait.
+            bias: by stream, what the attention is given as ``bias_HNN``.
 
         Returns:
             Tokens, the rows sent on, and what the layers told.
@@ -131,13 +134,13 @@ class Step(nn.Module):
         run = self._run
         for block in dict.fromkeys(self.blocks.values()):
             run = partial(block, run=run)
-        made: tuple[Streams, Carried, Told] = run(x, carried)
+        made: tuple[Streams, Carried, Told] = run(x, carried, bias or {})
         return made
 
-    def _run(self, x: Streams, carried: Carried) -> tuple[Streams, Carried, Told]:
+    def _run(self, x: Streams, carried: Carried, bias: Mapping[str, Tensor]) -> tuple[Streams, Carried, Told]:
         told: Told = []
         x = self._add_now(x, "before_attention", carried, told)
-        x, sent = self._attention(x, carried, told)
+        x, sent = self._attention(x, carried, bias, told)
         x = self._add_now(x, "before_mlp", carried, told)
         x, sent = self._mlp(x, sent, carried, told)
         for place, detached in self._readers:
@@ -147,11 +150,13 @@ class Step(nn.Module):
         waiting = {owner: rows for owner, rows in carried.items() if owner not in self._senders}
         return x, {**waiting, **sent}, told
 
-    def _attention(self, x: Streams, carried: Carried, told: Told) -> tuple[Streams, Carried]:
+    def _attention(
+        self, x: Streams, carried: Carried, bias: Mapping[str, Tensor], told: Told
+    ) -> tuple[Streams, Carried]:
         edits = self._edits("attention", x, carried, told)
         out: Streams = {}
         flowing: Streams = {}
-        for stream, (made, carry) in self._attended(x, edits, carried).items():
+        for stream, (made, carry) in self._attended(x, edits, carried, bias).items():
             out[stream] = made
             kept = edits[stream].carry
             if kept is not None and carry is not None:
@@ -172,13 +177,15 @@ class Step(nn.Module):
         return updated, sent
 
     def _attended(
-        self, x: Streams, edits: Mapping[str, MergedEdit], carried: Carried
+        self, x: Streams, edits: Mapping[str, MergedEdit], carried: Carried, bias: Mapping[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor | None]]:
         """The increments of the frozen attention; of both streams side by side where a fusion reads both within."""
         given: dict[str, dict[str, Any]] = {
             stream: {"rows": edit.rows, "carry": edit.carry, "kv": edit.kv, "row_bias_R": edit.row_bias_R}
             for stream, edit in edits.items()
         }
+        for stream, of_keys in bias.items():
+            given[stream]["bias_HNN"] = of_keys
         if self._meeting:
             runs = {s: block.attention_phases(x[s], **given[s]) for s, block in self.blocks.items()}
             return self._together(runs, x, carried)

@@ -112,3 +112,15 @@ def test_biases_of_tokens_and_of_rows_stand_at_their_columns(with_row_bias: bool
     found = attend(q, k, v, bias=bias, row_bias_R=row_bias)
     for picture in range(M):
         torch.testing.assert_close(found[picture], naive(q[picture], k[picture], v[picture], whole), rtol=0, atol=1e-12)
+
+
+def test_a_bias_of_keys_holds_for_all_queries() -> None:
+    """(M, 1, 1, K) of the first keys: further queries, of carried rows, see those keys as little."""
+    q, k, v = qkv(M, 5)
+    hidden_MK = torch.tensor([[False, False, True], [False, True, True], [False, False, False]])
+    bias = torch.zeros(M, 3, dtype=torch.float64).masked_fill(hidden_MK, -torch.inf)[:, None, None]
+    found = attend(q, k, v, bias=bias)
+    for number in range(M):
+        seen = [*(~hidden_MK[number]).nonzero().flatten().tolist(), 3, 4]
+        expected = naive(q[number], k[number][:, seen], v[number][:, seen], torch.zeros(HEADS, 5, len(seen)))
+        torch.testing.assert_close(found[number], expected)

@@ -303,6 +303,18 @@ class SharesNothing(ToyTextTower):
     project = TextTower.project
 
 
+class HidesFromNobody(ToyTextTower):
+    """Asks for what its blocks do not do."""
+
+    def key_bias(self, ids_KL: Tensor) -> Tensor:
+        return torch.where(ids_KL == 0, -torch.inf, 0.0)[:, None, None]
+
+
+class Forgets(ToyBlock):
+    def attention(self, x_MND: Tensor, *, bias_HNN: Tensor | None = None, **given: Any) -> Any:
+        return super().attention(x_MND, bias_HNN=None if bias_HNN is None or bias_HNN.dim() == 4 else bias_HNN, **given)
+
+
 class CountsSentences(ToyTextTower):
     def embed(self, ids_KL: Tensor) -> Tensor:
         self.trunk.words.weight.data *= 1.1
@@ -313,6 +325,7 @@ class CountsSentences(ToyTextTower):
     ("spec", "check", "says", "also"),
     [
         (reader(PoolsAtTheLongest), "sentences", "a sentence alone gives another vector", []),
+        (reader(HidesFromNobody, Forgets), "hidden tokens", "its vector depends on a token that 'key_bias' hides", []),
         (reader(SharesNothing), "shared space", "layout.shared is 12, and 'project' is not implemented", []),
         # What changes its weights gives a sentence another vector the next time.
         (reader(CountsSentences), "frozen sentences", "a forward changes the weights", ["sentences"]),

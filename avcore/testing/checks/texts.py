@@ -6,7 +6,7 @@ from torch import Tensor
 from avcore.backbones import Block, TextTower, digest
 from avcore.specs import TextGeometry, resolve
 from avcore.testing.cases import BackboneCase
-from avcore.testing.checks import check
+from avcore.testing.checks import Skipped, check
 from avcore.testing.checks.backbones import TOLERANCE, offline
 from avcore.testing.checks.compare import gap
 
@@ -22,17 +22,43 @@ def sentences(case: BackboneCase) -> None:
     with torch.no_grad():
         x = tower.embed(ids)
         _same(where, "the embedded tokens", x, (len(ids), tower.layout.stages[0].tokens, tower.layout.stages[0].width))
-        tokens = _through(tower, x)
+        tokens = _through(tower, x, ids)
         _same(where, "the tokens behind the blocks", tokens, (len(ids), stage.tokens, stage.width))
         _same(where, "the map", tower.map(tokens, stage), (len(ids), stage.width, *stage.grid))
         pooled = tower.pool(tokens, ids)
         _same(where, "what 'pool' makes", pooled, (len(ids), tower.layout.width))
         for number in range(len(ids)):
             one = ids[number : number + 1]
-            alone = tower.pool(_through(tower, tower.embed(one)), one)[0]
+            alone = tower.pool(_through(tower, tower.embed(one), one), one)[0]
             assert gap(alone, pooled[number]) <= TOLERANCE, (
                 f"{where}: a sentence alone gives another vector than beside others: sentences must not see each other."
             )
+
+
+@check("backbone", "hidden tokens")
+def hidden_tokens(case: BackboneCase) -> None:
+    """What `key_bias` hides of a sentence changes neither its vector nor what carried rows become."""
+    tower, where = case.text(), case.where("text")
+    ids = _ids(tower, where)
+    bias = tower.key_bias(ids)
+    if bias is None:
+        raise Skipped(f"'{case.member}' hides no token of a sentence.")
+    x = tower.embed(ids)
+    _same(where, "what 'key_bias' makes", bias, (len(ids), 1, 1, x.shape[1]))
+    hidden_KN = bias[:, 0, 0] == -torch.inf
+    assert hidden_KN.any(), f"{where}: 'key_bias' hides nothing, though sentences of fewer words are filled up."
+    other = torch.where(hidden_KN[..., None], -x, x)
+    rows = torch.randn(len(ids), 2, x.shape[2])
+    with torch.no_grad():
+        found, changed = (tower.pool(_through(tower, tokens, ids), ids) for tokens in (x, other))
+        _, carried = tower.block(0).attention(x, carry=rows, bias_HNN=bias)
+        _, moved = tower.block(0).attention(other, carry=rows, bias_HNN=bias)
+    assert carried is not None
+    assert moved is not None
+    for what, before, after in (("its vector", found, changed), ("carried rows", carried, moved)):
+        assert gap(before, after) <= TOLERANCE, (
+            f"{where}: {what} depends on a token that 'key_bias' hides: add bias_HNN to the logits of all queries."
+        )
 
 
 @check("backbone", "shared space")
@@ -63,7 +89,7 @@ def frozen_sentences(case: BackboneCase) -> None:
     assert not needing, f"{where}: {needing[0]} needs a gradient: call freeze() at the end."
     ids = _ids(tower, where)
     x = tower.embed(ids).requires_grad_()
-    tower.pool(_through(tower, x), ids).square().sum().backward()
+    tower.pool(_through(tower, x, ids), ids).square().sum().backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0, f"{where}: no gradient reaches the embedded tokens."
     assert digest(tower) == before, f"{where}: a forward changes the weights."
@@ -79,7 +105,7 @@ def types_of_sentences(case: BackboneCase) -> None:
         assert found == kind, f"{where}: weights in {kind}, but Block.dtype says {found}."
         ids = _ids(tower, where)
         with torch.no_grad():
-            pooled = tower.pool(_through(tower, tower.embed(ids)), ids)
+            pooled = tower.pool(_through(tower, tower.embed(ids), ids), ids)
         assert torch.isfinite(pooled).all(), f"{where} in {kind}: not finite."
     with torch.device("meta"):
         shapes = case.fresh_text()
@@ -98,13 +124,13 @@ def _ids(tower: TextTower, where: str) -> Tensor:
     return ids
 
 
-def _through(tower: TextTower, x_KND: Tensor) -> Tensor:
+def _through(tower: TextTower, x_KND: Tensor, ids_KL: Tensor) -> Tensor:
     """Normed tokens."""
-    x_KND = tower.enter(x_KND)
+    x_KND, bias = tower.enter(x_KND), tower.key_bias(ids_KL)
     for number in range(tower.layout.depth):
         block: Block = tower.block(number)
-        x_KND = x_KND + block.attention(x_KND)[0]
-        x_KND = x_KND + block.mlp(x_KND)
+        x_KND = block.after_sum("attention", x_KND + block.attention(x_KND, bias_HNN=bias)[0])
+        x_KND = block.after_sum("mlp", x_KND + block.mlp(x_KND))
     return tower.norm(x_KND)
 
 
