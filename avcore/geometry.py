@@ -3,8 +3,9 @@
 Shape letters: B clips, T segments, M = B*T, Y and X image rows and columns, S samples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AudioGeometry",
@@ -111,16 +112,16 @@ class TextGeometry:
     Attributes:
         length: L, the ids of a sentence, with those that begin, end and fill it.
         vocabulary: how many ids there are; they count from 0.
-        tokenizer: ``"package.module:Name"`` of what makes sentences to ids, imported when first needed; it is called
-            as ``tokenizer(sentences, length=L)`` with a list of texts and returns (K, L) int64 on the CPU, longer
-            sentences cut.
+        tokenizer: ``"package.module:Name"`` of what makes sentences to ids, imported when first needed, or, where it
+            depends on files, the callable itself. It is called as ``tokenizer(sentences, length=L)`` with a list of
+            texts and returns (K, L) int64 on the CPU, longer sentences cut.
         placeholder: a word that is one id.
         lead: how many ids come before the first word of a sentence: the place of the first placeholder.
     """
 
     length: int
     vocabulary: int
-    tokenizer: str
+    tokenizer: str | Callable[..., Any]
     placeholder: str = "X"
     lead: int = 1
 

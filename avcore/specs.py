@@ -51,12 +51,14 @@ AS_OWN = ("width", "grid", "windows")
 """What a fusion may read of the other stream as its own."""
 
 
-def resolve(target: str) -> Any:
-    """Import and return the object that ``"package.module:Name"`` names.
+def resolve(target: str | Callable[..., Any]) -> Any:
+    """Import and return the object that ``"package.module:Name"`` names; what is no text is the object itself.
 
     Raises:
         AVCoreError: the text is no such reference, the module cannot be imported, or it has no such name.
     """
+    if not isinstance(target, str):
+        return target
     module, _, name = target.partition(":")
     if not module or not name:
         raise PluginError(f"'{target}' is not a reference of the form 'package.module:Name'.")

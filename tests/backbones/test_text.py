@@ -87,3 +87,5 @@ def test_the_tokenizer_is_a_reference() -> None:
     geometry = TextGeometry(length=77, vocabulary=10, tokenizer="json:loads")
     assert resolve(geometry.tokenizer)("[1]") == [1]
     assert (geometry.placeholder, geometry.lead) == ("X", 1)
+    # Or, where it depends on files, what makes ids itself.
+    assert resolve(TextGeometry(length=77, vocabulary=10, tokenizer=initials).tokenizer) is initials
