@@ -8,6 +8,7 @@ import re
 import textwrap
 import tokenize
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from avcore.config.leaves import plain
@@ -75,6 +76,7 @@ def _attributes(cls: type) -> dict[str, str]:
     return found
 
 
+@cache  # to find and read a source takes hundredths of a second
 def _comments(cls: type) -> dict[str, str]:
     """Field -> the comments on the lines of its definition. Empty for a class made without source."""
     try:
