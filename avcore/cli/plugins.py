@@ -173,12 +173,18 @@ def _plan(
         return {"error": str(error)}
 
 
-def _recipe_plan(registry: Registry, method: str, task: str, variant: str | None) -> dict[str, Any]:
+def _recipe_plan(
+    registry: Registry, method: str, task: str, variant: str | None, made: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The plan of a recipe; ``made`` has those of recipes before, many of which choose the same backbones."""
     try:
         config = resolve_config(registry, method=method, task=task, recipe=variant, need_data=False).config
     except AVCoreError as error:
         return {"error": str(error)}
-    return _plan(registry, config.visual, config.audio, config.streams, config.plan.pairing)
+    chosen = (config.visual, config.audio, config.streams, config.plan.pairing)
+    if repr(chosen) not in made:
+        made[repr(chosen)] = _plan(registry, *chosen)
+    return made[repr(chosen)]
 
 
 def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, Any]:
@@ -214,13 +220,14 @@ def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, A
 def _recipes(registry: Registry, spec: MethodSpec) -> list[dict[str, Any]]:
     """The recipes of a method; those for tasks that are not installed are listed without content."""
     rows = []
+    plans: dict[str, dict[str, Any]] = {}
     for task, variant in recipes_of(spec):
         row: dict[str, Any] = {"task": task, "variant": variant}
         recipe = (
             load_recipe(registry, registry.methods.key(spec.name), task, variant) if task in registry.tasks else None
         )
         if recipe is not None:
-            row["plan"] = _recipe_plan(registry, spec.name, task, variant)
+            row["plan"] = _recipe_plan(registry, spec.name, task, variant, plans)
             row |= {"summary": recipe.summary, "settings": plain(recipe.settings), "published": plain(recipe.published)}
         rows.append(row)
     for task in demo_tasks_of(spec):

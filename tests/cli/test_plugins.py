@@ -138,7 +138,7 @@ def test_show_of_an_unknown_name() -> None:
 
 def test_everything_that_is_installed_can_be_shown() -> None:
     registry = load_registry()
-    for name in [name for table in registry.tables.values() for name in table.names()]:
+    for name in sorted({name for table in registry.tables.values() for name in table.names()}):
         result = CliRunner().invoke(main, ["plugins", "show", name])
         assert result.exit_code == 0, f"{name}: {result.output}"
         assert name in result.output

@@ -15,7 +15,7 @@ METHODS = REGISTRY.methods.names()
 TASKS = [task for task in REGISTRY.tasks.names() if (spec := REGISTRY.default_dataset(task)) is not None and spec.demo]
 # As many training clips as kinds: the classes of a data set are those that its files have.
 CLIPS = {"train": 6, "val": 1, "test": 1}
-SHORT = ("train.batch_size=3", "train.evaluate=[test]", "train.eval_every=1")
+SHORT = ("train.batch_size=3", "train.eval_batch_size=1", "train.evaluate=[test]", "train.eval_every=1")
 # Fewer pictures of a clip; a head lets four of them speak for it.
 FOUR = ("data.segments=4",)
 FEWER = {"avs-ms3": ("data.segments=2", "data.clip_seconds=2.0"), "ave": FOUR, "ave-weak": FOUR, "avvp": FOUR}
