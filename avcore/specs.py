@@ -342,14 +342,21 @@ class HeadSpec(Spec):
         serves: the kinds of task (`TaskSpec.kind`), or the tasks by name, that it is made for; empty for any.
         encoders: further streams that the head calls by itself, given its settings: ``("text",)`` for an encoder of
             sentences, chosen by ``--text`` and found in ``Features.encoders``.
+        defaults: settings of the run that the head brings, given its settings, below all others: such as how the task
+            reads its inputs.
     """
 
     serves: tuple[str, ...] = ()
     encoders: Callable[[Any], tuple[str, ...]] | tuple[str, ...] = ()
+    defaults: Callable[[Any], Mapping[str, Any]] | Mapping[str, Any] = field(default_factory=dict)
 
     def calls(self, settings: Any) -> tuple[str, ...]:
         """The further streams that the head calls with these settings."""
         return self.encoders(settings) if callable(self.encoders) else self.encoders
+
+    def brings(self, settings: Any) -> Mapping[str, Any]:
+        """The settings of the run that the head brings with these settings of its own."""
+        return self.defaults(settings) if callable(self.defaults) else self.defaults
 
     def takes(self, task: "TaskSpec") -> bool:
         """Whether it is made for a task."""

@@ -97,6 +97,10 @@ BROKEN = {
         returning("avcore_heads", "[HeadSpec(name='x', build='a:b', encoders=('words',))]"),
         "encoders is ('words',); it may list text",
     ),
+    "a head that brings no settings": (
+        returning("avcore_heads", "[HeadSpec(name='x', build='a:b', defaults=lambda settings: 3)]"),
+        "defaults is 3; it must be a mapping of settings",
+    ),
     "raises half-way through its records": (
         f"{HEADER}{ROWS.format(name='bad.rows')}\n@hookimpl\ndef avcore_fusions():\n"
         "    yield FusionSpec(name='x', build='a:b')\n    raise RuntimeError('half')\n",

@@ -205,7 +205,9 @@ def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, A
             "defaults": plain(spec.defaults),
         }
     if isinstance(spec, HeadSpec):
-        card |= {"serves": list(spec.serves), "encoders": list(spec.calls(spec.config()))}
+        settings = spec.config()
+        card |= {"serves": list(spec.serves), "encoders": list(spec.calls(settings))}
+        card |= {"defaults": plain(spec.brings(settings))}
     if isinstance(spec, DatasetSpec):
         card |= {"tasks": list(spec.tasks), "default_for": list(spec.default_for), "demo": spec.demo}
         card |= {"defaults": plain(spec.defaults)}

@@ -1,8 +1,8 @@
 """One configuration from many layers, each value remembering the layer it comes from.
 
-Later wins: dataclass defaults, task, method, recipe, data set, the method's recipe for demos where the data set is one,
-what the files say, ``--config FILE``, dedicated options, ``--set key=value``. Which task, method, recipe and data set
-are meant is known from the user's layers alone, so it is found first; their own layers cannot change it.
+Later wins: dataclass defaults, head, task, method, recipe, data set, the method's recipe for demos where the data set
+is one, what the files say, ``--config FILE``, dedicated options, ``--set key=value``. Which task, method, recipe and
+data set are meant is known from the user's layers alone, so it is found first; their own layers cannot change it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -179,6 +179,7 @@ def resolve_config(
     for leaves in _without_other_sound(registry, _without_replaced(registry, [*layers, *user_layers])):
         merged = overlay(merged, {key: leaf for key, leaf in leaves.items() if not _keeps(merged, key, leaf)})
     merged = overlay(merged, chosen)
+    merged = overlay(_head_layer(registry, merged, task_key), merged)
 
     config = Sections(registry, merged, task_key).run_config()
     config = replace(config, full_names=full_names_of(config, registry))
@@ -276,6 +277,18 @@ def _files_layer(source: Source, user: Leaves) -> Leaves:
 def _task_layer(registry: "Registry", task: str) -> Leaves:
     spec = registry.tasks[task]
     return overlay({"head.name": Leaf(spec.head, Layer(f"task {task}"))}, _plugin_layer(f"task {task}", spec.defaults))
+
+
+def _head_layer(registry: "Registry", merged: Leaves, task: str) -> Leaves:
+    """What the chosen head brings; everything else goes before it."""
+    head = Sections(registry, merged, task).head()
+    brought = registry.heads[head.name].brings(head.settings)
+    leaves = _plugin_layer(f"head {head.name}", brought)
+    if own := [key for key in leaves if key.partition(".")[0] == "head"]:
+        raise ConfigError(
+            f"The defaults of head '{head.name}' may not contain '{own[0]}': they follow from its settings."
+        )
+    return leaves
 
 
 def _keeps(merged: Leaves, key: str, leaf: Leaf) -> bool:

@@ -68,7 +68,7 @@ class Sections:
             "fusions": self._part_names("fusions"),
             "visual": visual,
             "audio": audio,
-            "head": self._head(),
+            "head": self.head(),
             "task_options": build(
                 self.registry.tasks[self.task].config, section(self.leaves, "task_options"), "task_options"
             ),
@@ -140,7 +140,8 @@ class Sections:
             raise ConfigError(f"--text {leaf.value}: head '{head.name}' reads no sentences. Leave it out.")
         return self._stream(TEXT, None) if wanted else StreamConfig()
 
-    def _head(self) -> Chosen:
+    def head(self) -> Chosen:
+        """The head and its settings."""
         leaves = section(self.leaves, "head")
         leaf = leaves.pop("name")
         chosen = coerce(str, leaf, "head.name")

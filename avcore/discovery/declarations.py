@@ -192,7 +192,13 @@ def _unusable(spec: Spec) -> str:
             calls = spec.calls(settings)
         except Exception as error:
             return f"encoders fails for the default settings: {one_line(error)}."
-        return "" if set(calls) <= {TEXT} else f"encoders is {calls!r}; it may list {TEXT}."
+        if not set(calls) <= {TEXT}:
+            return f"encoders is {calls!r}; it may list {TEXT}."
+        try:
+            brings = spec.brings(settings)
+        except Exception as error:
+            return f"defaults fails for the default settings: {one_line(error)}."
+        return "" if isinstance(brings, Mapping) else f"defaults is {brings!r}; it must be a mapping of settings."
     if not isinstance(spec, PartSpec):
         return ""
     try:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from avcore.config import Resolved, resolve_config
 from avcore.config.leaves import flatten
 from avcore.errors import AVCoreError
 from avcore.registry import Registry
+from avcore.specs import HeadSpec
+from avcore.testing.toys import at_hand
 
 
 def resolved(registry: Registry, **given: Any) -> Resolved:
@@ -37,6 +40,34 @@ def test_later_layers_win(fake_registry: Registry, files: Path, tmp_path: Path) 
         50,
         "--set train.epochs=50",
     )
+
+
+def test_what_a_head_brings_follows_from_its_settings_and_everything_else_goes_before_it(
+    fake_modules: dict[str, Any], fake_registry: Registry, make_plugin: Callable[..., Any], files: Path
+) -> None:
+    points = fake_registry.heads["seg.points"]
+    brought: dict[str, Any] = {}
+
+    def defaults(settings: Any) -> dict[str, Any]:
+        return {"task_options.weight": 0.1 * settings.points, "train.epochs": 77, **brought}
+
+    made = at_hand(HeadSpec, name="seg.points", thing=points, config=points.config, defaults=defaults)
+    registry = Registry.from_modules({**fake_modules, "toy-head": make_plugin(heads=[made])})
+
+    def weight(*sets: str) -> tuple[float, str]:
+        found = resolved(registry, data=files, sets=["head.name=toy-head:seg.points", *sets])
+        assert found.config.train.epochs == 15
+        return found.config.task_options.weight, found.origins["task_options.weight"]
+
+    assert weight() == (0.9, "head toy-head:seg.points")
+    assert weight("head.points=3") == (pytest.approx(0.3), "head toy-head:seg.points")
+    assert weight("task_options.weight=2") == (2, "--set task_options.weight=2")
+    assert resolved(registry, data=files).config.task_options.weight == 0.5
+    for key, message in (("head.points", "may not contain 'head.points'"), ("task", "may not contain 'task'")):
+        brought[key] = 1
+        with pytest.raises(AVCoreError, match=message):
+            weight()
+        del brought[key]
 
 
 def test_every_leaf_has_an_origin(fake_registry: Registry, files: Path) -> None:
