@@ -20,7 +20,7 @@ from avcore_timm.sound import fill
 from avcore_timm.swin import Swin, SwinTower
 from avcore_timm.weights import swin_keys
 
-__all__ = ["HTSAT", "HTSATTower", "build", "htsat_keys"]
+__all__ = ["HTSAT", "BandNorm", "HTSATTower", "build", "htsat_keys", "make_body", "named"]
 
 _LEFT_OUT = ("spectrogram_extractor.", "logmel_extractor.", "tscam_conv.", "head.")
 """Constants of the front end, and the classifier, whose place avcore's heads take."""
@@ -41,11 +41,24 @@ def build(settings: HTSATSettings, *, name: str, preset: Mapping[str, Any] | Non
     Raises:
         AVCoreError: no weights are named, or they do not fit.
     """
+    if preset is None:
+        raise AVCoreError(f"'{name}' has no sizes: choose a preset ('avcore plugins show htsat').")
+    model, bands = make_body(preset)
+    notices = fill(
+        named(bands, model),
+        settings.weights,
+        name=name,
+        rename=htsat_keys,
+        published="HTSAT_AudioSet_Saved_1.ckpt of HTS-Audio-Transformer",
+    )
+    return HTSAT(model, bands, name=name, preset=preset, notices=notices, attention=settings.attention)
+
+
+def make_body(preset: Mapping[str, Any]) -> tuple[nn.Module, "BandNorm"]:
+    """timm's Swin Transformer and the normalisation before it, in the sizes of a preset as `build` takes it."""
     compat.install()
     from timm.models.swin_transformer import SwinTransformer
 
-    if preset is None:
-        raise AVCoreError(f"'{name}' has no sizes: choose a preset ('avcore plugins show htsat').")
     with Unfilled():
         model = SwinTransformer(
             img_size=preset["side"],
@@ -57,15 +70,13 @@ def build(settings: HTSATSettings, *, name: str, preset: Mapping[str, Any] | Non
             num_heads=preset["heads"],
             window_size=preset["window"],
         )
-    bands = BandNorm(preset["mel_bins"])
-    notices = fill(
-        _named(bands, model),
-        settings.weights,
-        name=name,
-        rename=htsat_keys,
-        published="HTSAT_AudioSet_Saved_1.ckpt of HTS-Audio-Transformer",
-    )
-    return HTSAT(model, bands, name=name, preset=preset, notices=notices, attention=settings.attention)
+    return model, BandNorm(preset["mel_bins"])
+
+
+def named(bands: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of both, not copies: published names of the normalisation, timm's of the rest."""
+    own = {f"bn0.{key}": tensor for key, tensor in bands.state_dict(keep_vars=True).items()}
+    return own | without_blocks(model)
 
 
 def htsat_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,6 +120,10 @@ class HTSAT(Swin):
         self.bn0 = bands
         self.freeze()
 
+    def mel(self, seconds: float) -> MelGeometry:
+        """The spectrograms that it takes, of sound repeated up to ``seconds``."""
+        return MelGeometry(mel_bins=self.bn0.num_features, repeat_seconds=seconds)
+
     def tower(self, stream: str, settings: HTSATSettings, segments: int, windows: Windows | None = None) -> Tower:  # type: ignore[override]
         """See `Backbone.tower`; for ``audio`` only."""
         made = HTSATTower(self, settings, segments)
@@ -124,16 +139,16 @@ class HTSATTower(SwinTower):
 
     def __init__(self, trunk: HTSAT, settings: HTSATSettings, segments: int) -> None:
         super().__init__(trunk, segments)
-        bands, side = trunk.bn0.num_features, trunk.model.patch_embed.img_size[0]
+        side = trunk.model.patch_embed.img_size[0]
         seconds = trunk.preset.get("seconds", 0.0) if settings.repeat_seconds is None else settings.repeat_seconds
-        self.geometry = MelGeometry(mel_bins=bands, repeat_seconds=seconds)
-        self.pieces = side // bands
+        self.geometry = trunk.mel(seconds)
+        self.pieces = side // self.geometry.mel_bins
         self.frames = side * self.pieces
         self._check_length(1 + round(seconds * self.geometry.rate) // self.geometry.hop)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Published names of the normalisation, timm's of the rest."""
-        return _named(self.trunk.bn0, self.trunk.model)
+        return named(self.trunk.bn0, self.trunk.model)
 
     def embed(self, image: Tensor) -> Tensor:
         """(M, R, F) in dB to (M, N, D).
@@ -167,8 +182,3 @@ class HTSATTower(SwinTower):
                 f"A segment of {frames} frames does not fit '{self.trunk.name}', which holds {self.frames} "
                 f"({seconds:.2f} s): lower data.window_seconds or audio.repeat_seconds."
             )
-
-
-def _named(bands: nn.Module, model: nn.Module) -> dict[str, Tensor]:
-    own = {f"bn0.{key}": tensor for key, tensor in bands.state_dict(keep_vars=True).items()}
-    return own | without_blocks(model)
