@@ -32,9 +32,9 @@ class ClipLoader:
     """Batches of a split, by way of the clip cache.
 
     The order of epoch e derives from (seed, "order", e), whatever the number of workers. A last batch of fewer clips is
-    filled up with others of the split, marked invalid, or as ``last`` says. Workers are processes started as torch does
-    on the platform (by fork on Linux, else by spawn), each on one thread; they decode, read masks and stack, and stay
-    for all epochs, until `close`.
+    filled up with others of the split, marked invalid, or as ``last`` says; the only one is as small as the clips of a
+    process let it be. Workers are processes started as torch does on the platform (by fork on Linux, else by spawn),
+    each on one thread; they decode, read masks and stack, and stay for all epochs, until `close`.
 
     Among several processes a batch of the order is ``world`` times as large, and its clips are dealt out in turn: each
     is with one of them, and all have as many batches. Who gets none of the last one is given a clip marked invalid.
@@ -101,6 +101,9 @@ class ClipLoader:
         self.rank, self.world = rank, world
         if not self.clips:
             raise DataError(f"Split '{split}' has 0 clips.")
+        if last == "fill":
+            # What fills a batch up takes as long as a clip does.
+            self.batch_size = min(batch_size, math.ceil(len(self.clips) / world))
         if broken == "stop":
             read = [stream for stream, wanted in (("visual", image), ("audio", audio)) if wanted is not None]
             visual, heard = (stream in read and stream not in change.muted for stream in ("visual", "audio"))
