@@ -19,7 +19,7 @@ from avcore.injection import make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, idle_notices, mount_parts, seeded
 from avcore.registry import Registry, load_registry
-from avcore.specs import STREAMS, TEXT, ClipSettings, ImageGeometry, StreamLayout, TextGeometry, Windows, resolve
+from avcore.specs import STREAMS, TEXT, TEXTS, ClipSettings, ImageGeometry, StreamLayout, TextGeometry, Windows, resolve
 from avcore.streams import Stream
 from avcore.tasks import Head, Task
 
@@ -35,6 +35,7 @@ def create_model(
     visual: str | None = None,
     audio: str | None = None,
     text: str | None = None,
+    text_audio: str | None = None,
     streams: str | None = None,
     recipe: str | None = None,
     set: Sequence[str] = (),
@@ -49,6 +50,7 @@ def create_model(
         prompts, fusions: parts joined by ``+``, a method's name for all its prompts or fusions, or ``none``.
         visual, audio: backbone names; without ``audio`` both streams share the visual trunk.
         text: the encoder of sentences, for heads that read some.
+        text_audio: another one for what such a head compares with sound.
         streams: ``visual``, ``audio`` or ``both``.
         recipe: the variant of the method's recipe.
         set: further settings, ``key=value``.
@@ -68,6 +70,7 @@ def create_model(
         visual=visual,
         audio=audio,
         text=text,
+        text_audio=text_audio,
         streams=streams,
         recipe=recipe,
         sets=tuple(set),
@@ -274,14 +277,21 @@ def _streams(
 
 def _encoders(config: RunConfig, registry: Registry) -> tuple[dict[str, Tower], list[str]]:
     """The streams that the head calls by itself, and what the user must be told of them."""
-    if config.text.backbone is None:
-        return {}, []
-    towers, notices = _towers({TEXT: config.text}, config.text, registry, 1)
-    tower = towers[TEXT]
-    if not isinstance(tower, TextTower):
-        raise AssemblyError(f"--text {config.text.backbone}: {type(tower).__name__} is no encoder of sentences.")
-    tower.layout = replace(tower.layout, name=TEXT, trunk=TEXT)
-    return towers, notices
+    found: dict[str, Tower] = {}
+    notices: list[str] = []
+    for name in TEXTS:
+        chosen: StreamConfig = getattr(config, name)
+        if chosen.backbone is None:
+            continue
+        towers, told = _towers({TEXT: chosen}, chosen, registry, 1)
+        tower = towers[TEXT]
+        if not isinstance(tower, TextTower):
+            option = name.replace("_", "-")
+            raise AssemblyError(f"--{option} {chosen.backbone}: {type(tower).__name__} is no encoder of sentences.")
+        tower.layout = replace(tower.layout, name=name, trunk=name)
+        found[name] = tower
+        notices += told
+    return found, notices
 
 
 def _running(streams: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from avcore.errors import AssemblyError, did_you_mean
 from avcore.injection import Fusion, FusionLayer, PairLayout, Part, PlanEntry, Prompt, PromptLayer, sites_of
 from avcore.injection.align import ALIGN, Align
 from avcore.sites import check_sites
-from avcore.specs import STREAMS, TEXT, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
+from avcore.specs import STREAMS, TEXTS, BlockLayout, FusionSpec, Need, PartSpec, PromptSpec, StreamLayout
 from avcore.streams import PartInstance
 
 __all__ = [
@@ -93,19 +93,23 @@ def mount_parts(
         listed: what the run lists.
         streams: pictures and sound, and which of their blocks run together.
         seed: of the run.
-        encoders: the further streams that the head calls; a prompt goes there by ``parts.<name>.streams=text``.
+        encoders: the further streams that the head calls; a prompt goes there by ``parts.<name>.streams=text`` or
+            ``text_audio``.
         align_bias: the maps between streams of different widths have a bias.
 
     Raises:
         AVCoreError: parts need what the streams lack, or do not go together.
     """
     check_together(listed)
-    further = StreamSet(encoders or {}, ())
+    further = {name: StreamSet({name: tower}, ()) for name, tower in (encoders or {}).items()}
+    none = StreamSet({}, ())
     instances = [
-        instance for part in listed for instance in mount_part(part, further if part.streams == TEXT else streams, seed)
+        instance
+        for part in listed
+        for instance in mount_part(part, further.get(part.streams, none) if part.streams in TEXTS else streams, seed)
     ]
     instances += _maps(instances, streams, seed, align_bias)
-    copy_backbone_parts(instances, {**streams.towers, **further.towers})
+    copy_backbone_parts(instances, {**streams.towers, **(encoders or {})})
     return instances
 
 
@@ -120,10 +124,11 @@ def mount_part(part: ListedPart, streams: StreamSet, seed: int) -> list[PartInst
     Raises:
         AVCoreError: it needs what the streams lack.
     """
-    if part.streams == TEXT and TEXT not in streams.towers:
+    if part.streams in TEXTS and part.streams not in streams.towers:
         raise AssemblyError(
-            f"parts.{part.name}.streams=text: the head of this run calls no encoder of sentences. Choose a head that "
-            "does (--set head.name=NAME --text NAME), or another stream."
+            f"parts.{part.name}.streams={part.streams}: the head of this run calls no encoder of sentences there. "
+            f"Choose a head that does (--set head.name=NAME --{part.streams.replace('_', '-')} NAME), or another "
+            "stream."
         )
     _check_needs(part, streams.layouts)
     made = []
@@ -237,10 +242,10 @@ def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, 
         with blamed(part.plugin, "backbone_parts", f"part '{part.name}'"):
             wanted = part.module.backbone_parts()
         for stream, names in wanted.items():
-            if stream not in (*STREAMS, TEXT):
+            if stream not in (*STREAMS, *TEXTS):
                 raise AssemblyError(
                     f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: "
-                    f"{', '.join((*STREAMS, TEXT))}."
+                    f"{', '.join((*STREAMS, *TEXTS))}."
                 )
             if stream not in part.streams:
                 continue

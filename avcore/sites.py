@@ -12,7 +12,7 @@ from torch import Tensor
 from avcore.discovery.signatures import blamed, check_overrides, functions_of
 from avcore.errors import PluginError
 from avcore.injection import BlockView, Fusion, FusionLayer, PairView, Part, Prompt, PromptLayer
-from avcore.specs import TEXT
+from avcore.specs import TEXTS
 from avcore.streams import PartInstance
 from avcore.tasks import Features, StreamFeatures
 
@@ -104,8 +104,8 @@ def watched(instances: Sequence[PartInstance]) -> Iterator[None]:
 
 def _watching(function: Callable[..., Any], site: str, instance: PartInstance) -> Callable[..., Any]:
     of = f"part '{instance.name}'"
-    if TEXT in instance.streams and site in ("finish", "losses"):
-        of += f" on text, of which features hold nothing (parts.{instance.name}.streams={TEXT})"
+    if instance.streams[0] in TEXTS and site in ("finish", "losses"):
+        of += f" on text, of which features hold nothing (parts.{instance.name}.streams={instance.streams[0]})"
 
     def call(*given: Any) -> Any:
         tensors = list(_tensors(given))

@@ -18,6 +18,7 @@ from avcore.geometry import AudioGeometry, FilterBankGeometry, ImageGeometry, Me
 __all__ = [
     "STREAMS",
     "TEXT",
+    "TEXTS",
     "AudioGeometry",
     "BackboneSpec",
     "BlockLayout",
@@ -47,6 +48,9 @@ STREAMS = ("visual", "audio")
 """The streams that every clip has. They run side by side, and fusions join them."""
 TEXT = "text"
 """The stream of sentences. It belongs to no clip: a head calls it on as many sentences as it likes."""
+TEXTS = (TEXT, "text_audio")
+"""The streams of sentences that a head may call. What is compared with sound goes to ``text_audio`` where sound was
+trained beside other sentences than pictures were (CLIP, CLAP); where there is no such encoder, to ``text`` too."""
 AS_OWN = ("width", "grid", "windows")
 """What a fusion may read of the other stream as its own."""
 
@@ -130,10 +134,10 @@ class StreamLayout:
     """A stream as parts and heads see it: its stages, T segments a clip, and which blocks run beside the other stream.
 
     ``taps`` are the blocks (counted from 0) after which `Features` keeps a map. ``pool`` says how the pooled vector
-    is made: from the ``class`` token, as the ``mean`` of all tokens, by ``attention``, or from the token at the ``end``
-    of a sentence. ``name`` is ``visual``, ``audio`` or ``text``; streams of equal ``trunk`` share frozen weights.
-    ``shared`` is the width of the space into which `Tower.project` brings pooled vectors, where those of other
-    modalities lie too; None where the tower has no such map.
+    is made: from the ``class`` token, as the ``mean`` of all tokens, by ``attention``, or from the token at the
+    ``end`` of a sentence. ``name`` is ``visual``, ``audio``, ``text`` or ``text_audio``; streams of equal ``trunk``
+    share frozen weights. ``shared`` is the width of the space into which `Tower.project` brings pooled vectors, where
+    those of other modalities lie too; None where the tower has no such map.
     """
 
     stages: tuple[StageLayout, ...]
@@ -341,7 +345,8 @@ class HeadSpec(Spec):
     Attributes:
         serves: the kinds of task (`TaskSpec.kind`), or the tasks by name, that it is made for; empty for any.
         encoders: further streams that the head calls by itself, given its settings: ``("text",)`` for an encoder of
-            sentences, chosen by ``--text`` and found in ``Features.encoders``.
+            sentences, chosen by ``--text`` and found in ``Features.encoders``. With ``("text", "text_audio")`` it may
+            be given another one for what it compares with sound, ``--text-audio``; nobody has to.
         defaults: settings of the run that the head brings, given its settings, below all others: such as how the task
             reads its inputs.
     """

@@ -54,7 +54,7 @@ class Stream(nn.Module):
     Called with raw input it runs the frozen tower alone, without any part, nor what parts train.
 
     Args:
-        name: ``visual``, ``audio`` or ``text``.
+        name: ``visual``, ``audio``, ``text`` or ``text_audio``.
         tower: the frozen backbone as this stream uses it.
         front_end: raw input to what `Tower.embed` takes.
         segments: T.
@@ -253,15 +253,16 @@ class TextEncoder(nn.Module):
 
     def __init__(self, stream: Stream, instances: Sequence[PartInstance]) -> None:
         super().__init__()
-        plan = [PlanEntry(text=index) for index in range(stream.layout.depth)]
-        self.walk = Streams({"text": stream}, plan, instances)
+        plan = [PlanEntry(**{stream.name: index}) for index in range(stream.layout.depth)]
+        self.walk = Streams({stream.name: stream}, plan, instances)
+        self.name = stream.name
         # Ids to what they gave, with the version of the ids and whether autocast was on.
         self._kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     @property
     def tower(self) -> TextTower:
         """The frozen tower."""
-        return cast(TextTower, self.walk["text"].tower)
+        return cast(TextTower, self.walk[self.name].tower)
 
     @property
     def layout(self) -> StreamLayout:
@@ -289,12 +290,12 @@ class TextEncoder(nn.Module):
         return self.tower.project(pooled_KD)
 
     def _encode(self, ids_KL: Tensor, frozen: bool) -> TextFeatures:
-        stream = self.walk["text"]
+        stream = self.walk[self.name]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             ids_KL = stream.front_end(ids_KL)
             hidden = self.tower.key_bias(ids_KL)
-            walked = self.walk({"text": ids_KL}, None if hidden is None else {"text": hidden})
-            raw = walked.tokens["text"]
+            walked = self.walk({self.name: ids_KL}, None if hidden is None else {self.name: hidden})
+            raw = walked.tokens[self.name]
             tokens = stream.normed(raw)
             return TextFeatures(
                 pooled=self.tower.pool(tokens, ids_KL),

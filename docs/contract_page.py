@@ -174,6 +174,7 @@ NOTES: Mapping[str, Mapping[str, str]] = {
         "visual": "number of the block of the pictures that runs in this step; None for none.",
         "audio": "the same for sound.",
         "text": "the same for text.",
+        "text_audio": "the same for sentences that are compared with sound.",
     },
     "Need": {
         "BOTH_STREAMS": "the run has both streams. Every fusion's, unless its spec says otherwise.",

@@ -29,6 +29,7 @@ _OPTIONS = (
     click.option("--visual", metavar="NAME", help="Backbone for pictures."),
     click.option("--audio", metavar="NAME", help="Backbone for sound; 'shared' uses the one for pictures."),
     click.option("--text", metavar="NAME", help="Encoder of sentences, for heads that read some."),
+    click.option("--text-audio", metavar="NAME", help="Another one for what such a head compares with sound."),
     click.option("--data", metavar="PATH", help="Folder of the data set.  [default: $AVCORE_DATA/NAME, else the demo]"),
     click.option("--config", "file", metavar="FILE", help="YAML file of settings, such as config.yaml of a run."),
     click.option(

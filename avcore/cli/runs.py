@@ -170,6 +170,7 @@ def _print(run: ListedRun, registry: Registry) -> None:
             "visual": results.visual,
             "audio": results.audio,
             "text": results.text,
+            "text_audio": results.text_audio,
             "protocol": results.protocol,
             "seed": ", ".join(map(str, results.seeds)) or results.seed,
             "seconds": results.seconds,
@@ -178,7 +179,7 @@ def _print(run: ListedRun, registry: Registry) -> None:
     click.echo(run.directory)
     for key, value in facts.items():
         if value not in (None, ""):
-            click.echo(f"  {key:<9} {value}")
+            click.echo(f"  {key:<10} {value}")
     if results and results.metrics:
         shown = {**results.metrics, **brought_by(results.shapley)}
         rows = [[split, name, value] for split, scores in shown.items() for name, value in scores.items()]

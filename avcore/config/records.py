@@ -15,7 +15,7 @@ from avcore.specs import ClipSettings, NoConfig
 __all__ = ["Chosen", "DataConfig", "OptimConfig", "PlanConfig", "RunConfig", "StreamConfig", "Streams", "TrainConfig"]
 
 Streams = Literal["visual", "audio", "both"]
-PartStreams = Literal["visual", "audio", "both", "text"]
+PartStreams = Literal["visual", "audio", "both", "text", "text_audio"]
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -125,9 +125,11 @@ class PlanConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """The backbone of one stream; None shares the visual trunk (audio), or there is no such stream (text)."""
+    """The backbone of one stream; None shares the visual trunk (audio), or there is no such stream (sentences)."""
 
-    backbone: str | None = None  # name of the backbone; null (audio): share the visual one; null (text): none
+    backbone: str | None = (
+        None  # name of the backbone; null (audio): share the visual one; null (text, text_audio): none
+    )
     settings: Any = field(default_factory=NoConfig)  # the config dataclass of its family
 
 
@@ -187,6 +189,7 @@ class RunConfig:
     visual: StreamConfig = field(default_factory=StreamConfig)
     audio: StreamConfig = field(default_factory=StreamConfig)
     text: StreamConfig = field(default_factory=StreamConfig)
+    text_audio: StreamConfig = field(default_factory=StreamConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     parts: Mapping[str, Any] = field(default_factory=dict)
     part_streams: Mapping[str, PartStreams] = field(default_factory=dict)

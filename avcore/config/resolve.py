@@ -37,6 +37,7 @@ _OWNED: Mapping[str, tuple[str, ...]] = {
     "visual.backbone": ("visual",),
     "audio.backbone": ("audio",),
     "text.backbone": ("text",),
+    "text_audio.backbone": ("text_audio",),
     "head.name": ("head",),
     "data.dataset": ("data",),
 }
@@ -47,6 +48,7 @@ _KINDS = {
     "visual.backbone": "backbones",
     "audio.backbone": "backbones",
     "text.backbone": "backbones",
+    "text_audio.backbone": "backbones",
     "head.name": "heads",
     "data.dataset": "datasets",
 }
@@ -101,6 +103,7 @@ def resolve_config(
     visual: str | None = None,
     audio: str | None = None,
     text: str | None = None,
+    text_audio: str | None = None,
     data: str | Path | None = None,
     file: str | Path | Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -111,8 +114,8 @@ def resolve_config(
 
     Args:
         registry: where names are looked up.
-        method, task, recipe, streams, visual, audio, text: dedicated options; None means not given. ``method="none"``
-            picks no method, ``audio="shared"`` the visual trunk for sound.
+        method, task, recipe, streams, visual, audio, text, text_audio: dedicated options; None means not given.
+            ``method="none"`` picks no method, ``audio="shared"`` the visual trunk for sound.
         prompts, fusions: names of parts, ``"a+b"`` or a sequence, a method for all of its own, ``"none"``.
         data: root of the data.
         file: a YAML file, or the tree itself.
@@ -133,6 +136,7 @@ def resolve_config(
         "visual.backbone": visual,
         "audio.backbone": audio,
         "text.backbone": text,
+        "text_audio.backbone": text_audio,
         "data.root": None if data is None else str(data),
         **(options or {}),
     }

@@ -16,7 +16,7 @@ from avcore.config.describe import describe
 from avcore.config.leaves import nest
 from avcore.config.records import Chosen, DataConfig, OptimConfig, PlanConfig, RunConfig, StreamConfig, TrainConfig
 from avcore.config.settings import field_types
-from avcore.specs import PromptSpec
+from avcore.specs import STREAMS, TEXTS, PromptSpec
 
 if TYPE_CHECKING:
     from avcore.registry import Registry
@@ -27,12 +27,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", type(None): "null"}
 _SCALE = {"type": "number", "default": 1.0, "description": "factor of its learning rate, optim.lr"}
 _STREAMS = {
-    "enum": ["visual", "audio", "both", "text"],
+    "enum": ["both", *STREAMS, *TEXTS],
     "default": "both",
     "description": "streams that it is put into",
 }
 # Sections whose keys belong to what a run chooses; the others are dataclasses of the core.
-_CHOSEN = {"visual": StreamConfig, "audio": StreamConfig, "text": StreamConfig, "head": Chosen, "data": DataConfig}
+_CHOSEN = {**dict.fromkeys((*STREAMS, *TEXTS), StreamConfig), "head": Chosen, "data": DataConfig}
 _CORE = {"plan": PlanConfig, "optim": OptimConfig, "train": TrainConfig}
 
 
@@ -46,9 +46,7 @@ def run_schema(config: RunConfig, registry: "Registry") -> dict[str, Any]:
     """The schema of runs with the parts, backbones, head, task and data set of ``config``."""
     registry = registry.recorded(config.full_names)
     sections = {
-        "visual": _section(StreamConfig, type(config.visual.settings)),
-        "audio": _section(StreamConfig, type(config.audio.settings)),
-        "text": _section(StreamConfig, type(config.text.settings)),
+        **{name: _section(StreamConfig, type(getattr(config, name).settings)) for name in (*STREAMS, *TEXTS)},
         "head": _section(Chosen, type(config.head.settings)),
         "data": _section(DataConfig, type(config.data.settings)),
         "parts": _parts(config, registry),

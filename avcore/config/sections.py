@@ -20,7 +20,7 @@ from avcore.config.records import (
 )
 from avcore.config.settings import blamed, build, coerce, unknown_section
 from avcore.errors import ConfigError, did_you_mean
-from avcore.specs import STREAMS, TEXT, PromptSpec, Spec
+from avcore.specs import STREAMS, TEXT, TEXTS, PromptSpec, Spec
 
 if TYPE_CHECKING:
     from avcore.registry import PartKind, Registry, Table
@@ -29,7 +29,7 @@ __all__ = ["Sections", "to_tree"]
 
 _CHECKS = ("shapley", "baseline", "trivial", "frozen")
 _SCALARS = ("task", "method", "recipe", "streams", "protocol", "seed", "device", "deterministic", *_CHECKS)
-_SECTIONS = ("visual", "audio", "text", "plan", "parts", "head", "task_options", "data", "optim", "train")
+_SECTIONS = (*STREAMS, *TEXTS, "plan", "parts", "head", "task_options", "data", "optim", "train")
 _TOP = (*_SCALARS[:3], "prompts", "fusions", *_SCALARS[3:], *_SECTIONS)
 _CORE_KEYS = (
     *(f"plan.{entry.name}" for entry in dataclasses.fields(PlanConfig)),
@@ -43,6 +43,7 @@ _CORE_KEYS = (
     "visual.backbone",
     "audio.backbone",
     "text.backbone",
+    "text_audio.backbone",
     "head.name",
 )
 
@@ -77,7 +78,7 @@ class Sections:
             "optim": build(OptimConfig, section(self.leaves, "optim"), "optim"),
             "train": build(TrainConfig, section(self.leaves, "train"), "train"),
         }
-        made["text"] = self._text(made["head"])
+        made |= {name: self._text(name, made["head"]) for name in TEXTS}
         made["parts"], made["part_streams"], made["part_scales"] = self._parts((*made["prompts"], *made["fusions"]))
         scalars = {
             entry.name: coerce(entry.type, self.leaves[entry.name], entry.name)
@@ -126,19 +127,23 @@ class Sections:
             settings = dataclasses.replace(settings, weights=os.path.abspath(os.path.expanduser(weights)))
         return StreamConfig(backbone=name, settings=settings)
 
-    def _text(self, head: Chosen) -> StreamConfig:
-        """The encoder of sentences that the head asks for; none for a head that asks for none."""
-        leaf = self.leaves.get("text.backbone", Leaf(None, Layer("default")))
-        wanted = TEXT in self.registry.heads[head.name].calls(head.settings)
-        if wanted and leaf.value is None:
+    def _text(self, stream: str, head: Chosen) -> StreamConfig:
+        """An encoder of sentences that the head asks for; none for a head that asks for none.
+
+        That of ``text`` is needed then, and others may be named.
+        """
+        leaf = self.leaves.get(f"{stream}.backbone", Leaf(None, Layer("default")))
+        wanted = stream in self.registry.heads[head.name].calls(head.settings)
+        if wanted and leaf.value is None and stream == TEXT:
             known = sorted(name for spec in self.registry.backbones if TEXT in spec.streams for name in spec.presets)
             raise ConfigError(
                 f"Head '{head.name}' reads sentences: give --text NAME. Available: "
                 f"{', '.join(known) or 'none installed'}."
             )
         if not wanted and leaf.value is not None and leaf.layer.user:
-            raise ConfigError(f"--text {leaf.value}: head '{head.name}' reads no sentences. Leave it out.")
-        return self._stream(TEXT, None) if wanted else StreamConfig()
+            option, which = (stream.replace("_", "-"), "" if stream == TEXT else " for sound")
+            raise ConfigError(f"--{option} {leaf.value}: head '{head.name}' reads no sentences{which}. Leave it out.")
+        return self._stream(stream, None) if wanted and leaf.value is not None else StreamConfig()
 
     def head(self) -> Chosen:
         """The head and its settings."""
@@ -224,9 +229,10 @@ def _field_names(spec: Spec) -> set[str]:
 def to_tree(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain nested values, laid out as in a file for ``--config``."""
     tree: dict[str, Any] = {key: plain(getattr(config, key)) for key in _TOP if key not in _SECTIONS}
-    for stream in (*STREAMS, *((TEXT,) if config.text.backbone is not None else ())):
+    for stream in (*STREAMS, *TEXTS):
         chosen: StreamConfig = getattr(config, stream)
-        tree[stream] = {"backbone": chosen.backbone, **plain(chosen.settings)}
+        if stream in STREAMS or chosen.backbone is not None:
+            tree[stream] = {"backbone": chosen.backbone, **plain(chosen.settings)}
     tree["parts"] = nest(
         {
             name: {

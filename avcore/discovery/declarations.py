@@ -16,6 +16,7 @@ from avcore.specs import (
     AS_OWN,
     STREAMS,
     TEXT,
+    TEXTS,
     BackboneSpec,
     ClipSettings,
     FusionSpec,
@@ -36,7 +37,7 @@ _RESERVED: Mapping[str, frozenset[str]] = {
     "datasets": frozenset({"dataset", "root", "workers", "cache", "broken", "broken_limit"}),
 }
 # What parameters are counted as beside parts.
-_COMPONENTS = frozenset({*STREAMS, TEXT, "head", "align"})
+_COMPONENTS = frozenset({*STREAMS, *TEXTS, "head", "align"})
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _REFERENCE = re.compile(r"[\w.]+:\w+")
 _WORDS = {str: "text", bool: "True or False", type: "a class"}
@@ -192,8 +193,8 @@ def _unusable(spec: Spec) -> str:
             calls = spec.calls(settings)
         except Exception as error:
             return f"encoders fails for the default settings: {one_line(error)}."
-        if not set(calls) <= {TEXT}:
-            return f"encoders is {calls!r}; it may list {TEXT}."
+        if not set(calls) <= set(TEXTS):
+            return f"encoders is {calls!r}; it may list {' and '.join(TEXTS)}."
         try:
             brings = spec.brings(settings)
         except Exception as error:

@@ -43,7 +43,8 @@ class RunResult:
         recipe: variant of the method's recipe; None for the plain one.
         streams: those that ran.
         prompts, fusions: the parts.
-        visual, audio, text: the backbones; None for ``audio`` that shares the visual one, and for no ``text``.
+        visual, audio, text, text_audio: the backbones; None for ``audio`` that shares the visual one, and for no
+            encoder of sentences.
         seed: of every draw; the first one of several runs.
         selected_on: the split whose score chose the best checkpoint.
         score_name: the metric that chose it; larger is better.
@@ -82,6 +83,7 @@ class RunResult:
     visual: str | None
     audio: str | None
     text: str | None
+    text_audio: str | None = None
     seed: int
     selected_on: str
     score_name: str

@@ -194,8 +194,8 @@ class Part(nn.Module):
 
         Assembly gives the part a copy of each, which the forward uses in place of the frozen one and which counts and
         is saved as the part's. Streams that share a trunk share the copy where both are asked for. A prompt gets what
-        it names for its own stream: ``dict.fromkeys((*STREAMS, TEXT), ("norm",))`` serves wherever it is
-        put.
+        it names for its own stream: ``dict.fromkeys((*STREAMS, *TEXTS), ("norm",))`` serves wherever it
+        is put.
         """
         return {}
 

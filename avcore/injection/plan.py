@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from avcore.errors import AssemblyError
-from avcore.specs import StreamLayout
+from avcore.specs import STREAMS, TEXTS, StreamLayout
 
 __all__ = ["PlanEntry", "make_plan"]
 
@@ -16,11 +16,12 @@ class PlanEntry:
     visual: int | None = None
     audio: int | None = None
     text: int | None = None
+    text_audio: int | None = None
 
     @property
     def running(self) -> tuple[tuple[str, int], ...]:
         """The streams that run, each with the number of its block."""
-        found = (("visual", self.visual), ("audio", self.audio), ("text", self.text))
+        found = ((stream, getattr(self, stream)) for stream in (*STREAMS, *TEXTS))
         return tuple((stream, index) for stream, index in found if index is not None)
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from avcore.report.tables import Cell, render_table
-from avcore.specs import STREAMS
+from avcore.specs import STREAMS, TEXTS
 
 if TYPE_CHECKING:
     from avcore.model import AVModel
@@ -16,7 +16,7 @@ __all__ = ["ParameterReport", "PartCount", "count_parameters", "is_count", "made
 
 MILLION = "_M"
 COUNTS = ("parameters", "trainable", "frozen", "total", "trainable_percent")
-COMPONENTS = (*STREAMS, "text", "align", "head")
+COMPONENTS = (*STREAMS, *TEXTS, "align", "head")
 """What a model is made of beside its parts."""
 
 

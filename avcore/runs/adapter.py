@@ -25,7 +25,7 @@ from avcore.errors import AssemblyError, AVCoreError, ConfigError, why
 from avcore.model import AVModel
 from avcore.registry import load_registry
 from avcore.runs.offers import offers_of, other_distributions, refuse_other_majors
-from avcore.specs import STREAMS, TEXT
+from avcore.specs import STREAMS, TEXTS
 from avcore.states import load_trainable_state, trainable_state
 
 __all__ = ["check_folder", "load_adapter", "save_adapter", "write_adapter"]
@@ -38,7 +38,7 @@ ENTRIES = {"config": dict, "plugins": dict, "frozen_digest": str, "versions": di
 _LOCAL = ("device", "data.root", "data.cache", "data.workers")
 # What shapes the model and what it is fed; weights are compared by their digest, whatever their file is called.
 _SHAPING = ("task", "task_options", "prompts", "fusions", "streams", "visual", "audio", "plan", "parts", "head", "data")
-_NAMES = ("task", "head.name", *(f"{stream}.backbone" for stream in (*STREAMS, TEXT)))
+_NAMES = ("task", "head.name", *(f"{stream}.backbone" for stream in (*STREAMS, *TEXTS)))
 _UNCOMPARED = ("visual.weights", "audio.weights", "data.dataset")
 
 
@@ -152,7 +152,7 @@ def load_adapter(
 def _make_model(folder: Path, config: Mapping[str, Any], sets: Sequence[str], device: str | torch.device) -> AVModel:
     """The untrained model that an adapter's description asks for."""
     flat = flatten(config)
-    for stream in (*STREAMS, TEXT):
+    for stream in (*STREAMS, *TEXTS):
         # Of a file only the name is written down; `avcore convert` leaves it beside the adapter.
         beside = folder / str(flat.get(f"{stream}.weights"))
         if beside.is_file():

@@ -359,6 +359,7 @@ def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
         visual=config.visual.backbone,
         audio=config.audio.backbone,
         text=config.text.backbone,
+        text_audio=config.text_audio.backbone,
         seed=config.seed,
         frozen=config.frozen,
         selected_on=config.selected_on,

@@ -35,6 +35,7 @@ def run(
     visual: str | None = None,
     audio: str | None = None,
     text: str | None = None,
+    text_audio: str | None = None,
     data: str | Path | None = None,
     config: str | Path | None = None,
     protocol: str | None = None,
@@ -60,6 +61,7 @@ def run(
         streams: ``visual``, ``audio`` or ``both``.
         visual, audio: backbones; ``audio="shared"`` uses the visual one for sound.
         text: the encoder of sentences, for heads that read some.
+        text_audio: another one for what such a head compares with sound.
         data: folder of the data set; by default ``$AVCORE_DATA/<data set>``, else the demo.
         config: a YAML file of settings, such as ``config.yaml`` of a run.
         protocol: ``clean`` selects on val and reads test once, ``paper`` selects where the reference code did.
@@ -113,6 +115,7 @@ def run(
         visual=visual,
         audio=audio,
         text=text,
+        text_audio=text_audio,
         data=data,
         file=config,
         options={

@@ -8,6 +8,7 @@ from avcore.data.changes import split_and_change
 from avcore.engine.result import RunResult, Scores, shapley_values
 from avcore.report.published import render_published
 from avcore.report.tables import Cell, Spread, brought_by, render_table
+from avcore.specs import TEXTS
 
 __all__ = ["DEMO", "describe_config", "describe_results", "describe_seeds"]
 
@@ -23,8 +24,9 @@ def describe_config(config: RunConfig) -> str:
     )
     if config.frozen == "random":
         streams += "; random frozen weights"
-    if config.text.backbone is not None:
-        streams += f"; text {config.text.backbone}"
+    for name in TEXTS:
+        if (backbone := getattr(config, name).backbone) is not None:
+            streams += f"; {name} {backbone}"
     epochs = config.train.epochs
     return (
         f"task {config.task} on {config.data.dataset}; {parts}\n"

@@ -60,10 +60,11 @@ class ToyBackbones:
 
     @hookimpl
     def avcore_backbones(self) -> Iterable[BackboneSpec]:
-        """The three toys."""
+        """The four toys."""
         presets: dict[str, dict[str, Any]] = {
             "toy_plain": {"widths": (16,), "depths": (4,), "heads": (2,)},
             "toy_post_norm": {"widths": (16,), "depths": (4,), "heads": (2,), "post_norm": True},
+            "toy_shared": {"widths": (16,), "depths": (4,), "heads": (2,), "shared": 12},
             "toy_windowed": {"widths": (16, 32), "depths": (2, 3), "heads": (2, 4), "windowed": True},
         }
         return [
@@ -80,7 +81,7 @@ class ToyBackbones:
 def build(settings: ToySettings, *, name: str, preset: Mapping[str, Any] | None) -> "ToyBackbone":
     """Make a toy by name."""
     if preset is None:
-        raise AVCoreError(f"There is no toy '{name}': use toy_plain, toy_post_norm or toy_windowed.")
+        raise AVCoreError(f"There is no toy '{name}': use toy_plain, toy_post_norm, toy_shared or toy_windowed.")
     return ToyBackbone(name, **preset)
 
 
@@ -264,6 +265,7 @@ class ToyBackbone(Backbone):
         heads: Sequence[int],
         windowed: bool = False,
         post_norm: bool = False,
+        shared: int | None = None,
     ) -> None:
         super().__init__()
         self.notices = (f"'{name}' runs on random weights.",)
@@ -283,6 +285,7 @@ class ToyBackbone(Backbone):
             for number, stage in enumerate(stages)
         )
         self.norm = nn.LayerNorm(widths[-1])
+        self.projection = None if shared is None else nn.Linear(widths[-1], shared, bias=False)
         self.freeze()
 
     def tower(self, stream: str, settings: ToySettings, segments: int, windows: Windows | None = None) -> "ToyTower":
@@ -372,6 +375,13 @@ class ToyTower(Tower):
         """The class token, or the mean of all tokens."""
         return tokens_MND[:, 0] if self.layout.pool == "class" else tokens_MND.mean(1)
 
+    def project(self, pooled_MD: Tensor) -> Tensor:
+        """See `Tower.project`."""
+        if self.trunk.projection is None:
+            return super().project(pooled_MD)
+        out: Tensor = self.trunk.projection(pooled_MD)
+        return out
+
 
 PROJECTIONS = {"visual": "picture", "audio": "sound"}
 
@@ -395,4 +405,9 @@ def _layout(trunk: ToyBackbone, grid: tuple[int, int], segments: int) -> StreamL
     if trunk.windowed:
         ends = tuple(sum(stage.depth for stage in stages[: number + 1]) - 1 for number in range(len(stages)))
         return StreamLayout(stages=tuple(stages), segments=segments, taps=ends, pool="mean")
-    return StreamLayout(stages=tuple(stages), segments=segments, taps=tuple(range(stages[0].depth)), pool="class")
+    return StreamLayout(
+        stages=tuple(stages),
+        segments=segments,
+        taps=tuple(range(stages[0].depth)),
+        shared=None if trunk.projection is None else trunk.projection.out_features,
+    )

@@ -18,6 +18,7 @@ from avcore import (
     StreamLayout,
     Task,
 )
+from avcore.specs import TEXTS
 
 Failing = Callable[..., dict[str, str]]
 
@@ -147,6 +148,16 @@ class Worded(Linear):
         return {"logits": super().forward(features)["logits"] + told_2}
 
 
+class WordedTwice(Worded):
+    """Sound: the sentences of another encoder beside them, where there is one."""
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        logits = super().forward(features)["logits"]
+        if "text_audio" in features.encoders:
+            logits = logits + features.encoders["text_audio"](self.ids).pooled.mean(1)  # type: ignore[arg-type]
+        return {"logits": logits}
+
+
 class WordedUnused(Worded):
     def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__(config, layouts, task)
@@ -176,6 +187,7 @@ class DeclaresAndChooses(Declares):
         ({"head": PredictsOne}, "head: outputs", "'surest'"),
         ({"head": UnusedMap}, "head: losses", "other.weight"),
         ({"head": WordedUnused, "encoders": ("text",)}, "head: losses", "other.weight"),
+        ({"head": Worded, "encoders": TEXTS}, "head: sentences for sound", "never calls it"),
         ({"head": CountsPadding}, "head: padded clips", "batch.valid"),
         ({"head": SeesOthers}, "head: batch equivariance", "clips must not see each other"),
         ({"head": CountsClips}, "head: batch equivariance", "'clips' is one number"),
@@ -211,8 +223,9 @@ def test_a_broken_one_fails_one_check(failing_of_all: Failing, given: dict[str, 
         {"task": Asks, "head": Reads, "files": Asked},
         {"head": Compares, "files": Negatives},
         {"head": Worded, "encoders": ("text",)},
+        {"head": WordedTwice, "encoders": TEXTS},
     ],
-    ids=("plain", "serves", "targets", "inputs", "companions", "sentences"),
+    ids=("plain", "serves", "targets", "inputs", "companions", "sentences", "sentences for sound"),
 )
 def test_a_sound_world_fails_nothing(failing_of_all: Failing, given: dict[str, Any]) -> None:
     assert failing_of_all(**world(**given)) == {}

@@ -97,7 +97,12 @@ class World:
     registry: Registry
     task: TaskSpec
     head: str
+    sets: tuple[str, ...] = ()
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def beside(self, *sets: str) -> "World":
+        """The same with further settings, ``key=value``."""
+        return World(self.subject, self.registry, self.task, self.head, sets)
 
     @cached_property
     def dataset(self) -> DatasetCase | None:
@@ -114,7 +119,7 @@ class World:
         """The head on a plain toy backbone, in evaluation mode."""
         options: dict[str, Any] = {"head.name": self.head}
         given = self.dataset
-        sets: tuple[str, ...] = self.subject.sets_of(self.task.name, self.head)
+        sets: tuple[str, ...] = (*self.subject.sets_of(self.task.name, self.head), *self.sets)
         if given is not None:
             options["data.dataset"] = given.spec.name
             sets = (*self.subject.sets_of(given.spec.name), *sets)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from avcore.errors import did_you_mean
+from avcore.specs import TEXTS
 from avcore.tasks import Batch, Progress
 from avcore.testing.cases import HeadCase
 from avcore.testing.cases.heads import padded
@@ -17,6 +18,7 @@ TOLERANCE = 1e-4
 """Of what should be equal and is summed in another order, relative to the largest value."""
 FIRST, LAST = Progress(epoch=0, epochs=9, step=0, steps=90), Progress(epoch=8, epochs=9, step=89, steps=90)
 """Of a training of nine epochs with ten steps each."""
+SOUND_TEXT = TEXTS[1]
 WAYS = ("plain", "parts")
 """How a head may ask for the features of a companion."""
 KINDS = ("segments", "clip", "masks", "answer", "parsing")
@@ -98,6 +100,23 @@ def companions(case: HeadCase) -> None:
             f"Head '{name}' fails on clips without companions with {type(error).__name__}: {error}. The video of a "
             f"person has none: look whether features.companions holds one."
         ) from error
+
+
+@check("head", "sentences for sound")
+def sentences_for_sound(case: HeadCase) -> None:
+    """A head that may be given ``text_audio`` beside ``text`` runs with both, and calls both."""
+    name = case.spec.name
+    alone = case.world.model
+    if SOUND_TEXT not in case.spec.calls(alone.config.head.settings):
+        raise Skipped(f"'{name}' calls no encoder of sentences for sound.")
+    calls: list[str] = []
+    world = case.world.beside(f"{SOUND_TEXT}.backbone=toy_text")
+    for one, encoder in world.model.encoders.items():
+        encoder.register_forward_hook(lambda *_, one=one: calls.append(one))
+    for name_of, tensor in world.forward(world.batch()).values.items():
+        assert torch.isfinite(tensor).all(), f"Head '{name}' with '{SOUND_TEXT}': its output '{name_of}' is not finite."
+    missed = [one for one in world.model.encoders if one not in calls]
+    assert not missed, f"Head '{name}' may be given '{missed[0]}' beside other sentences and never calls it."
 
 
 @check("head", "targets")
