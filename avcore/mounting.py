@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from avcore.backbones import Tower
+from avcore.backbones.copies import place_copy
 from avcore.data.randomness import torch_generator
 from avcore.discovery.signatures import blamed, check_build, check_overrides
 from avcore.errors import AssemblyError, did_you_mean
@@ -251,18 +253,25 @@ def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, 
                 continue
             offered = towers[stream].trainable
             own = nn.ModuleDict()
-            for name in names:
-                if name not in offered:
-                    near = did_you_mean(name, offered)
-                    raise AssemblyError(
-                        f"Part '{part.name}' wants to train '{name}' of the {stream} backbone.{near} "
-                        f"This backbone offers: {', '.join(sorted(offered)) or 'nothing'}."
-                    )
+            for name in (match for asked in names for match in _offered(asked, offered, part.name, stream)):
                 frozen = offered[name]
                 if id(frozen) not in copies:
                     copies[id(frozen)] = copy.deepcopy(frozen).float().requires_grad_(True).train()
-                own[name] = copies[id(frozen)]
+                place_copy(own, name, copies[id(frozen)])
             part.module.backbone[stream] = own
+
+
+def _offered(asked: str, offered: Mapping[str, nn.Module], part: str, stream: str) -> list[str]:
+    """The names of a tower's modules that a name or a pattern stands for."""
+    found = [name for name in offered if fnmatchcase(name, asked)]
+    if not found:
+        known = sorted(offered, key=lambda name: (name.count("."), name))
+        shown = ", ".join([*known[:4], f"... ({len(known)})"] if len(known) > 5 else known)
+        raise AssemblyError(
+            f"Part '{part}' wants to train '{asked}' of the {stream} backbone.{did_you_mean(asked, offered)} "
+            f"This backbone offers: {shown or 'nothing'}."
+        )
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------- refusals

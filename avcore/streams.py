@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from avcore.backbones import TextTower, Tower
+from avcore.backbones.copies import copies_in, standing_in
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.injection.align import AlignLayer
 from avcore.injection.step import TELLING
@@ -49,7 +50,7 @@ class PartInstance:
 
 
 class Stream(nn.Module):
-    """A tower, its front end, the copies that parts train of it, and the way in and out.
+    """A tower, its front end, and the way in and out.
 
     Called with raw input it runs the frozen tower alone, without any part, nor what parts train.
 
@@ -58,10 +59,6 @@ class Stream(nn.Module):
         tower: the frozen backbone as this stream uses it.
         front_end: raw input to what `Tower.embed` takes.
         segments: T.
-
-    Attributes:
-        copies: the modules that parts train in place of the tower's, by the name of the function that each of them is.
-            Parts own them.
     """
 
     def __init__(self, name: str, tower: Tower, front_end: nn.Module, segments: int) -> None:
@@ -70,8 +67,17 @@ class Stream(nn.Module):
         self.tower = tower
         self.front_end = front_end
         self.segments = segments
-        # A plain dict: registered here, they would be this stream's parameters.
-        self.copies: dict[str, nn.Module] = {}
+        # In a list: registered here, what parts train would be this stream's too.
+        self._acting = [tower]
+
+    @property
+    def acting(self) -> Tower:
+        """The tower with the copies that parts train in place of what they are copies of; parts own these."""
+        return self._acting[0]
+
+    def train_copies(self, copies: Mapping[nn.Module, nn.Module], made: dict[nn.Module, nn.Module]) -> None:
+        """Let copies stand for frozen modules of the tower wherever parts act; see `standing_in`."""
+        self._acting = [standing_in(self.tower, copies, made)]
 
     @property
     def layout(self) -> StreamLayout:
@@ -80,51 +86,38 @@ class Stream(nn.Module):
 
     def forward(self, raw: Tensor) -> StreamFeatures:
         """The frozen tower alone: pictures or sound as `Batch` has them to features."""
-        x_MND = self.tower.enter(self.tower.embed(self.front_end(raw)))
+        tower = self.tower
+        x_MND = tower.enter(tower.embed(self.front_end(raw)))
         tapped = []
         for index in range(self.layout.depth):
-            x_MND = self.into_stage(index, x_MND)
-            x_MND = self.tower.block(index)(x_MND)
+            x_MND = self._into_stage(tower, index, x_MND)
+            x_MND = tower.block(index)(x_MND)
             if index in self.layout.taps:
                 tapped.append(x_MND)
-        return self._features(x_MND, self.tower.norm(x_MND), tapped)
-
-    def enter(self, x_MND: Tensor) -> Tensor:
-        """Embedded tokens to those of the first block."""
-        return self._through("enter", x_MND)
+        return self._features(tower, x_MND, tapped)
 
     def into_stage(self, index: int, x_MND: Tensor) -> Tensor:
         """Tokens as the block of that number takes them: merged where it is the first of its stage."""
+        return self._into_stage(self.acting, index, x_MND)
+
+    def _into_stage(self, tower: Tower, index: int, x_MND: Tensor) -> Tensor:
         blocks = self.layout.blocks
         if index and blocks[index].stage != blocks[index - 1].stage:
-            return self.tower.merge(x_MND, blocks[index].stage)
+            return tower.merge(x_MND, blocks[index].stage)
         return x_MND
 
     def leave(self, x_MND: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
         """Tokens behind the last block, and those behind the tapped ones, to features."""
-        return self._features(x_MND, self.normed(x_MND), tapped)
+        return self._features(self.acting, x_MND, tapped)
 
-    def normed(self, x_MND: Tensor) -> Tensor:
-        """Tokens behind the last block through the final norm, or through the copy that a part trains."""
-        return self._through("norm", x_MND)
-
-    def _through(self, name: str, x_MND: Tensor) -> Tensor:
-        """A function of the tower, or the copy that a part trains in its place."""
-        if name not in self.copies:
-            out: Tensor = getattr(self.tower, name)(x_MND)
-            return out
-        copy = self.copies[name]
-        trained: Tensor = copy(x_MND.to(next(copy.parameters()).dtype))
-        return trained.to(x_MND.dtype)
-
-    def _features(self, x_MND: Tensor, tokens: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
-        layout = self.layout
+    def _features(self, tower: Tower, x_MND: Tensor, tapped: Sequence[Tensor]) -> StreamFeatures:
+        layout, tokens = self.layout, tower.norm(x_MND)
         at_taps = [*tapped[:-1], tokens] if layout.taps[-1] == layout.depth - 1 else tapped
         return StreamFeatures(
-            pooled=self.tower.pool(tokens).reshape(-1, self.segments, layout.width),
+            pooled=tower.pool(tokens).reshape(-1, self.segments, layout.width),
             tokens=tokens,
             raw_tokens=x_MND,
-            maps=tuple(self.tower.map(at, stage) for at, stage in zip(at_taps, layout.tapped, strict=True)),
+            maps=tuple(tower.map(at, stage) for at, stage in zip(at_taps, layout.tapped, strict=True)),
         )
 
 
@@ -167,9 +160,12 @@ class Streams(nn.Module):
         self.plan = tuple(plan)
         self.instances = tuple(part for part in instances if set(part.streams) <= set(streams))
         self.segments = next(iter(streams.values())).segments
-        for part in self.instances:
-            for name, copies in part.module.backbone.items():
-                self[name].copies.update(cast(nn.ModuleDict, copies).items())
+        # Streams that train the same copies of a shared trunk also share the blocks in which these stand.
+        made: dict[frozenset[tuple[nn.Module, nn.Module]], dict[nn.Module, nn.Module]] = {}
+        for name, stream in streams.items():
+            offered, copies = stream.tower.trainable, self._copies(name)
+            trained = {offered[one]: copy for one, copy in copies.items()}
+            stream.train_copies(trained, made.setdefault(frozenset(trained.items()), {}))
         self.steps = nn.ModuleList(self._step(entry, atomic_audio) for entry in self.plan)
 
     def __getitem__(self, name: str) -> Stream:
@@ -180,7 +176,7 @@ class Streams(nn.Module):
 
     def forward(self, images: Mapping[str, Tensor], bias: Mapping[str, Tensor] | None = None) -> Walked:
         """Walk from the outputs of the front ends to the tokens behind the last blocks; ``bias`` as `Step` takes it."""
-        x = {name: self[name].tower.embed(image) for name, image in images.items()}
+        x = {name: self[name].acting.embed(image) for name, image in images.items()}
         embedded = dict(x)
         for part in self.instances:
             if not (part.overrides(Prompt, "after_embedding") or part.overrides(Fusion, "after_embedding")):
@@ -190,7 +186,7 @@ class Streams(nn.Module):
             made = module.after_embedding(*(embedded[name] for name in part.streams), view)
             adds = made if isinstance(module, Fusion) else (made,)
             x |= {name: x[name] + add.to(x[name].dtype) for name, add in zip(part.streams, adds, strict=True)}
-        x = {name: self[name].enter(tokens) for name, tokens in x.items()}
+        x = {name: self[name].acting.enter(tokens) for name, tokens in x.items()}
         told: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in TELLING}
         tapped: dict[str, list[Tensor]] = {name: [] for name in x}
         carried: dict[tuple[str, str], Tensor] = {}
@@ -211,9 +207,14 @@ class Streams(nn.Module):
             statistics={key: _total(made) / len(made) for key, made in told["statistics"].items()},
         )
 
+    def _copies(self, stream: str) -> dict[str, nn.Module]:
+        """What parts train of a stream, by the names under which its tower offers it."""
+        held = [part.module.backbone[stream] for part in self.instances if stream in part.module.backbone]
+        return {name: copy for one in held for name, copy in copies_in(cast(nn.ModuleDict, one))}
+
     def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
         running = dict(entry.running)
-        blocks = {name: self[name].tower.block(index) for name, index in running.items()}
+        blocks = {name: self[name].acting.block(index) for name, index in running.items()}
         found: list[tuple[PartInstance, Layer]] = []
         for part in self.instances:
             if not all(name in running for name in part.streams):
@@ -296,9 +297,10 @@ class TextEncoder(nn.Module):
             hidden = self.tower.key_bias(ids_KL)
             walked = self.walk({self.name: ids_KL}, None if hidden is None else {self.name: hidden})
             raw = walked.tokens[self.name]
-            tokens = stream.normed(raw)
+            acting = cast(TextTower, stream.acting)
+            tokens = acting.norm(raw)
             return TextFeatures(
-                pooled=self.tower.pool(tokens, ids_KL),
+                pooled=acting.pool(tokens, ids_KL),
                 tokens=tokens,
                 raw_tokens=raw,
                 offers=walked.offers,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from torch import nn
 
 import avcore_timm
 from avcore.backbones import digest
@@ -17,6 +18,7 @@ from avcore.states import load_trainable_state, parameter_groups, trainable_stat
 from avcore.testing.toys import make_batch, make_model
 
 SETS = ("audio.frames=48", "audio.mel_bins=32")
+SOUND = {"test_vit": SETS}
 WIDTH = 64  # of timm's test_vit
 
 
@@ -33,6 +35,18 @@ class TrainsVisualNorm(Prompt):
 class TrainsNormOfBoth(Fusion):
     def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
         return dict.fromkeys(STREAMS, ("norm",))
+
+
+class TrainsNormsOfBoth(Fusion):
+    """Those within blocks too."""
+
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return dict.fromkeys(STREAMS, ("*norm*",))
+
+
+class TrainsVisualNorms(Prompt):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"visual": ("*norm*",)}
 
 
 def make(*sets: str, streams: str | None = None, **parts: type[Part]) -> AVModel:
@@ -144,6 +158,81 @@ def test_it_follows_the_model_to_float64() -> None:
     assert model.features(make_batch(model)).stream("audio").tokens.dtype == torch.float64
 
 
+# ------------------------------------------------------------------------------------------------------ within blocks
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_swinv2"])
+def test_norms_within_blocks_are_trained_by_their_copies(backbone: str) -> None:
+    model = make_model(avcore_timm, backbone, fusions={"base": TrainsNormsOfBoth}, sets=SOUND.get(backbone, ()))
+    names = trained(model)
+    within = [name for name in names if "blocks" in name]
+    # Two norms in each block, of a weight and a bias each, once for both streams.
+    assert len(within) == 4 * model.clips["visual"].layout.depth
+    assert names[0].startswith("base.backbone.visual.")
+    assert "base.backbone.visual.norm.weight" in names
+    data = make_batch(model)
+    before = model.features(data)
+    for stream in STREAMS:
+        assert torch.equal(before.stream(stream).tokens, model.plain(stream, data).tokens)
+    frozen = digest(model.towers)
+    optimiser = torch.optim.SGD([p for group in parameter_groups(model).values() for _, p in group], lr=0.1)
+    start = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
+    model.loss(model(data), data).backward()
+    optimiser.step()
+    state = trainable_state(model)
+    assert all(not torch.equal(state[name], start[name]) for name in within)
+    for stream in STREAMS:
+        assert not torch.equal(model.features(data).stream(stream).tokens, before.stream(stream).tokens)
+        assert torch.equal(model.plain(stream, data).tokens, before.stream(stream).tokens)
+    assert digest(model.towers) == frozen == model.backbone_digest
+    other = make_model(avcore_timm, backbone, fusions={"base": TrainsNormsOfBoth}, sets=SOUND.get(backbone, ()))
+    load_trainable_state(other, state)
+    assert torch.equal(other(data)["logits"], model(data)["logits"])
+
+
+def test_every_norm_counts() -> None:
+    model, depth = make(base=TrainsNormsOfBoth), 6
+    assert depth == model.clips["visual"].layout.depth
+    assert count_parameters(model).added == (2 * depth + 1) * 2 * WIDTH
+
+
+def test_norms_within_the_blocks_of_one_stream_leave_the_other_as_it_was() -> None:
+    model = make(base=TrainsVisualNorms)
+    data = make_batch(model)
+    before = model.features(data)
+    assert model.steps[0].blocks["audio"] is model.clips["audio"].tower.block(0)
+    with torch.no_grad():
+        model.parts["base.visual"].backbone["visual"]["blocks"]["0"]["norm1"].bias += 1.0
+    after = model.features(data)
+    assert torch.equal(after.stream("audio").tokens, before.stream("audio").tokens)
+    assert not torch.equal(after.stream("visual").tokens, before.stream("visual").tokens)
+
+
+def test_streams_that_train_the_same_norms_run_within_one_call_of_their_block() -> None:
+    model = make(base=TrainsNormsOfBoth)
+    for index, step in enumerate(model.steps):
+        assert step.blocks["visual"] is step.blocks["audio"] is not model.clips["visual"].tower.block(index)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_swinv2"])
+def test_norms_within_blocks_stay_in_float32_when_the_frozen_weights_are_cast(backbone: str) -> None:
+    model = make_model(avcore_timm, backbone, fusions={"base": TrainsNormsOfBoth}, sets=SOUND.get(backbone, ()))
+    exact = model(make_batch(model))["logits"].detach()
+    model.towers.to(torch.bfloat16)
+    out = model(make_batch(model))
+    model.loss(out, make_batch(model)).backward()
+    for name, parameter in parameter_groups(model)["parts"]:
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert (out["logits"] - exact).norm() < 0.05 * exact.norm()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(twin(make_batch(twin))["logits"], out["logits"])
+
+
 class Misspelt(Prompt):
     def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
         return {"visual": ("nrom",)}
@@ -154,10 +243,16 @@ class WrongStream(Prompt):
         return {"video": ("norm",)}
 
 
+class NoSuch(Prompt):
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"visual": ("*bias*",)}
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
         (Misspelt, "Part 'mine' wants to train 'nrom' of the visual backbone. Did you mean 'norm'.*offers: norm"),
+        (NoSuch, r"'\*bias\*' of the visual backbone.* offers: norm, blocks.0.norm1, .*, \.\.\. \(13\)"),
         (WrongStream, "Part 'mine' wants to train parts of the stream 'video'; streams: visual, audio"),
     ],
 )
@@ -167,11 +262,11 @@ def test_what_is_not_offered_is_refused_with_the_choices(part: type[Prompt], mes
 
 
 def test_a_copy_that_nothing_reaches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A name that the forward never calls.
+    # One that is no registered submodule of the tower.
     from avcore_timm.vit import ViTTower
 
-    offered = property(lambda tower: {"norm": tower.trunk.model.norm, "spare": tower.trunk.model.blocks[0].inner.norm1})
-    monkeypatch.setattr(ViTTower, "trainable", offered)
+    spare = nn.LayerNorm(WIDTH)
+    monkeypatch.setattr(ViTTower, "trainable", property(lambda tower: {"norm": tower.trunk.model.norm, "spare": spare}))
 
     class Spare(Prompt):
         def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:

@@ -12,8 +12,9 @@ from torch.distributed.fsdp import fully_shard
 
 import avcore_timm
 from avcore.backbones import Block
-from avcore.injection import Edit, Edits, FusionLayer, PromptLayer
+from avcore.injection import Edit, Edits, Fusion, FusionLayer, PromptLayer
 from avcore.model import AVModel
+from avcore.specs import STREAMS
 from avcore.testing import ToyBackbones, make_batch, make_model
 
 Make = Callable[..., AVModel]
@@ -56,10 +57,18 @@ class Within(FusionLayer):
         return None, self.to_audio(seen).reshape(len(seen), *[1] * (audio.dim() - 2), -1)
 
 
+class Norms(Fusion):
+    """Trains the norms within the blocks of both streams."""
+
+    def backbone_parts(self) -> dict[str, tuple[str, ...]]:
+        return dict.fromkeys(STREAMS, ("*norm*",))
+
+
 PARTS: dict[str, dict[str, Any]] = {
     "no parts": {},
     "a prompt": {"prompts": {"every": Everywhere}},
     "a prompt and a fusion": {"prompts": {"every": Everywhere}, "fusions": {"within": Within}},
+    "trained norms": {"fusions": {"norms": Norms}},
 }
 
 
@@ -115,7 +124,8 @@ def test_hooks_on_every_block_fire(visual: str, audio: str | None, parts: str) -
     model = make_model(avcore_timm, visual, sets=sets, on_meta_first=False, **PARTS[parts])
     calls: Counter[Block] = Counter()
     for block in blocks(model):
-        block.register_forward_hook(lambda module, given, out: calls.update([module]))
+        # Of a block in which trained norms stand, the hooks of the frozen one fire.
+        block.register_forward_hook(lambda module, given, out, block=block: calls.update([block]))
     batch = make_batch(model)
     model(batch)
     # A shared block is called once by its pair, however many streams run through it.

@@ -27,6 +27,7 @@ __all__ = [
     "TextTower",
     "Tower",
     "digest",
+    "norms_of",
     "plus",
     "run_phases",
     "state_faults",
@@ -237,10 +238,11 @@ class Tower(Frozen, ABC):
 
     @property
     def trainable(self) -> Mapping[str, nn.Module]:
-        """The modules that a part may train a copy of, by the name of the function that each of them is.
+        """The modules that a part may train a copy of, by name: ``norm`` is the final one, where there is such a thing.
 
-        ``enter`` or ``norm``: the module called on tokens gives what that function of the tower gives. Towers that
-        share a backbone offer the same module objects.
+        Each is called on tokens and gives tokens, and is a registered submodule wherever the tower and its blocks use
+        it: there the copy stands in its place. Further norms, such as `norms_of` finds, are ``norm`` in the last level
+        of their names: ``blocks.0.norm1``. Towers that share a backbone offer the same module objects.
         """
         return {}
 
@@ -388,6 +390,15 @@ class BackboneBuilder(Protocol):
 def without_blocks(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a model, not copies, under the names that they had before blocks took the places of its layers."""
     return {key.replace(".inner.", "."): tensor for key, tensor in model.state_dict(keep_vars=True).items()}
+
+
+def norms_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Every layer norm of a model, for `Tower.trainable`, under the names that files of its weights have."""
+    return {
+        f"{name}.".replace(".inner.", ".").removesuffix("."): module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm)
+    }
 
 
 def state_faults(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -192,10 +192,11 @@ class Part(nn.Module):
     def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
         """The frozen modules that this part trains: stream to names of `Tower.trainable`, such as ``norm``.
 
-        Assembly gives the part a copy of each, which the forward uses in place of the frozen one and which counts and
-        is saved as the part's. Streams that share a trunk share the copy where both are asked for. A prompt gets what
-        it names for its own stream: ``dict.fromkeys((*STREAMS, *TEXTS), ("norm",))`` serves wherever it
-        is put.
+        A pattern stands for all names that it matches, as those of files: ``*norm*`` for every norm, those within
+        blocks too. Assembly gives the part a copy of each, which the forward uses in place of the frozen one and which
+        counts and is saved as the part's. Streams that share a trunk share the copy where both are asked for. A prompt
+        gets what it names for its own stream: ``dict.fromkeys((*STREAMS, *TEXTS), ("norm",))`` serves wherever it is
+        put.
         """
         return {}
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avcore.backbones import Tower
+from avcore.backbones.copies import copies_in
 from avcore.errors import AssemblyError
 from avcore.model import AVModel
 from avcore.specs import MethodSpec, resolve
@@ -120,7 +122,7 @@ class Pieces:
             (stream, name): f"{part.key}.backbone.{stream}.{name}"
             for part in reversed(self.shapes.instances)
             for stream, named in part.module.backbone.items()
-            for name in named._modules
+            for name, _ in copies_in(cast(nn.ModuleDict, named))
         }
         offered = {
             (stream, name): module

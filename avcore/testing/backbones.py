@@ -26,6 +26,7 @@ from avcore.backbones import (
     Projection,
     Tower,
     attend_in_windows,
+    norms_of,
     plus,
     split_heads,
 )
@@ -322,8 +323,8 @@ class ToyTower(Tower):
 
     @property
     def trainable(self) -> Mapping[str, nn.Module]:
-        """The final norm."""
-        return {"norm": self.trunk.norm}
+        """Every norm, ``norm`` the final one."""
+        return norms_of(self.trunk)
 
     def embed(self, image: Tensor) -> Tensor:
         """See `Tower.embed`."""

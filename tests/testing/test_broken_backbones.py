@@ -76,6 +76,18 @@ class Counts(ToyTower):
         return super().embed(image)
 
 
+class OffersAnother(ToyTower):
+    """A norm that it calls past its registered modules."""
+
+    def __init__(self, trunk: ToyBackbone, stream: str, settings: ToySettings, segments: int) -> None:
+        super().__init__(trunk, stream, settings, segments)
+        self.hidden = (trunk.norm,)
+
+    def norm(self, x_MND: Tensor) -> Tensor:
+        made: Tensor = self.hidden[0](x_MND)
+        return made
+
+
 class OtherAlone(ToyBlock):
     """Called by itself it gives something else than in a step."""
 
@@ -211,6 +223,7 @@ def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (family(Trains), "frozen", "in training mode"),
         (family(Counts), "digest", "changes its weights"),
         (family(block=OtherAlone), "plain forward", "keep no state"),
+        (family(OffersAnother), "trained copies", "offers 'norm', but a copy in its place is not used"),
         (family(MakesBlocks), "blocks", "asked for twice"),
         (family(block=Registers, windowed=True), "blocks", "stands there twice, as trunk.mergings.0.norm.weight and"),
         (family(block=RawRows), "rows", "the same rows carried"),

@@ -1,5 +1,6 @@
 """Checks of a family of backbones, by one of its members. Shape letters: M batch, N tokens, D width, R rows."""
 
+import copy
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avcore.backbones import Backbone, Tower, digest
+from avcore.backbones.copies import standing_in
 from avcore.model import AVModel
 from avcore.specs import resolve
 from avcore.tasks import Batch
@@ -157,6 +159,36 @@ def plain_forward(case: BackboneCase) -> None:
                         f"the "
                         f"other: a block must keep no state and draw no random number."
                     )
+
+
+@check("backbone", "trained copies")
+def trained_copies(case: BackboneCase) -> None:
+    """Whatever the tower offers to be trained is used from its place: a copy that stands there gets a gradient."""
+    model = case.model()
+    images = model.front_ends(make_batch(model, 2))
+    for stream, tower in case.towers(model):
+        offered = tower.trainable
+        copies = {module: copy.deepcopy(module).requires_grad_(True) for module in offered.values()}
+        made = [_walked(one, images[stream]) for one in (tower, standing_in(tower, copies, {}))]
+        assert gap(*made) <= TOLERANCE, f"{case.where(stream)}: with copies of what 'trainable' offers it gives others."
+        first, total = [next(copies[module].parameters()) for module in offered.values()], made[1].sum()
+        found = torch.autograd.grad(total, first, allow_unused=True) if total.requires_grad else [None] * len(first)
+        unused = [name for name, gradient in zip(offered, found, strict=True) if gradient is None]
+        assert not unused, (
+            f"{case.where(stream)}: 'trainable' offers '{unused[0]}', but a copy in its place is not used: offer what is "
+            f"a registered submodule of the tower, and call it from there."
+        )
+
+
+def _walked(tower: Tower, image: Tensor) -> Tensor:
+    """Pooled vectors behind all blocks."""
+    x = tower.enter(tower.embed(image))
+    blocks = tower.layout.blocks
+    for number, block in enumerate(blocks):
+        if number and block.stage != blocks[number - 1].stage:
+            x = tower.merge(x, block.stage)
+        x = _through(tower, number, x)
+    return tower.pool(tower.norm(x))
 
 
 @check("backbone", "types")

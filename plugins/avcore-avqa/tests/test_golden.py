@@ -1,5 +1,6 @@
 """Parity with the published implementations. Sizes and widths come from each case's tensors and description."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from avcore.tasks import Batch
 from avcore.testing.golden import assert_close, load_case, real_data
 from avcore_avqa.annotations import read_questions
 from avcore_avqa.config import AVSTHeadConfig
+from avcore_avqa.convert import rename
 from avcore_avqa.losses import answer_loss, match_loss
 from avcore_avqa.metrics import NAMES, AVQAMetrics
 from avcore_avqa.network import AVSTNetwork
@@ -18,36 +20,7 @@ from avcore_avqa.words import ANSWERS
 pytestmark = pytest.mark.golden
 
 TOLERANCE = 1e-5
-QUESTION = {
-    "question_encoder.word2vec": "question.embedding",
-    "question_encoder.lstm": "question.lstm",
-    "question_encoder.fc": "question.project",
-}
-NAMED = {
-    **QUESTION,
-    **{f"fc{place + 1}": f"match.{2 * place}" for place in range(4)},
-    "fc_a1": "audio.0",
-    "fc_a2": "audio.2",
-    "fc_gl": "grounded",
-    "attn_v": "visual_seconds.attention",
-    "linear11": "visual_seconds.up",
-    "linear12": "visual_seconds.down",
-    "norm1": "visual_seconds.norm",
-    "attn_a": "audio_seconds.attention",
-    "linear21": "audio_seconds.up",
-    "linear22": "audio_seconds.down",
-    "norm2": "audio_seconds.norm",
-    "fc_fusion": "joined",
-    "fc_ans": "answer",
-}
-LAVISH = {**{name: ours for name, ours in NAMED.items() if name != "fc_a1"}, "yb_fc_v": "visual", "yb_fc_a": "audio.0"}
-CASES = {"c7_avst_head": (NAMED, "512"), "c7_lavish_avqa_head": (LAVISH, "512"), "c7_dgsct_avqa_head": (NAMED, "1536")}
-
-
-def ours(name: str, names: dict[str, str]) -> str | None:
-    """The name of a tensor here; None of what the reference never uses."""
-    found = next((old for old in sorted(names, key=len, reverse=True) if name.startswith(f"{old}.")), None)
-    return None if found is None else names[found] + name.removeprefix(found)
+CASES = {"c7_avst_head": "512", "c7_lavish_avqa_head": "512", "c7_dgsct_avqa_head": "1536"}
 
 
 def tokens(tensors: dict[str, Tensor], name: str) -> Tensor:
@@ -69,13 +42,13 @@ def sound(tensors: dict[str, Tensor]) -> Tensor:
 def test_heads(case: str) -> None:
     stored, about = load_case(case)
     tensors = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
-    names, width = CASES[case]
+    width, renamed = CASES[case], partial(rename, lavish="lavish" in case)
     config: dict[str, Any] = about["config"]
     settings = AVSTHeadConfig(
         width=config["widths"][width], match_width=config["widths"]["512"], heads=config["attention_heads"], dropout=0
     )
     weights = {name.removeprefix("weights/"): tensor for name, tensor in tensors.items() if name.startswith("weights/")}
-    loaded = {made: tensor for name, tensor in weights.items() if (made := ours(name, names)) is not None}
+    loaded = {made: tensor for name, tensor in weights.items() if (made := renamed(name)) is not None}
     given = [name for name in tensors if name.startswith("in/") and tensors[name].is_floating_point()]
     for name in given:
         tensors[name].requires_grad_()
@@ -100,7 +73,7 @@ def test_heads(case: str) -> None:
         if name.startswith("grad/in/"):
             found = tensors[f"in/{name.removeprefix('grad/in/')}"].grad
         elif name.startswith("grad/"):
-            made = ours(name.removeprefix("grad/"), names)
+            made = renamed(name.removeprefix("grad/"))
             assert made is not None, name
             found = parameters[made].grad
         else:

@@ -1,4 +1,4 @@
-"""Checkpoints of DG-SCT's published code (event localisation, segmentation, video parsing) under avcore's names.
+"""Checkpoints of DG-SCT's published code (AVE, AVSBench, AVVP, AVQA) under avcore's names.
 
 =========================================  =================================================================
 reference                                  avcore
@@ -16,6 +16,7 @@ reference                                  avcore
 ... ``bn1``, ``bn2``                       ... ``norm_down``, ``norm_up``, with their running statistics
 ... ``ln_before``, ``ln_post``             ... ``norm_before``, ``norm_post``
 ``temporal_attn``, ``CMBS``, decoder, MGN  ``head``; see `convert_heads`
+``question_encoder``, ``fc_gl``, ...       ``head.network``; see `avcore_avqa.convert`
 ``swin.X``, ``htsat.X``                    ``visual.X``, ``audio.X``; ``layers.0.downsample`` becomes
                                            ``layers.1.downsample``, since timm now begins a stage with it
 =========================================  =================================================================
@@ -118,6 +119,12 @@ def _name(key: str, model: AVModel) -> str | None:
     place = _PLACE.match(key)
     if place:
         return _bottleneck_name(place, key[place.end() :], model)
+    if model.config.head.name.endswith("avqa.avst"):
+        # Whoever has the head has its names; DG-SCT itself needs neither.
+        from avcore_avqa.convert import rename
+
+        name = rename(key)
+        return name and f"head.network.{name}"
     renamed = _HEADS.get(type(model.head))
     if renamed is None:
         raise KeyError(key)

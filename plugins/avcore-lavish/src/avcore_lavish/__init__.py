@@ -15,7 +15,7 @@ def avcore_fusions() -> Iterable[FusionSpec]:
     return [
         FusionSpec(
             name="lavish",
-            build="avcore_lavish.fusion:LavishLayer",
+            build="avcore_lavish.fusion:Lavish",
             config=LavishSettings,
             as_own=("width",),  # latent tokens attend to the other stream and are attended to by this one
             paper=PAPER,

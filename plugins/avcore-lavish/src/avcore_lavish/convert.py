@@ -1,4 +1,4 @@
-"""Checkpoints of LAVISH's published code (event localisation) under avcore's names.
+"""Checkpoints of LAVISH's published code (event localisation, question answering) under avcore's names.
 
 ====================================  ===========================================
 reference                             avcore
@@ -11,9 +11,11 @@ reference                             avcore
 ... ``bn1``, ``bn2``                  ... ``norm_down``, ``norm_up``, with their running statistics
 ... ``ln_before``, ``ln_post``        ... ``norm_before`` (dropped with ``order=avs``), ``norm_post``
 ``mlp_class``, ``mlp_class_2``        ``head.hidden``, ``head.output``
+``question_encoder``, ``fc_gl``, ...  ``head.network``; see `avcore_avqa.convert`
 ``ViT.v.X``                           ``visual.X``
 ``swin.X``                            ``visual.X``; ``layers.0.downsample`` becomes ``layers.1.downsample``,
                                       since timm now begins a stage with what it used to end one with
+norms of either, with ``norms=true``  ``lavish.backbone.visual.X``
 ====================================  ===========================================
 
 Dropped, because the reference never uses them: the encoders' classifiers ``ViT.v.head`` and ``swin.head``,
@@ -28,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avcore import AVModel
+from avcore import AVModel, trainable_state
 
 __all__ = ["bottleneck_key", "convert"]
 
@@ -62,6 +64,7 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
     """Rename a checkpoint of the reference; see `avcore.MethodSpec.converter`."""
     settings = model.config.parts["lavish"]
     unused = (*_UNUSED, "ln_before.") if settings.order == "avs" else _UNUSED
+    own = trainable_state(model)
     made: dict[str, Tensor] = {}
     for official, tensor in state.items():
         key = official.removeprefix("module.")
@@ -70,6 +73,15 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
         if inner.startswith(unused) or _FROM_SIZES.fullmatch(key):
             continue
         name = _name(key, place, inner)
+        if name is None and model.config.head.name.endswith("avqa.avst"):
+            try:
+                name = _answering(key)
+            except KeyError:
+                name = f"unknown.{official}"
+            if name is None:
+                continue
+        if f"lavish.backbone.{name}" in own:  # a norm that was trained
+            name = f"lavish.backbone.{name}"
         # 1x1 convolutions are matrices here.
         made[name or f"unknown.{official}"] = tensor.flatten(1) if place and tensor.ndim == 4 else tensor
     # The reference has audio first where a class token is pooled, pictures first on Swin; both have one width.
@@ -79,6 +91,15 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
         one, other = made["head.hidden.weight"].chunk(2, dim=1)
         made["head.hidden.weight"] = torch.cat([other, one], dim=1)
     return made
+
+
+def _answering(key: str) -> str | None:
+    """The name of a parameter of AVST's head; None if it is never used, KeyError if there is no such thing."""
+    # Whoever has the head has its names; LAVISH itself needs neither.
+    from avcore_avqa.convert import rename
+
+    name = rename(key, lavish=True)
+    return name and f"head.network.{name}"
 
 
 def _name(key: str, place: re.Match[str] | None, inner: str) -> str | None:

@@ -3,16 +3,35 @@
 Shape letters: M = B*T, N tokens, D width, n latent tokens, k hidden width.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AssemblyError, Edit, Edits, FusionLayer
+from avcore import AssemblyError, Edit, Edits, Fusion, FusionLayer
 from avcore.injection import PairLayout, PairView
 from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
+from avcore.specs import STREAMS, StreamLayout
 from avcore_lavish.settings import LavishSettings
 
-__all__ = ["Bottleneck", "BottleneckPair", "LavishLayer"]
+__all__ = ["Bottleneck", "BottleneckPair", "Lavish", "LavishLayer"]
+
+
+class Lavish(Fusion):
+    """Bottlenecks at every pair of blocks; with ``norms`` the norms of the encoders train beside them."""
+
+    def __init__(self, config: LavishSettings, visual: StreamLayout, audio: StreamLayout) -> None:
+        super().__init__(config, visual, audio)
+        self.config = config
+
+    def layer(self, pair: PairLayout) -> FusionLayer:
+        """Two bottleneck pairs."""
+        return LavishLayer(self.config, pair)
+
+    def backbone_parts(self) -> Mapping[str, tuple[str, ...]]:
+        """Every norm of the encoders, as the published code of question answering trains them."""
+        return dict.fromkeys(STREAMS, ("*norm*",)) if self.config.norms else {}
 
 
 class LavishLayer(FusionLayer):

@@ -30,6 +30,9 @@ class LavishSettings:
         default="ave",
         metadata={"help": "ave (AVE and AVQA code): LN_pre; LN_post, then gate. avs (AVS code): gate, then LN_post"},
     )
+    norms: bool = field(
+        default=False, metadata={"help": "train the norms of the encoders too, within blocks and without (AVQA code)"}
+    )
 
     def __post_init__(self) -> None:
         for key in ("reduction", "groups", "tokens"):

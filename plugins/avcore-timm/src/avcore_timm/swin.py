@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import compat
-from avcore.backbones import Backbone, Tower, without_blocks
+from avcore.backbones import Backbone, Tower, norms_of, without_blocks
 from avcore.errors import AVCoreError
 from avcore.specs import FilterBankGeometry, StageLayout, StreamLayout, Windows
 from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
@@ -156,8 +156,11 @@ class SwinTower(Tower):
 
     @property
     def trainable(self) -> Mapping[str, nn.Module]:
-        """The final norm."""
-        return {"norm": self.trunk.model.norm}
+        """Every norm by timm's name, ``norm`` the final one.
+
+        Rows of a part that are lifted to a later stage (`Block.lift`) pass the frozen norms of the merging layers.
+        """
+        return norms_of(self.trunk.model)
 
     def weights(self) -> Mapping[str, Tensor]:
         """timm's names."""

@@ -21,6 +21,7 @@ from avcore.backbones import (
     Projection,
     Tower,
     attend,
+    norms_of,
     plus,
     split_heads,
     without_blocks,
@@ -178,9 +179,8 @@ class ViTTower(Tower):
 
     @property
     def trainable(self) -> Mapping[str, nn.Module]:
-        """The final norm, unless timm has it behind the pooling."""
-        norm = self.trunk.model.norm
-        return {} if isinstance(norm, nn.Identity) else {"norm": norm}
+        """Every norm by timm's name, ``norm`` the final one, unless timm has it behind the pooling (``fc_norm``)."""
+        return norms_of(self.trunk.model)
 
     def weights(self) -> Mapping[str, Tensor]:
         """timm's names."""
