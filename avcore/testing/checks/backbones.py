@@ -175,8 +175,8 @@ def trained_copies(case: BackboneCase) -> None:
         found = torch.autograd.grad(total, first, allow_unused=True) if total.requires_grad else [None] * len(first)
         unused = [name for name, gradient in zip(offered, found, strict=True) if gradient is None]
         assert not unused, (
-            f"{case.where(stream)}: 'trainable' offers '{unused[0]}', but a copy in its place is not used: offer what is "
-            f"a registered submodule of the tower, and call it from there."
+            f"{case.where(stream)}: 'trainable' offers '{unused[0]}', but a copy in its place is not used: offer what "
+            f"is a registered submodule of the tower, and call it from there."
         )
 
 

@@ -11,6 +11,7 @@ from avcore.errors import AssemblyError
 from avcore.specs import StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avqa.config import AVSTHeadConfig
+from avcore_avqa.convert import rename
 from avcore_avqa.datasets import NEGATIVE
 from avcore_avqa.losses import answer_loss, match_loss
 from avcore_avqa.network import AVSTNetwork
@@ -49,6 +50,12 @@ class AVSTHead(Head):
         if not config.audio_hidden:
             kept = DEAD_AUDIO if config.width == AVST and audio.width != VGGISH else 0
             self.unused_in_reference = DEAD.get(config.width, 0) + kept
+
+    @staticmethod
+    def published_name(key: str, *, lavish: bool = False) -> str | None:
+        """The name here of a parameter of the published code, for converters of methods; see `rename`."""
+        name = rename(key, lavish=lavish)
+        return name and f"network.{name}"
 
     @property
     def targets(self) -> Mapping[str, Input]:

@@ -28,6 +28,7 @@ leading ``module.``, which data parallel training adds, is ignored.
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -119,13 +120,9 @@ def _name(key: str, model: AVModel) -> str | None:
     place = _PLACE.match(key)
     if place:
         return _bottleneck_name(place, key[place.end() :], model)
-    if model.config.head.name.endswith("avqa.avst"):
-        # Whoever has the head has its names; DG-SCT itself needs neither.
-        from avcore_avqa.convert import rename
-
-        name = rename(key)
-        return name and f"head.network.{name}"
-    renamed = _HEADS.get(type(model.head))
+    head: Any = model.head
+    # AVST's knows its published names by itself.
+    renamed = _HEADS.get(type(head), getattr(head, "published_name", None))
     if renamed is None:
         raise KeyError(key)
     name = renamed(key)

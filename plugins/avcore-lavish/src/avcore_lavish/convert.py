@@ -73,9 +73,9 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
         if inner.startswith(unused) or _FROM_SIZES.fullmatch(key):
             continue
         name = _name(key, place, inner)
-        if name is None and model.config.head.name.endswith("avqa.avst"):
+        if name is None and hasattr(model.head, "published_name"):
             try:
-                name = _answering(key)
+                name = _of_head(key, model)
             except KeyError:
                 name = f"unknown.{official}"
             if name is None:
@@ -93,13 +93,15 @@ def convert(state: Mapping[str, Tensor], model: AVModel) -> dict[str, Tensor]:
     return made
 
 
-def _answering(key: str) -> str | None:
-    """The name of a parameter of AVST's head; None if it is never used, KeyError if there is no such thing."""
-    # Whoever has the head has its names; LAVISH itself needs neither.
-    from avcore_avqa.convert import rename
+def _of_head(key: str, model: AVModel) -> str | None:
+    """The name of a parameter of a head that knows its published ones, AVST's; None if it is never used.
 
-    name = rename(key, lavish=True)
-    return name and f"head.network.{name}"
+    Raises:
+        KeyError: there is no such thing.
+    """
+    head: Any = model.head
+    name: str | None = head.published_name(key, lavish=True)
+    return name and f"head.{name}"
 
 
 def _name(key: str, place: re.Match[str] | None, inner: str) -> str | None:
