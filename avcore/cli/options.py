@@ -13,7 +13,7 @@ __all__ = ["config_options", "resolve_from_options"]
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 # Options that are keys of the configuration and have no argument of their own in `resolve_config`.
-_KEYS = {"epochs": "train.epochs"} | {
+_KEYS = {"epochs": "train.epochs", "start": "train.start"} | {
     key: key for key in ("protocol", "seed", "device", "shapley", "baseline", "trivial")
 }
 
@@ -39,6 +39,7 @@ _OPTIONS = (
     ),
     click.option("--seed", type=int, help="Seed of every random draw.  [default: 0]"),
     click.option("--epochs", type=int, help="Passes over the training split."),
+    click.option("--start", metavar="DIR", help="Run or adapter at whose trained values this one starts."),
     click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
     click.option(
         "--shapley/--no-shapley",

@@ -90,6 +90,7 @@ class TrainConfig:
     nonfinite_limit: int = 10  # nonfinite=skip: steps of a run that may be skipped; one more stops it
     select: Literal["val", "test"] | None = None  # split that chooses the checkpoint; null: val, or test with paper
     evaluate: tuple[str, ...] = ("test",)  # splits to evaluate with the best checkpoint after training
+    start: Path | None = None  # run or adapter at whose trained values this one starts, wherever names are the same
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")

@@ -28,14 +28,22 @@ from avcore.runs.offers import offers_of, other_distributions, refuse_other_majo
 from avcore.specs import STREAMS, TEXTS
 from avcore.states import load_trainable_state, trainable_state
 
-__all__ = ["check_folder", "load_adapter", "save_adapter", "write_adapter"]
+__all__ = [
+    "check_folder",
+    "check_values",
+    "load_adapter",
+    "read_description",
+    "renamed",
+    "save_adapter",
+    "write_adapter",
+]
 
 _logger = logging.getLogger(__name__)
 
 FORMAT = 1
 ENTRIES = {"config": dict, "plugins": dict, "frozen_digest": str, "versions": dict}
 # What the machine decides, not the model.
-_LOCAL = ("device", "data.root", "data.cache", "data.workers")
+_LOCAL = ("device", "data.root", "data.cache", "data.workers", "train.start")
 # What shapes the model and what it is fed; weights are compared by their digest, whatever their file is called.
 _SHAPING = ("task", "task_options", "prompts", "fusions", "streams", "visual", "audio", "plan", "parts", "head", "data")
 _NAMES = ("task", "head.name", *(f"{stream}.backbone" for stream in (*STREAMS, *TEXTS)))
@@ -67,7 +75,7 @@ def check_folder(folder: Path) -> None:
         raise AVCoreError(f"{folder} holds something else than an adapter; name an empty or a new directory.")
 
 
-def _check_values(folder: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def check_values(what: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Refuse what no training leaves: whole numbers for fractions, and values that are not finite."""
     faults = []
     for key, tensor in state.items():
@@ -76,7 +84,7 @@ def _check_values(folder: Path, state: Mapping[str, Tensor], own: Mapping[str, T
         elif not tensor.isfinite().all():
             faults.append(f"{key} is not finite")
     if faults:
-        raise AVCoreError(f"The adapter {folder} is damaged: {'; '.join(faults)}. Get it anew, or save it again.")
+        raise AVCoreError(f"{what} is damaged: {'; '.join(faults)}. Get it anew, or save it again.")
 
 
 def write_adapter(model: AVModel, folder: Path, **remarks: Any) -> None:
@@ -118,7 +126,7 @@ def load_adapter(
         >>> model = avcore.load_adapter("adapter")  # doctest: +SKIP
     """
     folder = Path(path)
-    description = _read_description(folder / "adapter.json")
+    description = read_description(folder / "adapter.json")
     what = f"The adapter {folder}"
     refuse_other_majors(what, description["plugins"], description["versions"], load_registry(), but=("datasets",))
     if model is None:
@@ -132,8 +140,8 @@ def load_adapter(
             f"{what} belongs to {_backbones(description['config'])} with frozen weights {saved[:12]}; this model has "
             f"{model.backbone_digest[:12]}. Make the model with the same backbones and weights."
         )
-    state = _renamed(load_tensors(folder / "adapter.safetensors"), description["config"], model)
-    _check_values(folder, state, trainable_state(model))
+    state = renamed(load_tensors(folder / "adapter.safetensors"), description["config"], model)
+    check_values(what, state, trainable_state(model))
     try:
         load_trainable_state(model, state)
     except AVCoreError as error:
@@ -182,7 +190,12 @@ def _file_name(value: Any) -> Any:
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _read_description(file: Path) -> dict[str, Any]:
+def read_description(file: Path) -> dict[str, Any]:
+    """What ``adapter.json`` says.
+
+    Raises:
+        AVCoreError: it is missing, of another format, or not as it was written.
+    """
     description = read_json(file)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise AVCoreError(f"{file} is not of format {FORMAT}, which this avcore reads.")
@@ -216,7 +229,7 @@ def _bare(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _renamed(state: Mapping[str, Tensor], config: Mapping[str, Any], model: AVModel) -> dict[str, Tensor]:
+def renamed(state: Mapping[str, Tensor], config: Mapping[str, Any], model: AVModel) -> dict[str, Tensor]:
     """Tensors under the names of the model's parts: a part may be listed with its distribution here, there without."""
     saved = [str(name) for key in ("prompts", "fusions") for name in config.get(key) or ()]
     own = {name.rpartition(":")[2]: name for name in (*model.config.prompts, *model.config.fusions)}

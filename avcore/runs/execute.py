@@ -36,6 +36,7 @@ from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
 from avcore.runs.data import RunData, list_splits, open_files
 from avcore.runs.evaluations import GLANCES, Evaluations, splits_of
+from avcore.runs.inherit import start_at
 from avcore.runs.offers import offers_of
 from avcore.runs.pictures import draw_example
 from avcore.runs.resume import (
@@ -127,11 +128,14 @@ def execute(
             display.line(f"train: {said}")
         if said := _no_average(config):
             display.line(f"train: {said}")
+        checkpoint = _checkpoint_of(run, display) if resume else None
+        if config.train.start is not None and checkpoint is None:
+            for line in start_at(run.model, config.train.start, must=outer):
+                display.line(line)
         record = RunRecord(directory, resume=resume) if here.first else None
         if record:
             record.write_config(written)
             display.attach(record.log)
-        checkpoint = _checkpoint_of(run, display) if resume else None
         files = ExitStack()
         listeners = Listeners()
         if record:

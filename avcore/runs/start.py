@@ -41,6 +41,7 @@ def run(
     protocol: str | None = None,
     seed: int | None = None,
     epochs: int | None = None,
+    start: str | Path | None = None,
     device: str | None = None,
     shapley: bool | None = None,
     baseline: bool | None = None,
@@ -67,6 +68,8 @@ def run(
         protocol: ``clean`` selects on val and reads test once, ``paper`` selects where the reference code did.
         seed: of every random draw.
         epochs: passes over the training split.
+        start: a run or an adapter at whose trained values this one starts, tensor by tensor where names are the same;
+            other shapes are refused, and the run tells what was read.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         shapley: also measure what each stream brings to the scores; see `RunResult`.
         baseline: also train the head alone with the same recipe, to compare.
@@ -122,6 +125,7 @@ def run(
             "protocol": protocol,
             "seed": seed,
             "train.epochs": epochs,
+            "train.start": None if start is None else str(start),
             "device": device,
             "shapley": shapley,
             "baseline": baseline,
