@@ -112,4 +112,4 @@ def test_the_option_is_the_setting() -> None:
     done = CliRunner().invoke(
         main, ["config", "show", "--plugin", "rowing", "--task", "listen", "--start", "runs/a", "--yaml"]
     )
-    assert "start: runs/a" in done.output, done.output
+    assert f"start: {Path('runs/a').absolute()}" in done.output
