@@ -31,7 +31,8 @@ $(STAMP): requirements.txt constraints.txt $(PROJECTS)
 	@echo "avcore: installing into $(VENV): the core, its plugins (editable) and what they need, as pinned in constraints.txt."
 	@echo "avcore: the first time this takes a minute or more; torch is large."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -r requirements.txt -qq
+	@# Compiled when they are imported: most of torch never is.
+	@$(BIN)/pip install --no-compile -r requirements.txt -qq
 	@touch $@
 	@echo "avcore: $(VENV) is ready."
 
