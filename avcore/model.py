@@ -95,8 +95,23 @@ class AVModel(nn.Module):
         Frozen weights in bfloat16 run under autocast, whatever the caller does.
         """
         with self._precision():
-            features = self.features(batch)
-            values = self.head(features)
+            return self._output(self.features(batch))
+
+    def outputs(self, batch: Batch, inputs: Sequence[Mapping[str, Tensor]]) -> Iterator[Output]:
+        """What `forward` gives for the same clips with each of several inputs, one after the other.
+
+        The streams run once, unless a part looks at the features behind them (`Part.finish`), and so at inputs.
+        """
+        features: Features | None = None
+        for given in inputs:
+            with self._precision():
+                if features is None or any(self._overriding(Part, "finish")):
+                    features = self.features(replace(batch, inputs=dict(given)))
+                output = self._output(replace(features, inputs=given))
+            yield output
+
+    def _output(self, features: Features) -> Output:
+        values = self.head(features)
         return Output({name: _at_least_single(tensor) for name, tensor in values.items()}, features)
 
     def features(self, batch: Batch) -> Features:

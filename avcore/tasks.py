@@ -396,7 +396,8 @@ class Task:
 
     prediction: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """The axes of every prediction of its heads behind B: ``clip`` (any axes, none over time), ``segment`` (T, ...) or
-    ``pixel`` (T, Y, X). A prediction that is not named here is refused when a video is predicted."""
+    ``pixel`` (T, Y, X). The first one is the answer, which the truth has too; the others go with it. A prediction that
+    is not named here is refused when a video is predicted."""
 
     pixel_targets: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """The targets that lie on the pictures, (B, ..., Y, X) of any size, each with the value of a pixel that was outside
@@ -414,6 +415,11 @@ class Task:
     def background(self) -> int | None:
         """The index of background among `classes`; None where there is none."""
         return None
+
+    @property
+    def whole_clips(self) -> bool:
+        """Whether the answer, the first of `prediction`, is one for a whole clip: it is told once for each then."""
+        return next(iter(self.prediction.values()), "") == "clip"
 
     @property
     def inputs(self) -> Mapping[str, Input]:
@@ -470,6 +476,15 @@ class Task:
     def describe(self, prediction: Mapping[str, Tensor]) -> str:
         """One line that says what was predicted for one clip; empty if a picture says it all."""
         return ""
+
+    def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What `describe` says as plain data for JSON, by name; ``avcore predict`` writes a column for each.
+
+        Args:
+            times: begin and end of each segment of the clip that is within the video, s.
+            prediction: of one clip (no B axis); of a segment, as a clip with T = 1, where the answer is one for each.
+        """
+        return {}
 
     def events(
         self, times: Sequence[tuple[float, float]], predictions: Sequence[Mapping[str, Tensor]]

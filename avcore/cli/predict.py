@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -16,7 +17,7 @@ __all__ = ["predict"]
     "inputs",
     metavar="NAME=VALUE",
     multiple=True,
-    help='What the task asks for beside the video, such as question="How many ...?"; may be repeated.',
+    help='What the task asks for beside the video, such as question="How many ...?"; repeat it for several answers.',
 )
 @click.option("--out", metavar="DIR", help="Folder for the results.  [default: RUN/predictions]")
 @click.option(
@@ -25,7 +26,10 @@ __all__ = ["predict"]
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run]")
 @click.option("--overwrite", is_flag=True, help="Replace results that are there already.")
 @click.option(
-    "--json", "as_json", is_flag=True, help='Print {"video", "strip", "segments": [...], "summary", "events"}.'
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='Print {"inputs", "video", "strip", "spans": [...], "summary", "events"}; a list of such for several inputs.',
 )
 def predict(
     directory: str,
@@ -39,8 +43,10 @@ def predict(
 ) -> None:
     """Apply a run to a video of any format (mp4, webm, mkv, ...), size and length.
 
-    Writes VIDEO.overlay.mp4, the video with its sound and the predictions painted over it, and VIDEO.strip.png, a
-    column for each segment. Of tasks that predict events, VIDEO.events.json and VIDEO.events.csv too.
+    Writes VIDEO.overlay.mp4, the video with its sound and the predictions painted over it; VIDEO.strip.png, a column
+    for each segment; and VIDEO.predictions.json and .csv, a line for each segment, or for each clip where the task
+    answers for whole clips. Of tasks that predict events, VIDEO.events.json and VIDEO.events.csv too. Several inputs
+    of one name are answered one after the other, each with an overlay of its own, VIDEO.2.overlay.mp4.
 
     \b
     Example:
@@ -51,20 +57,40 @@ def predict(
     from avcore.engine.files import json_text
     from avcore.report.tables import Cell, render_table
 
-    given: dict[str, str] = {}
-    for text in inputs:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise click.UsageError(f"--input {text}: write NAME=VALUE, such as --input question='How many ...?'.")
-        if name in given:
-            raise click.UsageError(f"--input {name} is given twice: '{given[name]}' and '{value}'.")
-        given[name] = value
+    given = _by_number(inputs)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         run = avcore.load_run(directory, checkpoint=checkpoint, device=device)
         done = run.predict(video, out, overwrite=overwrite, inputs=given)
     if as_json:
-        click.echo(json_text(done.to_dict()))
+        each = [one.to_dict() for one in done]
+        click.echo(json_text(each if len(each) > 1 else each[0]))
         return
-    rows: list[list[Cell]] = [[one.span, one.level_db, one.text or None] for one in done.segments]
-    click.echo(render_table(["seconds", "sound (dB)", "prediction"], rows))
-    click.echo(f"\n{done.summary}")
+    names = ["seconds", "sound (dB)", "prediction"]
+    rows: list[list[Cell]] = [[one.span, one.level_db, one.text or None] for found in done for one in found.spans]
+    if len(done) > 1:
+        numbers = [str(number) for number, found in enumerate(done, start=1) for _ in found.spans]
+        names, rows = ["input", *names], [[number, *row] for number, row in zip(numbers, rows, strict=True)]
+    click.echo(render_table(names, rows))
+    click.echo(f"\n{done[0].summary}")
+
+
+def _by_number(texts: Sequence[str]) -> list[dict[str, str]]:
+    """What belongs together of inputs that are given several times: the first of each name, the second, and so on.
+
+    One that is given once belongs to all.
+    """
+    given: dict[str, list[str]] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise click.UsageError(f"--input {text}: write NAME=VALUE, such as --input question='How many ...?'.")
+        given.setdefault(name, []).append(value)
+    count = max(map(len, given.values()), default=1)
+    for name, values in given.items():
+        if len(values) not in (1, count):
+            longest = next(other for other, found in given.items() if len(found) == count)
+            raise click.UsageError(
+                f"--input {name} is given {len(values)} times, and {longest} {count} times: give it as often, or once "
+                "for all."
+            )
+    return [{name: values[number % len(values)] for name, values in given.items()} for number in range(count)]

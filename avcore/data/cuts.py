@@ -45,6 +45,11 @@ class Cuts:
         """The segment shown at a time."""
         return min(int(time_s / self.seconds + 1e-6), self.count - 1)
 
+    def clip_of(self, segment: int) -> tuple[int, int]:
+        """The number of the first clip that a segment is in, and its place there."""
+        clip = min(segment // self.per_clip, len(self.starts) - 1)
+        return clip, segment - self.starts[clip]
+
     def times(self, duration_s: float) -> list[tuple[float, float]]:
         """Begin and end of each segment, s; the last one ends with the video."""
         begins = [index * self.seconds for index in range(self.count)]

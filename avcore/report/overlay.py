@@ -85,12 +85,13 @@ def column_width(frame_shape: tuple[int, ...], height: int) -> int:
     return max(1, round(frame_shape[1] * height / frame_shape[0]))
 
 
-def strip(frames_TYX3: Pixels, titles: Sequence[str] | None = None, *, height: int = 144) -> Pixels:
+def strip(frames_TYX3: Pixels, titles: Sequence[str | None] | None = None, *, height: int = 144) -> Pixels:
     """The frames of a clip from left to right, with small gaps and a caption above each.
 
     Args:
         frames_TYX3: (T, Y, X, 3) uint8, T at least 1.
-        titles: T captions; None for none. Captions wider than a frame are shortened.
+        titles: T captions; None for none. One that is wider than its frame goes on over frames behind it that have an
+            empty one, and is shortened where the next begins.
         height: of every frame as shown, px; the aspect is kept.
 
     Returns:
@@ -111,7 +112,10 @@ def strip(frames_TYX3: Pixels, titles: Sequence[str] | None = None, *, height: i
         picture[top:, index * step : index * step + width] = resize(frame_YX3, height, width)
     if titles is None:
         return picture
-    return _write(picture, [(i * step, LEADING // 2 - 1, _shorten(title, width)) for i, title in enumerate(titles)])
+    told = [(index, title) for index, title in enumerate(titles) if title is not None]
+    ends = [*[index for index, _ in told[1:]], len(titles)]
+    texts = [(i * step, _shorten(title, (end - i) * step - GAP)) for (i, title), end in zip(told, ends, strict=True)]
+    return _write(picture, [(x, LEADING // 2 - 1, text) for x, text in texts])
 
 
 def waveform(segments_TS: np.ndarray, width: int, *, height: int = 40, peak: float | None = None) -> Pixels:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,14 +23,15 @@ from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, seg
 from avcore.errors import AVCoreError, ConfigError, DataError, PluginError, did_you_mean
 from avcore.report.events import save_events
 from avcore.report.overlay import Pixels, column_width, fitting, resize, save_png, side_by_side, strip, waveform
+from avcore.report.prediction import Prediction, Span, in_words, save_predictions
 from avcore.report.video import frame_count, read_frames, write_video
-from avcore.tasks import Batch, Event, Task
+from avcore.tasks import Batch, Task
 
 if TYPE_CHECKING:
     from avcore.config import RunConfig
     from avcore.model import AVModel
 
-__all__ = ["Prediction", "Segment", "predict_video"]
+__all__ = ["predict_video"]
 
 LONG_SIDE = 1280  # px of the overlay video
 THUMBNAIL = 144  # px, shorter side of a frame in the strip
@@ -39,49 +42,6 @@ DEFAULT_FPS = 25  # Hz, for files that state no rate
 DRAWN_RATE = 16000  # Hz, of the drawn sound where the model hears none
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """What was predicted for one segment of the video.
-
-    Attributes:
-        start_s, stop_s: s from the beginning of the video.
-        level_db: loudness, dB below full scale; None for a video without sound.
-        text: what the task says of it; empty if the picture says it all.
-    """
-
-    start_s: float
-    stop_s: float
-    level_db: float | None
-    text: str
-
-    @property
-    def span(self) -> str:
-        """``4 to 5``, in s."""
-        return f"{round(self.start_s, 2):g} to {round(self.stop_s, 1):g}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """Where the results for a video lie, and what they are in words.
-
-    Attributes:
-        video, strip: the files.
-        segments: what was predicted for each.
-        summary: a line for a person.
-        events: what was predicted over the whole video; None for a task without events.
-    """
-
-    video: Path
-    strip: Path
-    segments: list[Segment]
-    summary: str
-    events: list[Event] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain data for JSON; paths become text."""
-        return asdict(self) | {"video": str(self.video), "strip": str(self.strip)}
-
-
 def predict_video(
     model: AVModel,
     config: RunConfig,
@@ -90,8 +50,8 @@ def predict_video(
     *,
     name: str | None = None,
     overwrite: bool = False,
-    inputs: Mapping[str, str] | None = None,
-) -> Prediction:
+    inputs: Sequence[Mapping[str, str]] = (MappingProxyType({}),),
+) -> list[Prediction]:
     """Run a model over a video of any format, size, rate and length, and draw what it predicts.
 
     The video is cut into segments as long as those of the clips that the model was trained on (AVSBench: 1 s), see
@@ -104,53 +64,70 @@ def predict_video(
         out: the folder for the results, ``predictions`` in the working directory by default.
         name: beginning of the results' file names; the stem of ``path`` by default.
         overwrite: replace results that are there already.
-        inputs: what a person gives beside the video, by the names that the task asks for (a question).
+        inputs: what a person gives beside the video, by the names that the task asks for (a question); several to have
+            each answered. Streams that see none of it run once for all.
 
     Returns:
-        The overlay video ``<name>.overlay.mp4`` in the size of the source (1280 px at most on the long side), with its
-        rate (5 to 60 Hz) and its sound, and ``<name>.strip.png``: a column for each segment (60 at most, evenly spaced)
-        with frame, prediction and sound. Of a task that predicts events, these as ``<name>.events.json`` and ``.csv``.
+        One for each of ``inputs``. The overlay video ``<name>.overlay.mp4`` has the size of the source (1280 px at most
+        on the long side), its rate (5 to 60 Hz) and its sound; ``<name>.strip.png`` has a column for each segment (60
+        at most, evenly spaced) with frame, prediction and sound; ``<name>.predictions.json`` and ``.csv`` have the
+        predictions in words. Of a task that predicts events, these as ``<name>.events.json`` and ``.csv``. Of several
+        inputs each has an overlay video, and events, by its number: ``<name>.2.overlay.mp4``; the rest is one for all.
 
     Raises:
         AVCoreError: the video is missing, unreadable, has no pictures or no sound for a model that listens, is
             shorter than half a segment, or the results exist; the task asks for an input that is not given.
     """
-    path = Path(path)
-    given = _given(model.task, config.task, inputs or {})
+    path, task = Path(path), model.task
+    given = [_given(task, config.task, texts) for texts in inputs]
+    if not given:
+        raise ConfigError("predict is given an empty list of inputs; leave them out, or give one.")
     info = _usable(path, model)
     folder = Path(out) if out is not None else Path("predictions")
     stem = fitting(name or path.stem)
-    endings = ("overlay.mp4", "strip.png", "events.json", "events.csv")
-    video_file, strip_file, *event_files = (folder / f"{stem}.{ending}" for ending in endings)
-    for file in (video_file, strip_file, *event_files):
+    stems = [stem] if len(given) == 1 else [f"{stem}.{number}" for number in range(1, len(given) + 1)]
+    strip_file, json_file, csv_file = (
+        folder / f"{stem}.{ending}" for ending in ("strip.png", "predictions.json", "predictions.csv")
+    )
+    own = [[folder / f"{one}.{end}" for end in ("overlay.mp4", "events.json", "events.csv")] for one in stems]
+    for file in (*chain(*own), strip_file, json_file, csv_file):
         if file.exists() and not overwrite:
             raise AVCoreError(f"{file} exists already. Choose another --out folder, or replace it with --overwrite.")
 
     cuts = Cuts.of(info.duration_s, model.clip_seconds, model.segments)
     sound, rate = _sound(path, info, model, cuts)
-    predictions = _predict(model, config, path, cuts, sound, rate, given)
+    answers = _predict(model, config, path, cuts, sound, rate, given)
     sound_S = sound if sound is None or sound.ndim == 1 else sound.mean(0).astype(np.int16)
-    fps = _frame_rate(info)
-    painter = _Painter(model.task, predictions, cuts, fps, frame_count(info.duration_s, fps))
-    frames = read_frames(path, fps=fps, seconds=info.duration_s, long_side=LONG_SIDE)
-    write_video(video_file, painter.over(frames), fps, None if sound is None else path)
-
-    times = cuts.times(info.duration_s)
-    segments = [
-        Segment(start_s=start, stop_s=stop, level_db=level, text=model.task.describe(prediction))
-        for (start, stop), level, prediction in zip(times, _levels(sound_S, rate, cuts), predictions, strict=True)
-    ]
+    fps, times = _frame_rate(info), cuts.times(info.duration_s)
+    painters: list[_Painter] = []
+    found: list[Prediction] = []
+    for texts, clips, (video_file, *event_files) in zip(inputs, answers, own, strict=True):
+        segments = [_segment(task, clips, *cuts.clip_of(index)) for index in range(cuts.count)]
+        painters.append(_Painter(task, segments, cuts, fps, frame_count(info.duration_s, fps)))
+        frames = read_frames(path, fps=fps, seconds=info.duration_s, long_side=LONG_SIDE)
+        write_video(video_file, painters[-1].over(frames), fps, None if sound is None else path)
+        events = task.events(times, segments)
+        if events is not None:
+            save_events(events, *event_files)
+        spans = _spans(task, clips if task.whole_clips else segments, cuts, times, sound_S, rate)
+        found.append(
+            Prediction(inputs=dict(texts), video=video_file, strip=strip_file, spans=spans, summary="", events=events)
+        )
     title = (
         f"{path.name}: {config.task}, {config.method or '+'.join((*config.prompts, *config.fusions)) or 'head only'}"
     )
-    save_png(_strip(painter, segments, sound_S, rate, cuts, title), strip_file)
-    kind = "Overlay" if sound is None else "Overlay with sound"
-    summary = f"Segments of {cuts.seconds:g} s: {cuts.count}. {kind}: {video_file}. Picture strip: {strip_file}."
-    events = model.task.events(times, predictions)
-    if events is not None:
-        save_events(events, *event_files)
-        summary += f" Events: {' and '.join(map(str, event_files))}."
-    return Prediction(video=video_file, strip=strip_file, segments=segments, summary=summary, events=events)
+    save_png(_strip(painters, [one.spans for one in found], times, sound_S, rate, cuts, title), strip_file)
+    listed = {
+        "Overlay" if sound is None else "Overlay with sound": [one.video for one in found],
+        "Picture strip": [strip_file],
+        "Predictions": [json_file, csv_file],
+        "Events": [file for one, files in zip(found, own, strict=True) if one.events is not None for file in files[1:]],
+    }
+    lines = [f"{what}: {' and '.join(map(str, files))}." for what, files in listed.items() if files]
+    summary = " ".join([f"Segments of {cuts.seconds:g} s: {cuts.count}.", *lines])
+    found = [replace(one, summary=summary) for one in found]
+    save_predictions(found, json_file, csv_file)
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -220,16 +197,17 @@ def _predict(
     cuts: Cuts,
     sound: np.ndarray | None,
     rate: int,
-    inputs: dict[str, Tensor],
-) -> list[dict[str, Tensor]]:
-    """The prediction of each segment in the form of a clip with T = 1, on the CPU."""
+    inputs: Sequence[dict[str, Tensor]],
+) -> list[list[dict[str, Tensor]]]:
+    """For each of the inputs the prediction of each clip, on the CPU."""
     device = next(model.parameters()).device
     frames = None  # (segments, 3, Y, X), or (segments, K, 3, Y, X)
     if model.image is not None:
         times = segment_times(cuts.seen * model.image.frames, 0.0, cuts.seen * cuts.seconds)
         frames = decode_frames(path, times, model.image.size).reshape(cuts.seen, *model.image.shape)
     listened = sound if model.sound is not None else None
-    found: list[dict[str, Tensor]] = []
+    given = [{key: tensor.to(device) for key, tensor in one.items()} for one in inputs]
+    found: list[list[dict[str, Tensor]]] = [[] for _ in inputs]
     training = model.training
     model.eval()
     try:
@@ -246,14 +224,11 @@ def _predict(
                 names=[path.stem],
                 samples=torch.zeros(1, dtype=torch.long),
                 valid=valid,
-                inputs=inputs,
             )
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bf16"):
-                output = model(batch.to(device))
-            whole = {key: _on_host(value[0]) for key, value in model.predict(output).items()}
-            axes = _axes(model, whole)
-            shown = range(len(found) - start, min(cuts.per_clip, cuts.count - start))
-            found += [_segment(whole, index, axes) for index in shown]
+                for answers, output in zip(found, model.outputs(batch.to(device), given), strict=True):
+                    answers.append({key: _on_host(value[0]) for key, value in model.predict(output).items()})
+                    _check_axes(model, answers[-1])
     finally:
         model.train(training)
     return found
@@ -263,8 +238,8 @@ def _on_host(value: Tensor) -> Tensor:
     return (value.float() if value.is_floating_point() else value).cpu()
 
 
-def _axes(model: AVModel, prediction: Mapping[str, Tensor]) -> Mapping[str, str]:
-    """The axes of each prediction, as the task declares them."""
+def _check_axes(model: AVModel, prediction: Mapping[str, Tensor]) -> None:
+    """Refuse what the task does not declare."""
     declared = model.task.prediction
     for key in prediction:
         if declared.get(key) not in ("clip", "segment", "pixel"):
@@ -274,12 +249,39 @@ def _axes(model: AVModel, prediction: Mapping[str, Tensor]) -> Mapping[str, str]
                 f"for each clip, segment or pixel (it names {', '.join(declared) or 'nothing'}): tell the author of "
                 f"{task}."
             )
-    return declared
 
 
-def _segment(clip: Mapping[str, Tensor], index: int, axes: Mapping[str, str]) -> dict[str, Tensor]:
-    """One segment of a prediction as a clip of its own; what is of the whole clip stays whole."""
-    return {key: value if axes[key] == "clip" else value[index : index + 1] for key, value in clip.items()}
+def _segment(task: Task, clips: Sequence[Mapping[str, Tensor]], clip: int, place: int) -> dict[str, Tensor]:
+    """One segment of a clip's prediction as a clip with T = 1; what is of the whole clip stays whole."""
+    return {
+        key: value if task.prediction[key] == "clip" else value[place : place + 1] for key, value in clips[clip].items()
+    }
+
+
+def _spans(
+    task: Task,
+    predictions: Sequence[Mapping[str, Tensor]],
+    cuts: Cuts,
+    times: Sequence[tuple[float, float]],
+    sound_S: np.ndarray | None,
+    rate: int,
+) -> list[Span]:
+    """What is told of each clip, or of each segment."""
+    count = cuts.per_clip if task.whole_clips else 1
+    spans = []
+    for first, prediction in zip(cuts.starts if task.whole_clips else range(cuts.count), predictions, strict=True):
+        # A video that is shorter than a clip ends before it.
+        inside = times[first : first + count]
+        spans.append(
+            Span(
+                start_s=inside[0][0],
+                stop_s=inside[-1][1],
+                level_db=_level(sound_S, cuts.samples(first, len(inside), rate)),
+                text=task.describe(prediction),
+                details=task.details(inside, prediction),
+            )
+        )
+    return spans
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -325,27 +327,45 @@ def _thumbnail(frame_YX3: Pixels) -> Pixels:
     return resize(frame_YX3, height, column_width(frame_YX3.shape, height))
 
 
-def _levels(sound_S: np.ndarray | None, rate: int, cuts: Cuts) -> list[float | None]:
-    """Root mean square of each segment in dB below full scale, at least -96 (one step of 16 bits)."""
+def _level(sound_S: np.ndarray | None, samples: slice) -> float | None:
+    """Root mean square in dB below full scale, at least -96 (one step of 16 bits); None where there is no sound."""
     if sound_S is None:
-        return [None] * cuts.count
-    pieces = (sound_S[cuts.samples(index, 1, rate)].astype(np.float64) / 32768 for index in range(cuts.count))
-    return [round(20 * math.log10(max(float(np.sqrt(np.mean(piece**2))), 10**-4.8)), 1) for piece in pieces]
+        return None
+    loudness = float(np.sqrt(np.mean((sound_S[samples].astype(np.float64) / 32768) ** 2)))
+    return round(20 * math.log10(max(loudness, 10**-4.8)), 1)
 
 
 def _strip(
-    painter: _Painter, segments: Sequence[Segment], sound_S: np.ndarray | None, rate: int, cuts: Cuts, title: str
+    painters: Sequence[_Painter],
+    spans: Sequence[Sequence[Span]],
+    times: Sequence[tuple[float, float]],
+    sound_S: np.ndarray | None,
+    rate: int,
+    cuts: Cuts,
+    title: str,
 ) -> Pixels:
     rows: list[tuple[str, Pixels]] = []
     peak = None if sound_S is None else float(np.abs(sound_S.astype(np.int32)).max(initial=1))
-    for first in range(0, len(painter.columns), COLUMNS):
-        line = painter.columns[first : first + COLUMNS]
-        frames, painted = (np.stack(pictures) for pictures in zip(*map(painter.thumbnails, line), strict=True))
-        times = [f"{segments[index].span} s" for index in line]
-        texts = [segments[index].text for index in line]
-        rows.append(("video", strip(frames, times, height=frames.shape[1])))
-        rows.append(("prediction", strip(painted, texts if any(texts) else None, height=painted.shape[1])))
+    columns = painters[0].columns
+    for first in range(0, len(columns), COLUMNS):
+        line = columns[first : first + COLUMNS]
+        frames = np.stack([painters[0].thumbnails(index)[0] for index in line])
+        rows.append(
+            ("video", strip(frames, [f"{in_words(*times[index])} s" for index in line], height=frames.shape[1]))
+        )
+        for painter, told in zip(painters, spans, strict=True):
+            painted = np.stack([painter.thumbnails(index)[1] for index in line])
+            texts = _captions(painter.task, told, cuts, line)
+            rows.append(("prediction", strip(painted, texts if any(texts) else None, height=painted.shape[1])))
         if sound_S is not None:
             pieces = np.stack([sound_S[cuts.samples(index, 1, rate)] for index in line])
             rows.append(("sound", waveform(pieces, frames.shape[2], peak=peak)))
     return side_by_side(rows, title)
+
+
+def _captions(task: Task, spans: Sequence[Span], cuts: Cuts, line: Sequence[int]) -> list[str | None]:
+    """What stands over each column; of a whole clip it begins over its first column in the line."""
+    if not task.whole_clips:
+        return [spans[index].text for index in line]
+    clips = [cuts.clip_of(index)[0] for index in line]
+    return [spans[clip].text if clip not in clips[:place] else None for place, clip in enumerate(clips)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -27,7 +27,7 @@ from avcore.runs.offers import refuse_other_majors
 from avcore.states import load_trainable_state
 
 if TYPE_CHECKING:
-    from avcore.report.predict import Prediction
+    from avcore.report.prediction import Prediction
 
 __all__ = ["Run", "build_model", "load_run", "missing_run"]
 
@@ -129,6 +129,7 @@ class Run:
                 progress=progress,
             )
 
+    @overload
     def predict(
         self,
         path: str | Path,
@@ -137,15 +138,39 @@ class Run:
         name: str | None = None,
         overwrite: bool = False,
         inputs: Mapping[str, str] | None = None,
-    ) -> Prediction:
-        """Predict on a video: an overlay video with its sound, and a picture strip.
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        path: str | Path,
+        out: str | Path | None = None,
+        *,
+        name: str | None = None,
+        overwrite: bool = False,
+        inputs: Sequence[Mapping[str, str]],
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        path: str | Path,
+        out: str | Path | None = None,
+        *,
+        name: str | None = None,
+        overwrite: bool = False,
+        inputs: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Predict on a video: an overlay video with its sound, a picture strip, and what was predicted as JSON and CSV.
 
         Args:
             path: of the video.
             out: the folder for the results; by default ``predictions`` in the run's directory.
             name: beginning of the results' file names; by default that of the video.
             overwrite: replace results that are there already.
-            inputs: what the task asks for beside the video, by name, such as a question.
+            inputs: what the task asks for beside the video, by name, such as a question; a list of such for several.
+
+        Returns:
+            What was predicted and where it lies; for a list of inputs one for each.
 
         Raises:
             AVCoreError: the video cannot be used, the results exist, or an input is missing.
@@ -153,7 +178,9 @@ class Run:
         from avcore.report.predict import predict_video
 
         folder = self.directory / "predictions" if out is None else out
-        return predict_video(self.model, self.config, path, folder, name=name, overwrite=overwrite, inputs=inputs)
+        given = [inputs or {}] if inputs is None or isinstance(inputs, Mapping) else inputs
+        found = predict_video(self.model, self.config, path, folder, name=name, overwrite=overwrite, inputs=given)
+        return found if given is inputs else found[0]
 
     def load(self) -> AVModel:
         """Read the model from the chosen checkpoint; `model` does it when it is first used."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import fill
 
 import numpy as np
+from torch import Tensor
 
 from avcore.engine.evaluate import Example
 from avcore.report.overlay import fitting, save_png, side_by_side, strip
@@ -33,14 +34,20 @@ def draw_example(task: Task, examples: Mapping[str, Example]) -> np.ndarray:
     rows = [("video", strip(frames_TYX3))]
     truth = task.truth(first.targets)
     if truth is not None:
-        rows.append(("truth", strip(task.draw(frames_TYX3, truth))))
+        rows.append(("truth", _drawn(task, frames_TYX3, truth)))
     for words, example in examples.items():
         title = fill(words, 16)
-        text = task.describe(example.prediction)
-        rows.append((title, strip(task.draw(frames_TYX3, example.prediction))))
+        text = "" if task.whole_clips else task.describe(example.prediction)
+        rows.append((title, _drawn(task, frames_TYX3, example.prediction)))
         if text and truth is None:
             rows[-1] = (f"{title}\n{text}", rows[-1][1])
     return side_by_side(rows, first.name)
+
+
+def _drawn(task: Task, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
+    """The painted frames of a clip; an answer for the whole of it is written above, where there is room for it."""
+    text = task.describe(prediction) if task.whole_clips else ""
+    return strip(task.draw(frames_TYX3, prediction), [text, *[None] * (len(frames_TYX3) - 1)] if text else None)
 
 
 def save_pictures(task: Task, split: str, by_change: Mapping[str, Sequence[Example]], folder: Path) -> list[Path]:

@@ -7,11 +7,11 @@ from click.testing import CliRunner, Result
 
 from avcore.cli import main
 from avcore.errors import AVCoreError
-from avcore.report.predict import Prediction, Segment
+from avcore.report.prediction import Prediction, Span
 
-SEGMENTS = [
-    Segment(start_s=0.0, stop_s=1.0, level_db=-20.5, text="mask: 12 % of the picture"),
-    Segment(start_s=1.0, stop_s=2.013, level_db=None, text=""),
+SPANS = [
+    Span(start_s=0.0, stop_s=1.0, level_db=-20.5, text="mask: 12 % of the picture"),
+    Span(start_s=1.0, stop_s=2.013, level_db=None, text=""),
 ]
 
 
@@ -26,11 +26,12 @@ class FakeRun:
         print("loading")
         return self
 
-    def predict(self, video: str, out: str | None = None, **options: Any) -> Prediction:
+    def predict(self, video: str, out: str | None = None, **options: Any) -> list[Prediction]:
         self.calls.append((video, out, options))
         if video == "missing.mp4":
             raise AVCoreError("missing.mp4 does not exist.")
-        return Prediction(video=Path("a.overlay.mp4"), strip=Path("a.strip.png"), segments=SEGMENTS, summary="Done.")
+        made = {"video": Path("a.overlay.mp4"), "strip": Path("a.strip.png"), "spans": SPANS, "summary": "Done."}
+        return [Prediction(inputs=given, **made) for given in options["inputs"]]
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_defaults(fake: FakeRun) -> None:
     assert result.exit_code == 0, result.output
     assert fake.calls == [
         ("runs/x", {"checkpoint": "best", "device": None}),
-        ("cat.mp4", None, {"overwrite": False, "inputs": {}}),
+        ("cat.mp4", None, {"overwrite": False, "inputs": [{}]}),
     ]
     lines = result.stdout.splitlines()
     assert "0 to 1       -20.50  mask: 12 % of the picture" in lines
@@ -61,7 +62,7 @@ def test_options_reach_the_run(fake: FakeRun) -> None:
     predict("runs/x", "cat.mp4", "--out", "here", "--checkpoint", "latest", "--overwrite", "--device", "cpu")
     assert fake.calls == [
         ("runs/x", {"checkpoint": "latest", "device": "cpu"}),
-        ("cat.mp4", "here", {"overwrite": True, "inputs": {}}),
+        ("cat.mp4", "here", {"overwrite": True, "inputs": [{}]}),
     ]
 
 
@@ -70,8 +71,23 @@ def test_json_is_all_that_goes_to_stdout(fake: FakeRun) -> None:
     data = json.loads(result.stdout)
     assert data["video"] == "a.overlay.mp4"
     assert data["strip"] == "a.strip.png"
-    assert data["segments"][1] == {"start_s": 1.0, "stop_s": 2.013, "level_db": None, "text": ""}
+    assert data["spans"][1] == {"start_s": 1.0, "stop_s": 2.013, "level_db": None, "text": "", "details": {}}
     assert "loading" in result.stderr
+
+
+def test_inputs_that_are_given_again_belong_together_by_their_order(fake: FakeRun) -> None:
+    given = ("--input", "question=A=B?", "--input", "tags=x", "--input", "question=")
+    result = predict("runs/x", "cat.mp4", *given)
+    assert fake.calls[1][2]["inputs"] == [{"question": "A=B?", "tags": "x"}, {"question": "", "tags": "x"}]
+    lines = [line.split()[:4] for line in result.stdout.splitlines()]
+    assert ["1", "0", "to", "1"] in lines
+    assert ["2", "0", "to", "1"] in lines
+    assert result.stdout.count("Done.") == 1
+    as_json = json.loads(predict("runs/x", "cat.mp4", *given, "--json").stdout)
+    assert [one["inputs"]["question"] for one in as_json] == ["A=B?", ""]
+    uneven = predict("runs/x", "cat.mp4", *given, "--input", "question=C", "--input", "tags=y")
+    assert uneven.exit_code == 2
+    assert "--input tags is given 2 times, and question 3 times" in uneven.stderr
 
 
 def test_mistakes_are_one_line_and_exit_code_2(fake: FakeRun) -> None:

@@ -1,6 +1,6 @@
 """A video whose every second shows and sounds something else, a toy model that listens and looks, and its task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +39,19 @@ class ToyTask(Task):
         return f"{float(prediction['masks'].mean()):.1f} sounds"
 
 
+class WholeClips(ToyTask):
+    """One answer for each clip, with the seconds that sound as plain data."""
+
+    prediction: ClassVar[dict[str, str]] = {"title": "clip", "masks": "pixel"}
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> str:
+        return f"{int(prediction['masks'].amax((1, 2)).sum())} of {len(prediction['masks'])} sound"
+
+    def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        loud = prediction["masks"].amax((1, 2)).tolist()
+        return {"kind": "sound", "at": [start for (start, _), here in zip(times, loud, strict=False) if here]}
+
+
 class ToyModel(nn.Module):
     """Marks the left half of each segment whose sound is loud; remembers the batches that it was given."""
 
@@ -51,6 +64,10 @@ class ToyModel(nn.Module):
         self.sound = FilterBankGeometry(rate=RATE) if listens else None
         self.scale = nn.Parameter(torch.ones(1))
         self.batches: list[Batch] = []
+
+    def outputs(self, batch: Batch, inputs: Sequence[Mapping[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+        found = self(batch)
+        return (found for _ in inputs)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         assert not self.training
@@ -72,6 +89,18 @@ class ToyModel(nn.Module):
 @pytest.fixture
 def toy_model() -> Callable[..., Any]:
     return ToyModel
+
+
+@pytest.fixture
+def whole_clips() -> Callable[[], ToyModel]:
+    """Makes a model whose task answers for whole clips."""
+
+    def make() -> ToyModel:
+        model = ToyModel()
+        model.task = WholeClips(None)
+        return model
+
+    return make
 
 
 @pytest.fixture

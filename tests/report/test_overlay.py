@@ -38,6 +38,14 @@ def test_a_title_wider_than_its_frame_does_not_reach_the_next():
     assert (picture[:-20, 40:] == BACKGROUND).all()
 
 
+def test_a_title_goes_on_over_frames_that_have_none_of_their_own():
+    picture = strip(frames(RED, RED, BLUE, width=40), ["a very long caption indeed", None, "x"], height=20)
+    above = picture[:-20]
+    assert (above[:, 46:80] < 128).any()
+    assert (above[:, 86:91] == BACKGROUND).all()
+    assert (above[:, 92:] < 128).any()
+
+
 @pytest.mark.parametrize(
     ("bad", "titles"),
     [(np.zeros((2, 4, 4, 3)), None), (np.zeros((4, 4, 3), np.uint8), None), (frames(RED), ["a", "b"])],

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 from fractions import Fraction
@@ -32,7 +33,7 @@ def painted_seconds(path, seconds):
 @pytest.fixture
 def predict(toy_model, toy_config, tmp_path):
     def call(video, *, model=None, out=tmp_path / "out", **options):
-        return predict_video(model or toy_model(), toy_config, video, out, **options)
+        return predict_video(model or toy_model(), toy_config, video, out, **options)[0]
 
     return call
 
@@ -75,8 +76,8 @@ def test_any_length_is_cut_into_segments_of_one_second(predict, make_video, toy_
     model = toy_model()
     result = predict(make_video(seconds), model=model)
     assert len(model.batches) == clips
-    assert [segment.start_s for segment in result.segments] == list(range(segments))
-    assert result.segments[-1].stop_s == pytest.approx(seconds, abs=0.05)
+    assert [span.start_s for span in result.spans] == list(range(segments))
+    assert result.spans[-1].stop_s == pytest.approx(seconds, abs=0.05)
     expected = [second for second in (1, 3) if second < segments]
     assert painted_seconds(result.video, min(segments, int(seconds) or 1)) == expected
 
@@ -100,9 +101,9 @@ def test_a_short_video_is_padded_with_silence(predict, make_video, toy_model):
 
 def test_segments_carry_loudness_and_words(predict, make_video):
     result = predict(make_video(5))
-    assert [segment.text for segment in result.segments][:2] == ["0.0 sounds", "0.5 sounds"]
-    assert [segment.span for segment in result.segments] == ["0 to 1", "1 to 2", "2 to 3", "3 to 4", "4 to 5"]
-    levels = [segment.level_db for segment in result.segments]
+    assert [span.text for span in result.spans][:2] == ["0.0 sounds", "0.5 sounds"]
+    assert [span.span for span in result.spans] == ["0 to 1", "1 to 2", "2 to 3", "3 to 4", "4 to 5"]
+    levels = [span.level_db for span in result.spans]
     # A sine of amplitude 12000: 20 log10(12000 / 32768 / sqrt 2) dB.
     assert levels[1] == pytest.approx(-11.7, abs=0.3)
     assert levels[4] < -60
@@ -122,7 +123,7 @@ def test_the_strip_has_a_column_for_each_segment(predict, make_video):
 
 def test_a_long_video_shows_evenly_spaced_columns_in_lines(predict, make_video, toy_model):
     long = predict(make_video(70, size=(36, 64), fps=5), model=toy_model(segments=10, clip_seconds=10.0))
-    assert len(long.segments) == 70
+    assert len(long.spans) == 70
     height = Image.open(long.strip).height
     short = predict(make_video(10, size=(36, 64)), model=toy_model(segments=10, clip_seconds=10.0), name="short")
     assert height == pytest.approx(6 * Image.open(short.strip).height, rel=0.1)
@@ -162,7 +163,7 @@ def test_a_model_that_only_looks_takes_an_empty_stream_of_sound(predict, toy_mod
     path = empty_sound(tmp_path / "empty.mkv")
     assert probe(path).audio_rate is not None
     result = predict(path, model=toy_model(listens=False))
-    assert [segment.level_db for segment in result.segments] == [None] * 5
+    assert [span.level_db for span in result.spans] == [None] * 5
     assert probe(result.video).audio_rate is None
     with pytest.raises(AVCoreError, match=r"empty\.mkv has a sound stream without a single sample"):
         predict(path, name="heard")
@@ -171,7 +172,7 @@ def test_a_model_that_only_looks_takes_an_empty_stream_of_sound(predict, toy_mod
 def test_a_model_that_only_looks_takes_sound_of_an_unknown_format(predict, toy_model, tmp_path):
     path = empty_sound(tmp_path / "alien.mkv")
     path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_ZZZ"))
-    assert len(predict(path, model=toy_model(listens=False)).segments) == 5
+    assert len(predict(path, model=toy_model(listens=False)).spans) == 5
     with pytest.raises(AVCoreError, match=r"alien\.mkv has no sound that can be decoded, and this model listens"):
         predict(path, name="heard")
 
@@ -181,7 +182,42 @@ def test_a_model_that_only_looks_takes_a_silent_video(predict, make_video, toy_m
     result = predict(make_video(5, silent=True), model=model)
     assert model.batches[0].waveform is None
     assert probe(result.video).audio_rate is None
-    assert [segment.level_db for segment in result.segments] == [None] * 5
+    assert [span.level_db for span in result.spans] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spans"),
+    [
+        (5, [("0 to 5", "2 of 5 sound", [1, 3])]),
+        # The last clip begins at 2 s.
+        (7, [("0 to 5", "2 of 5 sound", [1, 3]), ("2 to 7", "1 of 5 sound", [3])]),
+        (2, [("0 to 2", "1 of 5 sound", [1])]),
+    ],
+)
+def test_an_answer_for_whole_clips_is_told_once_for_each(predict, make_video, whole_clips, tmp_path, seconds, spans):
+    result = predict(make_video(seconds), model=whole_clips())
+    assert [(span.span, span.text, span.details["at"]) for span in result.spans] == spans
+    # Each second is painted with its own mask all the same.
+    assert painted_seconds(result.video, seconds) == [second for second in (1, 3) if second < seconds]
+    told = json.loads((tmp_path / "out" / "clip.predictions.json").read_text())
+    assert told == [json.loads(json.dumps(result.to_dict()))]
+    with (tmp_path / "out" / "clip.predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["prediction"], json.loads(line["at"])) for line in lines] == [(text, at) for _, text, at in spans]
+    assert [float(line["level_db"]) for line in lines] == [span.level_db for span in result.spans]
+
+
+def test_segments_have_a_line_each_in_the_table(predict, make_video, tmp_path):
+    predict(make_video(3))
+    with (tmp_path / "out" / "clip.predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["start"], line["prediction"]) for line in lines] == [
+        *(("0.0", "0.0 sounds"), ("1.0", "0.5 sounds"), ("2.0", "0.0 sounds"))
+    ]
+    for name in ("overlay.mp4", "strip.png", "predictions.json"):
+        (tmp_path / "out" / f"clip.{name}").unlink()
+    with pytest.raises(AVCoreError, match=r"clip\.predictions\.csv exists already"):
+        predict(make_video(3))
 
 
 def test_a_silent_video_is_refused_by_a_model_that_listens(predict, make_video):
@@ -246,7 +282,7 @@ def test_the_result_is_plain_data(predict, make_video):
     result = predict(make_video(2))
     data = json.loads(json.dumps(result.to_dict()))
     assert data["video"] == str(result.video)
-    assert data["segments"][1]["start_s"] == 1.0
+    assert data["spans"][1]["start_s"] == 1.0
     assert str(result.video) in result.summary
 
 
@@ -261,7 +297,7 @@ def test_real_videos(predict, monkeypatch, name):
     assert written.fps == pytest.approx(source.fps, rel=1e-3)
     assert written.audio_rate is not None
     assert max(written.width, written.height) <= 320
-    assert len(result.segments) == round(source.duration_s)
+    assert len(result.spans) == round(source.duration_s)
 
 
 @pytest.mark.parametrize("stem", ["n" * 245, "\u732b" * 80, "caf\udce9 #1", "-abc"])

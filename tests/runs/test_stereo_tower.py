@@ -180,6 +180,6 @@ def test_a_tower_of_two_channels_trains_and_predicts(
     monkeypatch.setattr(type(run.model), "forward", watched)
     found = run.predict(video, tmp_path / "predicted")
     assert np.array_equal(torch.cat(seen).numpy(), left_right[None])
-    levels = [segment.level_db for segment in found.segments]
+    levels = [span.level_db for span in found.spans]
     mixed = 20 * np.log10(np.sqrt(np.mean((left_right.mean(0) / 32768) ** 2)))
     assert levels == pytest.approx([mixed] * 2, abs=0.1)

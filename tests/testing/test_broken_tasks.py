@@ -29,6 +29,30 @@ class InventsAxes(Naming):
     prediction: ClassVar[dict[str, str]] = {**Naming.prediction, "surest": "frames"}
 
 
+class NamesAnotherFirst(Naming):
+    prediction: ClassVar[dict[str, str]] = {"surest": "clip", **Naming.prediction}
+
+
+class DetailsOfTensors(Naming):
+    def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"class": prediction["label"]}
+
+
+class DetailsWithoutEnd(Naming):
+    def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"class": float("inf")}
+
+
+class DetailsOfWholeClipsAlone(Naming):
+    def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"ends": [times[place][1] for place in range(2)]}
+
+
+class TellsNoTruth(Naming):
+    def describe(self, prediction: Mapping[str, Tensor]) -> str:
+        return f"class {int(prediction['surest'])}"
+
+
 class MovesWhatIsNotThere(Naming):
     pixel_targets: ClassVar[dict[str, float]] = {"mask": 0}
 
@@ -242,6 +266,11 @@ def test_a_majority_answer_and_events_pass(failing_of_all: Failing, task: type[N
         ({"task": AnswersOtherwise}, "task: majority", "'class'"),
         ({"task": SaysNothingOfAxes}, "task: predictions", "'label'"),
         ({"task": InventsAxes}, "task: predictions", "'frames'"),
+        ({"task": NamesAnotherFirst}, "task: predictions", "'surest' first"),
+        ({"task": DetailsOfTensors}, "task: details", "no JSON"),
+        ({"task": DetailsWithoutEnd}, "task: details", "no JSON"),
+        ({"task": DetailsOfWholeClipsAlone}, "task: details", "IndexError"),
+        ({"task": TellsNoTruth}, "task: description", "fails on label"),
         ({"task": MovesWhatIsNotThere}, "task: pixel targets", "nothing would move it"),
         ({"task": MovesNumbers}, "task: pixel targets", "not (B, ..., Y, X)"),
         ({"task": AsksWithoutHelp, "head": Reads, "files": Asked}, "task: inputs", "has no help"),

@@ -1,5 +1,6 @@
 """Checks of tasks: their metrics, pictures and words, on predictions of their default head."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -185,11 +186,57 @@ def drawing(case: TaskCase) -> None:
 
 @check("task", "description")
 def description(case: TaskCase) -> None:
-    """What was predicted for a clip is said in one line, or not at all."""
+    """What was predicted for a clip is said in one line, or not at all; so is the truth of a whole clip."""
     world, batch = case.world, case.world.batch()
-    text = world.model.task.describe({name: tensor[0] for name, tensor in world.prediction(batch).items()})
-    assert isinstance(text, str), f"Task '{case.spec.name}': describe returns a {type(text).__name__}, no text."
-    assert "\n" not in text, f"Task '{case.spec.name}': describe returns several lines."
+    task, where = world.model.task, f"Task '{case.spec.name}': describe"
+    told = [{name: tensor[0] for name, tensor in world.prediction(batch).items()}]
+    truth = task.truth({name: tensor[0] for name, tensor in batch.targets.items()})
+    if truth is not None and task.whole_clips:
+        told.append(truth)
+    for prediction in told:
+        try:
+            text = task.describe(prediction)
+        except Exception as error:
+            raise AssertionError(
+                f"{where} fails on {', '.join(prediction)}: {type(error).__name__}: {error}"
+            ) from error
+        assert isinstance(text, str), f"{where} returns a {type(text).__name__}, no text."
+        assert "\n" not in text, f"{where} returns several lines."
+
+
+@check("task", "details")
+def details(case: TaskCase) -> None:
+    """What is said as plain data has names, and is JSON without infinities."""
+    world = case.world
+    task, segments = world.model.task, world.model.segments
+    whole = {name: tensor[0] for name, tensor in world.prediction(world.batch()).items()}
+    times = [(float(at), float(at + 1)) for at in range(segments)]
+    pieces = zip([[one] for one in times], _each(task, whole, segments), strict=True)
+    # A video that is shorter than a clip ends within it.
+    for within, prediction in [(times, whole), (times[:1], whole)] if task.whole_clips else pieces:
+        try:
+            found = task.details(within, prediction)
+        except Exception as error:
+            raise AssertionError(
+                f"Task '{case.spec.name}': details fails on {len(within)} of {segments} segments: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        where = f"Task '{case.spec.name}': details gives {found!r}"
+        assert isinstance(found, dict), f"{where}, no dict."
+        assert all(isinstance(name, str) and name for name in found), f"{where}, which has no names."
+        try:
+            json.dumps(found, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise AssertionError(f"{where}, no JSON: {error}. Give numbers, texts, lists and dicts of them.") from error
+
+
+def _each(task: Task, whole: Mapping[str, Tensor], segments: int) -> list[dict[str, Tensor]]:
+    """The prediction of a clip, segment by segment."""
+    apart = {name for name in whole if task.prediction.get(name) in ("segment", "pixel")}
+    return [
+        {name: value[at : at + 1] if name in apart else value for name, value in whole.items()}
+        for at in range(segments)
+    ]
 
 
 @check("task", "predictions")
@@ -205,6 +252,12 @@ def predictions(case: TaskCase) -> None:
     assert not missing, (
         f"Task '{case.spec.name}': its head predicts '{missing[0]}', which Task.prediction does not declare (it names "
         f"{', '.join(declared) or 'nothing'}): 'avcore predict' would refuse it."
+    )
+    truth = world.model.task.truth({name: tensor[0] for name, tensor in world.batch().targets.items()})
+    answer = next(iter(declared), "")
+    assert truth is None or answer in truth, (
+        f"Task '{case.spec.name}' declares '{answer}' first, which is then its answer, and the truth has "
+        f"{', '.join(truth)}: name what it answers first in Task.prediction."
     )
 
 
@@ -249,15 +302,8 @@ def events(case: TaskCase) -> None:
     world, batch = case.world, case.world.batch()
     task, where = world.model.task, f"Task '{case.spec.name}': an event of a video of {world.model.segments} s"
     whole = {name: tensor[0] for name, tensor in world.prediction(batch).items()}
-    places = range(world.model.segments)
-    each = [
-        {
-            name: value[at : at + 1] if task.prediction.get(name) in ("segment", "pixel") else value
-            for name, value in whole.items()
-        }
-        for at in places
-    ]
-    for event in task.events([(float(at), float(at + 1)) for at in places], each) or ():
+    each = _each(task, whole, world.model.segments)
+    for event in task.events([(float(at), float(at + 1)) for at in range(len(each))], each) or ():
         lasts = 0 <= event.start_s < event.stop_s <= world.model.segments
         assert lasts, f"{where} is from {event.start_s} to {event.stop_s} s."
         assert event.label.strip(), f"{where} has no name."

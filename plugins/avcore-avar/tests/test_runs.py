@@ -1,5 +1,6 @@
 """From real media to a trained head, pictures and a prediction, on a few clips and a tiny random backbone."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,15 @@ def test_a_run_with_its_pictures_a_prediction_and_an_evaluation_later(root: Path
     clip = next(iter(done.data.dataset.clips("test")))
     prediction = again.predict(clip.frames, tmp_path / "out")
     assert prediction.video.is_file()
-    assert len({segment.text for segment in prediction.segments}) == 1
-    assert prediction.segments[0].text.count("%") == 5
+    # One for the whole clip, not one for each second.
+    (span,) = prediction.spans
+    assert (span.start_s, span.stop_s) == (0, pytest.approx(10, abs=0.1))
+    assert span.text.count("%") == 5
+    assert span.text.startswith(f"{span.details['class']} {100 * span.details['probability']:.0f} %")
+    assert len(span.details["best"]) == 5
+    with (tmp_path / "out" / f"{clip.frames.stem}.predictions.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert (line["class"], line["start"]) == (span.details["class"], "0.0")
 
 
 def test_the_paper_protocol_selects_on_test_and_may_train_on_all(root: Path, tmp_path: Path) -> None:

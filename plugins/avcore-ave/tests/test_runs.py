@@ -82,9 +82,9 @@ def test_a_run_with_its_pictures_a_prediction_and_an_evaluation_later(root: Path
     clip = next(iter(done.data.dataset.clips("test")))
     prediction = again.predict(clip.frames, tmp_path / "out")
     assert prediction.video.is_file()
-    assert len(prediction.segments) == 10
+    assert len(prediction.spans) == 10
     named = re.compile(r"(Dog, bark|Frog|background) \d+ %")
-    assert all(named.fullmatch(segment.text) for segment in prediction.segments)
+    assert all(named.fullmatch(span.text) for span in prediction.spans)
 
 
 def test_the_paper_protocol_selects_on_test(root: Path, tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_own_videos_train_and_are_predicted(tmp_path: Path, task: str, capsys: p
     shutil.move(root / "IMG_1.MOV", tmp_path / "video.MOV")
     shutil.rmtree(root)
     found = avcore.load_run(tmp_path / "run").predict(tmp_path / "video.MOV", tmp_path / "out")
-    assert [segment.start_s for segment in found.segments] == [0.0, 0.5, 1.0, 1.5]
-    assert {segment.text.rsplit(" ", 2)[0] for segment in found.segments} <= {"Hund", "Katze", "background"}
+    assert [span.start_s for span in found.spans] == [0.0, 0.5, 1.0, 1.5]
+    assert {span.text.rsplit(" ", 2)[0] for span in found.spans} <= {"Hund", "Katze", "background"}
 
 
 def test_what_is_to_be_known_of_own_videos_is_told_before_a_run(

@@ -50,7 +50,7 @@ def features(prefix: int, seed: int = 0, negative: bool = True) -> Features:
     streams = {"visual": stream(8, prefix + 6, seed), "audio": stream(12, 6, seed + 1)}
     valid = torch.tensor([True, True, False])
     companions = {"negative": features(prefix, seed + 7, negative=False)} if negative else {}
-    question = TASK.read_input("question", "Is the piano louder than the flute?").expand(3, 14)
+    question = TASK.read_input("question", "Is the piano louder than the flute?").repeat(3, 1)
     return Features(
         streams=streams, clips=3, segments=2, valid=valid, companions=companions, inputs={"question": question}
     )
@@ -64,11 +64,36 @@ def test_the_class_token_is_no_place_in_the_picture() -> None:
         "answer": (3, 42),
         "match": (6, 2),
         "match_negative": (6, 2),
+        "seconds": (3, 2, 2),
+        "regions": (6, 6),
     }
     given.streams["visual"].tokens[:, 0] += 5
     assert torch.equal(made(given)["answer"], output["answer"])
+    assert torch.equal(made(given)["regions"], output["regions"])
     given.streams["visual"].tokens[:, 1] += 5
     assert not torch.equal(made(given)["answer"], output["answer"])
+
+
+def test_what_was_attended_to_is_predicted_with_the_axes_that_the_task_declares() -> None:
+    made = head(8, 12, width=16).eval()
+    given = features(prefix=0)
+    output = made(given)
+    found = made.predict(output, given)
+    assert found.keys() == TASK.prediction.keys()
+    assert found["place"].tolist() == [[0, 1]] * 3
+    assert found["regions"].shape == (3, 2, 2, 3)
+    assert torch.allclose(found["seconds"].sum(1), torch.ones(3, 2))
+    assert torch.allclose(found["regions"].sum((-2, -1)), torch.ones(3, 2))
+    # The region of the second picture of the first clip, on a grid of 2 by 3, that is most like its sound.
+    directions = torch.nn.functional.normalize(made.network.visual(given.streams["visual"].tokens[1]), dim=-1)
+    sound = torch.nn.functional.normalize(made.network.audio(given.streams["audio"].pooled[0, 1]), dim=-1)
+    assert torch.allclose(found["regions"][0, 1].flatten(), (directions @ sound).softmax(-1), atol=1e-6)
+    # The question decides about the seconds, the sound alone about the regions.
+    given.inputs["question"][:, 1] += 1
+    other = made.predict(made(given), given)
+    assert not torch.equal(other["seconds"], found["seconds"])
+    assert torch.equal(other["regions"], found["regions"])
+    assert {"seconds", "regions"}.isdisjoint(made.train()(given))
 
 
 def test_clips_that_pad_count_in_no_loss() -> None:

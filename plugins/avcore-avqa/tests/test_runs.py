@@ -71,7 +71,7 @@ def test_a_question_travels_from_the_file_to_the_answer(
     again = avcore.load_run(tmp_path / "run")
     for question in ("Is the dog louder than the cat?", "how many animals are sounding in the video"):
         found = again.predict(video, tmp_path / question[:2], inputs={"question": question})
-        text = found.segments[0].text
+        text = found.spans[0].text
         assert text.lower().startswith(question.strip("?").lower() + "? ")
         assert text.count(" %") == 3
     with pytest.raises(AVCoreError, match="'elephant'"):

@@ -67,13 +67,81 @@ def test_the_best_answers_are_described_and_drawn() -> None:
     few = AVQATask(AVQATaskConfig(answers=("no", "yes")))
     assert few.describe({"answer": torch.tensor(1), "probability": torch.tensor([0.2, 0.8])}) == "yes 80 %, no 20 %"
     frames = np.full((2, 100, 160, 3), 128, dtype=np.uint8)
-    for lines, shown in ((2, prediction), (1, truth)):
+    for top, shown in ((8, prediction), (0, truth)):
         drawn = TASK.draw(frames, shown)
         assert drawn.shape == frames.shape
-        assert (drawn[:, : 100 - 11 * lines] == 128).all()
-        assert (drawn[:, 100 - 11 * lines :] > 200).any()
-        assert (drawn[:, 100 - 11 * lines :, -1] == 38).all()  # darkened under the text
+        assert (drawn[:, top:92] == 128).all()
+        for band in (drawn[:, :top], drawn[:, 92:]):
+            assert not band.size or (band > 200).any()
+            assert (band[:, :, -1] == 38).all()  # darkened under the text
     assert (frames == 128).all()
+
+
+def test_a_long_question_is_written_in_two_lines_before_it_is_cut() -> None:
+    frames = np.full((1, 224, 224, 3), 128, dtype=np.uint8)
+
+    def rows(question: str) -> int:
+        prediction = {"answer": torch.tensor(0), "question": TASK.read_input("question", question)}
+        return int((TASK.draw(frames, prediction)[0, :112, -1, 0] == 38).sum())
+
+    assert rows("Is there a voiceover?") == 18
+    assert rows(ASKED) == 36
+    assert rows("Is the acoustic_guitar on the left more rhythmic than the electric_bass on the right?") == 36
+    assert rows("acoustic_guitar " * 14) == 36
+
+
+ATTENDED = {
+    "answer": torch.tensor(0),
+    "probability": torch.eye(42)[0],
+    # The first second is heard, the third one seen.
+    "seconds": torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]),
+    "place": torch.arange(3),
+    "regions": torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]], [[0.25, 0.25], [0.25, 0.25]]]),
+}
+
+
+def redness(picture: np.ndarray) -> float:
+    """How much redder than blue, mean over the picture."""
+    return float(picture[..., 0].mean() - picture[..., 2].mean())
+
+
+@pytest.mark.parametrize("size", [(224, 224), (360, 640), (640, 360)])
+def test_regions_are_heat_and_seconds_a_bar_under_it(size: tuple[int, int]) -> None:
+    rows, columns = size
+    drawn = TASK.draw(np.full((3, rows, columns, 3), 128, dtype=np.uint8), ATTENDED)
+    height = round(0.13 * min(size))
+    clear = drawn[:, : rows - height - 2 * round(0.08 * min(size))]
+    left_upper, right_lower = np.s_[: rows // 4, : columns // 4], np.s_[rows // 2 :, columns * 3 // 4 :]
+    assert redness(clear[0][left_upper]) > 40 > 1 > redness(clear[0][right_lower])
+    assert redness(clear[1][right_lower]) > 40 > 1 > redness(clear[1][left_upper])
+    assert (clear[2] == 128).all()  # everything is attended to alike
+    bar = drawn[0, rows - height + 2 : rows - 1]
+    third = columns // 3
+    assert (bar[:, third // 4] == (70, 160, 255)).all()
+    assert (bar[:, third * 2 + third * 3 // 4] == (255, 150, 40)).all()
+    assert (bar[:, third + third // 4] == 38).all()
+    # The frame around the present second moves on.
+    for place in range(3):
+        lines = (drawn[place, rows - height] == 255).all(-1)
+        assert lines[third * place + 5 : third * (place + 1) - 5].all()
+        assert lines.sum() < third + 5
+
+
+def test_a_head_that_attends_to_nothing_draws_the_answers_alone() -> None:
+    shown = {name: ATTENDED[name] for name in ("answer", "probability")}
+    drawn = TASK.draw(np.full((3, 224, 224, 3), 128, dtype=np.uint8), shown)
+    assert (drawn[:, : 224 - 36] == 128).all()
+    assert "attention" not in TASK.details([(0.0, 1.0)] * 3, shown)
+
+
+def test_what_is_told_as_data() -> None:
+    # The video ends within the second segment.
+    found = TASK.details([(0.0, 6.0), (6.0, 9.5)], ATTENDED)
+    assert (found["answer"], found["probability"], found["third_probability"]) == ("two", 1.0, 0.0)
+    assert found["attention"] == [
+        {"start": 0.0, "end": 6.0, "sound": 1.0, "pictures": 0.0, "region": [0.0, 0.0, 0.5, 0.5]},
+        {"start": 6.0, "end": 9.5, "sound": 0.0, "pictures": 0.0, "region": [0.5, 0.5, 1.0, 1.0]},
+    ]
 
 
 def test_the_majority_is_the_most_frequent_answer() -> None:

@@ -66,7 +66,7 @@ def test_a_run_with_its_pictures_a_prediction_and_an_evaluation_later(root: Path
     clip = done.data.dataset.clips("test")[0]
     found = again.predict(clip.frames, tmp_path / "out")
     assert found.video.is_file()
-    assert len(found.segments) == 10
+    assert len(found.spans) == 10
     told = json.loads((tmp_path / "out" / f"{clip.frames.stem}.events.json").read_text())
     with (tmp_path / "out" / f"{clip.frames.stem}.events.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

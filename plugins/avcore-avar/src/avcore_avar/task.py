@@ -1,7 +1,7 @@
 """`AVARTask`: how the classes of clips are scored, drawn and described."""
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -74,3 +74,9 @@ class AVARTask(Task):
         if "scores" not in prediction:
             return best[0][0]
         return ", ".join(f"{name} {100 * value:.0f} %" for name, value in best)
+
+    def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        """``class``, the best one, its ``probability``, and the five best with theirs as ``best``."""
+        best = {name: round(value, 4) for name, value in self.best(prediction)}
+        name, value = next(iter(best.items()))
+        return {"class": name, "probability": value, "best": best}

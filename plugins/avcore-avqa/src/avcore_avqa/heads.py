@@ -5,6 +5,7 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width of a backbone.
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from avcore.errors import AssemblyError
@@ -30,7 +31,8 @@ class AVSTHead(Head):
     """Sound is grounded in the patch tokens of pictures; the question picks seconds; both, times it, give the answer.
 
     Output:
-        ``answer`` (B, C) logits; ``match`` (M, 2) and, where clips have companions, ``match_negative`` (M, 2).
+        ``answer`` (B, C) logits; ``match`` (M, 2) and, where clips have companions, ``match_negative`` (M, 2). In
+        evaluation also the weights of what it attends to, ``seconds`` (B, T, 2) and ``regions`` (M, N).
     """
 
     def __init__(self, config: AVSTHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
@@ -43,7 +45,7 @@ class AVSTHead(Head):
             raise AssemblyError(f"Head avqa.avst reads a question, and task {type(task).__name__} has none: use avqa.")
         visual, audio = layouts["visual"], layouts["audio"]
         self.length = task.config.length
-        self.prefix = visual.stages[-1].prefix
+        self.prefix, self.grid = visual.stages[-1].prefix, visual.stages[-1].grid
         self.match_weight = config.match_weight
         self.companions = {NEGATIVE: config.negatives}
         self.network = AVSTNetwork(config, visual.width, audio.width, len(task.config.words), len(task.classes))
@@ -81,10 +83,17 @@ class AVSTHead(Head):
         return terms
 
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
-        """``answer`` (B,) the most probable one, ``probability`` (B, C) of all, and ``question`` (B, L) its ids."""
+        """The answer and what it rests on.
+
+        ``answer`` (B,) is the most probable one, ``probability`` (B, C) that of all, ``question`` (B, L) its ids. What
+        was attended to are ``seconds`` (B, T, 2), of sound and pictures, with the ``place`` (B, T) of each segment
+        among them, and ``regions`` (B, T, Y, X) of the pictures.
+        """
         probability = output["answer"].softmax(-1)
-        return {
-            "answer": probability.argmax(-1),
-            "probability": probability,
-            QUESTION: features.inputs[QUESTION],
-        }
+        predicted = {"answer": probability.argmax(-1), "probability": probability, QUESTION: features.inputs[QUESTION]}
+        if "seconds" in output:
+            seconds = output["seconds"]
+            places_T = torch.arange(features.segments, device=seconds.device)
+            regions = output["regions"].unflatten(0, (features.clips, -1)).unflatten(-1, self.grid)
+            predicted |= {"seconds": seconds, "place": places_T.expand(features.clips, -1), "regions": regions}
+        return predicted

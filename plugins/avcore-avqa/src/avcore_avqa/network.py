@@ -43,12 +43,13 @@ class AskedSeconds(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, question_BD: Tensor, x_BTD: Tensor) -> Tensor:
-        """(B, D)."""
-        attended_B1D, _ = self.attention(question_BD[:, None], x_BTD, x_BTD, need_weights=False)
+    def forward(self, question_BD: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, D), and in evaluation the weights of the T vectors, (B, T), the mean over the heads."""
+        attended_B1D, weights_B1T = self.attention(question_BD[:, None], x_BTD, x_BTD, need_weights=not self.training)
         attended_BD = attended_B1D[:, 0]
         mlp_BD = self.down(self.dropout(F.relu(self.up(attended_BD))))
-        return self.norm(attended_BD + self.dropout(mlp_BD)) + x_BTD.mean(1)  # type: ignore[no-any-return]
+        asked_BD = self.norm(attended_BD + self.dropout(mlp_BD)) + x_BTD.mean(1)
+        return asked_BD, None if weights_B1T is None else weights_B1T[:, 0]
 
 
 class AVSTNetwork(nn.Module):
@@ -82,28 +83,32 @@ class AVSTNetwork(nn.Module):
     def forward(
         self, visual_MNV: Tensor, audio_MA: Tensor, ids_BL: Tensor, negative_MNV: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """``answer`` (B, C) logits, ``match`` and, of pictures of other clips, ``match_negative``, (M, 2) logits."""
+        """``answer`` (B, C) logits, ``match`` and, of pictures of other clips, ``match_negative``, (M, 2) logits.
+
+        In evaluation also what was attended to, weights that add up to 1: ``seconds`` (B, T, 2) by the question, of
+        sound and pictures, and ``regions`` (M, N) by the sound, of each picture.
+        """
         audio_MD = self.audio(audio_MA)
-        visual_MD = self._ground(visual_MNV, audio_MD)
+        visual_MD, regions_MN = self._ground(visual_MNV, audio_MD)
         made = {"match": self._match(visual_MD, audio_MD)}
         if negative_MNV is not None:
-            made["match_negative"] = self._match(self._ground(negative_MNV, audio_MD), audio_MD)
+            made["match_negative"] = self._match(self._ground(negative_MNV, audio_MD)[0], audio_MD)
         question_BD = self.question(ids_BL)
         clips = len(ids_BL)
-        both = [
-            self.audio_seconds(question_BD, audio_MD.unflatten(0, (clips, -1))),
-            self.visual_seconds(question_BD, visual_MD.unflatten(0, (clips, -1))),
-        ]
-        joined_BD = self.joined(torch.tanh(torch.cat(both, dim=-1)))
+        heard_BD, heard_BT = self.audio_seconds(question_BD, audio_MD.unflatten(0, (clips, -1)))
+        seen_BD, seen_BT = self.visual_seconds(question_BD, visual_MD.unflatten(0, (clips, -1)))
+        if heard_BT is not None and seen_BT is not None:
+            made |= {"seconds": torch.stack([heard_BT, seen_BT], dim=-1), "regions": regions_MN}
+        joined_BD = self.joined(torch.tanh(torch.cat([heard_BD, seen_BD], dim=-1)))
         return {"answer": self.answer(torch.tanh(joined_BD * question_BD)), **made}
 
-    def _ground(self, visual_MNV: Tensor, audio_MD: Tensor) -> Tensor:
-        """A vector of each picture: the mean of its tokens beside the one of those that are like the sound."""
+    def _ground(self, visual_MNV: Tensor, audio_MD: Tensor) -> tuple[Tensor, Tensor]:
+        """A vector of each picture, the mean of its tokens beside that of those like the sound; and their weights."""
         visual_MND = self.visual(visual_MNV)
         directions_MND = F.normalize(visual_MND, dim=-1)
         like_MN = (directions_MND @ F.normalize(audio_MD, dim=-1)[..., None])[..., 0].softmax(-1)
         heard_MD = (like_MN[:, None] @ directions_MND)[:, 0]
-        return self.grounded(torch.tanh(torch.cat([visual_MND.mean(1), heard_MD], dim=-1)))  # type: ignore[no-any-return]
+        return self.grounded(torch.tanh(torch.cat([visual_MND.mean(1), heard_MD], dim=-1))), like_MN
 
     def _match(self, visual_MD: Tensor, audio_MD: Tensor) -> Tensor:
         return self.match(torch.cat([audio_MD, visual_MD], dim=-1))  # type: ignore[no-any-return]

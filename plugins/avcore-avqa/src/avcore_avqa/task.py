@@ -1,7 +1,7 @@
 """`AVQATask`: how a question is read, and how answers are scored, drawn and described."""
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from avcore.errors import AVCoreError
 from avcore.tasks import Input, Task
 from avcore_avqa.config import AVQATaskConfig
-from avcore_avqa.drawing import paint_lines
+from avcore_avqa.drawing import paint_heat, paint_seconds, paint_text, seconds_height
 from avcore_avqa.metrics import AVQAMetrics
 from avcore_avqa.words import ids_of, words_of
 
@@ -19,15 +19,19 @@ __all__ = ["QUESTION", "AVQATask"]
 
 QUESTION = "question"
 """The name of the input."""
-SHOWN = 3
-"""Answers that are written with their probabilities."""
+RANKS = ("answer", "second", "third")
+"""The answers that are written with their probabilities."""
 
 
 class AVQATask(Task):
     """One answer of a fixed list to a question about a whole clip."""
 
     score: ClassVar[str] = "accuracy"
-    prediction: ClassVar[Mapping[str, str]] = {"answer": "clip", "probability": "clip", "question": "clip"}
+    prediction: ClassVar[Mapping[str, str]] = {
+        **{"answer": "clip", "probability": "clip", "question": "clip"},
+        # What was attended to; a head that attends to nothing leaves it out.
+        **{"seconds": "clip", "place": "segment", "regions": "pixel"},
+    }
     config: AVQATaskConfig
 
     def __init__(self, config: AVQATaskConfig) -> None:
@@ -91,13 +95,55 @@ class AVQATask(Task):
         return {"answer": targets["answer"]}
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
-        """The question, where it is known, and the answers at the lower edge of every picture."""
-        lines = [text for text in (self.asked(prediction), self._answered(prediction)) if text]
-        return np.stack([paint_lines(frame, lines) for frame in frames_TYX3])
+        """The question above, the answers below, the regions attended to as heat, the seconds as a bar under it.
+
+        Args:
+            frames_TYX3: uint8 frames of any size.
+            prediction: ``answer``, and whatever there is of ``probability``, ``question``, ``regions`` (T, Y, X) of any
+                size, and ``seconds`` of the clip with the ``place`` (T,) of each frame among them.
+        """
+        question, answered = self.asked(prediction), self._answered(prediction)
+        seconds = prediction["seconds"].float().numpy() if "seconds" in prediction else None
+        drawn = []
+        for at, frame in enumerate(frames_TYX3):
+            painted, bottom = frame, len(frame)
+            if "regions" in prediction:
+                painted = paint_heat(painted, prediction["regions"][at].float().numpy())
+            if seconds is not None:
+                painted = paint_seconds(painted, seconds, int(prediction["place"][at]))
+                bottom -= seconds_height(frame)
+            painted = paint_text(painted, answered, bottom=bottom)
+            drawn.append(paint_text(painted, question) if question else painted)
+        return np.stack(drawn)
 
     def describe(self, prediction: Mapping[str, Tensor]) -> str:
         """Such as ``How many instruments are sounding in the video? two 71 %, one 12 %, three 5 %``."""
         return " ".join(text for text in (self.asked(prediction), self._answered(prediction)) if text)
+
+    def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        """``answer`` with its ``probability``, the ``second`` and the ``third`` with theirs, and ``attention``.
+
+        That is a list with an object for each segment: ``start`` and ``end`` in s, how much of the whole attention its
+        ``sound`` and its ``pictures`` get, and the ``region`` of its picture that gets most: left, top, right and
+        bottom, in shares of the picture.
+        """
+        found: dict[str, Any] = {}
+        for name, (answer, sure) in zip(RANKS, self._best(prediction), strict=False):
+            found |= {name: answer, "probability" if name == "answer" else f"{name}_probability": round(sure, 4)}
+        if "seconds" in prediction:
+            weights = [[round(weight, 4) for weight in pair] for pair in prediction["seconds"].tolist()]
+            regions = [_warmest(heat_GH) for heat_GH in prediction["regions"]]
+            found["attention"] = [
+                {
+                    "start": round(start, 3),
+                    "end": round(stop, 3),
+                    "sound": sound,
+                    "pictures": pictures,
+                    "region": region,
+                }
+                for (start, stop), (sound, pictures), region in zip(times, weights, regions, strict=False)
+            ]
+        return found
 
     def asked(self, prediction: Mapping[str, Tensor]) -> str:
         """The question that a prediction answers; empty where it does not say."""
@@ -105,9 +151,19 @@ class AVQATask(Task):
         words = [self.config.words[place] for place in ids if place]
         return f"{' '.join(words)}?" if words else ""
 
+    def _best(self, prediction: Mapping[str, Tensor]) -> list[tuple[str, float]]:
+        """The most probable answers and how sure they are."""
+        best = prediction["probability"].topk(min(len(RANKS), len(self.classes)))
+        return [(self.classes[at], sure) for at, sure in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
     def _answered(self, prediction: Mapping[str, Tensor]) -> str:
         if "probability" not in prediction:
             return self.classes[int(prediction["answer"])]
-        best = prediction["probability"].topk(min(SHOWN, len(self.classes)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return ", ".join(f"{self.classes[place]} {100 * sure:.0f} %" for place, sure in pairs)
+        return ", ".join(f"{answer} {100 * sure:.0f} %" for answer, sure in self._best(prediction))
+
+
+def _warmest(heat_GH: Tensor) -> list[float]:
+    """Left, top, right and bottom of the greatest weight's place on the grid, in shares of the picture."""
+    rows, columns = heat_GH.shape
+    row, column = divmod(int(heat_GH.argmax()), columns)
+    return [round(edge, 4) for edge in (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows)]
