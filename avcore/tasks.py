@@ -396,8 +396,8 @@ class Task:
 
     prediction: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """The axes of every prediction of its heads behind B: ``clip`` (any axes, none over time), ``segment`` (T, ...) or
-    ``pixel`` (T, Y, X). The first one is the answer, which the truth has too; the others go with it. A prediction that
-    is not named here is refused when a video is predicted."""
+    ``pixel`` (T, Y, X). The first one is the answer, which the truth has too: of a ``clip`` it is told once
+    for each. A prediction that is not named here is refused when a video is predicted."""
 
     pixel_targets: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """The targets that lie on the pictures, (B, ..., Y, X) of any size, each with the value of a pixel that was outside
@@ -415,11 +415,6 @@ class Task:
     def background(self) -> int | None:
         """The index of background among `classes`; None where there is none."""
         return None
-
-    @property
-    def whole_clips(self) -> bool:
-        """Whether the answer, the first of `prediction`, is one for a whole clip: it is told once for each then."""
-        return next(iter(self.prediction.values()), "") == "clip"
 
     @property
     def inputs(self) -> Mapping[str, Input]:

@@ -45,7 +45,6 @@ IDLE = {
     "Clip.companions": "readers fill it in by `dataclasses.replace`: `Negatives` of `tests/shared/toy_inputs.py`",
     "SideView.declared": "`as_own` reads it for the layer",
     "SideView.owner": "`as_own` names it",
-    "Task.whole_clips": "`prediction` decides it, and the core reads it",
     "Tower.map": "no tower has another; what it gives is compared as the maps of features",
 }
 """What nobody has to use, and why."""

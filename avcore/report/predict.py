@@ -23,7 +23,7 @@ from avcore.data.media import MediaInfo, decode_audio, decode_frames, probe, seg
 from avcore.errors import AVCoreError, ConfigError, DataError, PluginError, did_you_mean
 from avcore.report.events import save_events
 from avcore.report.overlay import Pixels, column_width, fitting, resize, save_png, side_by_side, strip, waveform
-from avcore.report.prediction import Prediction, Span, in_words, save_predictions
+from avcore.report.prediction import Prediction, Span, answers_clips, in_words, save_predictions
 from avcore.report.video import frame_count, read_frames, write_video
 from avcore.tasks import Batch, Task
 
@@ -109,7 +109,7 @@ def predict_video(
         events = task.events(times, segments)
         if events is not None:
             save_events(events, *event_files)
-        spans = _spans(task, clips if task.whole_clips else segments, cuts, times, sound_S, rate)
+        spans = _spans(task, clips if answers_clips(task) else segments, cuts, times, sound_S, rate)
         found.append(
             Prediction(inputs=dict(texts), video=video_file, strip=strip_file, spans=spans, summary="", events=events)
         )
@@ -267,9 +267,9 @@ def _spans(
     rate: int,
 ) -> list[Span]:
     """What is told of each clip, or of each segment."""
-    count = cuts.per_clip if task.whole_clips else 1
+    count = cuts.per_clip if answers_clips(task) else 1
     spans = []
-    for first, prediction in zip(cuts.starts if task.whole_clips else range(cuts.count), predictions, strict=True):
+    for first, prediction in zip(cuts.starts if answers_clips(task) else range(cuts.count), predictions, strict=True):
         # A video that is shorter than a clip ends before it.
         inside = times[first : first + count]
         spans.append(
@@ -365,7 +365,7 @@ def _strip(
 
 def _captions(task: Task, spans: Sequence[Span], cuts: Cuts, line: Sequence[int]) -> list[str | None]:
     """What stands over each column; of a whole clip it begins over its first column in the line."""
-    if not task.whole_clips:
+    if not answers_clips(task):
         return [spans[index].text for index in line]
     clips = [cuts.clip_of(index)[0] for index in line]
     return [spans[clip].text if clip not in clips[:place] else None for place, clip in enumerate(clips)]

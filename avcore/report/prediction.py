@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from avcore.report.overlay import save_bytes
-from avcore.tasks import Event
+from avcore.tasks import Event, Task
 
-__all__ = ["Prediction", "Span", "in_words", "save_predictions"]
+__all__ = ["Prediction", "Span", "answers_clips", "in_words", "save_predictions"]
+
+
+def answers_clips(task: Task) -> bool:
+    """Whether a task's answer, the first of `Task.prediction`, is one for a whole clip."""
+    return next(iter(task.prediction.values()), "") == "clip"
 
 
 def in_words(start_s: float, stop_s: float) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avcore.engine.evaluate import Example
 from avcore.report.overlay import fitting, save_png, side_by_side, strip
+from avcore.report.prediction import answers_clips
 from avcore.tasks import Task
 
 __all__ = ["draw_example", "save_pictures"]
@@ -37,7 +38,7 @@ def draw_example(task: Task, examples: Mapping[str, Example]) -> np.ndarray:
         rows.append(("truth", _drawn(task, frames_TYX3, truth)))
     for words, example in examples.items():
         title = fill(words, 16)
-        text = "" if task.whole_clips else task.describe(example.prediction)
+        text = "" if answers_clips(task) else task.describe(example.prediction)
         rows.append((title, _drawn(task, frames_TYX3, example.prediction)))
         if text and truth is None:
             rows[-1] = (f"{title}\n{text}", rows[-1][1])
@@ -46,7 +47,7 @@ def draw_example(task: Task, examples: Mapping[str, Example]) -> np.ndarray:
 
 def _drawn(task: Task, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
     """The painted frames of a clip; an answer for the whole of it is written above, where there is room for it."""
-    text = task.describe(prediction) if task.whole_clips else ""
+    text = task.describe(prediction) if answers_clips(task) else ""
     return strip(task.draw(frames_TYX3, prediction), [text, *[None] * (len(frames_TYX3) - 1)] if text else None)
 
 

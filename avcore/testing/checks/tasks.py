@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from avcore.errors import AVCoreError
+from avcore.report.prediction import answers_clips
 from avcore.specs import STREAMS
 from avcore.tasks import Batch, Input, Task
 from avcore.testing.cases import TaskCase
@@ -191,7 +192,7 @@ def description(case: TaskCase) -> None:
     task, where = world.model.task, f"Task '{case.spec.name}': describe"
     told = [{name: tensor[0] for name, tensor in world.prediction(batch).items()}]
     truth = task.truth({name: tensor[0] for name, tensor in batch.targets.items()})
-    if truth is not None and task.whole_clips:
+    if truth is not None and answers_clips(task):
         told.append(truth)
     for prediction in told:
         try:
@@ -213,7 +214,7 @@ def details(case: TaskCase) -> None:
     times = [(float(at), float(at + 1)) for at in range(segments)]
     pieces = zip([[one] for one in times], _each(task, whole, segments), strict=True)
     # A video that is shorter than a clip ends within it.
-    for within, prediction in [(times, whole), (times[:1], whole)] if task.whole_clips else pieces:
+    for within, prediction in [(times, whole), (times[:1], whole)] if answers_clips(task) else pieces:
         try:
             found = task.details(within, prediction)
         except Exception as error:

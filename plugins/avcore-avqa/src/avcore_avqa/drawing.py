@@ -6,16 +6,20 @@ Shape letters: T segments, Y and X image rows and columns, G and H rows and colu
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from avcore.report.text import Font, fitted, lettered
+from avcore.report.text import fitted
 
 __all__ = ["paint_heat", "paint_seconds", "paint_text", "seconds_height"]
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 LINE = 0.08
 """Height of a line of text, of the shorter side of the picture."""
 MOST = 2
 """Lines of a text before it is cut."""
+UNBOUNDED = 1 << 30
+"""More px than any line has."""
 BAR = 0.13
 """Height of the bar of seconds, of the shorter side of the picture."""
 INK = (255, 255, 255)
@@ -99,16 +103,13 @@ def paint_text(frame_YX3: np.ndarray, text: str, *, bottom: int | None = None) -
 
 def _wrapped(text: str, width: int, largest: int, smallest: int) -> tuple[list[str], Font]:
     """The lines of a text in the largest font in which it has `MOST` at most; the last one is cut where none does."""
-    lines: list[str] = []
     for size in range(max(4, largest), max(3, smallest) - 1, -1):
-        written, font = lettered(text, size)
+        written, font = fitted(text, UNBOUNDED, size, size)
         lines = _lines(written.split(" "), width, font)
         if len(lines) <= MOST and all(font.getlength(line) <= width for line in lines):
-            return lines, font
-    size = max(3, smallest)
-    last, font = fitted(" ".join(lines[MOST - 1 :]), width, size, size)
-    first = [fitted(line, width, size, size)[0] for line in lines[: MOST - 1]]
-    return [line for line in (*first, last) if line], font
+            break
+    cut = [*lines[: MOST - 1], " ".join(lines[MOST - 1 :])]
+    return [fitted(line, width, size, size)[0] for line in cut if line], font
 
 
 def _lines(words: Sequence[str], width: int, font: Font) -> list[str]:
