@@ -79,7 +79,9 @@ def predict_video(
             shorter than half a segment, or the results exist; the task asks for an input that is not given.
     """
     path, task = Path(path), model.task
-    given = [_given(task, config.task, texts) for texts in inputs]
+    given = [
+        _given(task, config.task, texts, number if len(inputs) > 1 else 0) for number, texts in enumerate(inputs, 1)
+    ]
     if not given:
         raise ConfigError("predict is given an empty list of inputs; leave them out, or give one.")
     info = _usable(path, model)
@@ -134,8 +136,8 @@ def predict_video(
 # From the file to predictions
 
 
-def _given(task: Task, name: str, texts: Mapping[str, str]) -> dict[str, Tensor]:
-    """What a person gave, as the task reads it, with the axis B."""
+def _given(task: Task, name: str, texts: Mapping[str, str], number: int) -> dict[str, Tensor]:
+    """What a person gave, as the task reads it, with the axis B; ``number`` names it where there are several."""
     wanted = task.inputs
     for key in texts:
         if key not in wanted:
@@ -146,7 +148,12 @@ def _given(task: Task, name: str, texts: Mapping[str, str]) -> dict[str, Tensor]
     lacking = [f'--input {key}="..." ({spec.help})' for key, spec in wanted.items() if key not in texts]
     if lacking:
         raise ConfigError(f"Task '{name}' answers about what it is given beside the video: add {', '.join(lacking)}.")
-    read = {key: task.read_input(key, texts[key]) for key in wanted}
+    try:
+        read = {key: task.read_input(key, texts[key]) for key in wanted}
+    except AVCoreError as error:
+        if number:
+            error.args = (f"Input {number}: {error}",)
+        raise
     for key, tensor in read.items():
         if tuple(tensor.shape) != wanted[key].shape:
             raise PluginError(

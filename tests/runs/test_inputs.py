@@ -119,6 +119,8 @@ def test_several_questions_are_answered_by_one_pass_of_the_streams(
     found[0].video.unlink()
     with pytest.raises(AVCoreError, match=r"two\.2\.overlay\.mp4 exists already"):
         done.predict(video, tmp_path / "all", inputs=[{"question": text} for text in questions])
+    with pytest.raises(AVCoreError, match="Input 2: Nobody taught this task the word 'loud'"):
+        done.predict(video, tmp_path / "none", inputs=[{"question": "is it"}, {"question": "loud"}])
     with pytest.raises(AVCoreError, match="empty list of inputs"):
         done.predict(video, tmp_path / "none", inputs=[])
 

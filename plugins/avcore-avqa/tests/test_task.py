@@ -23,7 +23,22 @@ def read(text: str) -> list[str]:
     return [TASK.config.words[place] for place in ids.tolist() if place]
 
 
-@pytest.mark.parametrize("text", [f"{ASKED}?", ASKED, f" {ASKED}\uff1f ", f'"{ASKED.lower()} ?"', f"{ASKED},?!"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{ASKED}?",
+            ASKED,
+            f" {ASKED}\uff1f ",
+            f'"{ASKED.lower()} ?"',
+            f"{ASKED},?!",
+            ASKED.upper(),
+            f"\u00bf{ASKED}?",
+        ),
+        *(f"{ASKED}?\r\n", ASKED.replace(" ", "\n", 1), ASKED.replace(" ", "\u00a0"), f"\ufeff{ASKED} \u200b?\0"),
+        *(f"\u201c{ASKED}?\u201d", f"\u00ab{ASKED} ? !\u00bb"),
+    ],
+)
 def test_a_question_is_read_however_it_is_put(text: str) -> None:
     assert read(text) == ASKED.split()
 
@@ -39,7 +54,11 @@ def test_names_of_two_words_may_be_written_apart() -> None:
     [
         ("", "has no word"),
         (" ? ", "has no word"),
-        ("<pad>", "<pad>"),
+        ("<pad>", r"no training question had: '<pad>'\. Ask"),
+        ("\ud800", "has no word"),
+        ("x" * 5000, r"had: 'x{40}\.\.\.'\."),
+        ("cat " * 5000, r"('cat', ){7}'cat' and 4992 more\."),
+        ("Is the piano left? Is the flute left?", r"more than one question: 'left\?' ends one, and 'Is' follows"),
         ("Is the cat louder than the piano?", r"a word that no training question had: 'cat'"),
         ("Wie viele Instrumente?", "'Wie', 'viele', 'Instrumente'"),
         ("Is the pianno louder", "Did you mean 'piano'"),

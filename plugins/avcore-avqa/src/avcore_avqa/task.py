@@ -13,7 +13,7 @@ from avcore.tasks import Input, Task
 from avcore_avqa.config import AVQATaskConfig
 from avcore_avqa.drawing import paint_heat, paint_seconds, paint_text, seconds_height
 from avcore_avqa.metrics import AVQAMetrics
-from avcore_avqa.words import ids_of, words_of
+from avcore_avqa.words import ids_of, refuse_several, words_of
 
 __all__ = ["QUESTION", "AVQATask"]
 
@@ -58,9 +58,10 @@ class AVQATask(Task):
         """The ids of the words of a question.
 
         Raises:
-            AVCoreError: it is empty, too long, or has words that the training questions lack; names them.
+            AVCoreError: it is empty, too long, or more than one, or has words that the training questions lack.
         """
-        return self.ids(words_of(text))
+        refuse_several(words := words_of(text))
+        return self.ids(words)
 
     def ids(self, words: Iterable[str]) -> Tensor:
         """The ids of words, filled up: (L,) int64; see `avcore_avqa.words.ids_of`."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from avcore.errors import AVCoreError, did_you_mean
 
-__all__ = ["ANSWERS", "LENGTH", "PAD", "WORDS", "ids_of", "words_of"]
+__all__ = ["ANSWERS", "LENGTH", "PAD", "WORDS", "ids_of", "refuse_several", "words_of"]
 
 PAD = "<pad>"
 """The word that fills a question up; its index is 0."""
@@ -12,8 +12,11 @@ LENGTH = 14
 """Words of the longest question of MUSIC-AVQA."""
 MARKS = "?\uff1f"
 """Question marks at the end, the full-width one too."""
-AROUND = "\"'`.,;:!()\u201c\u201d\u2018\u2019\u00ab\u00bb" + MARKS
+AROUND = "\"'`.,;:!()\u00a1\u00bf\u201c\u201d\u2018\u2019\u00ab\u00bb" + MARKS
 """Signs that a person may put around a word."""
+
+NAMED, LONG = 8, 40
+"""How many unknown words a refusal names, and how many letters of one."""
 
 ANSWERS = (
     *("two", "cello", "congas", "zero", "no", "pipa", "six", "yes", "one", "four", "three", "seven", "five", "ukulele"),
@@ -36,8 +39,9 @@ WORDS = (
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a question between its spaces, without the question mark."""
-    return text.rstrip(MARKS + " \t\n").split()
+    """The words of a question between its spaces, without the question mark and signs that nobody sees."""
+    seen = "".join(letter for letter in text if letter.isprintable() or letter.isspace())
+    return seen.rstrip(MARKS + " \t\r\n").split()
 
 
 def ids_of(words: Sequence[str], vocabulary: Sequence[str], length: int) -> list[int]:
@@ -71,11 +75,12 @@ def ids_of(words: Sequence[str], vocabulary: Sequence[str], length: int) -> list
         elif _bare(words[at - 1]):
             unknown.append(words[at - 1])
     if unknown:
-        named = ", ".join(f"'{word}'" for word in unknown)
+        named = ", ".join(f"'{word if len(word) <= LONG else word[:LONG] + '...'}'" for word in unknown[:NAMED])
+        named += f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        meant = did_you_mean(_bare(unknown[0]), [word for word in vocabulary if word != PAD])
         raise AVCoreError(
             f"The question has {'a word' if len(unknown) == 1 else 'words'} that no training question had: {named}."
-            f"{did_you_mean(_bare(unknown[0]), vocabulary)} Ask with the words of the training questions "
-            "(task_options.words in the run's config.yaml)."
+            f"{meant} Ask with the words of the training questions (task_options.words in the run's config.yaml)."
         )
     if not found:
         raise AVCoreError("The question has no word. Ask one, such as 'Is the piano louder than the violin?'.")
@@ -84,6 +89,21 @@ def ids_of(words: Sequence[str], vocabulary: Sequence[str], length: int) -> list
             f"The question has {len(found)} words, and {length} is the most (task_options.length). Ask a shorter one."
         )
     return found + [0] * (length - len(found))
+
+
+def refuse_several(words: Sequence[str]) -> None:
+    """Refuse words of more than one question, which would be read as one.
+
+    Raises:
+        AVCoreError: a question mark stands before the last word.
+    """
+    told = [word for word in words if _bare(word)]
+    for place, word in enumerate(told[:-1]):
+        if any(mark in word for mark in MARKS):
+            raise AVCoreError(
+                f"That is more than one question: '{word}' ends one, and '{told[place + 1]}' follows. Give each by an "
+                "--input question= of its own."
+            )
 
 
 def _bare(word: str) -> str:
