@@ -51,6 +51,7 @@ class Clip:
         group: clips of one group count as sounding alike; swapped-sound evaluation pairs different groups.
         info: whatever `Dataset.target` and `Dataset.inputs` need.
         files: what these read of the clip and cannot do without, such as masks. A clip is broken where one is missing.
+        shots: its pictures in place of those of ``frames``: for each segment another clip, and which of its segments.
         companions: other clips that are read beside this one, by what they are to it (``negative``, ``partner``);
             usually drawn by `Dataset.draw`. Theirs are not followed.
     """
@@ -63,6 +64,7 @@ class Clip:
     group: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    shots: tuple[tuple[Clip, int], ...] = ()
     companions: Mapping[str, Clip] = field(default_factory=dict)
 
 

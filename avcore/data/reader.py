@@ -147,6 +147,8 @@ class Reader(TorchDataset[Reading | AVCoreError]):
     def _frames(self, clip: Clip) -> np.ndarray | None:
         if self.image is None or "visual" in self.change.muted:
             return None
+        if clip.shots:
+            return np.stack([self.cache.frames(one, self.image.size, self.image.frames)[at] for one, at in clip.shots])
         return self.cache.frames(clip, self.image.size, self.image.frames)
 
     def _sound(self, clip: Clip) -> np.ndarray | None:

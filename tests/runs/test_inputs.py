@@ -17,9 +17,10 @@ from installed import installed
 from media import grey_video
 
 import avcore
-from avcore import Features
+from avcore import Clip, Features
 from avcore.cli import main
 from avcore.data.media import decode_frames
+from avcore.data.randomness import generator
 from avcore.data.verify import list_clips, verify
 from avcore.errors import AVCoreError
 from avcore.registry import Registry
@@ -194,6 +195,27 @@ def test_a_companion_is_drawn_anew_in_each_epoch_and_seen_by_the_frozen_stream(
         pairs.append(epochs)
     assert pairs[0] == pairs[1]
     assert [progress.step for progress, _ in toy_inputs.CompareHead.SEEN] == list(range(6))
+
+
+def test_a_companion_of_shots_has_pictures_of_several_clips(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run("compared", set=["train.epochs=1"])
+    loader = done.data.loader("val")
+    pictures = {name: frames for batch in loader for name, frames in zip(batch.names, batch.frames, strict=True)}
+    clips = done.data.dataset.clips("val")
+
+    def mixed(self: Any, clip: Clip, random: np.random.Generator) -> Clip:
+        shots = [(clips[place], 1) for place in random.integers(len(clips), size=2)]
+        return replace(clip, companions={"negative": replace(clips[0], shots=tuple(shots))})
+
+    monkeypatch.setattr(type(done.data.dataset), "draw", mixed)
+    batch = next(iter(loader))
+    for name, drawn in zip(batch.names, batch.companions["negative"].frames, strict=True):
+        place = next(place for place, clip in enumerate(clips) if clip.name == name)
+        random = generator(done.config.seed, "draw", 0, place)
+        expected = [pictures[clips[at].name][1] for at in random.integers(len(clips), size=2).tolist()]
+        assert torch.equal(drawn, torch.stack(expected))
 
 
 def test_companions_are_equal_to_the_plain_stream(run: Callable[..., Run]) -> None:

@@ -145,6 +145,18 @@ class ShortNegatives(Negatives):
         return replace(drawn, companions={"negative": replace(drawn.companions["negative"], seconds=1.0)})
 
 
+class FewShots(Negatives):
+    shots = (0,)
+
+    def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
+        negative = super().draw(clip, random).companions["negative"]
+        return replace(clip, companions={"negative": replace(negative, shots=[(negative, at) for at in self.shots])})
+
+
+class ShotsBehindTheEnd(FewShots):
+    shots = (0, 2)
+
+
 class SomeNegatives(Negatives):
     def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
         return clip if trains(clip) and clip.name == "2" else super().draw(clip, random)
@@ -189,6 +201,8 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"files": OwnNegatives}, "data set: companions", "from nothing else"),
         ({"files": LostNegatives}, "data set: companions", "lost.wav"),
         ({"files": ShortNegatives}, "data set: companions", "1.0 s"),
+        ({"files": FewShots}, "data set: companions", "shots of the segments [0]: it takes 2"),
+        ({"files": ShotsBehindTheEnd}, "data set: companions", "shots of the segments [0, 2]: it takes 2"),
         ({"files": SomeNegatives}, "data set: companions", "others ['negative']"),
         ({"files": ReadsNothing}, "data set: wrong root", "which holds none"),
         ({"files": OwnWindows}, "data set: settings", "(2, 0.5, 0.5)"),

@@ -191,18 +191,24 @@ def companions(case: DatasetCase) -> None:
                     f"stacked to batches."
                 )
                 for name, companion in first.companions.items():
-                    _check_companion(f"{where}: its companion '{name}', '{companion.name}',", first, companion)
+                    words = f"{where}: its companion '{name}', '{companion.name}',"
+                    _check_companion(words, first, companion, case.reader().segments)
 
 
 def _places(clip: Clip) -> tuple[Any, ...]:
     """Where a clip and its companions are read."""
-    own = (clip.name, clip.frames, clip.audio, clip.seconds, clip.start)
+    shots = [(one.frames, one.start, at) for one, at in clip.shots]
+    own = (clip.name, clip.frames, clip.audio, clip.seconds, clip.start, shots)
     return (own, {name: _places(other) for name, other in clip.companions.items()})
 
 
-def _check_companion(words: str, clip: Clip, companion: Clip) -> None:
-    for path in _paths(companion):
+def _check_companion(words: str, clip: Clip, companion: Clip, segments: int) -> None:
+    for path in (path for one in (companion, *(one for one, _ in companion.shots)) for path in _paths(one)):
         assert path.is_file(), f"{words} has no file '{path}'."
+    places = [at for _, at in companion.shots]
+    assert not places or (len(places) == segments and set(places) <= set(range(segments))), (
+        f"{words} has shots of the segments {places}: it takes {segments}, each from 0 to {segments - 1}."
+    )
     asked, found = (_pictures(clip), clip.seconds), (_pictures(companion), companion.seconds)
     assert found == asked, (
         f"{words} has {found[0]} pictures and {found[1]} s, the clip itself {asked[0]} and {asked[1]} s: companions "

@@ -1,6 +1,7 @@
 """The reader: clips, media, companions, inputs and truth in MUSIC-AVQA's layout."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -82,15 +83,33 @@ def test_an_mp4_goes_before_others_and_the_first_folder_before_the_rest(tmp_path
 def test_a_negative_is_another_video_that_is_there(tmp_path: Path) -> None:
     root = make_files(tmp_path)
     (root / "audio" / "00000002.wav").unlink()
-    found = reader(root)
+    found = reader(root, negatives="clips")
     clip = found.clips("train")[0]
     drawn = {found.draw(clip, np.random.default_rng(seed)).companions["negative"].group for seed in range(20)}
     assert drawn == {"00000003"}
     missing = found.clips("train")[2]
     drawn = {found.draw(missing, np.random.default_rng(seed)).companions["negative"].group for seed in range(20)}
     assert drawn == {"00000001", "00000003"}
+    assert not found.draw(clip, np.random.default_rng(0)).companions["negative"].shots
     shutil.rmtree(root / "audio")
     assert not reader(root).draw(clip, np.random.default_rng(0)).companions
+
+
+def test_each_picture_of_a_negative_is_drawn_by_itself(tmp_path: Path) -> None:
+    found = reader(make_files(tmp_path))
+    clip = found.clips("train")[0]
+    drawn = [found.draw(clip, np.random.default_rng(seed)).companions["negative"].shots for seed in range(40)]
+    assert {len(shots) for shots in drawn} == {10}
+    videos = Counter(other.group for shots in drawn for other, _ in shots)
+    assert videos.keys() == {"00000002", "00000003"}
+    assert min(videos.values()) > 150
+    places = Counter(place for shots in drawn for _, place in shots)
+    assert places.keys() == set(range(10))
+    assert min(places.values()) > 20
+    # Each by itself: hardly ever of one video, or in order.
+    assert sum(len({other.group for other, _ in shots}) == 1 for shots in drawn) < 3
+    again = found.draw(clip, np.random.default_rng(3)).companions["negative"].shots
+    assert [(other.name, place) for other, place in again] == [(other.name, place) for other, place in drawn[3]]
 
 
 def test_the_corrected_questions_are_a_setting(tmp_path: Path) -> None:

@@ -64,3 +64,6 @@ class MusicAVQADataConfig(ClipSettings):
     window_seconds: float = 1.95  # length of the piece of sound of each segment, s
     window_margin: float = 2.05  # the last piece starts this long before the end, s
     questions: Literal["json", "json_update"] = "json"  # as published, or as the authors corrected them later
+    negatives: Literal["seconds", "clips"] = (
+        "seconds"  # pictures of other videos: each of one of its own, or all of one
+    )

@@ -27,15 +27,15 @@ VIDEOS = ("videos", "video", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthe
 FRAMES, SOUNDS = "frames", "audio"
 """Folders of extracted pictures and sound."""
 NEGATIVE = "negative"
-"""The companion: another video of the split, whose pictures do not go with the sound."""
+"""The companion: pictures of other videos of the split, which do not go with the sound."""
 
 
 class MusicAVQA(Dataset):
     """A clip for each question. ``root`` holds ``json/avqa-train.json`` and so on, or a folder in it does.
 
     Several questions share a video. `Clip.group` is the video, so that sound is swapped with that of another one. Each
-    clip has the companion ``negative``, another video of the split that is drawn in each epoch. A clip whose video is
-    not there is a broken one.
+    clip has the companion ``negative``, pictures of other videos of the split that are drawn in each epoch. A clip
+    whose video is not there is a broken one.
     """
 
     splits: tuple[str, ...] = ("train", "val", "test")
@@ -101,14 +101,23 @@ class MusicAVQA(Dataset):
         return found
 
     def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
-        """The clip with the companion ``negative``, another video of its split; none where there is no other."""
-        others = self._videos_of(clip.info["split"])
+        """The clip with the companion ``negative`` of other videos of its split; none where there is no other.
+
+        With ``negatives=seconds`` each of its pictures is that of any segment of any other video, drawn by itself, as
+        AVST's code draws them; with ``clips`` all are those of one other video.
+        """
+        videos = self._videos_of(clip.info["split"])
         own = self._places[clip.info["split"]].get(clip.group)
-        count = len(others) - (own is not None)
+        count = len(videos) - (own is not None)
         if not count:
             return clip
-        place = int(random.integers(count))
-        return replace(clip, companions={NEGATIVE: others[place + (own is not None and place >= own)]})
+        drawn = random.integers(count, size=1 if self.config.negatives == "clips" else self.segments)
+        others = [videos[place + (own is not None and place >= own)] for place in drawn.tolist()]
+        if self.config.negatives == "clips":
+            return replace(clip, companions={NEGATIVE: others[0]})
+        places = random.integers(self.segments, size=self.segments).tolist()
+        mixed = replace(others[0], shots=tuple(zip(others, places, strict=True)))
+        return replace(clip, companions={NEGATIVE: mixed})
 
     def _videos_of(self, split: str) -> list[Clip]:
         """A clip for each video of a split that is there, in the order of the questions."""
