@@ -43,6 +43,7 @@ PLACES = (
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 IDLE = {
     "Clip.companions": "readers fill it in by `dataclasses.replace`: `Negatives` of `tests/shared/toy_inputs.py`",
+    "Clip.shots": "likewise: `MusicAVQA.draw` of `avcore-avqa`",
     "SideView.declared": "`as_own` reads it for the layer",
     "SideView.owner": "`as_own` names it",
     "Tower.map": "no tower has another; what it gives is compared as the maps of features",

@@ -73,13 +73,19 @@ def test_what_is_no_run_is_named(world, tmp_path, name):
 def test_predict_hands_on_to_the_report(finished, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "avcore.report.predict.predict_video", lambda *args, **rest: seen.update(args=args, rest=rest) or "done"
+        "avcore.report.predict.predict_video", lambda *args, **rest: seen.update(args=args, rest=rest) or ["done"]
     )
     assert finished.run.predict("cat.mp4", name="cat") == "done"
     assert seen["args"] == (finished.run.model, finished.run.config, "cat.mp4", finished.directory / "predictions")
-    assert seen["rest"] == {"name": "cat", "overwrite": False, "inputs": None}
+    assert seen["rest"] == {"name": "cat", "overwrite": False, "inputs": [{}]}
     finished.run.predict("cat.mp4", Path("elsewhere"), overwrite=True)
     assert seen["args"][3] == Path("elsewhere")
+    given = [{"question": "one"}, {"question": "two"}]
+    assert finished.run.predict("cat.mp4", inputs=given[0]) == "done"
+    assert seen["rest"]["inputs"] == given[:1]
+    assert finished.run.predict("cat.mp4", inputs=given[:1]) == ["done"]
+    assert finished.run.predict("cat.mp4", inputs=given) == ["done"]
+    assert seen["rest"]["inputs"] == given
 
 
 @pytest.fixture

