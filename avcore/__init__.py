@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from avcore.hookspecs import hookimpl
     from avcore.injection import Edit, Edits, Fusion, FusionLayer, Prompt, PromptLayer
     from avcore.model import AVModel
-    from avcore.runs import Run, load_run, open_data, run
+    from avcore.runs import Run, load_run, open_data, run, zero_shot
     from avcore.runs.adapter import load_adapter, save_adapter
     from avcore.runs.convert import convert_checkpoint
     from avcore.specs import (
@@ -74,7 +74,7 @@ _HOMES = {
     "avcore.hookspecs": ("hookimpl",),
     "avcore.injection": ("Edit", "Edits", "Fusion", "FusionLayer", "Prompt", "PromptLayer"),
     "avcore.model": ("AVModel",),
-    "avcore.runs": ("Run", "load_run", "open_data", "run"),
+    "avcore.runs": ("Run", "load_run", "open_data", "run", "zero_shot"),
     "avcore.specs": (
         "AudioGeometry",
         "BackboneSpec",
@@ -172,6 +172,7 @@ __all__ = [
     "run",
     "save_adapter",
     "trainable_state",
+    "zero_shot",
 ]
 
 

@@ -344,6 +344,7 @@ class HeadSpec(Spec):
 
     Attributes:
         serves: the kinds of task (`TaskSpec.kind`), or the tasks by name, that it is made for; empty for any.
+        untrained: it answers without training and has nothing to train: ``--zero-shot`` takes it.
         encoders: further streams that the head calls by itself, given its settings: ``("text",)`` for an encoder of
             sentences, chosen by ``--text`` and found in ``Features.encoders``. With ``("text", "text_audio")`` it may
             be given another one for what it compares with sound, ``--text-audio``; nobody has to.
@@ -352,6 +353,7 @@ class HeadSpec(Spec):
     """
 
     serves: tuple[str, ...] = ()
+    untrained: bool = False
     encoders: Callable[[Any], tuple[str, ...]] | tuple[str, ...] = ()
     defaults: Callable[[Any], Mapping[str, Any]] | Mapping[str, Any] = field(default_factory=dict)
 
@@ -376,12 +378,15 @@ class TaskSpec(Spec):
         head: the name of its default head.
         kind: what is predicted: ``segments`` (a class for each), ``clip`` (a class for each clip), ``masks``,
             ``answer``, ``parsing``, or a word of the author's own; heads name the kinds that they serve.
+        words: the setting of its own that takes the names of whatever classes a person writes, as ``avcore predict
+            --zero-shot`` does; empty for a task whose classes are those of its data.
         aliases: other names (``avs-s4`` for ``avs``).
         defaults: settings of the run that this task brings, below those of method and recipe.
     """
 
     head: str
     kind: str = ""
+    words: str = ""
     aliases: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ NAMES = [
     "PromptSpec", "Run", "RunResult", "SoundFrontEnd", "StageLayout", "StreamFeatures", "StreamLayout", "Task",
     "TaskSpec", "TextGeometry", "Windows", "__version__", "by_number", "convert_checkpoint", "create_model",
     "hookimpl", "load_adapter", "load_run", "load_trainable_state", "open_data", "parameter_groups", "read_features",
-    "read_mask", "run", "save_adapter", "trainable_state",
+    "read_mask", "run", "save_adapter", "trainable_state", "zero_shot",
 ]  # fmt: skip
 
 

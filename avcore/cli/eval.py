@@ -1,10 +1,13 @@
-"""``avcore eval``: evaluate a finished run again, on another split, checkpoint or folder."""
+"""``avcore eval``: evaluate a finished run again, on another split, checkpoint or folder; or what needs no training."""
 
 import contextlib
 import sys
 from dataclasses import replace
+from typing import Any
 
 import click
+
+from avcore.cli.options import refuse_without, zero_shot_options
 
 __all__ = ["evaluate"]
 
@@ -12,7 +15,12 @@ JSON_HELP = 'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "sha
 
 
 @click.command()
-@click.argument("directory", metavar="RUN")
+@click.argument("directory", metavar="[RUN]", required=False)
+@click.option(
+    "--zero-shot", is_flag=True, help="No RUN, no training: the names of the classes of a task's data decide."
+)
+@zero_shot_options
+@click.option("--protocol", metavar="clean|paper", help="With --zero-shot: as published, or clean.  [default: clean]")
 @click.option("--split", "splits", multiple=True, help="Split to evaluate (repeatable).  [default: test]")
 @click.option(
     "--shapley",
@@ -26,15 +34,18 @@ JSON_HELP = 'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "sha
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run]")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 def evaluate(
-    directory: str,
+    directory: str | None,
+    zero_shot: bool,
+    protocol: str | None,
     splits: tuple[str, ...],
     shapley: bool,
     checkpoint: str,
     data: str | None,
     device: str | None,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
-    """Evaluate a run. Splits are val, test, ...
+    """Evaluate a run, or with --zero-shot what needs none. Splits are val, test, ...
 
     At its end a split's name says what clips are given instead of their own: test_swapped (another clip's sound),
     test_noise or test_noise-10 (white noise, as loud as the clip's sound or 10 dB below), test_mute_audio,
@@ -50,6 +61,7 @@ def evaluate(
       avcore eval runs/NAME --split test --split test_swapped
       avcore eval runs/NAME --shapley
       avcore eval runs/NAME --data FOLDER
+      avcore eval --zero-shot --task ave --data FOLDER --visual NAME --text NAME
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore
     from avcore.data.changes import with_muted
@@ -58,12 +70,18 @@ def evaluate(
     from avcore.report.published import published_scores, render_published
     from avcore.report.tables import brought_by, render_table
 
+    if zero_shot == (directory is not None):
+        raise click.UsageError("Give one of the two: RUN, the folder of a run, or --zero-shot with --task.")
+    if not zero_shot:
+        refuse_without("--zero-shot", **chosen, protocol=protocol)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        run = avcore.load_run(directory, checkpoint=checkpoint, data=data, device=device)
+        if directory is None:
+            run = avcore.zero_shot(data=data, set=chosen.pop("sets"), protocol=protocol, device=device, **chosen)
+        else:
+            run = avcore.load_run(directory, checkpoint=checkpoint, data=data, device=device)
+        of = directory or f"{run.config.task} without training"
         if shapley and run.config.streams != "both":
-            raise ConfigError(
-                f"--shapley compares two streams, and {directory} has {run.config.streams} only: omit it."
-            )
+            raise ConfigError(f"--shapley compares two streams, and {of} has {run.config.streams} only: omit it.")
         wanted = splits or ("test",)
         measured = replace(run.results, metrics={})
         for split in with_muted(wanted, run.data.dataset.splits) if shapley else wanted:
@@ -78,7 +96,7 @@ def evaluate(
         same_data = run.config.data.dataset == run.results.dataset
         beside = published_scores(measured, run.registry) if same_data else []
     if as_json:
-        head = {"run": str(run.directory), "checkpoint": checkpoint}
+        head = {"run": directory and str(run.directory), "checkpoint": directory and checkpoint}
         click.echo(json_text({**head, "metrics": metrics, "shapley": measured.shapley, "published": beside}))
         return
     names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
@@ -86,6 +104,6 @@ def evaluate(
         [split, *(scores.get(name) for name in names)]
         for split, scores in {**metrics, **brought_by(measured.shapley)}.items()
     ]
-    click.echo(render_table(["split", *names], rows, f"{run.directory}, {checkpoint} checkpoint"))
+    click.echo(render_table(["split", *names], rows, f"{of}, {checkpoint} checkpoint" if directory else of))
     if beside:
         click.echo(f"\n{render_published(beside, measured)}")

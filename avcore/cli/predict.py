@@ -1,17 +1,27 @@
-"""``avcore predict``: a finished run on anybody's video."""
+"""``avcore predict``: a finished run, or words without any training, on anybody's video."""
 
 import contextlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
+
+from avcore.cli.options import refuse_without, zero_shot_options
 
 __all__ = ["predict"]
 
 
 @click.command()
-@click.argument("directory", metavar="RUN")
-@click.argument("video", metavar="VIDEO")
+@click.argument("paths", metavar="[RUN] VIDEO", nargs=-1, required=True)
+@click.option(
+    "--zero-shot",
+    "words",
+    metavar="A,B,C",
+    help="No RUN, no training: which of these classes is each second? A name with a comma stands in quotes, as in "
+    "'dog, \"siren, far off\"'; @FILE takes one from each line.",
+)
+@zero_shot_options
 @click.option(
     "--input",
     "inputs",
@@ -19,11 +29,11 @@ __all__ = ["predict"]
     multiple=True,
     help='What the task asks for beside the video, such as question="How many ...?"; repeat it for several answers.',
 )
-@click.option("--out", metavar="DIR", help="Folder for the results.  [default: RUN/predictions]")
+@click.option("--out", metavar="DIR", help="Folder for the results.  [default: RUN/predictions, or ./predictions]")
 @click.option(
     "--checkpoint", type=click.Choice(["best", "latest"]), default="best", show_default=True, help="Weights to use."
 )
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run]")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run, or auto]")
 @click.option("--overwrite", is_flag=True, help="Replace results that are there already.")
 @click.option(
     "--json",
@@ -32,16 +42,17 @@ __all__ = ["predict"]
     help='Print {"inputs", "video", "strip", "spans": [...], "summary", "events"}; a list of such for several inputs.',
 )
 def predict(
-    directory: str,
-    video: str,
+    paths: tuple[str, ...],
+    words: str | None,
     inputs: tuple[str, ...],
     out: str | None,
     checkpoint: str,
     device: str | None,
     overwrite: bool,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
-    """Apply a run to a video of any format (mp4, webm, mkv, ...), size and length.
+    """Apply a run, or with --zero-shot words alone, to a video of any format (mp4, webm, mkv, ...), size and length.
 
     Writes VIDEO.overlay.mp4, the video with its sound and the predictions painted over it; VIDEO.strip.png, a column
     for each segment; and VIDEO.predictions.json and .csv, a line for each segment, or for each clip where the task
@@ -51,16 +62,31 @@ def predict(
     \b
     Example:
       avcore predict runs/NAME cat.mp4
+      avcore predict --zero-shot "dog, violin" cat.mp4 --visual vit_base_patch32_clip_quickgelu_224.openai
+                     --text ViT-B-32-quickgelu.openai
       avcore predict runs/NAME concert.mp4 --input question="How many instruments are sounding?"
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore
     from avcore.engine.files import json_text
     from avcore.report.tables import Cell, render_table
+    from avcore.runs.zeroshot import read_words
 
+    if len(paths) != (2 if words is None else 1):
+        wanted = "a RUN and a VIDEO" if words is None else "one VIDEO and no RUN"
+        raise click.UsageError(
+            f"predict{'' if words is None else ' --zero-shot'} takes {wanted}, not {len(paths)} paths."
+        )
+    if words is None:
+        refuse_without("--zero-shot", **chosen)
     given = _by_number(inputs)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        run = avcore.load_run(directory, checkpoint=checkpoint, device=device)
-        done = run.predict(video, out, overwrite=overwrite, inputs=given)
+        if words is None:
+            run = avcore.load_run(paths[0], checkpoint=checkpoint, device=device)
+        else:
+            run = avcore.zero_shot(read_words(words), set=chosen.pop("sets"), device=device, **chosen)
+            for notice in run.model.notices:
+                click.echo(notice, err=True)
+        done = run.predict(paths[-1], out, overwrite=overwrite, inputs=given)
     if as_json:
         each = [one.to_dict() for one in done]
         click.echo(json_text(each if len(each) > 1 else each[0]))

@@ -6,5 +6,6 @@ The package is called ``runs`` because ``avcore.run`` is the function.
 from avcore.runs.base import Run, load_run
 from avcore.runs.data import RunData, open_data
 from avcore.runs.start import run
+from avcore.runs.zeroshot import zero_shot
 
-__all__ = ["Run", "RunData", "load_run", "open_data", "run"]
+__all__ = ["Run", "RunData", "load_run", "open_data", "run", "zero_shot"]

@@ -91,8 +91,8 @@ class Run:
             self._data = RunData(self.config, self.model, *open_files(self.config, self.registry))
         return self._data
 
-    def adopt(self, model: AVModel, data: RunData) -> None:
-        """Use a model and data that are there already."""
+    def adopt(self, model: AVModel, data: RunData | None = None) -> None:
+        """Use a model, and data, that are there already."""
         self._model, self._data = model, data
 
     def release(self) -> None:

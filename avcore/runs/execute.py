@@ -225,7 +225,7 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
     for notice in model.notices:
         display.line(notice)
     earlier = results_in(directory)
-    results = _results(model, registry, earlier.seconds if earlier else 0.0)
+    results = results_of(model, registry, earlier.seconds if earlier else 0.0)
     run = Run(directory, config, registry, results=results)
     run.adopt(model, RunData(config, model, dataset, root))
     return run
@@ -345,7 +345,7 @@ def _farewell(directory: Path, signals: Signals, status: Status) -> str:
     return f"{status}{by}; {reached}; to go on: avcore run --resume {typed(directory)}"
 
 
-def _results(model: AVModel, registry: Registry, seconds: float) -> RunResult:
+def results_of(model: AVModel, registry: Registry, seconds: float = 0.0) -> RunResult:
     """What is known before anything is measured."""
     config = model.config
     counted = count_parameters(model).to_dict()

@@ -60,7 +60,7 @@ class ToyTask(Task):
     prediction: ClassVar[Mapping[str, str]] = {"classes": "segment"}
 
 
-def at_hand(kind: Any, *, name: str, thing: Any, **fields: Any) -> Any:
+def at_hand(kind: Any, /, *, name: str, thing: Any, **fields: Any) -> Any:
     """A spec whose implementation is ``thing`` instead of named by a string.
 
     Args:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,3 +102,41 @@ def test_a_run_that_is_not_there() -> None:
     assert result.exit_code == 2
     assert result.stderr.startswith("avcore: error:")
     assert "runs/nowhere" in result.stderr
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    run = FakeRun()
+    run.model = SimpleNamespace(notices=("random weights",))  # type: ignore[attr-defined]
+    monkeypatch.setattr("avcore.zero_shot", run)
+    return run
+
+
+def test_words_need_no_run(words: FakeRun) -> None:
+    text = 'dog, "siren, far off"'
+    result = predict("cat.mp4", "--zero-shot", text, "--visual", "a", "--text", "b", "--set", "x.y=1", "--json")
+    assert result.exit_code == 0, result.output
+    names, options = words.calls[0]
+    assert names == ("dog", "siren, far off")
+    assert {key: value for key, value in options.items() if value} == {"visual": "a", "text": "b", "set": ("x.y=1",)}
+    assert words.calls[1] == ("cat.mp4", None, {"overwrite": False, "inputs": [{}]})
+    assert "random weights" in result.stderr
+    assert json.loads(result.stdout)["summary"] == "Done."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("cat.mp4",), "predict takes a RUN and a VIDEO, not 1"),
+        (("runs/x", "cat.mp4", "--zero-shot", "a, b"), "predict --zero-shot takes one VIDEO and no RUN, not 2"),
+        (("runs/x", "cat.mp4", "--visual", "a"), "--visual goes with --zero-shot"),
+        (("runs/x", "cat.mp4", "--text-audio", "a"), "--text-audio goes with --zero-shot"),
+        (("cat.mp4", "--zero-shot", ""), "No class is named"),
+        (("cat.mp4", "--zero-shot", "@missing.txt"), "Cannot read 'missing.txt'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], says: str) -> None:
+    result = predict(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr

@@ -11,7 +11,7 @@ from avcore.registry import Registry
 __all__ = ["LOADERS", "installed"]
 
 LOADERS = (
-    *("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter", "avcore.assemble"),
+    *("avcore.runs.start", "avcore.runs.base", "avcore.runs.adapter", "avcore.runs.zeroshot", "avcore.assemble"),
     *("avcore.cli.data", "avcore.cli.options", "avcore.cli.runs"),
 )
 """The modules that look up what is installed."""

@@ -186,12 +186,14 @@ def world(
     files: type[Files] = Files,
     serves: tuple[str, ...] = (),
     encoders: tuple[str, ...] = (),
+    untrained: bool = False,
     **fields: Any,
 ) -> dict[str, list[Any]]:
     """A head, a task and a data set that belong together."""
     given = {"tasks": ("naming",), "defaults": {"data.segments": 2, "data.clip_seconds": 2.0}, **fields}
+    says = {"serves": serves, "encoders": encoders, "untrained": untrained}
     return {
-        "heads": [at_hand(HeadSpec, name="linear", thing=head, config=NoConfig, serves=serves, encoders=encoders)],
+        "heads": [at_hand(HeadSpec, name="linear", thing=head, config=NoConfig, **says)],
         "tasks": [at_hand(TaskSpec, name="naming", thing=task, head="linear")],
         "datasets": [at_hand(DatasetSpec, name="files", thing=files, **given)],
     }

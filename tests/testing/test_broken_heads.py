@@ -188,6 +188,7 @@ class DeclaresAndChooses(Declares):
         ({"head": UnusedMap}, "head: losses", "other.weight"),
         ({"head": WordedUnused, "encoders": ("text",)}, "head: losses", "other.weight"),
         ({"head": Worded, "encoders": TEXTS}, "head: sentences for sound", "never calls it"),
+        ({"untrained": True}, "head: untrained", "'linear' is said to answer without training, and has map.weight"),
         ({"head": CountsPadding}, "head: padded clips", "batch.valid"),
         ({"head": SeesOthers}, "head: batch equivariance", "clips must not see each other"),
         ({"head": CountsClips}, "head: batch equivariance", "'clips' is one number"),

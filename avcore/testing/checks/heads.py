@@ -163,7 +163,7 @@ def losses(case: HeadCase) -> None:
     _check_terms(name, terms)
     head = world.model.head
     head.zero_grad(set_to_none=True)
-    torch.stack([term.float() for term in terms.values()]).sum().backward()
+    _go_back(terms)
     for key, parameter in head.named_parameters():
         assert parameter.requires_grad, f"Head '{name}': {key} needs no gradient, so it is not saved: make it a buffer."
         assert parameter.grad is not None, (
@@ -171,6 +171,25 @@ def losses(case: HeadCase) -> None:
         )
         assert torch.isfinite(parameter.grad).all(), f"Head '{name}': the gradient of {key} is not finite."
     head.zero_grad(set_to_none=True)
+
+
+@check("head", "untrained")
+def untrained(case: HeadCase) -> None:
+    """A head that answers without training has nothing to train."""
+    if not case.spec.untrained:
+        raise Skipped(f"'{case.spec.name}' is trained.")
+    found = [name for name, _ in case.world.model.head.named_parameters()]
+    assert not found, (
+        f"Head '{case.spec.name}' is said to answer without training, and has {', '.join(found[:3])} to train: make "
+        f"them buffers, or leave out HeadSpec.untrained."
+    )
+
+
+def _go_back(terms: Mapping[str, Tensor]) -> None:
+    """Gradients of all terms; none where nothing on the way is trained."""
+    total = torch.stack([term.float() for term in terms.values()]).sum()
+    if total.requires_grad:
+        total.backward()
 
 
 def _check_terms(name: str, terms: Mapping[str, Tensor]) -> None:
@@ -249,7 +268,7 @@ def autocast(case: HeadCase) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             out = world.forward(batch, training=True)
             terms = world.model.losses(out, batch, FIRST)
-        torch.stack([term.float() for term in terms.values()]).sum().backward()
+        _go_back(terms)
     except Exception as error:
         raise AssertionError(
             f"Head '{case.spec.name}' under bf16 autocast fails with {type(error).__name__}: {error}"

@@ -3,26 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ave_files import make_ave
 from llp_files import make_files
-from PIL import Image
 
 from avcore.testing import parametrize_with_checks
 from avcore_demo.render import ensure
-
-EVENTS = ("Bark&clip0&good&2&5", "Truck&clip1&good&0&10", "Bark&clip2&good&7&9")
-
-
-def make_ave(root: Path) -> Path:
-    (root / "Annotations.txt").write_text("\n".join(EVENTS) + "\n")
-    for split in ("train", "val", "test"):
-        (root / f"{split}Set.txt").write_text("\n".join(EVENTS) + "\n")
-    (root / "raw_audio").mkdir()
-    for number in range(len(EVENTS)):
-        folder = root / "video_frames" / f"clip{number}"
-        folder.mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(folder / "0001.jpg")
-        (root / "raw_audio" / f"clip{number}.wav").touch()
-    return root
 
 
 def render(folder: Path) -> Path:

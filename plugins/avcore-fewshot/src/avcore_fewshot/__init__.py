@@ -1,0 +1,146 @@
+"""Few-shot and zero-shot for avcore: words as classes, k clips of each class, a head that needs no training.
+
+This module is light: it declares, and imports no torch.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from avcore.hookspecs import hookimpl
+from avcore.specs import TEXTS, DatasetSpec, HeadSpec, TaskSpec
+from avcore_avar import KINETICS_MARKS, VGGSOUND_MARKS
+from avcore_avar.config import AVARTaskConfig
+from avcore_ave import MARKS as AVE_MARKS
+from avcore_ave.config import AVETaskConfig
+from avcore_ave.table import TABLE
+from avcore_avvp import MARKS as LLP_MARKS
+from avcore_avvp import WHAT_IS_LEFT
+from avcore_fewshot.config import (
+    FewAVEConfig,
+    FewKineticsConfig,
+    FewListedConfig,
+    FewLLPConfig,
+    FewOwnEventsConfig,
+    FewRecordingsConfig,
+    WordsHeadConfig,
+    WordsTaskConfig,
+)
+
+__all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
+
+PAPER = "arXiv:2311.05152"
+HEAD = "fewshot.words"
+WITH_BACKGROUND = {"head": {"background": True}}
+"""Few-shot training learns what background is; without training no sentence says it."""
+
+
+@hookimpl
+def avcore_heads() -> Iterable[HeadSpec]:
+    """The head that compares features with sentences."""
+    return [
+        HeadSpec(
+            name=HEAD,
+            serves=("segments", "clip", "words"),
+            untrained=True,
+            encoders=TEXTS,
+            build="avcore_fewshot.head:WordsHead",
+            config=WordsHeadConfig,
+            paper="arXiv:2103.00020",
+            summary="cosines of pictures and sound with sentences that name the classes; nothing to train (CLIP)",
+        )
+    ]
+
+
+@hookimpl
+def avcore_tasks() -> Iterable[TaskSpec]:
+    """Any words, and the tasks of DG-SCT's second table."""
+    clips = {"head": HEAD, "kind": "clip", "config": AVARTaskConfig, "paper": PAPER}
+    return [
+        TaskSpec(
+            name="words",
+            build="avcore_fewshot.task:WordsTask",
+            config=WordsTaskConfig,
+            head=HEAD,
+            kind="words",
+            words="classes",
+            summary="which of any words is seen, and which heard, in each second, without training",
+        ),
+        TaskSpec(
+            name="fewshot-ave",
+            build="avcore_ave.task:AVETask",
+            config=AVETaskConfig,
+            head=HEAD,
+            kind="segments",
+            defaults=WITH_BACKGROUND,
+            paper=PAPER,
+            summary="event localisation, learned from k clips of each class (AVE)",
+        ),
+        TaskSpec(
+            name="fewshot-ave-cls",
+            build="avcore_avar.task:AVARTask",
+            summary="the class of a clip of AVE, learned from k clips of each class",
+            **clips,
+        ),
+        TaskSpec(
+            name="fewshot-llp-cls",
+            build="avcore_fewshot.task:FirstPositiveTask",
+            summary="a class of a clip of LLP, learned from k clips with one class each",
+            **clips,
+        ),
+        TaskSpec(
+            name="fewshot-avar",
+            build="avcore_avar.task:AVARTask",
+            summary="recognition, learned from k clips of each class (Kinetics-Sounds, VGGSound, own folders)",
+            **clips,
+        ),
+    ]
+
+
+@hookimpl
+def avcore_datasets() -> Iterable[DatasetSpec]:
+    """The readers of other plugins, with k clips of each class in train."""
+    return [
+        _few("ave", "AVE", FewAVEConfig, "fewshot-ave", "avcore_ave.annotations", AVE_MARKS),
+        _few("own-events", "OwnEvents", FewOwnEventsConfig, "fewshot-ave", "avcore_ave.table", (TABLE,)),
+        _few("ave-cls", "AVEClips", FewAVEConfig, "fewshot-ave-cls", "avcore_ave.annotations", AVE_MARKS),
+        _few(
+            "llp-cls",
+            "LLPClips",
+            FewLLPConfig,
+            "fewshot-llp-cls",
+            "avcore_avvp.annotations:class_settings_in",
+            LLP_MARKS,
+            defaults=WHAT_IS_LEFT,
+        ),
+        _few(
+            "kinetics-sounds",
+            "KineticsSounds",
+            FewKineticsConfig,
+            "fewshot-avar",
+            "avcore_avar.kinetics_lists",
+            KINETICS_MARKS,
+        ),
+        _few("vggsound", "VGGSound", FewListedConfig, "fewshot-avar", "avcore_avar.vggsound_lists", VGGSOUND_MARKS),
+        _few("own-folders", "OwnFolders", FewRecordingsConfig, "fewshot-avar", "avcore_avar.own", ()),
+    ]
+
+
+def _few(
+    name: str,
+    reader: str,
+    config: type,
+    task: str,
+    reads: str,
+    marks: tuple[str, ...],
+    defaults: Mapping[str, Any] | None = None,
+) -> DatasetSpec:
+    return DatasetSpec(
+        name=f"fewshot-{name}",
+        build=f"avcore_fewshot.datasets:Few{reader}",
+        config=config,
+        tasks=(task,),
+        reads=reads if ":" in reads else f"{reads}:settings_in",
+        marks=marks,
+        defaults=defaults or {},
+        summary=f"the files of {name.removesuffix('-cls')}, data.shots clips of each class in train",
+    )

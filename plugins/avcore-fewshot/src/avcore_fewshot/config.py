@@ -1,0 +1,127 @@
+"""Settings of the tasks, the head and the readers. Imports no torch, so that plugins load fast."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from avcore.config import require
+from avcore.specs import ClipSettings, RecordingSettings
+from avcore_avar.config import KineticsSoundsConfig, ListedConfig
+from avcore_ave.config import AVEDataConfig, OwnEventsConfig
+from avcore_avvp.config import LLPDataConfig
+
+__all__ = [
+    "PLACE",
+    "FewAVEConfig",
+    "FewKineticsConfig",
+    "FewLLPConfig",
+    "FewListedConfig",
+    "FewOwnEventsConfig",
+    "FewRecordingsConfig",
+    "Shots",
+    "WordsHeadConfig",
+    "WordsSettings",
+    "WordsTaskConfig",
+]
+
+PLACE = "<class>"
+"""Stands in a template where the name of a class belongs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsTaskConfig:
+    """Any words. ``avcore predict --zero-shot`` gives them."""
+
+    classes: tuple[str, ...] = field(default=("speech", "music"), metadata={"help": "the names, two at least"})
+
+    def __post_init__(self) -> None:
+        different = len(self.classes) > 1 and len(set(self.classes)) == len(self.classes)
+        require(different, "classes", list(self.classes), "different names, two at least")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsSettings:
+    """How classes become sentences, and how similar is similar: what all heads that compare with words know."""
+
+    visual_templates: tuple[str, ...] = field(
+        default=(f"a photo of a {PLACE}",),
+        metadata={"help": f"sentences for pictures, {PLACE} is the name; of several the mean vector counts"},
+    )
+    audio_templates: tuple[str, ...] = field(
+        default=(f"The sounds of {PLACE}",), metadata={"help": "the same for sound"}
+    )
+    visual_scale: float = field(
+        default=100.0, metadata={"help": "logits of pictures are this times the cosine (CLIP's)"}
+    )
+    audio_scale: float = field(
+        default=100.0, metadata={"help": "the same of sound; no source says what CLAP's has become in training"}
+    )
+
+    def __post_init__(self) -> None:
+        for key in ("visual_templates", "audio_templates"):
+            templates = getattr(self, key)
+            whole = bool(templates) and all(PLACE in one for one in templates)
+            require(whole, key, list(templates), f"one sentence at least, each with {PLACE} in it")
+        for key in ("visual_scale", "audio_scale"):
+            require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsHeadConfig(WordsSettings):
+    """Cosines with words, and how those of pictures and sound are joined."""
+
+    join: Literal["mean", "sum", "weighted"] = field(
+        default="mean",
+        metadata={
+            "help": "mean of both probabilities; sum: 2 l_v + 2 l_a; weighted: w l_v + (1 - w) l_a with "
+            "w = l_v / (l_v + l_a)"
+        },
+    )
+    background: bool = field(
+        default=False,
+        metadata={"help": "background, where a task has it, is a word like others; without, no segment is called so"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shots(ClipSettings):
+    """Which training clips are left."""
+
+    shots: int = field(default=16, metadata={"help": "k, clips of each class in train; 0: none"})
+    choose: Literal["first", "seed"] = field(
+        default="first", metadata={"help": "the first k of each class in file order (DG-SCT), or k drawn by shot_seed"}
+    )
+    shot_seed: int = field(default=0, metadata={"help": "of choose=seed"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.shots >= 0, "shots", self.shots, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewAVEConfig(Shots, AVEDataConfig):
+    """AVE, k clips of each class in train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewOwnEventsConfig(Shots, OwnEventsConfig):
+    """Own videos with events, k clips of each class in train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewLLPConfig(Shots, LLPDataConfig):
+    """LLP, k clips of each class in train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewKineticsConfig(Shots, KineticsSoundsConfig):
+    """Kinetics-Sounds, k clips of each class in train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewListedConfig(Shots, ListedConfig):
+    """VGGSound, k clips of each class in train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewRecordingsConfig(Shots, RecordingSettings):
+    """Own videos in folders, k clips of each class in train."""

@@ -1,0 +1,142 @@
+"""Readers of other plugins with k clips of each class in train; val and test are whole."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avcore.data.randomness import generator
+from avcore.data.recordings import listed
+from avcore.errors import DataError
+from avcore.tasks import Clip, Dataset, Task
+from avcore_avar.kinetics import KineticsSounds
+from avcore_avar.own import OwnFolders
+from avcore_avar.vggsound import VGGSound
+from avcore_ave.datasets import AVE
+from avcore_ave.own import OwnEvents
+from avcore_avvp.datasets import LLP
+from avcore_fewshot.config import FewAVEConfig, FewLLPConfig, Shots
+
+__all__ = [
+    "FewAVE",
+    "FewAVEClips",
+    "FewKineticsSounds",
+    "FewLLPClips",
+    "FewOwnEvents",
+    "FewOwnFolders",
+    "FewShots",
+    "FewVGGSound",
+    "few",
+]
+
+
+def few(clips: Sequence[Clip], settings: Shots) -> list[Clip]:
+    """The k clips of each class (`Clip.group`) that are left, in their order: the first ones, or drawn."""
+    order = [*range(len(clips))]
+    if settings.choose == "seed":
+        order = generator(settings.shot_seed, "shots").permutation(len(clips)).tolist()
+    taken: Counter[str] = Counter()
+    kept = []
+    for place in order:
+        taken[clips[place].group] += 1
+        if taken[clips[place].group] <= settings.shots:
+            kept.append(place)
+    return [clips[place] for place in sorted(kept)]
+
+
+class FewShots(Dataset):
+    """Stands before a reader whose `Clip.group` is the class: train keeps k clips of each."""
+
+    config: Shots
+
+    def clips(self, split: str) -> Sequence[Clip]:
+        """The clips of a split; of train those that are left."""
+        found = super().clips(split)
+        return few(self.candidates(found), self.config) if split == "train" else found
+
+    def candidates(self, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """The training clips that may be taken; all of them."""
+        return clips
+
+    def notes(self) -> list[str]:
+        """Those of the reader, and which classes have fewer clips than were asked for."""
+        counted = Counter(clip.group for clip in self.clips("train"))
+        short = [f"{name} ({count})" for name, count in counted.items() if count < self.config.shots]
+        told = [f"Classes of which train has fewer than {self.config.shots} clips: {listed(short)}."] if short else []
+        return [*super().notes(), *told]
+
+
+class FewAVE(FewShots, AVE):
+    """AVE, with labels of segments."""
+
+    config: FewAVEConfig
+
+
+class FewOwnEvents(FewShots, OwnEvents):
+    """Own videos with their events."""
+
+
+class FewAVEClips(FewShots, AVE):
+    """AVE, with the class of the clip: ``label`` () int64.
+
+    Raises:
+        DataError: the task has other classes than the files.
+    """
+
+    config: FewAVEConfig
+
+    def __init__(self, config: FewAVEConfig, root: Path, task: Task | None = None) -> None:
+        super().__init__(config, root, task)
+        _check_classes(task, self.classes, self.root)
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        """``label`` () int64: the class of the clip's event."""
+        return {"label": torch.tensor(self.classes.index(clip.info["event"].category))}
+
+
+class FewLLPClips(FewShots, LLP):
+    """LLP, with all classes of a clip: ``labels`` (C,) float32, 0 and 1. Clips of one class alone train.
+
+    Raises:
+        DataError: the task has other classes than the files.
+    """
+
+    config: FewLLPConfig
+
+    def __init__(self, config: FewLLPConfig, root: Path, task: Task | None = None) -> None:
+        super().__init__(config, root, task)
+        _check_classes(task, self.classes, self.root)
+
+    def candidates(self, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """The clips that have one class."""
+        return [clip for clip in clips if len(clip.info["labels"]) == 1]
+
+    def counts(self, split: str) -> dict[str, int]:
+        """Nothing: seconds are not read."""
+        return {}
+
+    def target(self, clip: Clip) -> dict[str, Tensor]:
+        """``labels`` (C,): 1 for each class of the clip."""
+        return {"labels": torch.tensor([float(name in clip.info["labels"]) for name in self.classes])}
+
+
+class FewKineticsSounds(FewShots, KineticsSounds):
+    """Kinetics-Sounds."""
+
+
+class FewVGGSound(FewShots, VGGSound):
+    """VGGSound."""
+
+
+class FewOwnFolders(FewShots, OwnFolders):
+    """Own videos in a folder for each class."""
+
+
+def _check_classes(task: Task | None, classes: Sequence[str], root: Path) -> None:
+    if task is not None and task.classes != tuple(classes):
+        raise DataError(
+            f"The files in '{root}' have {len(classes)} classes ({classes[0]}, ...), and task_options.classes has "
+            f"{len(task.classes)} others: leave that setting out, and the names are taken from the files."
+        )

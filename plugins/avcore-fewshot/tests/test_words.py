@@ -1,0 +1,191 @@
+"""Scores, losses and predictions by the formulas of the papers, written out by hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from installed import installed
+from media import grey_video
+from torch import Tensor
+
+import avcore
+import avcore_avar
+import avcore_ave
+import avcore_avvp
+import avcore_fewshot
+from avcore.cli import main
+from avcore.errors import AVCoreError
+from avcore.model import AVModel
+from avcore.registry import Registry
+from avcore.tasks import Batch
+from avcore.testing.backbones import ToyBackbones
+from avcore.testing.texts import ToyTexts, tokenize
+from avcore.testing.toys import make_batch
+from avcore_fewshot.task import first_positive
+from avcore_fewshot.words import joined
+
+REGISTRY = Registry.from_modules(
+    {
+        "backbones": ToyBackbones(),
+        "texts": ToyTexts(),
+        "avcore-ave": avcore_ave,
+        "avcore-avar": avcore_avar,
+        "avcore-avvp": avcore_avvp,
+        "avcore-fewshot": avcore_fewshot,
+    }
+)
+WORDS = ["dog", "two cellos", "rain"]
+SHORT = ("text.length=10",)
+
+
+@pytest.fixture(autouse=True)
+def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AVCORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AVCORE_DATA", raising=False)
+    with installed(REGISTRY):
+        yield
+
+
+def both(*sets: str, **given: Any) -> AVModel:
+    named = {"visual": "toy_shared", "audio": "toy_shared", "text": "toy_text", "text_audio": "toy_text", **given}
+    return avcore.zero_shot(named.pop("words", WORDS), set=(*SHORT, *sets), **named).model
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.pow(2).sum(-1, keepdim=True).sqrt()
+
+
+def test_scores_are_scaled_cosines_of_each_stream_with_its_own_words() -> None:
+    model = both("head.visual_scale=10", "head.audio_scale=20", "text_audio.length=9")
+    batch = make_batch(model)
+    with torch.no_grad():
+        features = model.features(batch)
+        out = model(batch)
+        for stream, encoder, sentence, scale, length in (
+            ("visual", "text", "a photo of a {}", 10, 10),
+            ("audio", "text_audio", "The sounds of {}", 20, 9),
+        ):
+            ids = tokenize([sentence.format(name) for name in WORDS], length=length)
+            text: Any = model.encoders[encoder]
+            words_CD = unit(text.project(text(ids).pooled))
+            seen_BTD = unit(features.project(stream))
+            expected = scale * torch.einsum("btd,cd->btc", seen_BTD, words_CD)
+            torch.testing.assert_close(out[stream], expected)
+        prediction = model.predict(out)
+    mean = (out["visual"].softmax(-1) + out["audio"].softmax(-1)) / 2
+    torch.testing.assert_close(prediction["scores"], mean)
+    torch.testing.assert_close(prediction["audio"], out["audio"].softmax(-1))
+
+
+def test_several_templates_are_a_mean_of_directions() -> None:
+    one, other = (both(f"head.visual_templates=['{text} <class>']") for text in ("a", "one small"))
+    two = both("head.visual_templates=['a <class>', 'one small <class>']")
+    features = [model.features(make_batch(model)) for model in (one, other, two)]
+    first, second, mean = (
+        model.head.words.vectors(found, "visual") for model, found in zip((one, other, two), features, strict=True)
+    )
+    torch.testing.assert_close(mean, unit((first + second) / 2))
+
+
+def test_ways_to_join() -> None:
+    visual, audio = torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[1.0, 4.0]]])
+    assert joined("sum", [visual, audio]).tolist() == [[[8.0, 10.0]]]
+    w = torch.tensor([3 / 4, 1 / 5])
+    torch.testing.assert_close(joined("weighted", [visual, audio])[0, 0], w * visual[0, 0] + (1 - w) * audio[0, 0])
+    assert joined("weighted", [visual, -visual]).isfinite().all()
+    assert joined("sum", [visual]) is visual
+
+
+def test_segments_without_a_word_for_background_are_never_called_so() -> None:
+    sets = ("task_options.classes=[dog, cat]", "data.segments=4", "data.clip_seconds=4")
+    model, learns = (
+        avcore.create_model(
+            task="ave",
+            visual="toy_shared",
+            text="toy_text",
+            streams="visual",
+            prompts="none",
+            fusions="none",
+            set=[*sets, "head.name=fewshot.words", *more],
+        ).eval()
+        for more in ([], ["head.background=true"])
+    )
+    batch = make_batch(model, 2)
+    assert model(batch)["logits"].shape == (2, 4, 2)
+    assert learns(batch)["logits"].shape == (2, 4, 3)
+    assert model.predict(model(batch))["labels"].max() <= 1
+    labels = torch.tensor([[0, 1, 2, 2], [1, 1, 1, 1]])
+    batch = Batch(**{**vars(batch), "targets": {"labels": labels}, "valid": torch.tensor([True, False])})
+    out = model(batch)
+    each = [-out["logits"].log_softmax(-1)[0, place, label] for place, label in enumerate((0, 1))]
+    torch.testing.assert_close(model.losses(out, batch)["class"], sum(each) / 2)
+    out = learns(batch)
+    each = [-out["logits"].log_softmax(-1)[0, place, label] for place, label in enumerate((0, 1, 2, 2))]
+    torch.testing.assert_close(learns.losses(out, batch)["class"], sum(each) / 4)
+
+
+def test_clips_are_their_mean_and_the_first_of_several_classes_counts() -> None:
+    model = avcore.create_model(
+        task="fewshot-llp-cls",
+        visual="toy_shared",
+        text="toy_text",
+        streams="visual",
+        prompts="none",
+        fusions="none",
+        set=["task_options.classes=[dog, cat, rain]"],
+    ).eval()
+    batch = make_batch(model, 2)
+    truth = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    batch.targets = {"labels": truth}
+    out = model(batch)
+    mean = out["logits"].mean(1)
+    assert torch.equal(model.predict(out)["label"], mean.argmax(-1))
+    expected = -(truth * mean.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(model.losses(out, batch)["class"], expected)
+    assert first_positive(torch.tensor([[0, 1, 1], [0, 0, 0]])).tolist() == [1, 3]
+    metric = model.task.metrics("paper")
+    metric.update({"label": torch.tensor([1, 2]), "scores": torch.eye(3)[[1, 2]]}, batch)
+    assert metric.compute()["top1"] == 50
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"visual": "toy_plain"}, "The backbone for pictures shares no space with sentences"),
+        ({"text_audio": None}, "name that of sound with --text-audio NAME"),
+        ({"text": None, "text_audio": None}, "reads sentences: give --text NAME"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(AVCoreError, match=says):
+        both(**given)
+
+
+def test_a_template_without_a_place_is_refused() -> None:
+    with pytest.raises(AVCoreError, match="each with <class> in it"):
+        both("head.visual_templates=['a photo']")
+
+
+def test_a_video_and_any_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    video = grey_video(tmp_path / "v.mkv", range(20, 50), np.zeros((24000, 1), np.int16), 8000)
+    options = ["--visual", "toy_shared", "--audio", "toy_shared", "--text", "toy_text", "--text-audio", "toy_text"]
+    monkeypatch.chdir(tmp_path)
+    main(["predict", str(video), "--zero-shot", 'dog, "cello, two", дождь', *options], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("seen: ", "heard: ", "both: "))
+    rows = (tmp_path / "predictions" / "v.events.csv").read_text().splitlines()
+    assert rows[0] == "class,modality,start,end,probability"
+    assert {row.rsplit(",", 4)[1] for row in rows[1:]} == {"visual", "audio", ""}
+    run = avcore.zero_shot(WORDS, visual="toy_shared", text="toy_text")
+    assert run.predict(video, tmp_path / "seen").spans[0].text.startswith("seen: ")
+    assert run.model.sound is None
+
+
+def test_six_hundred_words(tmp_path: Path) -> None:
+    run = avcore.zero_shot([f"class {number}" for number in range(600)], visual="toy_shared", text="toy_text")
+    scores = run.model.predict(run.model(make_batch(run.model)))["scores"]
+    assert scores.shape[-1] == 600
+    torch.testing.assert_close(scores.sum(-1), torch.ones(scores.shape[:2]))
