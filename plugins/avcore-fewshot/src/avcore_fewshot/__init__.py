@@ -54,7 +54,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
 @hookimpl
 def avcore_tasks() -> Iterable[TaskSpec]:
     """Any words, and the tasks of DG-SCT's second table."""
-    clips = {"head": HEAD, "kind": "clip", "config": AVARTaskConfig, "paper": PAPER}
+    clips: dict[str, Any] = {"head": HEAD, "kind": "clip", "config": AVARTaskConfig, "paper": PAPER}
     return [
         TaskSpec(
             name="words",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,9 +48,9 @@ def few(clips: Sequence[Clip], settings: Shots) -> list[Clip]:
 
 
 class FewShots(Dataset):
-    """Stands before a reader whose `Clip.group` is the class: train keeps k clips of each."""
+    """Stands before a reader whose `Clip.group` is the class, and with settings that are `Shots`: train keeps k of each."""
 
-    config: Shots
+    config: Any
 
     def clips(self, split: str) -> Sequence[Clip]:
         """The clips of a split; of train those that are left."""
