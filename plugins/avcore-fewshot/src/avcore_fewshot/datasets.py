@@ -48,7 +48,7 @@ def few(clips: Sequence[Clip], settings: Shots) -> list[Clip]:
 
 
 class FewShots(Dataset):
-    """Stands before a reader whose `Clip.group` is the class, and with settings that are `Shots`: train keeps k of each."""
+    """Stands before a reader whose `Clip.group` is the class, with settings that are `Shots`: k of each train."""
 
     config: Any
 
