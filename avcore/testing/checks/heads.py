@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from avcore.errors import did_you_mean
 from avcore.specs import TEXTS
+from avcore.streams import TextEncoder
 from avcore.tasks import Batch, Progress
 from avcore.testing.cases import HeadCase
 from avcore.testing.cases.heads import padded
@@ -112,7 +114,9 @@ def sentences_for_sound(case: HeadCase) -> None:
     calls: list[str] = []
     world = case.world.beside(f"{SOUND_TEXT}.backbone=toy_text")
     for one, encoder in world.model.encoders.items():
-        encoder.register_forward_hook(lambda *_, one=one: calls.append(one))
+        # Of a block: a head may walk the tower by itself.
+        block = cast(TextEncoder, encoder).tower.block(0)
+        block.register_forward_hook(lambda *_, one=one: calls.append(one))
     for name_of, tensor in world.forward(world.batch()).values.items():
         assert torch.isfinite(tensor).all(), f"Head '{name}' with '{SOUND_TEXT}': its output '{name_of}' is not finite."
     missed = [one for one in world.model.encoders if one not in calls]

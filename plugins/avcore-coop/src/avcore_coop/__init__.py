@@ -1,0 +1,63 @@
+"""Classes as words, and what learns their context: CoOp, CoCoOp, CLIP-Adapter, MaPLe. Light: imports no torch."""
+
+from collections.abc import Iterable
+
+from avcore.hookspecs import hookimpl
+from avcore.specs import TEXTS, HeadSpec, PromptSpec
+from avcore_coop.settings import AdapterSettings, ConditionalSettings, ContextSettings, MapleSettings, WordsSettings
+
+
+@hookimpl
+def avcore_prompts() -> Iterable[PromptSpec]:
+    """CoOp's context, for sentences, and MaPLe's prompts, for pictures (their words reach the head)."""
+    return [
+        PromptSpec(
+            name="coop",
+            build="avcore_coop.prompts:Context",
+            config=ContextSettings,
+            identity_at_start=True,
+            paper="arXiv:2109.01134",
+            summary="CoOp: a learnt context of every sentence; put it there with parts.coop.streams=text",
+        ),
+        PromptSpec(
+            name="maple",
+            build="avcore_coop.prompts:Maple",
+            config=MapleSettings,
+            paper="arXiv:2210.03117",
+            summary="MaPLe: deep prompts of sentences, mapped to those of pictures; read by the head coop.words",
+        ),
+    ]
+
+
+@hookimpl
+def avcore_heads() -> Iterable[HeadSpec]:
+    """Cosines with the names of classes, alone, behind CLIP-Adapter's bottleneck, or with CoCoOp's context."""
+    return [
+        HeadSpec(
+            name="coop.words",
+            build="avcore_coop.heads:WordsHead",
+            config=WordsSettings,
+            serves=("clip",),
+            encoders=TEXTS,
+            paper="arXiv:2103.00020",
+            summary="scaled cosines of each segment with the names of the classes, their mean over the clip (CLIP)",
+        ),
+        HeadSpec(
+            name="coop.adapter",
+            build="avcore_coop.heads:AdapterHead",
+            config=AdapterSettings,
+            serves=("clip",),
+            encoders=TEXTS,
+            paper="arXiv:2110.04544",
+            summary="coop.words behind CLIP-Adapter's bottlenecks",
+        ),
+        HeadSpec(
+            name="coop.conditional",
+            build="avcore_coop.heads:ConditionalHead",
+            config=ConditionalSettings,
+            serves=("clip",),
+            encoders=TEXTS,
+            paper="arXiv:2203.05557",
+            summary="coop.words with CoCoOp's context, which depends on each segment",
+        ),
+    ]
