@@ -289,14 +289,14 @@ def test_the_result_is_plain_data(predict, make_video):
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="AVCORE_TEST_DATA names no folder with clips/")
 @pytest.mark.parametrize("name", sorted(path.name for path in CLIPS.glob("*.mp4")))
 def test_real_videos(predict, monkeypatch, name):
-    monkeypatch.setattr("avcore.report.predict.LONG_SIDE", 320)
+    monkeypatch.setattr("avcore.report.predict.LONG_SIDE", 160)
     source = probe(CLIPS / name)
     result = predict(CLIPS / name)
     written = probe(result.video)
     assert written.duration_s == pytest.approx(source.duration_s, abs=0.06)
     assert written.fps == pytest.approx(source.fps, rel=1e-3)
     assert written.audio_rate is not None
-    assert max(written.width, written.height) <= 320
+    assert max(written.width, written.height) <= 160
     assert len(result.spans) == round(source.duration_s)
 
 
