@@ -2,7 +2,7 @@
 
     python docs/benchmarks/demo.py --out FILE.json [--tasks ave avar] [--methods copl stfp] [--seeds 0 1 2] [--table]
 
-By default all installed methods on all tasks that have a demo, and for tasks of classes what one stream alone reaches
+By default all installed methods on all tasks that have a demo, and but for masks what one stream alone reaches
 with the task's head, as ``pictures alone`` and ``sound alone``. Each method is measured on test with each clip's own
 sound, with another clip's, without sound and without pictures, and beside it the head alone, trained with the same
 recipe. The best epoch is selected on val. The record is written after every run, so that the command may be stopped

@@ -19,6 +19,8 @@ SHORT = ("train.batch_size=3", "train.eval_batch_size=1", "train.evaluate=[test]
 # Fewer pictures of a clip; a head lets four of them speak for it.
 FOUR = ("data.segments=4",)
 FEWER = {"avs-ms3": ("data.segments=2", "data.clip_seconds=2.0"), "ave": FOUR, "ave-weak": FOUR, "avvp": FOUR}
+# Twice as many questions as clips.
+FEWER["avqa"] = ("train.batch_size=6",)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +30,7 @@ def calm(small_demo: pytest.MonkeyPatch) -> None:
 
 def test_every_method_has_tasks_to_meet() -> None:
     assert {"copl", "dgsct", "lavish", "stfp", "stgcma"} <= set(METHODS)
-    assert {"avs", "avs-ms3", "ave", "ave-weak", "avar", "avvp"} <= set(TASKS)
+    assert {"avs", "avs-ms3", "ave", "ave-weak", "avar", "avvp", "avqa"} <= set(TASKS)
 
 
 @pytest.mark.parametrize(("method", "task"), [*product(METHODS, TASKS)])

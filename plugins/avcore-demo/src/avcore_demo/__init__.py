@@ -10,6 +10,7 @@ from avcore.hookspecs import hookimpl
 from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec
 from avcore_avar.config import KineticsSoundsConfig
 from avcore_ave.config import AVEDataConfig, AVEWeakDataConfig
+from avcore_avqa.config import MusicAVQADataConfig
 from avcore_avs.config import AVSDataConfig
 from avcore_avvp.config import LLPDataConfig
 from avcore_timm.settings import ViTSettings
@@ -19,6 +20,16 @@ SIZE = 96
 
 KINDS = ("drum", "bell", "bird", "engine", "flute", "rattle")
 """What the things of the demo are, as `looks` paints and `sounds` sings them."""
+
+WORDS = (
+    *("<pad>", "How", "many", "things", "were", "heard", "in", "the", "entire", "video", "Which", "thing", "sounds"),
+    *("longest", "is", "loudest", "types", "of", "appeared", "What", "kind", "it", "leftest", "rightest", "Is"),
+    *("sounding", "there", "a", "voiceover", "are", "sound", "coming", "from", "first", "last", "that", "comes"),
+)
+"""The words of the demo's questions."""
+
+ANSWERS = ("zero", "one", "two", "three", "yes", "no", *KINDS)
+"""Their answers."""
 
 _BACKBONE = {
     "model": "vit_tiny_patch16_224",
@@ -94,6 +105,21 @@ _DEFAULTS = {
     # What is seen and heard is the same throughout.
     "demo-avar": {**_CLASSES, "data.segments": 2, "train.epochs": 4, "train.eval_every": 1},
     "demo-avvp": {**_CLASSES, "train.epochs": 4, "train.eval_every": 2},
+    "demo-avqa": {
+        **_COMMON,
+        "task_options.words": list(WORDS),
+        "task_options.answers": list(ANSWERS),
+        # What is heard begins with the clip or at its half.
+        "data.segments": 2,
+        "data.clip_seconds": 10.0,
+        "data.window_seconds": 0.97,
+        "data.window_margin": 1.0,
+        "head.width": 128,
+        "head.match_width": 128,
+        "optim.lr": 2e-3,
+        "train.epochs": 3,
+        "train.eval_every": 1,
+    },
 }
 
 
@@ -113,7 +139,7 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
 
 @hookimpl
 def avcore_datasets() -> Iterable[DatasetSpec]:
-    """Rendered clips in the layouts of S4, MS3, AVE, Kinetics-Sounds and LLP."""
+    """Rendered clips in the layouts of S4, MS3, AVE, Kinetics-Sounds, LLP and MUSIC-AVQA."""
     declared: tuple[tuple[str, str, str, type[ClipSettings], str], ...] = (
         ("demo-s4", "avs", "avcore_avs.datasets:AVSBenchS4", AVSDataConfig, "AVSBench S4"),
         ("demo-ms3", "avs-ms3", "avcore_avs.datasets:AVSBenchMS3", AVSDataConfig, "AVSBench MS3"),
@@ -121,6 +147,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
         ("demo-ave-weak", "ave-weak", "avcore_ave.datasets:AVEWeak", AVEWeakDataConfig, "AVE, labels of clips alone"),
         ("demo-avar", "avar", "avcore_avar.kinetics:KineticsSounds", KineticsSoundsConfig, "Kinetics-Sounds (OGM-GE)"),
         ("demo-avvp", "avvp", "avcore_avvp.datasets:LLP", LLPDataConfig, "LLP"),
+        ("demo-avqa", "avqa", "avcore_avqa.datasets:MusicAVQA", MusicAVQADataConfig, "MUSIC-AVQA"),
     )
     return [
         DatasetSpec(

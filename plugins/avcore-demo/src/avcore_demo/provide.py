@@ -14,10 +14,20 @@ COUNTS = {
     "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
     "kinetics": {"train": 120, "val": 30, "test": 60},
     "llp": {"train": 160, "val": 30, "test": 60},
+    # Less than two questions each.
+    "avqa": {"train": 600, "val": 84, "test": 180},
 }
 """Clips of each split, by layout."""
 
-LAYOUTS = {"avs": "s4", "avs-ms3": "ms3", "ave": "ave", "ave-weak": "ave", "avar": "kinetics", "avvp": "llp"}
+LAYOUTS = {
+    "avs": "s4",
+    "avs-ms3": "ms3",
+    "ave": "ave",
+    "ave-weak": "ave",
+    "avar": "kinetics",
+    "avvp": "llp",
+    "avqa": "avqa",
+}
 """The layout of each task."""
 
 

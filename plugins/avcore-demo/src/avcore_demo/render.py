@@ -87,7 +87,7 @@ def code_digest(layout: str) -> str:
     digest, folder = hashlib.blake2b(digest_size=8), Path(__file__).parent
     chosen = LAYOUTS[layout]
     own = chosen.clip.__module__.removeprefix(f"{__package__}.").replace(".", "/")
-    for name in ("looks", "media", "render", "scenery", "sounds", "styles", "truth", "world", own):
+    for name in ("looks", "media", "render", "scenery", "sounds", "styles", "truth", "world", own, *chosen.code):
         digest.update((folder / f"{name}.py").read_bytes())
     digest.update(repr((chosen.style, chosen.balanced, chosen.further)).encode())
     return digest.hexdigest()

@@ -126,6 +126,25 @@ def parsing(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
     return cast
 
 
+def asked(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+    """Question answering: one to three things are seen throughout, one to three heard, of which some are seen too.
+
+    What is heard begins with the clip or at its half, and goes on to the end.
+    """
+    shown, sounding = (1 + int(rng.choice(3, p=(0.2, 0.4, 0.4))) for rng in (seen, heard))
+    most = min(shown, sounding)
+    both = int(heard.integers(1, most + 1)) if heard.random() > 0.5 / most else 0
+    kinds = _kinds(seen)[: shown + sounding - both]
+    cast = Cast(kinds, np.zeros((LONG, len(kinds)), np.bool_), np.zeros((LONG, len(kinds)), np.bool_))
+    cast.seen_TK[:, :shown] = True
+    late = heard.integers(2, size=sounding)
+    chosen = [*heard.permutation(shown)[:both].tolist(), *range(shown, len(kinds))]
+    # Something is heard from the beginning on.
+    for thing, half in zip(chosen, late - late.min(), strict=True):
+        cast.sounding_TK[int(half) * (LONG // 2) :, thing] = True
+    return cast
+
+
 STYLES: dict[str, Draw] = {
     "s4": single,
     "ms3": several,
@@ -133,6 +152,7 @@ STYLES: dict[str, Draw] = {
     "no_event": no_event,
     "recognition": recognition,
     "parsing": parsing,
+    "asked": asked,
 }
 """The styles by name."""
 

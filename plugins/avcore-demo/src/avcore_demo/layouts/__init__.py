@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..world import Clip
-from . import ave, avsbench, kinetics, llp
+from . import ave, avqa, avsbench, kinetics, llp
 
 __all__ = ["LAYOUTS", "Layout", "Named"]
 
@@ -30,6 +30,7 @@ class Layout:
         style: The style of its clips.
         balanced: Whether each kind is in turn what is seen and heard.
         further: Splits beside train, val and test, and their styles.
+        code: Further modules of the package that its files follow from.
     """
 
     clip: Callable[[Path, str, str, Clip, int], None]
@@ -37,6 +38,7 @@ class Layout:
     style: str
     balanced: bool = False
     further: dict[str, str] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -45,5 +47,6 @@ LAYOUTS: dict[str, Layout] = {
     "ave": Layout(ave.write_clip, ave.write_lists, "event", balanced=True, further={ave.NEGATIVES: "no_event"}),
     "kinetics": Layout(kinetics.write_clip, kinetics.write_lists, "recognition", balanced=True),
     "llp": Layout(llp.write_clip, llp.write_lists, "parsing"),
+    "avqa": Layout(avqa.write_clip, avqa.write_lists, "asked", balanced=True, code=("questions",)),
 }
 """The layouts by name."""
