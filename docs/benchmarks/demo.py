@@ -11,14 +11,19 @@ and given again; ``--table`` prints its tables and trains nothing. ``--set`` is 
 
 import argparse
 import json
+import shutil
+import wave
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from grid import one_run, spread
+from PIL import Image
 
+from avcore.data.cache import cache_home
 from avcore.engine.files import write_json
 from avcore.registry import load_registry
 from avcore.specs import resolve
@@ -30,6 +35,8 @@ SPLITS = {
     "no pictures": "test_mute_visual",
 }
 ALONE = {"pictures alone": "visual", "sound alone": "audio"}
+BOTH = "avqa"
+"""The task whose head takes both streams: for one alone all sounds are silent or all pictures grey, in training too."""
 
 
 def main() -> None:
@@ -57,20 +64,43 @@ def main() -> None:
     for one in [] if given.table else wanted:
         if not any(one.items() <= done.items() for done in runs):
             print(*one.values(), flush=True)
-            row = row_of(one["row"])
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-                grid = {"task": one["task"], "evaluate": [*SPLITS.values()]}
-                runs.append(one | alone.submit(one_run, grid, row, row["set"], one["seed"], given).result())
+            with TemporaryDirectory() as folder, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+                row = row_of(one["row"], one["task"], Path(folder))
+                grid, data = {"task": one["task"], "evaluate": [*SPLITS.values()]}, row.pop("data", None)
+                chosen = argparse.Namespace(data=data, sets=given.sets)
+                runs.append(one | alone.submit(one_run, grid, row, row["set"], one["seed"], chosen).result())
             write_json(given.out, {"runs": runs})
     for task, score in scores.items():
         print(f"\n{task}, {score}\n\n{table([run for run in runs if run['task'] == task], score)}")
 
 
-def row_of(name: str) -> dict[str, Any]:
-    """What `grid.one_run` takes for a method, or for the head on one stream."""
-    if name in ALONE:
-        return {"method": "none", "streams": ALONE[name], "evaluate": ["test"], "set": ["baseline=false"]}
-    return {"method": name, "set": []}
+def row_of(name: str, task: str, folder: Path) -> dict[str, Any]:
+    """What `grid.one_run` takes for a method, or for the head on one stream, and the data where they are not the demo's."""
+    if name not in ALONE:
+        return {"method": name, "set": []}
+    row = {"method": "none", "evaluate": ["test"], "set": ["baseline=false"]}
+    if task != BOTH:
+        return {**row, "streams": ALONE[name]}
+    demo = load_registry().default_dataset(task)
+    assert demo is not None
+    shutil.copytree(resolve(demo.provide)(task, cache_home()), folder / "data")
+    for file in (folder / "data").rglob("*.wav" if ALONE[name] == "visual" else "*.jpg"):
+        mute(file)
+    return {**row, "data": folder / "data", "set": [*row["set"], f"data.dataset={demo.name}"]}
+
+
+def mute(file: Path) -> None:
+    """Make a sound silent, a picture grey."""
+    if file.suffix == ".jpg":
+        with Image.open(file) as picture:
+            grey = Image.new("RGB", picture.size, (128, 128, 128))
+        grey.save(file)
+        return
+    with wave.open(str(file)) as sound:
+        parameters = sound.getparams()
+    with wave.open(str(file), "wb") as sound:
+        sound.setparams(parameters)
+        sound.writeframes(bytes(parameters.nframes * parameters.sampwidth * parameters.nchannels))
 
 
 def table(runs: list[dict[str, Any]], score: str) -> str:

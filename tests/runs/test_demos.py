@@ -19,8 +19,8 @@ SHORT = ("train.batch_size=3", "train.eval_batch_size=1", "train.evaluate=[test]
 # Fewer pictures of a clip; a head lets four of them speak for it.
 FOUR = ("data.segments=4",)
 FEWER = {"avs-ms3": ("data.segments=2", "data.clip_seconds=2.0"), "ave": FOUR, "ave-weak": FOUR, "avvp": FOUR}
-# Twice as many questions as clips.
-FEWER["avqa"] = ("train.batch_size=6",)
+# Questions, of which there are 22.
+FEWER["avqa"] = ("train.batch_size=8",)
 
 
 @pytest.fixture(autouse=True)

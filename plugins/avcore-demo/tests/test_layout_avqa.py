@@ -96,9 +96,7 @@ def answer(template: str, values: list[str], things: list[Mapping[str, Any]]) ->
             return only_one(both, [sign * min(s for s in SECONDS if thing["heard"][s]) for thing in both], 1)
         case "What kind of thing is the <LRer> thing?":
             sign = {"leftest": -1, "rightest": 1}[values[0]]
-            said = {
-                only_one(seen, [sign * thing["centre"][second][0] for thing in seen], APART) for second in SECONDS
-            }
+            said = {only_one(seen, [sign * thing["centre"][second][0] for thing in seen], APART) for second in SECONDS}
             (kind,) = said
             return kind
     raise AssertionError(template)

@@ -1,4 +1,4 @@
-"""What is asked of the demo's clips: all nine types, half of them for eye and ear, and no answer more often than others."""
+"""What is asked of the demo's clips: all nine types, half of them for eye and ear, each answer as often as others."""
 
 from __future__ import annotations
 

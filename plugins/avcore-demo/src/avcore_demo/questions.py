@@ -96,7 +96,9 @@ def _balanced(groups: _Groups, most: int) -> list[tuple[int, Question]]:
         list(row)
         for group in groups.values()
         if len(group) == len(answers)
-        for row in zip(*(sorted(group[answer], key=lambda one: _shuffled(*one)) for answer in sorted(answers)), strict=False)
+        for row in zip(
+            *(sorted(group[answer], key=lambda one: _shuffled(*one)) for answer in sorted(answers)), strict=False
+        )
     ]
     rows.sort(key=lambda row: _shuffled(*row))
     return [one for row in rows[: max(most // len(answers), 1)] for one in row]
