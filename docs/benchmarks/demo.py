@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def row_of(name: str, task: str, folder: Path) -> dict[str, Any]:
-    """What `grid.one_run` takes for a method, or for the head on one stream, and the data where they are not the demo's."""
+    """What `grid.one_run` takes for a method, or for the head on one stream, and its data if they are others."""
     if name not in ALONE:
         return {"method": name, "set": []}
     row = {"method": "none", "evaluate": ["test"], "set": ["baseline=false"]}

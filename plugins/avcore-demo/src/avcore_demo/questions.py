@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,7 @@ _Groups = dict[Hashable, dict[str, list[tuple[int, Question]]]]
 
 
 def _balanced(groups: _Groups, most: int) -> list[tuple[int, Question]]:
-    """About `most` questions of a template: in each group each of its answers equally often, groups by turns."""
+    """About `most` questions of a template, and in each group each answer equally often."""
     answers = {answer for group in groups.values() for answer in group}
     rows = [
         list(row)
@@ -118,10 +118,12 @@ class _View:
         moments = [second + 15 / 16 for second in range(clip.seconds)]
         self.across = [[round(thing.centre(t)[0], 4) for t in moments] for thing in clip.things]
 
-    def most(self, things: list[int], value: Callable[[int], float], by: float) -> int | None:
+    def most(self, things: list[int], values: Sequence[float], by: float) -> int | None:
         """The one of several whose value is above that of all others, by so much at least; None where there is none."""
-        first, *others = sorted(things, key=value, reverse=True) or [0]
-        return first if others and round(value(first) - value(others[0]), 1) >= by else None
+        if len(things) < 2:
+            return None
+        first, second = sorted(things, key=lambda thing: -values[thing])[:2]
+        return first if round(values[first] - values[second], 1) >= by else None
 
     def outermost(self, sign: int) -> int | None:
         """The one of several seen things that is furthest to the right (1) or left (-1) in every second."""
@@ -140,10 +142,10 @@ class _View:
 def _heard(view: _View) -> Iterator[Question]:
     number = NUMBERS[len(view.heard)]
     yield Question("Audio", "Counting", "How many things were heard in the entire video?", (), number)
-    longest = view.most(view.heard, lambda thing: -view.begin[thing], by=1)
+    longest = view.most(view.heard, [-begin for begin in view.begin], by=1)
     if longest is not None:
         yield Question("Audio", "Comparative", "Which thing sounds the longest?", (), view.kinds[longest])
-    loudest = view.most(view.heard, lambda thing: view.loudness[thing], by=LOUDER)
+    loudest = view.most(view.heard, view.loudness, by=LOUDER)
     if loudest is not None:
         yield Question("Audio", "Comparative", "Which thing is the loudest?", (), view.kinds[loudest])
 
@@ -184,11 +186,11 @@ def _placed(view: _View) -> Iterator[Question]:
 
 
 def _compared(view: _View) -> Iterator[Question]:
-    longest = view.most(view.both, lambda thing: -view.begin[thing], by=1)
+    longest = view.most(view.both, [-begin for begin in view.begin], by=1)
     if longest is not None:
         template = "Which thing in the video sounds the longest?"
         yield Question("Audio-Visual", "Comparative", template, (), view.kinds[longest])
-    loudest = view.most(view.both, lambda thing: view.loudness[thing], by=LOUDER)
+    loudest = view.most(view.both, view.loudness, by=LOUDER)
     if loudest is not None:
         template = "Which thing in the video is the loudest?"
         yield Question("Audio-Visual", "Comparative", template, (), view.kinds[loudest])
@@ -196,7 +198,7 @@ def _compared(view: _View) -> Iterator[Question]:
 
 def _timed(view: _View) -> Iterator[Question]:
     for word, sign in (("first", -1), ("last", 1)):
-        thing = view.most(view.both, lambda thing, sign=sign: sign * view.begin[thing], by=1)
+        thing = view.most(view.both, [sign * begin for begin in view.begin], by=1)
         if thing is not None:
             template = "What is the <TH> thing in the video that comes in?"
             yield Question("Audio-Visual", "Temporal", template, (word,), view.kinds[thing])
