@@ -142,7 +142,13 @@ class Sections:
             )
         if not wanted and leaf.value is not None and leaf.layer.user:
             option, which = (stream.replace("_", "-"), "" if stream == TEXT else " for sound")
-            raise ConfigError(f"--{option} {leaf.value}: head '{head.name}' reads no sentences{which}. Leave it out.")
+            may = callable(self.registry.heads[head.name].encoders)
+            how = (
+                f", or choose a setting of the head with which it does: avcore plugins show {head.name}" if may else ""
+            )
+            raise ConfigError(
+                f"--{option} {leaf.value}: head '{head.name}' reads no sentences{which}. Leave it out{how}."
+            )
         return self._stream(stream, None) if wanted and leaf.value is not None else StreamConfig()
 
     def head(self) -> Chosen:

@@ -14,7 +14,7 @@ from avcore_avqa.config import AVSTHeadConfig
 from avcore_avqa.convert import rename
 from avcore_avqa.losses import answer_loss, match_loss
 from avcore_avqa.metrics import NAMES, AVQAMetrics
-from avcore_avqa.network import AVSTNetwork
+from avcore_avqa.network import AVSTNetwork, QuestionEncoder
 from avcore_avqa.words import ANSWERS
 
 pytestmark = pytest.mark.golden
@@ -53,7 +53,8 @@ def test_heads(case: str) -> None:
     for name in given:
         tensors[name].requires_grad_()
     visual, audio, negative = tokens(tensors, "visual"), sound(tensors), tokens(tensors, "negative")
-    network = AVSTNetwork(settings, visual.shape[-1], audio.shape[-1], config["words"], config["answers"]).double()
+    question = QuestionEncoder(config["words"], settings.width)
+    network = AVSTNetwork(settings, visual.shape[-1], audio.shape[-1], question, config["answers"]).double()
     # The hidden widths of the narrow matching are not halves of each other.
     for name, tensor in loaded.items():
         if name.startswith("match.") and name.endswith("weight"):

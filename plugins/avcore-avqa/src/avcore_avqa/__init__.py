@@ -38,6 +38,8 @@ def avcore_heads() -> Iterable[HeadSpec]:
             serves=("answer",),
             build="avcore_avqa.heads:AVSTHead",
             config=AVSTHeadConfig,
+            encoders=AVSTHeadConfig.encoders,
+            defaults=AVSTHeadConfig.brings,
             paper=PAPER,
             summary="sound grounded in pictures, seconds picked by the question, an answer of a fixed list (AVST)",
         )

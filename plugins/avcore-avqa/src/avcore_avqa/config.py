@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from avcore.config import require
-from avcore.specs import ClipSettings
+from avcore.specs import TEXT, ClipSettings
 from avcore_avqa.words import ANSWERS, LENGTH, PAD, WORDS
 
 __all__ = ["AVQATaskConfig", "AVSTHeadConfig", "MusicAVQADataConfig"]
@@ -17,13 +17,19 @@ class AVQATaskConfig:
     words: tuple[str, ...] = WORDS  # words of questions in their order, <pad> first; the files bring their own
     answers: tuple[str, ...] = ANSWERS  # answers in their order; the files bring their own
     length: int = field(default=LENGTH, metadata={"help": "words of the longest question"})
+    question: Literal["words", "text"] = field(
+        default="words",
+        metadata={"help": "what of a question is read: words of this list, or any text; head.question brings it"},
+    )
+    letters: int = field(default=400, metadata={"help": "question=text: letters of the longest question"})
 
     def __post_init__(self) -> None:
         for key in ("words", "answers"):
             names = getattr(self, key)
             require(len(names) > 1 and len(set(names)) == len(names), key, list(names), "different names, two at least")
         require(self.words[0] == PAD, "words", self.words[0], f"{PAD} first")
-        require(self.length >= 1, "length", self.length, "1 or more")
+        for key in ("length", "letters"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,21 @@ class AVSTHeadConfig:
         default="plain",
         metadata={"help": "pictures of another clip as the frozen stream has them (plain), or through the parts"},
     )
+
+    question: Literal["words", "text"] = field(
+        default="words",
+        metadata={
+            "help": "the question passes AVST's LSTM, word by word, or a pretrained encoder of text (--text NAME)"
+        },
+    )
+
+    def encoders(self) -> tuple[str, ...]:
+        """The further streams that the head calls."""
+        return (TEXT,) if self.question == "text" else ()
+
+    def brings(self) -> dict[str, str]:
+        """What follows from these settings for the task."""
+        return {"task_options.question": "text"} if self.question == "text" else {}
 
     def __post_init__(self) -> None:
         for key in ("width", "heads"):

@@ -153,14 +153,14 @@ class MusicAVQA(Dataset):
     # Questions and answers
 
     def inputs(self, clip: Clip, epoch: int) -> dict[str, Tensor]:
-        """``question`` (L,), the ids of its words.
+        """``question`` (L,), the ids of its words, or its letters; see `AVQATask.question`.
 
         Raises:
             DataError: it has words that the training questions lack, or too many.
         """
         row: Question = clip.info["question"]
         try:
-            return {QUESTION: self.task.ids(row.words)}
+            return {QUESTION: self.task.question(row.words)}
         except AVCoreError as error:
             raise DataError(f"Question '{clip.name}' of {clip.info['split']}: {error}") from None
 

@@ -6,16 +6,17 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width of a backbone.
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
-from avcore.specs import StreamLayout
+from avcore.specs import TEXT, StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avqa.config import AVSTHeadConfig
 from avcore_avqa.convert import rename
 from avcore_avqa.datasets import NEGATIVE
 from avcore_avqa.losses import answer_loss, match_loss
-from avcore_avqa.network import AVSTNetwork
+from avcore_avqa.network import AVSTNetwork, QuestionEncoder
+from avcore_avqa.sentences import vectors_of
 from avcore_avqa.task import QUESTION, AVQATask
 
 __all__ = ["AVSTHead"]
@@ -48,8 +49,20 @@ class AVSTHead(Head):
         self.prefix, self.grid = visual.stages[-1].prefix, visual.stages[-1].grid
         self.match_weight = config.match_weight
         self.companions = {NEGATIVE: config.negatives}
-        self.network = AVSTNetwork(config, visual.width, audio.width, len(task.config.words), len(task.classes))
-        if not config.audio_hidden:
+        if config.question != task.config.question:
+            raise AssemblyError(
+                f"head.question is {config.question}, and the task reads {task.config.question} "
+                "(task_options.question): leave that out, it follows."
+            )
+        self.reads_text = config.question == "text"
+        question: nn.Module
+        if self.reads_text:
+            text = layouts[TEXT]
+            question = nn.Linear(text.shared or text.width, config.width)
+        else:
+            question = QuestionEncoder(len(task.config.words), config.width)
+        self.network = AVSTNetwork(config, visual.width, audio.width, question, len(task.classes))
+        if not config.audio_hidden and not self.reads_text:
             kept = DEAD_AUDIO if config.width == AVST and audio.width != VGGISH else 0
             self.unused_in_reference = DEAD.get(config.width, 0) + kept
 
@@ -65,11 +78,15 @@ class AVSTHead(Head):
         return {"answer": Input(shape=(), dtype="int64")}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
-        """Features with tokens of pictures, pooled vectors of sound and the ids of a question."""
+        """Features with tokens of pictures, pooled vectors of sound and a question: ids of words, or letters."""
         audio_MD = features.stream("audio").pooled.flatten(0, 1)
         other = features.companions.get(NEGATIVE)
         negative_MND = None if other is None else self._tokens(other)
-        return self.network(self._tokens(features), audio_MD, features.inputs[QUESTION], negative_MND)  # type: ignore[no-any-return]
+        return self.network(self._tokens(features), audio_MD, self._asked(features), negative_MND)  # type: ignore[no-any-return]
+
+    def _asked(self, features: Features) -> Tensor:
+        asked = features.inputs[QUESTION]
+        return vectors_of(features.encoders[TEXT], asked) if self.reads_text else asked
 
     def _tokens(self, features: Features) -> Tensor:
         return features.stream("visual").tokens[:, self.prefix :]

@@ -53,19 +53,20 @@ class AskedSeconds(nn.Module):
 
 
 class AVSTNetwork(nn.Module):
-    """From tokens of pictures, vectors of sound and ids of words to the answer, and whether sound and picture match.
+    """From tokens of pictures, vectors of sound and questions to the answer, and whether sound and picture match.
 
     Args:
         config: of the head.
         visual: V. Pictures of the common width need no map.
         audio: A.
-        words, answers: how many there are.
+        question: what makes vectors of the common width of questions.
+        answers: how many there are.
     """
 
-    def __init__(self, config: AVSTHeadConfig, visual: int, audio: int, words: int, answers: int) -> None:
+    def __init__(self, config: AVSTHeadConfig, visual: int, audio: int, question: nn.Module, answers: int) -> None:
         super().__init__()
         width, hidden = config.width, config.audio_hidden
-        self.question = QuestionEncoder(words, width)
+        self.question = question
         self.visual = nn.Identity() if visual == width else nn.Linear(visual, width)
         to_hidden = [nn.Linear(audio, hidden)] if hidden else []
         self.audio = nn.Sequential(*to_hidden, nn.Linear(hidden or audio, width), nn.ReLU(), nn.Linear(width, width))
@@ -81,7 +82,7 @@ class AVSTNetwork(nn.Module):
         self.answer = nn.Linear(width, answers)
 
     def forward(
-        self, visual_MNV: Tensor, audio_MA: Tensor, ids_BL: Tensor, negative_MNV: Tensor | None = None
+        self, visual_MNV: Tensor, audio_MA: Tensor, asked: Tensor, negative_MNV: Tensor | None = None
     ) -> dict[str, Tensor]:
         """``answer`` (B, C) logits, ``match`` and, of pictures of other clips, ``match_negative``, (M, 2) logits.
 
@@ -93,8 +94,8 @@ class AVSTNetwork(nn.Module):
         made = {"match": self._match(visual_MD, audio_MD)}
         if negative_MNV is not None:
             made["match_negative"] = self._match(self._ground(negative_MNV, audio_MD)[0], audio_MD)
-        question_BD = self.question(ids_BL)
-        clips = len(ids_BL)
+        question_BD = self.question(asked)
+        clips = len(asked)
         heard_BD, heard_BT = self.audio_seconds(question_BD, audio_MD.unflatten(0, (clips, -1)))
         seen_BD, seen_BT = self.visual_seconds(question_BD, visual_MD.unflatten(0, (clips, -1)))
         if heard_BT is not None and seen_BT is not None:

@@ -13,6 +13,7 @@ from avcore.tasks import Input, Task
 from avcore_avqa.config import AVQATaskConfig
 from avcore_avqa.drawing import paint_heat, paint_seconds, paint_text, seconds_height
 from avcore_avqa.metrics import AVQAMetrics
+from avcore_avqa.sentences import letters_of, sentence_of, text_of
 from avcore_avqa.words import ids_of, refuse_several, words_of
 
 __all__ = ["QUESTION", "AVQATask"]
@@ -44,7 +45,9 @@ class AVQATask(Task):
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        """``question``, the ids of its words."""
+        """``question``, the ids of its words, or with ``question=text`` its letters."""
+        if self.reads_text:
+            return {QUESTION: Input(shape=(self.config.letters,), dtype="int64", help="a question in any words")}
         return {
             QUESTION: Input(
                 shape=(self.config.length,),
@@ -55,13 +58,23 @@ class AVQATask(Task):
         }
 
     def read_input(self, name: str, text: str) -> Tensor:
-        """The ids of the words of a question.
+        """The ids of the words of a question, or its letters.
 
         Raises:
-            AVCoreError: it is empty, too long, or more than one, or has words that the training questions lack.
+            AVCoreError: it is empty or more than one; or, of words, too long, or some are unknown to the training
+                questions.
         """
         refuse_several(words := words_of(text))
-        return self.ids(words)
+        return letters_of(text, self.config.letters) if self.reads_text else self.ids(words)
+
+    @property
+    def reads_text(self) -> bool:
+        """Questions are any text, for a pretrained encoder, and no words of a list."""
+        return self.config.question == "text"
+
+    def question(self, words: Sequence[str]) -> Tensor:
+        """The input ``question`` of words as data sets have them; raises as `read_input`."""
+        return letters_of(sentence_of(words), self.config.letters) if self.reads_text else self.ids(words)
 
     def ids(self, words: Iterable[str]) -> Tensor:
         """The ids of words, filled up: (L,) int64; see `avcore_avqa.words.ids_of`."""
@@ -149,6 +162,8 @@ class AVQATask(Task):
     def asked(self, prediction: Mapping[str, Tensor]) -> str:
         """The question that a prediction answers; empty where it does not say."""
         ids = prediction[QUESTION].tolist() if QUESTION in prediction else []
+        if self.reads_text:
+            return text_of(ids)
         words = [self.config.words[place] for place in ids if place]
         return f"{' '.join(words)}?" if words else ""
 
