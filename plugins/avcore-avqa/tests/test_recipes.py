@@ -25,6 +25,8 @@ def shapes(method: str, recipe: str = "", *sets: str) -> AVModel:
         ("stgcma", 26_339_000, 8_900_396),
         ("dgsct", 186_336_456 + 66_870_444, 66_870_444),  # 186.3 M printed without the head
         ("copl", 5_085_184 + 8_900_268, 8_900_268),
+        # A map of MiniLM's vectors in place of the LSTM.
+        ("copl text", 5_085_184 + 8_900_268 - 2_673_664 + 385 * 512, 8_900_268 - 2_673_664 + 385 * 512),
         ("copl swin", 1_804_416 + 9_424_556, 9_424_556),  # 1.8 M printed without the head
         ("copl unshared", 772_608 + 9_031_340, 9_031_340),
         ("lavish", 12_976_320 + 100_352 + 8_900_268, 8_900_268),

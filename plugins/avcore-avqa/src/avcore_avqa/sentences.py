@@ -66,7 +66,8 @@ def vectors_of(encoder: Encoder, letters_BW: Tensor) -> Tensor:
         ids_BL = _ids(resolve(geometry.tokenizer), sentences, geometry.length).to(letters_BW.device)
     pooled_BD = encoder(ids_BL).pooled
     vectors_BD = pooled_BD if encoder.tower.layout.shared is None else encoder.project(pooled_BD)
-    return F.normalize(at_least_single(vectors_BD), dim=-1) * vectors_BD.shape[-1] ** 0.5
+    scaled_BD: Tensor = F.normalize(at_least_single(vectors_BD), dim=-1) * vectors_BD.shape[-1] ** 0.5
+    return scaled_BD
 
 
 @cache
