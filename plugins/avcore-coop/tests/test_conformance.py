@@ -5,7 +5,7 @@ from pathlib import Path
 
 from avcore.testing import parametrize_with_checks
 
-SETS = {name: ["head.map_other=true"] for name in ("coop.words", "coop.adapter", "coop.conditional")}
+SETS = {name: ["visual.backbone=toy_shared"] for name in ("coop.words", "coop.adapter", "coop.conditional")}
 
 
 def make_own(root: Path) -> Path:
@@ -16,6 +16,6 @@ def make_own(root: Path) -> Path:
     return root
 
 
-@parametrize_with_checks("avcore-coop", data={"own-folders": make_own}, sets=SETS)
+@parametrize_with_checks("avcore-coop", data={"fewshot-own-folders": make_own}, sets=SETS)
 def test_conforms(check: Callable[[], None]) -> None:
     check()

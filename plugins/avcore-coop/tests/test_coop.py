@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import avcore_avar
+import avcore_ave
+import avcore_avvp
 import avcore_clap
 import avcore_clip
 import avcore_coop
 import avcore_copl
+import avcore_fewshot
 import avcore_timm
 from avcore import compat
 from avcore.assemble import assemble
@@ -57,11 +60,9 @@ class Small:
         ]
 
 
+PLUGINS = [avcore_avar, avcore_ave, avcore_avvp, avcore_clap, avcore_clip, avcore_coop, avcore_copl, avcore_fewshot]
 REGISTRY = Registry.from_modules(
-    {
-        **{"avcore-avar": avcore_avar, "avcore-clap": avcore_clap, "avcore-clip": avcore_clip},
-        **{"avcore-coop": avcore_coop, "avcore-copl": avcore_copl, "avcore-timm": avcore_timm, "small": Small()},
-    }
+    {module.__name__.replace("_", "-"): module for module in (*PLUGINS, avcore_timm)} | {"small": Small()}
 )
 
 
@@ -73,12 +74,13 @@ def make(
     text: str = "small_text",
     meta: bool = False,
     streams: str = "visual",
+    task: str = "fewshot-avar",
     **given: Any,
 ) -> AVModel:
     random = [] if meta else ["visual.weights=random", "text.weights=random"]
     resolved = resolve_config(
         REGISTRY,
-        task="avar",
+        task=task,
         prompts=prompts,
         fusions="none",
         visual=visual,
@@ -95,7 +97,7 @@ def make(
 
 def logits(model: AVModel) -> Tensor:
     torch.manual_seed(1)
-    found: Tensor = model(make_batch(model))["logits"]
+    found: Tensor = model(make_batch(model))["logits"].mean(1)
     return found
 
 
@@ -145,10 +147,10 @@ def test_zero_shot_is_clips() -> None:
         text: Any = model.encoders["text"]
         from avcore_clip.tokenizer import tokenize
 
-        ids = tokenize(["a photo of a dog.", "a photo of a playing violin.", "a photo of a rain, wind."], length=16)
+        ids = tokenize(["a photo of a dog", "a photo of a playing violin", "a photo of a rain, wind"], length=16)
         words = F.normalize(text.project(text(ids).pooled), dim=-1)
         seen = F.normalize(features.project("visual"), dim=-1)
-        torch.testing.assert_close(model(batch)["logits"], (100 * seen @ words.T).mean(1))
+        torch.testing.assert_close(model(batch)["logits"], 100 * seen @ words.T)
     assert model(batch)["logits"].std() > 0.1
 
 
@@ -172,29 +174,33 @@ def test_the_adapter_is_a_share_of_its_bottleneck() -> None:
     features = model.features(make_batch(model))
     x = features.project("visual")
     expected = 0.2 * F.relu(F.relu(x @ head.adapters["visual"][0].weight.T) @ head.adapters["visual"][2].weight.T)
-    torch.testing.assert_close(head.seen(features, "visual"), expected + 0.8 * x)
-    assert set(head.adapters) == {"visual", "text"}
+    torch.testing.assert_close(head.adapted(head.adapters, "visual", x), expected + 0.8 * x)
+    seen, words = (F.normalize(one, dim=-1) for one in (expected + 0.8 * x, head.words.vectors(features, "visual")))
+    words = F.normalize(head.adapted(head.word_adapters, "visual", words), dim=-1)
+    torch.testing.assert_close(head(features)["logits"], 100 * seen @ words.T)
 
 
 def test_cocoop_shifts_the_context_by_each_segment() -> None:
     model = make("coop.conditional")
     head: Any = model.head
     with torch.no_grad():
-        head.shift["text"][2].weight.zero_()
-        head.shift["text"][2].bias.zero_()
+        head.shift["visual"][2].weight.zero_()
+        head.shift["visual"][2].bias.zero_()
     torch.testing.assert_close(logits(model), logits(make()))
     head = moved(model).head
     features = model.features(make_batch(model))
-    seen = head.seen(features, "visual")
-    found = head.words("text", features, seen)
+    seen = F.normalize(features.project("visual"), dim=-1)
+    found = head.conditional(features, "visual", seen)
     assert found.shape == (2, model.segments, 3, 12)
     # As CoOp with the context of that segment.
-    context = head.vectors["text"] + head.shift["text"](F.normalize(seen[1, -1], dim=-1))
+    context = head.vectors_nW["visual"] + head.shift["visual"](seen[1, -1])
     coop = make("coop.words", "parts.coop.streams=text", prompts="coop")
     with torch.no_grad():
         next(one for one in coop.parameters() if one.requires_grad).copy_(context)
     text: Any = coop.encoders["text"]
-    torch.testing.assert_close(found[1, -1], text.project(text(head.ids("text", features)).pooled))
+    expected = F.normalize(text.project(text(head.words.ids(features, "visual")).pooled), dim=-1)
+    torch.testing.assert_close(found[1, -1], expected)
+    torch.testing.assert_close(head(features)["logits"][1, -1], 100 * seen[1, -1] @ expected.T)
 
 
 def test_maple_writes_prompts_into_both_towers() -> None:
@@ -204,7 +210,7 @@ def test_maple_writes_prompts_into_both_towers() -> None:
     head: Any = model.head
     features = model.features(make_batch(model))
     text: Any = features.encoders["text"]
-    ids = head.ids("text", features)
+    ids = head.words.ids(features, "visual")
     x = text.tower.embed(ids)
     x[:, 1:3] += layers[0].words
     for index in range(3):
@@ -212,7 +218,7 @@ def test_maple_writes_prompts_into_both_towers() -> None:
             x[:, 1:3] = layers[1].words
         x = text.tower.block(index)(x)
     expected = text.project(text.tower.pool(text.tower.norm(x), ids))
-    torch.testing.assert_close(head.words("text", features, features.project("visual")), expected)
+    torch.testing.assert_close(head.vectors(features, "visual"), F.normalize(expected, dim=-1))
     # Pictures: rows beside the tokens, replaced in the second block, carried through the third.
     tower, front = model.towers["visual"], model.front_ends(make_batch(model))["visual"]
     y = tower.enter(tower.embed(front))
@@ -251,17 +257,17 @@ def both(head: str = "coop.words", *sets: str, prompts: str = "none") -> AVModel
 
 
 def test_pictures_and_sound_each_have_their_words() -> None:
-    model = both()
+    model = both("coop.words", "head.join=sum")
     assert trained(model) == 0
     head: Any = model.head
-    assert head.sentences["text_audio"][1] == "The sounds of playing violin."
+    assert head.words.sentences["audio"][1] == "The sounds of playing violin"
     features = model.features(make_batch(model))
     expected = torch.zeros(2, model.segments, 3)
     for stream, name in (("visual", "text"), ("audio", "text_audio")):
         text: Any = features.encoders[name]
-        words = F.normalize(text.project(text(head.ids(name, features)).pooled), dim=-1)
-        expected = expected + 100 * F.normalize(features.project(stream), dim=-1) @ words.T
-    torch.testing.assert_close(head(features)["logits"], expected.mean(1))
+        words = F.normalize(text.project(text(head.words.ids(features, stream)).pooled), dim=-1)
+        expected = expected + 200 * F.normalize(features.project(stream), dim=-1) @ words.T
+    torch.testing.assert_close(head(features)["logits"], expected)
 
 
 @pytest.mark.parametrize(
@@ -281,23 +287,13 @@ def test_all_four_learn_with_sound(head: str, sets: tuple[str, ...], prompts: st
     assert not [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
 
 
-def test_sound_alone_has_words_or_a_trained_map() -> None:
-    alone = ("audio.weights=random", "head.space=audio", "text.tokenizer=words", "visual.projection=false")
-    model = make("coop.words", *alone, streams="audio", audio="test_clap", text="test_clap_text")
-    assert trained(model) == 0
-    assert logits(model).shape == (2, 3)
-    mapped = make("coop.words", "audio.weights=random", "head.map_other=true", streams="both", audio="test_clap")
-    assert trained(mapped) == 12 * 12 + 12
-    with pytest.raises(
-        AVCoreError, match=r"The audio tower shares no space of 12 with the words \(text\): .*map_other"
-    ):
-        make("coop.words", "audio.weights=random", streams="both", audio="test_clap")
-
-
-def test_at_real_sizes_the_map_of_sound_is_dgscts() -> None:
-    visual, text = "vit_base_patch32_clip_quickgelu_224.openai", "ViT-B-32-quickgelu.openai"
-    given = {"visual": visual, "text": text, "audio": "clap_fused", "streams": "both", "meta": True}
-    assert trained(make("coop.words", "head.map_other=true", **given)) == 512 * 512 + 512  # type: ignore[arg-type]
+@pytest.mark.parametrize("head", ["coop.words", "coop.adapter", "coop.conditional"])
+def test_events_are_served_too(head: str) -> None:
+    model = make(head, task="fewshot-ave")
+    batch = make_batch(model)
+    batch.targets = {"labels": torch.zeros(2, model.segments, dtype=torch.int64)}
+    assert model.loss(model(batch), batch, Progress()) > 0
+    assert model.predict(model(batch))["labels"].shape == (2, model.segments)
 
 
 def test_they_mix_with_parts_of_others() -> None:
@@ -312,8 +308,7 @@ def test_they_mix_with_parts_of_others() -> None:
 @pytest.mark.parametrize(
     ("sets", "prompts", "message"),
     [
-        (("visual.projection=false",), "none", r"The visual tower shares no space of 12 .*visual\.projection=true"),
-        (("head.template=a photo",), "none", r"template must be a sentence with one \{\}"),
+        (("visual.projection=false",), "none", r"The backbone for pictures shares no space with sentences"),
         ((), "maple", r"prompts of words are 512 wide, .* set parts\.maple\.words_width=16"),
         (("parts.coop.streams=text", "parts.coop.tokens=16"), "coop", r"16 vectors for 16 tokens of text"),
     ],

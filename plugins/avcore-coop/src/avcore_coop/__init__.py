@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import TEXTS, HeadSpec, PromptSpec
-from avcore_coop.settings import AdapterSettings, ConditionalSettings, ContextSettings, MapleSettings, WordsSettings
+from avcore_coop.settings import AdapterSettings, ConditionalSettings, ContextSettings, MapleSettings
+from avcore_fewshot.config import WordsHeadConfig
 
 
 @hookimpl
@@ -31,33 +32,33 @@ def avcore_prompts() -> Iterable[PromptSpec]:
 
 @hookimpl
 def avcore_heads() -> Iterable[HeadSpec]:
-    """Cosines with the names of classes, alone, behind CLIP-Adapter's bottleneck, or with CoCoOp's context."""
+    """Cosines with the names of classes: with prompts in them, behind bottlenecks, with a context for each segment."""
     return [
         HeadSpec(
             name="coop.words",
-            build="avcore_coop.heads:WordsHead",
-            config=WordsSettings,
-            serves=("clip",),
+            build="avcore_coop.heads:PromptedHead",
+            config=WordsHeadConfig,
+            serves=("segments", "clip"),
             encoders=TEXTS,
-            paper="arXiv:2103.00020",
-            summary="scaled cosines of each segment with the names of the classes, their mean over the clip (CLIP)",
+            paper="arXiv:2210.03117",
+            summary="fewshot.words, into whose sentences MaPLe writes its prompts",
         ),
         HeadSpec(
             name="coop.adapter",
             build="avcore_coop.heads:AdapterHead",
             config=AdapterSettings,
-            serves=("clip",),
+            serves=("segments", "clip"),
             encoders=TEXTS,
             paper="arXiv:2110.04544",
-            summary="coop.words behind CLIP-Adapter's bottlenecks",
+            summary="fewshot.words behind CLIP-Adapter's bottlenecks",
         ),
         HeadSpec(
             name="coop.conditional",
             build="avcore_coop.heads:ConditionalHead",
             config=ConditionalSettings,
-            serves=("clip",),
+            serves=("segments", "clip"),
             encoders=TEXTS,
             paper="arXiv:2203.05557",
-            summary="coop.words with CoCoOp's context, which depends on each segment",
+            summary="fewshot.words with CoCoOp's context, which depends on each segment",
         ),
     ]

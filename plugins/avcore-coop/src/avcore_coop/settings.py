@@ -1,11 +1,11 @@
 """Settings of the parts and heads. Imports no torch, so that plugins load fast."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from avcore.config import require
+from avcore_fewshot.config import WordsHeadConfig
 
-__all__ = ["AdapterSettings", "ConditionalSettings", "ContextSettings", "MapleSettings", "WordsSettings"]
+__all__ = ["AdapterSettings", "ConditionalSettings", "ContextSettings", "MapleSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,36 +36,12 @@ class MapleSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordsSettings:
-    """Classes as words."""
-
-    template: str = field(default="a photo of a {}.", metadata={"help": "a sentence; {} stands for the class"})
-    sound_template: str = field(
-        default="The sounds of {}.",
-        metadata={"help": "the same for the words of sound, where it has its own (text_audio)"},
-    )
-    scale: float = field(default=100.0, metadata={"help": "of the cosines (CLIP's, as it was trained)"})
-    space: Literal["visual", "audio"] = field(
-        default="visual", metadata={"help": "the stream whose tower shares its space with the words (text)"}
-    )
-    map_other: bool = field(
-        default=False,
-        metadata={"help": "train a linear map to the words for a stream that shares no space with them; else refused"},
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("template", "sound_template"):
-            require(getattr(self, name).count("{}") == 1, name, getattr(self, name), "a sentence with one {}")
-        require(self.scale > 0, "scale", self.scale, "above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterSettings(WordsSettings):
+class AdapterSettings(WordsHeadConfig):
     """CLIP-Adapter: a bottleneck behind the projection of each stream."""
 
     reduction: int = field(default=4, metadata={"help": "the bottleneck is so many times narrower"})
     ratio: float = field(default=0.2, metadata={"help": "share of what the bottleneck gives"})
-    words: bool = field(default=False, metadata={"help": "one for the words too"})
+    words: bool = field(default=False, metadata={"help": "one for the words of each stream too"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +50,7 @@ class AdapterSettings(WordsSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionalSettings(WordsSettings):
+class ConditionalSettings(WordsHeadConfig):
     """CoCoOp: a context that a small network shifts by what each segment shows."""
 
     tokens: int = field(default=4, metadata={"help": "vectors of the context: the words before the class"})

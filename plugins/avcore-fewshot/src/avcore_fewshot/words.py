@@ -53,14 +53,22 @@ class Words:
     def vectors(self, features: Features, stream: str) -> Tensor:
         """(C, D), of length 1, computed at fp32 at least: of several templates the mean."""
         encoder = features.encoders[self.streams[stream]]
+        return self.means(encoder.project(encoder(self.ids(features, stream), keep=True).pooled))
+
+    def ids(self, features: Features, stream: str) -> Tensor:
+        """The sentences as ids (K, L), one template after the other; the same tensor as long as the device is."""
         device = features.stream(stream).pooled.device
         ids_KL = self._ids.get(stream)
         if ids_KL is None or ids_KL.device != device:
-            geometry = encoder.tower.geometry
+            geometry = features.encoders[self.streams[stream]].tower.geometry
             made: Tensor = resolve(geometry.tokenizer)(self.sentences[stream], length=geometry.length)
             self._ids[stream] = ids_KL = made.to(device)
-        vectors_KD = F.normalize(at_least_single(encoder.project(encoder(ids_KL, keep=True).pooled)), dim=-1)
-        return F.normalize(vectors_KD.unflatten(0, (-1, self.classes)).mean(0), dim=-1)
+        return ids_KL
+
+    def means(self, vectors_KD: Tensor) -> Tensor:
+        """Vectors of the sentences, (..., K, D), to those of the classes, (..., C, D), both made of length 1."""
+        vectors_KD = F.normalize(at_least_single(vectors_KD), dim=-1)
+        return F.normalize(vectors_KD.unflatten(-2, (-1, self.classes)).mean(-3), dim=-1)
 
 
 def scaled_cosine(x_BTD: Tensor, words_CD: Tensor, scale: float) -> Tensor:
