@@ -11,7 +11,10 @@ from avcore.cli.options import refuse_without, zero_shot_options
 
 __all__ = ["evaluate"]
 
-JSON_HELP = 'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "shapley": {...}, "published": [...]}.'
+JSON_HELP = (
+    'Print {"run", "checkpoint", "metrics": {split: {name: score}}, "shapley": {...}, "published": [...], '
+    '"notes": [...]}.'
+)
 
 
 @click.command()
@@ -54,7 +57,8 @@ def evaluate(
     With --shapley two rows say what the pictures and what the sound bring to each score: the mean of what they add to
     the other and what they add to nothing, (both - without it + only it - neither) / 2. What is left out is muted.
 
-    Beside the scores stands what the run's recipe says was published, where the data are those of the paper.
+    Beside the scores stands what the run's recipe says was published, where the data are those of the paper, and what
+    the reader says of the files.
 
     \b
     Examples:
@@ -95,9 +99,12 @@ def evaluate(
         )
         same_data = run.config.data.dataset == run.results.dataset
         beside = published_scores(measured, run.registry) if same_data else []
+        notes = list(run.data.dataset.notes())
     if as_json:
         head = {"run": directory and str(run.directory), "checkpoint": directory and checkpoint}
-        click.echo(json_text({**head, "metrics": metrics, "shapley": measured.shapley, "published": beside}))
+        click.echo(
+            json_text({**head, "metrics": metrics, "shapley": measured.shapley, "published": beside, "notes": notes})
+        )
         return
     names = list(dict.fromkeys(name for scores in metrics.values() for name in scores))
     rows = [
@@ -107,3 +114,5 @@ def evaluate(
     click.echo(render_table(["split", *names], rows, f"{of}, {checkpoint} checkpoint" if directory else of))
     if beside:
         click.echo(f"\n{render_published(beside, measured)}")
+    if notes:
+        click.echo("\n" + "\n".join(notes))

@@ -16,6 +16,7 @@ from avcore.errors import AVCoreError
 from avcore.registry import load_registry
 
 STREAMS = ["both"]
+NOTES: list[list[str]] = [[]]
 RESULT = result(metrics={"test": {"M_J": float("nan")}})
 
 
@@ -95,7 +96,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             results=RESULT,
             config=SimpleNamespace(data=SimpleNamespace(dataset="other-files"), streams=STREAMS[-1]),
             data=SimpleNamespace(
-                listed={}, broken={}, without_truth=(), dataset=SimpleNamespace(splits=("val", "test"))
+                **{"listed": {}, "broken": {}, "without_truth": ()},
+                dataset=SimpleNamespace(splits=("val", "test"), notes=lambda: NOTES[-1]),
             ),
         )
 
@@ -121,7 +123,14 @@ def test_eval_evaluates_test_by_default_and_prints_json(loaded: dict[str, Any]) 
         "metrics": {"test": {"M_J": 61.256, "M_F": 70.0}},
         "shapley": {},
         "published": [],
+        "notes": [],
     }
+
+
+def test_eval_tells_what_the_reader_says_of_the_files(loaded: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.NOTES", [["Files are those of json/.", "Two videos are in both splits."]])
+    assert invoke("eval", "runs/x").stdout.splitlines()[-3:] == ["", *NOTES[-1]]
+    assert json.loads(invoke("eval", "runs/x", "--json").stdout)["notes"] == NOTES[-1]
 
 
 def test_eval_says_what_each_stream_brings(loaded: dict[str, Any]) -> None:
