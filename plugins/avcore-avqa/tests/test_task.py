@@ -9,6 +9,7 @@ import torch
 from avcore.errors import AVCoreError
 from avcore.tasks import Batch
 from avcore_avqa.config import AVQATaskConfig
+from avcore_avqa.drawing import _wrapped
 from avcore_avqa.metrics import AVQAMetrics
 from avcore_avqa.task import AVQATask
 
@@ -144,6 +145,21 @@ def test_regions_are_heat_and_seconds_a_bar_under_it(size: tuple[int, int]) -> N
         lines = (drawn[place, rows - height] == 255).all(-1)
         assert lines[third * place + 5 : third * (place + 1) - 5].all()
         assert lines.sum() < third + 5
+
+
+def test_what_is_red_by_itself_is_not_taken_for_heat() -> None:
+    red = np.zeros((3, 224, 224, 3), dtype=np.uint8)
+    red[..., 0] = 200
+    drawn = TASK.draw(red, ATTENDED)[0]
+    assert redness(drawn[112:150, 168:]) < 0.5 * redness(red)
+    assert redness(drawn[20:50, :50]) > 1.5 * redness(drawn[112:150, 168:])
+
+
+def test_an_answer_stays_in_a_line_with_its_share() -> None:
+    text = "sheep 23 %, acoustic_guitar 21 %, cattle 16 %"
+    lines, font = _wrapped(text, 190, 15, 11)
+    assert lines == ["sheep 23 %, acoustic_guitar 21 %,", "cattle 16 %"]
+    assert all(font.getlength(line) <= 190 for line in lines)
 
 
 def test_a_head_that_attends_to_nothing_draws_the_answers_alone() -> None:

@@ -3,6 +3,7 @@
 Shape letters: T segments, Y and X image rows and columns, G and H rows and columns of the grid of tokens.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ LINE = 0.08
 """Height of a line of text, of the shorter side of the picture."""
 MOST = 2
 """Lines of a text before it is cut."""
+UNITS = re.compile(r" (?![\d%])")
+"""Where a line may end: an answer stays with its share."""
 UNBOUNDED = 1 << 30
 """More px than any line has."""
 BAR = 0.13
@@ -28,6 +31,8 @@ DARK = 0.3
 HOT = (255, 60, 0)
 STRENGTH = 0.65
 """How much of the colour there is where the heat is greatest."""
+PALE = 0.6
+"""How grey the picture is under the heat."""
 SAME = 1e-4
 """Weights that differ by no more than this share of them are equal."""
 SOUND, PICTURES = (70, 160, 255), (255, 150, 40)
@@ -35,7 +40,7 @@ SOUND, PICTURES = (70, 160, 255), (255, 150, 40)
 
 
 def paint_heat(frame_YX3: np.ndarray, heat_GH: np.ndarray) -> np.ndarray:
-    """The picture, redder where the heat is greater: from its mean, up to which it stays clear, to its greatest.
+    """The picture paler, and redder where the heat is greater: clear up to its mean, from there on to its greatest.
 
     Args:
         frame_YX3: uint8.
@@ -48,7 +53,9 @@ def paint_heat(frame_YX3: np.ndarray, heat_GH: np.ndarray) -> np.ndarray:
     relative = Image.fromarray(((heat_GH - mean) / (greatest - mean)).astype(np.float32))
     heat_YX1 = np.asarray(relative.resize((columns, rows), Image.Resampling.BICUBIC))[..., None].clip(0, 1)
     share_YX1 = STRENGTH * heat_YX1
-    painted: np.ndarray = (1 - share_YX1) * frame_YX3 + share_YX1 * np.array(HOT, np.float32)
+    # The rest loses colour, so that what is red by itself is not taken for heat.
+    pale_YX3 = PALE * frame_YX3.mean(-1, keepdims=True) + (1 - PALE) * frame_YX3
+    painted: np.ndarray = (1 - share_YX1) * pale_YX3 + share_YX1 * np.array(HOT, np.float32)
     return painted.round().astype(np.uint8)
 
 
@@ -105,7 +112,7 @@ def _wrapped(text: str, width: int, largest: int, smallest: int) -> tuple[list[s
     """The lines of a text in the largest font in which it has `MOST` at most; the last one is cut where none does."""
     for size in range(max(4, largest), max(3, smallest) - 1, -1):
         written, font = fitted(text, UNBOUNDED, size, size)
-        lines = _lines(written.split(" "), width, font)
+        lines = _lines(UNITS.split(written), width, font)
         if len(lines) <= MOST and all(font.getlength(line) <= width for line in lines):
             break
     cut = [*lines[: MOST - 1], " ".join(lines[MOST - 1 :])]
