@@ -25,7 +25,6 @@ from avcore.specs import (
     TaskSpec,
 )
 
-
 # Until all is imported there is nothing to collect.
 gc.disable()
 
