@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from avcore.config import RunConfig
+from avcore.data.kept import load_segments, save_segments
 from avcore.errors import DataError, PluginError
 from avcore.injection import Part, PlanEntry, Step
 from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
@@ -120,7 +121,7 @@ class AVModel(nn.Module):
         Args:
             batch: ``frames`` and ``waveform``, as far as the streams run.
         """
-        ways = {"plain": self.frozen_features, "parts": self._walk}
+        ways = ("plain", "parts")
         wanted = {name: way for name, way in self.head.companions.items() if name in batch.companions}
         for name, way in wanted.items():
             if way not in ways:
@@ -128,8 +129,15 @@ class AVModel(nn.Module):
                     f"{type(self.head).__name__}.companions wants '{name}' as '{way}': it may say "
                     f"{' or '.join(ways)}. Tell its author."
                 )
+        for name, reads in self.head.companion_reads.items():
+            _check_reads(type(self.head).__name__, name, reads)
         with self._precision():
-            companions = {name: ways[way](batch.companions[name]) for name, way in wanted.items()}
+            companions = {
+                name: self.frozen_features(batch.companions[name], self.head.companion_reads.get(name))
+                if way == "plain"
+                else self._walk(batch.companions[name])
+                for name, way in wanted.items()
+            }
             return replace(self._walk(batch), companions=companions)
 
     def _walk(self, batch: Batch) -> Features:
@@ -143,11 +151,46 @@ class AVModel(nn.Module):
                 features = part.module.finish(features)
         return features
 
-    def frozen_features(self, batch: Batch) -> Features:
-        """The features of the frozen streams alone, without any part, nor what parts train of them."""
-        with torch.no_grad():
-            streams = {name: self.plain(name, batch) for name in self.clips}
-        return self._collect(batch, streams)
+    def frozen_features(self, batch: Batch, reads: Mapping[str, Sequence[str]] | None = None) -> Features:
+        """The features of the frozen streams alone, without any part, nor what parts train of them.
+
+        Args:
+            batch: with `Batch.kept` what is known is taken from there, and the rest is kept.
+            reads: stream -> the fields of `StreamFeatures` that are wanted; None for everything.
+        """
+        with torch.no_grad(), self._precision():
+            if reads is None:
+                return self._collect(batch, {name: self.plain(name, batch) for name in self.clips})
+            wanted = {name: self._segments(name, batch, reads[name]) for name in self.clips if name in reads}
+        return self._collect(
+            batch, {name: StreamFeatures.of_segments(made, self.segments) for name, made in wanted.items()}
+        )
+
+    def _segments(self, stream: str, batch: Batch, wanted: Sequence[str]) -> dict[str, Tensor]:
+        """Fields of the features of a frozen stream by segment, from disk as far as they are there."""
+        kept = batch.kept
+        if kept is None or stream not in kept.files:
+            return self.plain(stream, batch).by_segment(wanted)
+        before = f"{stream}."
+        known = {key.removeprefix(before): one for key, one in kept.features.items() if key.startswith(before)}
+        if all(kept.known):
+            return known
+        clips: list[dict[str, Tensor]] = []
+        found = iter(range(len(batch)))
+        for number, there in enumerate(kept.known):
+            if there:
+                first = next(found) * self.segments
+                clips.append({field: one[first : first + self.segments] for field, one in known.items()})
+                continue
+            files, raw = kept.files[stream][number], self._raw(stream, batch)[number : number + 1]
+            # It may be there by now: of this batch, or of one before that was made while this one was read.
+            made = load_segments(files)
+            if made is None:
+                # One by one, so that what is kept does not depend on what stands beside it in a batch.
+                made = self.clips[stream](raw).by_segment(wanted)
+                save_segments(files, made)
+            clips.append({field: one.to(raw.device) for field, one in made.items()})
+        return {field: torch.cat([one[field] for one in clips]) for field in clips[0]}
 
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
         """One frozen stream without any part, nor what parts train of it."""
@@ -165,7 +208,7 @@ class AVModel(nn.Module):
     def _collect(self, batch: Batch, streams: Mapping[str, StreamFeatures]) -> Features:
         return Features(
             streams=streams,
-            clips=len(next(iter(streams.values())).pooled),
+            clips=len(batch),
             segments=self.segments,
             valid=batch.valid,
             inputs=batch.inputs,
@@ -257,6 +300,17 @@ class AVModel(nn.Module):
 
     def _overriding(self, base: type[Part], name: str) -> Iterator[PartInstance]:
         return (part for part in self.instances if part.overrides(base, name))
+
+
+def _check_reads(head: str, companion: str, reads: Mapping[str, Sequence[str]]) -> None:
+    known = [one.name for one in fields(StreamFeatures)]
+    wrong = [f"stream '{stream}'" for stream in reads if stream not in STREAMS]
+    wrong += [f"field '{one}'" for asked in reads.values() for one in asked if one not in known]
+    if wrong:
+        raise PluginError(
+            f"{head}.companion_reads names the {wrong[0]} of '{companion}': streams are {' and '.join(STREAMS)}, fields "
+            f"{', '.join(known)}. Tell its author."
+        )
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:

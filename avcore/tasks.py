@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.backbones import TextTower
+from avcore.features import Kept, StreamFeatures, TextFeatures
 from avcore.specs import StreamLayout, Windows
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ class Batch:
         samples: (B,) int64, each clip's place in its split, counted from 0 in file order; of companions, the place of
             the clip that asked for them.
         valid: (B,) bool; False marks clips that only pad the last batch and count nowhere.
+        kept: of companions, what frozen streams have made of them before, where a run keeps that
+            (``data.cache_features``). Pictures and sound of clips whose features are known are zeros.
     """
 
     frames: Tensor | None
@@ -157,6 +160,7 @@ class Batch:
     valid: Tensor
     inputs: dict[str, Tensor] = field(default_factory=dict)
     companions: dict[str, Batch] = field(default_factory=dict)
+    kept: Kept | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -174,6 +178,7 @@ class Batch:
             targets=of(self.targets),
             inputs=of(self.inputs),
             companions={name: batch.map(function) for name, batch in self.companions.items()},
+            kept=self.kept and self.kept.map(function),
             samples=function(self.samples),
             valid=function(self.valid),
         )
@@ -181,42 +186,6 @@ class Batch:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on ``device``."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamFeatures:
-    """What leaves one stream.
-
-    Attributes:
-        pooled: (B, T, D), class token or mean of ``tokens``, as the layout says.
-        tokens: (M, N, D) after the final norm.
-        raw_tokens: (M, N, D) before the final norm.
-        maps: one (M, D, Y, X) for each tap of the layout; the last one is normed.
-    """
-
-    pooled: Tensor
-    tokens: Tensor
-    raw_tokens: Tensor
-    maps: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFeatures:
-    """What leaves the stream of sentences.
-
-    Attributes:
-        pooled: (K, D), one vector for each sentence.
-        tokens: (K, N, D) after the final norm.
-        raw_tokens: (K, N, D) before the final norm.
-        offers, sums, statistics: of prompts on this stream, as `Features` has them, under ``"part.text.name"``.
-    """
-
-    pooled: Tensor
-    tokens: Tensor
-    raw_tokens: Tensor
-    offers: Mapping[str, list[Tensor]] = field(default_factory=dict)
-    sums: Mapping[str, Tensor] = field(default_factory=dict)
-    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
@@ -340,11 +309,15 @@ class Head(nn.Module):
     Attributes:
         companions: the companions whose features it wants: name -> ``plain``, from the frozen streams alone, or
             ``parts``, through the parts as its own clip.
+        companion_reads: what it reads of the features of a ``plain`` one: name -> stream -> fields of `StreamFeatures`.
+            Nothing else is made then, and a run may keep it on disk (``data.cache_features``). Everything, where a
+            companion is not named.
         unused_in_reference: parameters that a reference implementation creates and never uses: not allocated, but
             counted, so that published counts still add up.
     """
 
     companions: Mapping[str, str] = MappingProxyType({})
+    companion_reads: Mapping[str, Mapping[str, Sequence[str]]] = MappingProxyType({})
     unused_in_reference: int = 0
 
     def __init__(self, config: Any, layouts: Mapping[str, StreamLayout], task: Task) -> None:

@@ -53,7 +53,7 @@ _KINDS = {
     "data.dataset": "datasets",
 }
 # Keys in such a section that belong to the run, whatever is named.
-_SHARED = ("data.workers", "data.cache", "data.broken", "data.broken_limit")
+_SHARED = ("data.workers", "data.cache", "data.cache_features", "data.broken", "data.broken_limit")
 # Names that decide which parts there are.
 _LISTING = ("method", "prompts", "fusions")
 

@@ -31,7 +31,15 @@ from avcore.data.pictures import read_picture
 from avcore.errors import DataError, why
 from avcore.tasks import Clip
 
-__all__ = ["CacheError", "ClipCache", "cache_home", "default_location", "read_frames", "read_sound"]
+__all__ = [
+    "CacheError",
+    "ClipCache",
+    "cache_home",
+    "default_location",
+    "read_frames",
+    "read_sound",
+    "write_aside",
+]
 
 FORMAT = 4  # part of every name; to be raised whenever the same settings come to mean other bytes
 SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within one tick of its timestamps
@@ -115,13 +123,10 @@ class ClipCache:
             CacheError: the cache cannot be read or written.
             AVCoreError: a source file is missing or cannot be read, or the clip has not T * K pictures.
         """
-        sources = [clip.frames] if isinstance(clip.frames, Path) else list(clip.frames)
-        settings: dict[str, Any] = {"size": size}
         total = self.segments * per_segment
-        if isinstance(clip.frames, Path):
-            settings["times"] = segment_times(total, clip.start, clip.seconds)
         make = partial(read_frames, clip, self.segments, size, per_segment)
-        found = self._entry("frames", sources, settings, (total, 3, size, size), np.uint8, make)
+        name = self.named_frames(clip, size, per_segment)
+        found = self._entry("frames", name, (total, 3, size, size), np.uint8, make)
         return found if per_segment == 1 else found.reshape(self.segments, per_segment, 3, size, size)
 
     def audio(self, clip: Clip, rate: int, channels: int = 1) -> np.ndarray:
@@ -133,25 +138,39 @@ class ClipCache:
             CacheError: the cache cannot be read or written.
             AVCoreError: a source file is missing, cannot be read, or has no sound.
         """
-        shape: tuple[int, ...] = (round(clip.seconds * rate),)
+        length = round(clip.seconds * rate)
+        shape = (length,) if channels == 1 else (channels, length)
+        make = partial(read_sound, clip, rate, channels)
+        return self._entry("audio", self.named_audio(clip, rate, channels), shape, np.int16, make)
+
+    def named_frames(self, clip: Clip, size: int, per_segment: int = 1) -> str:
+        """The name that stands for what `frames` gives: for the content of its sources and for the settings."""
+        sources = [clip.frames] if isinstance(clip.frames, Path) else list(clip.frames)
+        settings: dict[str, Any] = {"size": size}
+        if isinstance(clip.frames, Path):
+            settings["times"] = segment_times(self.segments * per_segment, clip.start, clip.seconds)
+        return self._name("frames", sources, settings)
+
+    def named_audio(self, clip: Clip, rate: int, channels: int = 1) -> str:
+        """The same for what `audio` gives."""
         settings: dict[str, Any] = {"rate": rate, "start": clip.start, "seconds": clip.seconds}
         if channels > 1:
-            shape, settings["channels"] = (channels, *shape), channels
-        make = partial(read_sound, clip, rate, channels)
-        return self._entry("audio", [_sound_file(clip)], settings, shape, np.int16, make)
+            settings["channels"] = channels
+        return self._name("audio", [_sound_file(clip)], settings)
+
+    def _name(self, kind: str, sources: Sequence[Path], settings: Mapping[str, Any]) -> str:
+        contents = [self._sources.digest(path) for path in sources]
+        named_by = json.dumps([FORMAT, kind, contents, dict(settings)], sort_keys=True)
+        return hashlib.sha256(named_by.encode()).hexdigest()[:40]
 
     def _entry(
         self,
         kind: str,
-        sources: Sequence[Path],
-        settings: Mapping[str, Any],
+        name: str,
         shape: tuple[int, ...],
         dtype: type[np.generic],
         make: Callable[[], np.ndarray],
     ) -> np.ndarray:
-        contents = [self._sources.digest(path) for path in sources]
-        named_by = json.dumps([FORMAT, kind, contents, dict(settings)], sort_keys=True)
-        name = hashlib.sha256(named_by.encode()).hexdigest()[:40]
         path = self.root / kind / name[:2] / f"{name}.npy"
         found = _load(path, shape, dtype)
         if found is not None and (path in self._checked or _intact(path, found)):
@@ -185,20 +204,24 @@ def _intact(path: Path, entry: np.ndarray) -> bool:
         return file.read() == _checksum(entry)
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    """Write an entry aside and rename it; no reader ever sees half of it."""
+def write_aside(path: Path, content: bytes | memoryview) -> None:
+    """Write a file aside and rename it, so that no reader ever sees half of it; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.stem}.{uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Not into the file at once: of a full disk numpy says how many numbers it wrote, not why.
-            whole = io.BytesIO()
-            np.save(whole, array, allow_pickle=False)
-            whole.write(_checksum(array))
-            aside.write_bytes(whole.getbuffer())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    # Not into the file at once: of a full disk numpy says how many numbers it wrote, not why.
+    whole = io.BytesIO()
+    np.save(whole, array, allow_pickle=False)
+    whole.write(_checksum(array))
+    try:
+        write_aside(path, whole.getbuffer())
     except OSError as error:
         raise _unusable(path.parent.parent.parent, "written", error) from error
 

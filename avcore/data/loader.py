@@ -16,6 +16,7 @@ from avcore.data.balance import balanced_chances
 from avcore.data.broken import BrokenClips, BrokenPolicy, refuse_missing
 from avcore.data.cache import ClipCache
 from avcore.data.changes import OWN, Change
+from avcore.data.kept import Wanted
 from avcore.data.randomness import generator
 from avcore.data.reader import Filler, Reader, Reading, Request
 from avcore.data.workers import Loaded, check_shared_memory
@@ -61,6 +62,8 @@ class ClipLoader:
             of `balanced_chances`; None draws each clip once. With ``shuffle`` only.
         partners: whether clips come with the sound of another one of the split, as the companion `PARTNER`; drawn from
             (seed, "partner", epoch, clip).
+        companions: what is read of companions, by name: streams, each with where its features are kept, or None; both
+            streams of one that is not named.
         change: what clips are given in place of their own, the same in every epoch; what is muted is not read.
         broken: what is done about a broken clip.
         broken_limit: the share of the split's clips, 0 to 1, that may be broken.
@@ -88,6 +91,7 @@ class ClipLoader:
         last: Literal["fill", "keep", "drop"] = "fill",
         balance: str | None = None,
         partners: bool = False,
+        companions: Mapping[str, Mapping[str, Wanted | None]] | None = None,
         change: Change = OWN,
         broken: BrokenPolicy = "stop",
         broken_limit: float = 0.01,
@@ -136,6 +140,7 @@ class ClipLoader:
             policy=broken,
             broken=BrokenClips(split, len(self.clips), broken_limit),
             partners=partners and audio is not None,
+            companions=companions,
         )
         self._workers = workers
         self._epoch = 0

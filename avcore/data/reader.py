@@ -6,7 +6,7 @@ Shape letters: B clips, T segments, S samples, Y and X image rows and columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,10 +17,12 @@ from torch.utils.data import Dataset as TorchDataset
 from avcore.data.broken import BrokenClips, BrokenPolicy, reading_of
 from avcore.data.cache import CacheError, ClipCache
 from avcore.data.changes import Change
+from avcore.data.kept import Wanted, load_segments
 from avcore.data.randomness import drawn, generator
 from avcore.data.workers import shared
 from avcore.errors import AVCoreError, DataError
-from avcore.specs import AudioGeometry, ImageGeometry
+from avcore.features import Kept
+from avcore.specs import STREAMS, AudioGeometry, ImageGeometry
 from avcore.tasks import Batch, Clip, Dataset
 
 __all__ = ["PARTNER", "Filled", "Filler", "Reader", "Reading", "Request"]
@@ -72,6 +74,8 @@ class _Content:
     target: dict[str, Tensor]
     inputs: dict[str, Tensor]
     companions: dict[str, _Content]
+    features: dict[str, Tensor] | None = None
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Reader(TorchDataset[Reading | AVCoreError]):
@@ -91,6 +95,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         policy: what is done about a broken clip.
         broken: those that this process knows.
         partners: every clip comes with the sound of another one, drawn from (seed, "partner", epoch, clip).
+        companions: of those whose head says so, the streams that are read, each with where its features are kept.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         policy: BrokenPolicy,
         broken: BrokenClips,
         partners: bool = False,
+        companions: Mapping[str, Mapping[str, Wanted | None]] | None = None,
     ) -> None:
         self.dataset = dataset
         self.clips = clips
@@ -119,6 +125,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         self.policy = policy
         self.broken = broken
         self.partners = partners
+        self.companions = companions or {}
 
     def __getitem__(self, request: Request) -> Reading | AVCoreError:
         found: dict[str, str] = {}
@@ -216,11 +223,31 @@ class Reader(TorchDataset[Reading | AVCoreError]):
     def _content(self, index: int, epoch: int) -> _Content:
         with reading_of(self.clips[index]):
             clip = drawn(self.dataset, self.clips[index], index, seed=self.seed, epoch=epoch)
-        companions = {
-            name: self._read(other, epoch, self._frames(other), self._sound(other), {})
-            for name, other in clip.companions.items()
-        }
+        companions = {name: self._companion(name, other, epoch) for name, other in clip.companions.items()}
         return self._read(clip, epoch, *self.media(index), companions)
+
+    def _companion(self, name: str, clip: Clip, epoch: int) -> _Content:
+        """A companion with the streams that are read of it, or with what frozen streams have made of it before."""
+        asked = self.companions.get(name, dict.fromkeys(STREAMS))
+        files = {stream: wanted.files(self._shown(stream, clip)) for stream, wanted in asked.items() if wanted}
+        held = {stream: load_segments(of) for stream, of in files.items()}
+        features = {f"{s}.{key}": one for s, found in held.items() if found for key, one in found.items()}
+        known = bool(held) and all(held.values())
+        frames = self._frames(clip) if "visual" in asked and not known else None
+        sound = self._sound(clip) if "audio" in asked and not known else None
+        content = self._read(clip, epoch, frames, sound, {})
+        return replace(content, features=features if known else None, files=files)
+
+    def _shown(self, stream: str, clip: Clip) -> list[tuple[str, int]]:
+        """What stands for the pictures or the sound of each segment: the name of a clip's entry, and the place in it."""
+        places = range(self.dataset.segments)
+        if stream == "audio":
+            assert self.audio is not None
+            name = self.cache.named_audio(clip, self.audio.rate, self.audio.channels)
+            return [(name, place) for place in places]
+        assert self.image is not None
+        name = self.cache.named_frames(clip, self.image.size, self.image.frames)
+        return [(name, place) for place in places]
 
     def _read(
         self,
@@ -267,7 +294,20 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             valid=valid,
             inputs=_alike("inputs", names, [content.inputs for content in contents]),
             companions={key: self._batch([others[key] for others in asked], samples, valid) for key in asked[0]},
+            kept=_kept(contents),
         )
+
+
+def _kept(contents: Sequence[_Content]) -> Kept | None:
+    """What was found on disk for the clips of a batch; None where nothing is kept."""
+    if not contents[0].files:
+        return None
+    found = [content.features for content in contents if content.features is not None]
+    return Kept(
+        known=tuple(content.features is not None for content in contents),
+        features={key: torch.cat([one[key] for one in found]) for key in (found[0] if found else ())},
+        files={stream: [content.files[stream] for content in contents] for stream in contents[0].files},
+    )
 
 
 def _alike(what: str, names: Sequence[str], given: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -284,8 +324,11 @@ def _alike(what: str, names: Sequence[str], given: Sequence[dict[str, Tensor]]) 
 
 
 def _stacked(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
+    """Zeros where only some have none: those of companions whose features are known."""
     present = [array for array in arrays if array is not None]
-    return torch.from_numpy(np.stack(present)) if present else None
+    if not present:
+        return None
+    return torch.from_numpy(np.stack([np.zeros_like(present[0]) if one is None else one for one in arrays]))
 
 
 class Filler(TorchDataset[Filled | AVCoreError]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avcore.config import RunConfig
 from avcore.data.broken import refuse_missing
-from avcore.data.changes import Change, split_and_change
+from avcore.data.changes import OWN, Change, split_and_change
 from avcore.data.loader import ClipLoader
 from avcore.data.opening import make_task, open_dataset
 from avcore.data.verify import NO_TRUTH, has_truth
@@ -16,6 +16,8 @@ from avcore.engine.ranks import from_all, ranks
 from avcore.errors import DataError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
+from avcore.runs.kept import Companions
+from avcore.specs import STREAMS
 from avcore.tasks import Dataset
 
 __all__ = ["RunData", "list_splits", "open_data", "open_files"]
@@ -81,6 +83,7 @@ class RunData:
         self._loaders: dict[tuple[str, bool], ClipLoader] = {}
         self._skipped = _Skipped()
         self._has_truth: dict[str, bool] = {}
+        self._companions = Companions(model)
 
     @property
     def broken(self) -> dict[str, dict[str, str]]:
@@ -140,6 +143,7 @@ class RunData:
             last="fill" if not train else "drop" if config.train.drop_last else "keep",
             balance=config.train.balance if train else None,
             partners=train and config.train.augment.mix.p > 0,
+            companions=self._companions.read(keep=self._keeps(train) if media and change is OWN else ()),
             seed=config.seed,
             rank=here.rank,
             world=here.world,
@@ -150,6 +154,13 @@ class RunData:
             broken_limit=config.data.broken_limit,
             on_broken=partial(self._skipped.add, name),
         )
+
+    def _keeps(self, train: bool) -> tuple[str, ...]:
+        """The streams whose features of companions are kept: what training augments is another thing each time."""
+        augment = self.config.train.augment
+        changed = {"visual": bool(augment.visual), "audio": bool(augment.audio) or augment.mix.p > 0}
+        kept = self.config.data.cache_features
+        return tuple(stream for stream in STREAMS if kept and not (train and changed[stream]))
 
     def close(self) -> None:
         """End the workers of all loaders; those that are iterated again start new ones."""
@@ -163,6 +174,8 @@ class RunData:
         From here on the display tells of clips that are skipped; without one they are logged.
         """
         self._skipped.say = display.line
+        for said in self._companions.told() if self.config.data.cache_features else ():
+            display.line(said)
         for split in dict.fromkeys(self.split(name)[0] for name in names):
             self._decode(split, display)
             self.look_at_truth(split)

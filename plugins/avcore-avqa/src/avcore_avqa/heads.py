@@ -49,6 +49,8 @@ class AVSTHead(Head):
         self.prefix, self.grid = visual.stages[-1].prefix, visual.stages[-1].grid
         self.match_weight = config.match_weight
         self.companions = {NEGATIVE: config.negatives}
+        if config.negatives == "plain":
+            self.companion_reads = {NEGATIVE: {"visual": ("tokens",)}}
         if config.question != task.config.question:
             raise AssemblyError(
                 f"head.question is {config.question}, and the task reads {task.config.question} "

@@ -1,0 +1,101 @@
+"""What leaves one stream, and what of it lies on disk.
+
+Shape letters: B clips, T segments, M = B*T, N tokens, D width, Y and X rows and columns; K sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, NoReturn
+
+from torch import Tensor
+
+__all__ = ["Kept", "StreamFeatures", "TextFeatures"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamFeatures:
+    """What leaves one stream.
+
+    Of a companion whose head says what it reads (`Head.companion_reads`) the other fields are not there.
+
+    Attributes:
+        pooled: (B, T, D), class token or mean of ``tokens``, as the layout says.
+        tokens: (M, N, D) after the final norm.
+        raw_tokens: (M, N, D) before the final norm.
+        maps: one (M, D, Y, X) for each tap of the layout; the last one is normed.
+    """
+
+    pooled: Tensor
+    tokens: Tensor
+    raw_tokens: Tensor
+    maps: tuple[Tensor, ...]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            held = [one.name for one in fields(self) if one.name in vars(self)]
+            raise AttributeError(
+                f"These features hold {', '.join(held)} alone, and '{name}' is read: name it in Head.companion_reads."
+            )
+
+    def by_segment(self, wanted: Sequence[str]) -> dict[str, Tensor]:
+        """Fields as tensors of M segments, (M, ...): ``maps`` as ``maps.0`` and so on."""
+        made: dict[str, Tensor] = {}
+        for name in wanted:
+            if name == "maps":
+                made |= {f"maps.{number}": one for number, one in enumerate(self.maps)}
+            else:
+                made[name] = self.pooled.flatten(0, 1) if name == "pooled" else getattr(self, name)
+        return made
+
+    @classmethod
+    def of_segments(cls, given: Mapping[str, Tensor], segments: int) -> StreamFeatures:
+        """The way back from `by_segment`, with those fields alone."""
+        made = object.__new__(cls)
+        vars(made).update({name: tensor for name, tensor in given.items() if not name.startswith("maps.")})
+        if "pooled" in given:
+            vars(made)["pooled"] = given["pooled"].unflatten(0, (-1, segments))
+        maps = sorted((name for name in given if name.startswith("maps.")), key=lambda name: int(name[5:]))
+        if maps:
+            vars(made)["maps"] = tuple(given[name] for name in maps)
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFeatures:
+    """What leaves the stream of sentences.
+
+    Attributes:
+        pooled: (K, D), one vector for each sentence.
+        tokens: (K, N, D) after the final norm.
+        raw_tokens: (K, N, D) before the final norm.
+        offers, sums, statistics: of prompts on this stream, as `Features` has them, under ``"part.text.name"``.
+    """
+
+    pooled: Tensor
+    tokens: Tensor
+    raw_tokens: Tensor
+    offers: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What lies on disk of the features that frozen streams make of the clips of a batch.
+
+    Attributes:
+        known: of each of the B clips, whether its features were found.
+        features: ``stream.field`` -> those of the known clips in their order, (their segments, ...).
+        files: stream -> for each of the B clips the files of its T segments, where others are to be kept.
+    """
+
+    known: Sequence[bool]
+    features: Mapping[str, Tensor]
+    files: Mapping[str, Sequence[Sequence[str]]]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Kept:
+        """The same with ``function`` of every tensor."""
+        return replace(self, features={name: function(tensor) for name, tensor in self.features.items()})
