@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from torch import Tensor
 
-__all__ = ["Kept", "StreamFeatures", "TextFeatures"]
+__all__ = ["Kept", "StreamFeatures", "TextFeatures", "by_segment", "of_segments"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,28 +39,6 @@ class StreamFeatures:
             raise AttributeError(
                 f"These features hold {', '.join(held)} alone, and '{name}' is read: name it in Head.companion_reads."
             )
-
-    def by_segment(self, wanted: Sequence[str]) -> dict[str, Tensor]:
-        """Fields as tensors of M segments, (M, ...): ``maps`` as ``maps.0`` and so on."""
-        made: dict[str, Tensor] = {}
-        for name in wanted:
-            if name == "maps":
-                made |= {f"maps.{number}": one for number, one in enumerate(self.maps)}
-            else:
-                made[name] = self.pooled.flatten(0, 1) if name == "pooled" else getattr(self, name)
-        return made
-
-    @classmethod
-    def of_segments(cls, given: Mapping[str, Tensor], segments: int) -> StreamFeatures:
-        """The way back from `by_segment`, with those fields alone."""
-        made = object.__new__(cls)
-        vars(made).update({name: tensor for name, tensor in given.items() if not name.startswith("maps.")})
-        if "pooled" in given:
-            vars(made)["pooled"] = given["pooled"].unflatten(0, (-1, segments))
-        maps = sorted((name for name in given if name.startswith("maps.")), key=lambda name: int(name[5:]))
-        if maps:
-            vars(made)["maps"] = tuple(given[name] for name in maps)
-        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +77,26 @@ class Kept:
     def map(self, function: Callable[[Tensor], Tensor]) -> Kept:
         """The same with ``function`` of every tensor."""
         return replace(self, features={name: function(tensor) for name, tensor in self.features.items()})
+
+
+def by_segment(features: StreamFeatures, wanted: Sequence[str]) -> dict[str, Tensor]:
+    """Fields as tensors of M segments, (M, ...): ``maps`` as ``maps.0`` and so on."""
+    made: dict[str, Tensor] = {}
+    for name in wanted:
+        if name == "maps":
+            made |= {f"maps.{number}": one for number, one in enumerate(features.maps)}
+        else:
+            made[name] = features.pooled.flatten(0, 1) if name == "pooled" else getattr(features, name)
+    return made
+
+
+def of_segments(given: Mapping[str, Tensor], segments: int) -> StreamFeatures:
+    """The way back from `by_segment`, with those fields alone."""
+    made = object.__new__(StreamFeatures)
+    vars(made).update({name: tensor for name, tensor in given.items() if not name.startswith("maps.")})
+    if "pooled" in given:
+        vars(made)["pooled"] = given["pooled"].unflatten(0, (-1, segments))
+    maps = sorted((name for name in given if name.startswith("maps.")), key=lambda name: int(name[5:]))
+    if maps:
+        vars(made)["maps"] = tuple(given[name] for name in maps)
+    return made

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from avcore.config import RunConfig
 from avcore.data.kept import load_segments, save_segments
 from avcore.errors import DataError, PluginError
+from avcore.features import by_segment, of_segments
 from avcore.injection import Part, PlanEntry, Step
 from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
 from avcore.streams import PartInstance, Stream, Streams, TextEncoder
@@ -162,15 +163,13 @@ class AVModel(nn.Module):
             if reads is None:
                 return self._collect(batch, {name: self.plain(name, batch) for name in self.clips})
             wanted = {name: self._segments(name, batch, reads[name]) for name in self.clips if name in reads}
-        return self._collect(
-            batch, {name: StreamFeatures.of_segments(made, self.segments) for name, made in wanted.items()}
-        )
+        return self._collect(batch, {name: of_segments(made, self.segments) for name, made in wanted.items()})
 
     def _segments(self, stream: str, batch: Batch, wanted: Sequence[str]) -> dict[str, Tensor]:
         """Fields of the features of a frozen stream by segment, from disk as far as they are there."""
         kept = batch.kept
         if kept is None or stream not in kept.files:
-            return self.plain(stream, batch).by_segment(wanted)
+            return by_segment(self.plain(stream, batch), wanted)
         before = f"{stream}."
         known = {key.removeprefix(before): one for key, one in kept.features.items() if key.startswith(before)}
         if all(kept.known):
@@ -187,7 +186,7 @@ class AVModel(nn.Module):
             made = load_segments(files)
             if made is None:
                 # One by one, so that what is kept does not depend on what stands beside it in a batch.
-                made = self.clips[stream](raw).by_segment(wanted)
+                made = by_segment(self.clips[stream](raw), wanted)
                 save_segments(files, made)
             clips.append({field: one.to(raw.device) for field, one in made.items()})
         return {field: torch.cat([one[field] for one in clips]) for field in clips[0]}
@@ -308,8 +307,8 @@ def _check_reads(head: str, companion: str, reads: Mapping[str, Sequence[str]]) 
     wrong += [f"field '{one}'" for asked in reads.values() for one in asked if one not in known]
     if wrong:
         raise PluginError(
-            f"{head}.companion_reads names the {wrong[0]} of '{companion}': streams are {' and '.join(STREAMS)}, fields "
-            f"{', '.join(known)}. Tell its author."
+            f"{head}.companion_reads names the {wrong[0]} of '{companion}': streams are {' and '.join(STREAMS)}, "
+            f"fields {', '.join(known)}. Tell its author."
         )
 
 

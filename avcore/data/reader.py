@@ -239,15 +239,16 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         return replace(content, features=features if known else None, files=files)
 
     def _shown(self, stream: str, clip: Clip) -> list[tuple[str, int]]:
-        """What stands for the pictures or the sound of each segment: the name of a clip's entry, and the place in it."""
-        places = range(self.dataset.segments)
+        """What stands for the pictures or the sound of each segment: the name of a clip's entry, the place in it."""
+        own = [(clip, place) for place in range(self.dataset.segments)]
         if stream == "audio":
             assert self.audio is not None
-            name = self.cache.named_audio(clip, self.audio.rate, self.audio.channels)
-            return [(name, place) for place in places]
+            return [(self.cache.named_audio(one, self.audio.rate, self.audio.channels), place) for one, place in own]
         assert self.image is not None
-        name = self.cache.named_frames(clip, self.image.size, self.image.frames)
-        return [(name, place) for place in places]
+        return [
+            (self.cache.named_frames(one, self.image.size, self.image.frames), place)
+            for one, place in clip.shots or own
+        ]
 
     def _read(
         self,

@@ -47,7 +47,12 @@ def _declared(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(files: Path, tmp_path: Path) -> Callable[..., Run]:
     def start(name: str, *sets: str, keep: bool = True) -> Run:
-        given = ("train.epochs=2", f"data.cache_features={str(keep).lower()}", f"data.cache={tmp_path / 'cache'}", *sets)
+        given = (
+            "train.epochs=2",
+            f"data.cache_features={str(keep).lower()}",
+            f"data.cache={tmp_path / 'cache'}",
+            *sets,
+        )
         return avcore.run(task="compared", data=files, out=tmp_path / name, quiet=True, prompts="rows", set=given)
 
     return start
@@ -201,9 +206,27 @@ def test_what_is_augmented_is_not_kept(run: Callable[..., Run], tmp_path: Path) 
     assert 0 < len(kept_files(tmp_path)) <= 2 * len(splits)
 
 
+def test_what_goes_through_the_parts_is_never_kept(
+    run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = toy_inputs.CompareHead.__init__
+
+    def adapted(self: Any, *given: Any) -> None:
+        made(self, *given)
+        self.companions = {"negative": "parts"}
+
+    monkeypatch.setattr(toy_inputs.CompareHead, "__init__", adapted)
+    monkeypatch.setattr(toy_inputs.CompareHead, "loss", toy_inputs.AnswerHead.loss)
+    done = run("one", "train.epochs=1")
+    assert done.data.loader("train", train=True)._reader.companions == {}
+    assert not kept_files(tmp_path)
+
+
 def test_where_it_is_kept_and_how_much_is_told(run: Callable[..., Run], tmp_path: Path) -> None:
     log = (run("one").directory / "log.txt").read_text()
-    assert f"what the frozen audio stream makes of 'negative' is kept in {tmp_path / 'cache' / 'features'}: up to" in log
+    assert (
+        f"what the frozen audio stream makes of 'negative' is kept in {tmp_path / 'cache' / 'features'}: up to" in log
+    )
 
 
 def test_a_field_that_the_head_does_not_name_is_not_there(run: Callable[..., Run]) -> None:

@@ -1,6 +1,7 @@
 """Each check of heads is failed by one that is wrong in that one way, and by no other."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pytest
@@ -112,6 +113,10 @@ class ComparesOddly(Compares):
         self.companions = {"negative": "plain", "absent": "frozen"}
 
 
+class ReadsNobody(Compares):
+    companion_reads = MappingProxyType({"partner": {"visual": ("pooled",)}})
+
+
 class Declares(Linear):
     """Sound: says what its loss reads, and weighs by what is valid."""
 
@@ -202,6 +207,11 @@ class DeclaresAndChooses(Declares):
         ({"head": DeclaresAndChooses}, "head: targets", "Weigh by batch.valid"),
         ({"head": AsksForNobody}, "head: companions", "'partner'"),
         ({"head": ComparesOddly, "files": Negatives}, "head: companions", "'frozen'"),
+        (
+            {"head": ReadsNobody, "files": Negatives},
+            "head: companions",
+            "reads of 'partner', which it does not ask for",
+        ),
         ({"head": AlwaysCompares, "files": Negatives}, "head: companions", "features.companions"),
         ({"head": DiesAway}, "head: progress", "the loss 'entropy' is inf"),
         ({"head": Ratchets}, "head: progress", "asked for again"),

@@ -87,6 +87,11 @@ def companions(case: HeadCase) -> None:
         assert way in WAYS, (
             f"Head '{name}' asks for the companion '{companion}' as {way!r}; it may be {' or '.join(WAYS)}."
         )
+    for companion in world.model.head.companion_reads:
+        assert asked.get(companion) == "plain", (
+            f"Head '{name}' says in companion_reads what it reads of '{companion}', which it does not ask for as "
+            f"'plain': those that go through the parts are made whole."
+        )
     batch = world.batch()
     lacking = sorted({*asked} - {*batch.companions})
     assert not lacking, (

@@ -42,6 +42,10 @@ def test_counts(method: str, trained: int, head: int) -> None:
     assert model.config.train.select == "val"
     way = "parts" if method in ("stfp", "stgcma") else "plain"
     assert model.head.companions == {"negative": way}
+    reads = {"negative": {"visual": ("tokens",)}} if way == "plain" else {}
+    assert model.head.companion_reads == reads
+    # Only what the frozen stream alone makes can be kept.
+    assert model.config.data.cache_features == (way == "plain")
 
 
 NORMS = {"": 24 * 4 * 1024 + 2 * 1024, "swin": 4 * 18_048 + 2 * (192 + 384 + 768 + 1536) + 2 * 1536}
