@@ -35,6 +35,8 @@ class StreamFeatures:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
+            if name not in {one.name for one in fields(self)}:
+                raise AttributeError(f"'{type(self).__name__}' has no '{name}'.")
             held = [one.name for one in fields(self) if one.name in vars(self)]
             raise AttributeError(
                 f"These features hold {', '.join(held)} alone, and '{name}' is read: name it in Head.companion_reads."

@@ -17,7 +17,7 @@ import avcore
 from avcore.data import kept
 from avcore.data.kept import load_segments, save_segments
 from avcore.errors import AVCoreError
-from avcore.features import StreamFeatures
+from avcore.features import StreamFeatures, by_segment, of_segments
 from avcore.registry import Registry
 from avcore.runs import Run
 from avcore.runs.kept import Companions
@@ -233,7 +233,7 @@ def test_a_field_that_the_head_does_not_name_is_not_there(run: Callable[..., Run
     done = run("one", keep=False)
     features = done.model.features(next(iter(done.data.loader("val"))))
     with pytest.raises(AttributeError, match=r"hold pooled alone, and 'tokens' is read: name it in Head\.companion_re"):
-        features.companions["negative"].stream("audio").tokens
+        _ = features.companions["negative"].stream("audio").tokens
     assert features.companions["negative"].visual is None
 
 
@@ -255,10 +255,10 @@ def test_features_of_every_kind_come_back_as_they_were(tmp_path: Path) -> None:
         maps=tuple(torch.randn(6, 4, size, size, generator=draws) for size in (4, 2)),
     )
     names = [str(tmp_path / "ab" / f"{number}.safetensors") for number in range(6)]
-    save_segments(names, whole.by_segment(("pooled", "tokens", "raw_tokens", "maps")))
+    save_segments(names, by_segment(whole, ("pooled", "tokens", "raw_tokens", "maps")))
     found = load_segments(names)
     assert found is not None
-    again = StreamFeatures.of_segments(found, 3)
+    again = of_segments(found, 3)
     for field in ("pooled", "tokens", "raw_tokens"):
         assert torch.equal(getattr(again, field), getattr(whole, field))
         assert getattr(again, field).dtype == getattr(whole, field).dtype

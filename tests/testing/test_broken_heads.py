@@ -210,7 +210,7 @@ class DeclaresAndChooses(Declares):
         (
             {"head": ReadsNobody, "files": Negatives},
             "head: companions",
-            "reads of 'partner', which it does not ask for",
+            "reads of 'partner', which it does not",
         ),
         ({"head": AlwaysCompares, "files": Negatives}, "head: companions", "features.companions"),
         ({"head": DiesAway}, "head: progress", "the loss 'entropy' is inf"),
