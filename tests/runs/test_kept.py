@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -109,8 +110,6 @@ def test_the_second_epoch_makes_nothing_of_what_the_first_has_seen(
     run: Callable[..., Run], forwards: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nearest(self: Any, clip: avcore.Clip, random: Any) -> avcore.Clip:
-        from dataclasses import replace
-
         clips = self.clips(clip.info["split"])
         other = clips[(int(clip.name.removeprefix(clip.info["split"])) + 1) % len(clips)]
         return replace(clip, companions={"negative": other})
@@ -162,6 +161,37 @@ def test_other_clips_and_segments_have_other_files(run: Callable[..., Run]) -> N
         (reader.cache.named_audio(reader.clips[1], 8000), reader.cache.named_frames(reader.clips[1], 32)),
     }
     assert len({name for pair in shown for name in pair}) == 6
+
+
+def test_pictures_of_several_clips_are_found_one_by_one(
+    run: Callable[..., Run], forwards: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a negative is put together of (`Clip.shots`) is found for another one that has some of it."""
+
+    def two(self: Any, clip: avcore.Clip, random: Any) -> avcore.Clip:
+        clips = self.clips(clip.info["split"])[:2]
+        places = [int(random.integers(2)) for _ in clips]
+        return replace(clip, companions={"negative": replace(clips[0], shots=tuple(zip(clips, places, strict=True)))})
+
+    monkeypatch.setattr(toy_inputs.Negatives, "draw", two)
+    monkeypatch.setattr(toy_inputs.CompareHead, "companion_reads", {"negative": {"visual": ("pooled",)}})
+    monkeypatch.setattr(toy_inputs.CompareHead, "forward", _of_pictures)
+    plain = run("plain", keep=False)
+    first = run("first")
+    # Two pictures of each of the two first clips of train, val and test.
+    assert len(kept_files(tmp_path)) == 3 * 4
+    forwards.clear()
+    again = run("again")
+    assert forwards == []
+    for name, tensor in trainable_state(plain.model).items():
+        assert torch.equal(trainable_state(first.model)[name], tensor), name
+        assert torch.equal(trainable_state(again.model)[name], tensor), name
+
+
+def _of_pictures(self: Any, features: avcore.Features) -> dict[str, Tensor]:
+    """The pictures of the negative against the sound of the clip."""
+    own, other = features.stream("audio").pooled.mean(1), features.companions["negative"].stream("visual").pooled
+    return {"logits": self.map(own + other[:, 0] - 2 * other[:, 1]), "own": own, "other": own, "kept": torch.zeros(())}
 
 
 def test_a_damaged_file_is_told_and_made_again(
