@@ -42,6 +42,7 @@ PLACES = (
 )
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 IDLE = {
+    "Batch.kept": "avcore's own reader fills it in, and the model takes from it: `tests/runs/test_kept.py`",
     "Clip.companions": "readers fill it in by `dataclasses.replace`: `Negatives` of `tests/shared/toy_inputs.py`",
     "Clip.shots": "likewise: `MusicAVQA.draw` of `avcore-avqa`",
     "SideView.declared": "`as_own` reads it for the layer",

@@ -99,6 +99,13 @@ def test_each_companion_is_made_once_and_is_what_it_would_be(
     again = run("again", f"data.workers={workers}")
     assert forwards == []
     assert len(kept_files(tmp_path)) == 2 * made
+    batch = next(iter(again.data.loader("val")))
+    negative = batch.companions["negative"]
+    assert batch.kept is None
+    assert negative.kept is not None
+    assert all(negative.kept.known)
+    # Nothing was decoded of it.
+    assert negative.frames is negative.waveform is None
     states = [trainable_state(one.model) for one in (plain, first, again)]
     for name, tensor in states[0].items():
         assert torch.equal(states[1][name], tensor), name
