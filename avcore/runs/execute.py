@@ -49,7 +49,7 @@ from avcore.runs.resume import (
 )
 from avcore.runs.summary import DEMO, describe_config, describe_results
 from avcore.runs.trivial import majority_scores
-from avcore.states import load_trainable_state
+from avcore.states import load_trainable_state, parameter_groups
 
 __all__ = ["execute", "head_alone"]
 
@@ -167,11 +167,15 @@ def execute(
             best = _train(trainer, run, display)
             pictures = evaluations.measure(splits, best, directory / "pictures")
             beside = partial(execute, registry=registry, quiet=quiet, outer=False, resume=resume)
-            if config.baseline and (config.prompts or config.fusions):
+            beside_it = config.baseline and bool(config.prompts or config.fusions)
+            learns = bool(parameter_groups(run.model)["head"])
+            if (beside_it or config.trivial) and not learns:
+                display.line("\nThe head alone has nothing to train: no run of it stands beside this one.")
+            if beside_it and learns:
                 display.line("\nThe head alone, with the same recipe:")
                 inner = beside(head_alone(resolved), directory=directory / "baseline")
                 run.results = replace(run.results, baseline=inner.results.metrics)
-            if config.trivial:
+            if config.trivial and learns:
                 display.line("\nThe head alone, on a backbone of random weights:")
                 inner = beside(head_alone(resolved, frozen="random"), directory=directory / "random")
                 trivial = {**run.results.trivial, "random_backbone": inner.results.metrics}

@@ -97,3 +97,21 @@ def test_random_weights_are_the_same_values_in_an_order_of_the_seed(start: Start
     assert len({model.backbone_digest for model in (plain, again, other)}) == 3
     loaded = avcore.load_run(first.directory)
     assert loaded.evaluate("test") == first.results.metrics["test"]
+
+
+def test_a_head_that_has_nothing_to_train_is_no_run_of_its_own(
+    start: Start, world: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Such as one that compares with words: parts before it are trained, and it alone cannot be."""
+    made = world.ClassHead.__init__
+
+    def frozen(self: Any, *given: Any, **more: Any) -> None:
+        made(self, *given, **more)
+        self.requires_grad_(False)
+
+    monkeypatch.setattr(world.ClassHead, "__init__", frozen)
+    run = start(epochs=1, baseline=True, trivial=True, quiet=False)
+    assert run.results.baseline is None
+    assert [*run.results.trivial] == ["majority"]
+    assert "The head alone has nothing to train: no run of it stands beside this one." in capsys.readouterr().out
+    assert not (run.directory / "baseline").exists()
