@@ -74,6 +74,12 @@ def test_a_question_travels_from_the_file_to_the_answer(
         text = found.spans[0].text
         assert text.lower().startswith(question.strip("?").lower() + "? ")
         assert text.count(" %") == 3
+        # One answer for the clip, and what was attended to in each of its four segments.
+        assert len(found.spans) == 1
+        attention = found.spans[0].details["attention"]
+        assert [(one["start"], round(one["end"], 1)) for one in attention] == [(0, 2.5), (2.5, 5), (5, 7.5), (7.5, 10)]
+        for kind in ("sound", "pictures"):
+            assert sum(one[kind] for one in attention) == pytest.approx(1, abs=0.01)
     with pytest.raises(AVCoreError, match="'elephant'"):
         again.predict(video, tmp_path / "none", inputs={"question": "Is there a elephant sound?"})
     with pytest.raises(AVCoreError, match=r"add --input question=.*words of the training questions"):
