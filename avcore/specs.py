@@ -349,7 +349,7 @@ class HeadSpec(Spec):
             sentences, chosen by ``--text`` and found in ``Features.encoders``. With ``("text", "text_audio")`` it may
             be given another one for what it compares with sound, ``--text-audio``; nobody has to.
         defaults: settings of the run that the head brings, given its settings, below all others: such as how the task
-            reads its inputs.
+            reads its inputs. Of a backbone or a data set, settings that the chosen one does not have are left out.
     """
 
     serves: tuple[str, ...] = ()

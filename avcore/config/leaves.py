@@ -17,13 +17,15 @@ class Layer:
     """Where values come from: ``recipe copl/avs``, ``file run.yaml``, ``--set optim.lr=1``.
 
     ``user`` says that a user wrote them, ``home`` which distribution did: what it offers itself goes before others of
-    the same name. ``parts_only``: what it lists are parts, no method is meant by a name.
+    the same name. ``parts_only``: what it lists are parts, no method is meant by a name. ``wishes``: settings that a
+    backbone or a data set does not have are left out.
     """
 
     name: str
     user: bool = False
     home: str = ""
     parts_only: bool = False
+    wishes: bool = False
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ def _head_layer(registry: "Registry", merged: Leaves, task: str) -> Leaves:
         raise ConfigError(
             f"The defaults of head '{head.name}' may not contain '{own[0]}': they follow from its settings."
         )
-    return leaves
+    return {key: Leaf(leaf.value, replace(leaf.layer, wishes=True)) for key, leaf in leaves.items()}
 
 
 def _keeps(merged: Leaves, key: str, leaf: Leaf) -> bool:

@@ -178,18 +178,24 @@ class Sections:
         """The settings of ``spec``; those that a plugin's layer holds for another of the table are left out."""
         own = _field_names(spec)
         others = {name for other in table for name in _field_names(other)} - own
-        leaves = {key: leaf for key, leaf in leaves.items() if leaf.layer.user or key.partition(".")[0] not in others}
+
+        def belongs(first: str, layer: Layer) -> bool:
+            return layer.user or (first in own if layer.wishes else first not in others)
+
+        leaves = {key: leaf for key, leaf in leaves.items() if belongs(key.partition(".")[0], leaf.layer)}
         return build(spec.config, leaves, at, beside=beside)
 
     def _parts(self, listed: Sequence[str]) -> tuple[dict[str, Any], dict[str, PartStreams], dict[str, float]]:
         groups: dict[str, Leaves] = {name: {} for name in listed}
         # A part that is listed with its distribution answers to its own name too, as recipes write it.
         known_as = {name.rpartition(":")[2]: name for name in listed} | {name: name for name in listed}
+        # A part that is not listed may begin with the name of one that is.
+        names = {*known_as, *self.registry.prompts.names(), *self.registry.fusions.names()}
         for key, leaf in section(self.leaves, "parts").items():
-            owner = max((name for name in known_as if key.startswith(f"{name}.")), key=len, default=None)
+            owner = max((name for name in names if key.startswith(f"{name}.")), key=len, default=None)
             if key in listed and leaf.value in (None, {}):
                 continue
-            if owner is not None:
+            if owner in known_as:
                 groups[known_as[owner]][key[len(owner) + 1 :]] = leaf
             elif leaf.layer.user or self._is_mistaken(key):
                 known = [f"{name}.{field}" for name in listed for field in _field_names(self.registry.part(name))]

@@ -49,7 +49,8 @@ def test_what_a_head_brings_follows_from_its_settings_and_everything_else_goes_b
     brought: dict[str, Any] = {}
 
     def defaults(settings: Any) -> dict[str, Any]:
-        return {"task_options.weight": 0.1 * settings.points, "train.epochs": 77, **brought}
+        unknown = {"visual.no_backbone_has_it": True}
+        return {"task_options.weight": 0.1 * settings.points, "train.epochs": 77, **unknown, **brought}
 
     made = at_hand(HeadSpec, name="seg.points", thing=points, config=points.config, defaults=defaults)
     registry = Registry.from_modules({**fake_modules, "toy-head": make_plugin(heads=[made])})

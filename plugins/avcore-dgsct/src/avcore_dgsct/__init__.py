@@ -3,8 +3,17 @@
 from collections.abc import Iterable
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import FusionSpec, HeadSpec, MethodSpec
-from avcore_dgsct.settings import AVEHeadSettings, AVSHeadSettings, AVVPHeadSettings, DGSCTSettings, dgsct_needs
+from avcore.specs import TEXTS, FusionSpec, HeadSpec, MethodSpec, PromptSpec
+from avcore_dgsct.settings import (
+    AVEHeadSettings,
+    AVSHeadSettings,
+    AVVPHeadSettings,
+    ContextSettings,
+    DGSCTSettings,
+    FewShotHeadSettings,
+    dgsct_needs,
+)
+from avcore_fewshot import IN_A_SHARED_SPACE
 
 PAPER = "arXiv:2311.05152"
 
@@ -21,6 +30,21 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             finishes=frozenset({"pooled"}),
             paper=PAPER,
             summary="bottlenecks beside attention and MLP; the other stream picks channels, tokens and segments",
+        )
+    ]
+
+
+@hookimpl
+def avcore_prompts() -> Iterable[PromptSpec]:
+    """The learnt context of sentences."""
+    return [
+        PromptSpec(
+            name="dgsct.context",
+            build="avcore_dgsct.fewshot:Context",
+            config=ContextSettings,
+            paper="arXiv:2109.01134",
+            summary="learnt vectors on the first words of every sentence, at first those words themselves (CoOp)",
+            identity_at_start=True,
         )
     ]
 
@@ -52,6 +76,16 @@ def avcore_heads() -> Iterable[HeadSpec]:
             config=AVVPHeadSettings,
             paper=PAPER,
             summary="a gate of the segments from sound on pictures, then MGN",
+        ),
+        HeadSpec(
+            name="dgsct.fewshot",
+            serves=("segments", "clip"),
+            encoders=TEXTS,
+            defaults=IN_A_SHARED_SPACE,
+            build="avcore_dgsct.fewshot:FewShotHead",
+            config=FewShotHeadSettings,
+            paper=PAPER,
+            summary="cosines with sentences behind adapters, both streams joined, and contrastive terms",
         ),
     ]
 

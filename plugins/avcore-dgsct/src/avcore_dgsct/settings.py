@@ -8,8 +8,17 @@ from avcore.specs import Need
 from avcore_ave.config import TemporalSettings
 from avcore_avs.config import AVSHeadConfig
 from avcore_avvp.config import MGNHeadConfig
+from avcore_fewshot.config import WordsSettings
 
-__all__ = ["AVEHeadSettings", "AVSHeadSettings", "AVVPHeadSettings", "DGSCTSettings", "dgsct_needs"]
+__all__ = [
+    "AVEHeadSettings",
+    "AVSHeadSettings",
+    "AVVPHeadSettings",
+    "ContextSettings",
+    "DGSCTSettings",
+    "FewShotHeadSettings",
+    "dgsct_needs",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,3 +153,44 @@ class AVVPHeadSettings(MGNHeadConfig):
         super().__post_init__()
         require(self.width % 2 == 0, "width", self.width, "even")
         require(self.gamma >= 0, "gamma", self.gamma, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextSettings:
+    """Learnt vectors on the words that begin each sentence: of ``a photo of a <class>`` all four before the class."""
+
+    length: int = field(default=4, metadata={"help": "how many tokens, counted behind the one that begins a sentence"})
+    lead: int = field(default=1, metadata={"help": "tokens before the first word"})
+
+    def __post_init__(self) -> None:
+        require(self.length >= 1, "length", self.length, "1 or more")
+        require(self.lead >= 0, "lead", self.lead, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotHeadSettings(WordsSettings):
+    """Cosines with words behind adapters, and losses that change after some epochs."""
+
+    join: Literal["sum", "weighted"] = field(
+        default="sum",
+        metadata={"help": "sum: 2 l_v + 2 l_a (few-shot); weighted: w l_v + (1 - w) l_a (pre-training, zero-shot)"},
+    )
+    background: bool = field(default=True, metadata={"help": "background, where a task has it, is a word like others"})
+    reduction: int = field(default=4, metadata={"help": "the adapters are as much narrower within"})
+    ratio: float = field(default=0.2, metadata={"help": "share of what the adapters make; the rest is what they got"})
+    first_epochs: int = field(default=10, metadata={"help": "epochs with first_weight"})
+    first_weight: float = field(default=500.0, metadata={"help": "weight of the cross-entropy in them"})
+    weight: float = field(default=5.0, metadata={"help": "weight of the cross-entropy afterwards"})
+    audio_to_visual: float = field(default=2.0, metadata={"help": "weight of the contrast of sound with pictures"})
+    visual_to_audio: float = field(default=1.5, metadata={"help": "weight of that of pictures with sound"})
+    balance: Literal["fixed", "losses"] = field(
+        default="fixed",
+        metadata={"help": "fixed: those weights. losses: each term L by L / (epoch + sum of all) + 1 / epoch (clips)"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.reduction >= 1, "reduction", self.reduction, "1 or more")
+        require(0 <= self.ratio <= 1, "ratio", self.ratio, "from 0 to 1")
+        for key in ("first_epochs", "first_weight", "weight", "audio_to_visual", "visual_to_audio"):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")

@@ -11,9 +11,11 @@ from avcore.specs import TEXTS, DatasetSpec, HeadSpec, TaskSpec
 from avcore_avar import KINETICS_MARKS, VGGSOUND_MARKS
 from avcore_avar.config import AVARTaskConfig
 from avcore_ave import MARKS as AVE_MARKS
+from avcore_ave import OFFICIAL as AVE_OFFICIAL
 from avcore_ave.config import AVETaskConfig
 from avcore_ave.table import TABLE
 from avcore_avvp import MARKS as LLP_MARKS
+from avcore_avvp import OFFICIAL as LLP_OFFICIAL
 from avcore_avvp import WHAT_IS_LEFT
 from avcore_fewshot.config import (
     FewAVEConfig,
@@ -26,10 +28,14 @@ from avcore_fewshot.config import (
     WordsTaskConfig,
 )
 
-__all__ = ["avcore_datasets", "avcore_heads", "avcore_tasks"]
+__all__ = ["IN_A_SHARED_SPACE", "avcore_datasets", "avcore_heads", "avcore_tasks"]
 
 PAPER = "arXiv:2311.05152"
 HEAD = "fewshot.words"
+IN_A_SHARED_SPACE = {"visual": {"projection": True}, "audio": {"projection": True}}
+"""What heads with words ask of backbones that leave their projection out otherwise."""
+AVE_16 = {**AVE_OFFICIAL, "train": 448}
+"""Clips of the splits with 16 shots, the most that is published; of LLP one class is never alone in a training clip."""
 WITH_BACKGROUND = {"head": {"background": True}}
 """Few-shot training learns what background is; without training no sentence says it."""
 
@@ -43,6 +49,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
             serves=("segments", "clip", "words"),
             untrained=True,
             encoders=TEXTS,
+            defaults=IN_A_SHARED_SPACE,
             build="avcore_fewshot.head:WordsHead",
             config=WordsHeadConfig,
             paper="arXiv:2103.00020",
@@ -100,9 +107,17 @@ def avcore_tasks() -> Iterable[TaskSpec]:
 def avcore_datasets() -> Iterable[DatasetSpec]:
     """The readers of other plugins, with k clips of each class in train."""
     return [
-        _few("ave", "AVE", FewAVEConfig, "fewshot-ave", "avcore_ave.annotations", AVE_MARKS),
+        _few("ave", "AVE", FewAVEConfig, "fewshot-ave", "avcore_ave.annotations", AVE_MARKS, official=AVE_16),
         _few("own-events", "OwnEvents", FewOwnEventsConfig, "fewshot-ave", "avcore_ave.table", (TABLE,)),
-        _few("ave-cls", "AVEClips", FewAVEConfig, "fewshot-ave-cls", "avcore_ave.annotations", AVE_MARKS),
+        _few(
+            "ave-cls",
+            "AVEClips",
+            FewAVEConfig,
+            "fewshot-ave-cls",
+            "avcore_ave.annotations",
+            AVE_MARKS,
+            official=AVE_16,
+        ),
         _few(
             "llp-cls",
             "LLPClips",
@@ -111,6 +126,7 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
             "avcore_avvp.annotations:class_settings_in",
             LLP_MARKS,
             defaults=WHAT_IS_LEFT,
+            official={**LLP_OFFICIAL, "train": 384},
         ),
         _few(
             "kinetics-sounds",
@@ -133,6 +149,7 @@ def _few(
     reads: str,
     marks: tuple[str, ...],
     defaults: Mapping[str, Any] | None = None,
+    official: Mapping[str, int] | None = None,
 ) -> DatasetSpec:
     return DatasetSpec(
         name=f"fewshot-{name}",
@@ -142,5 +159,6 @@ def _few(
         reads=reads if ":" in reads else f"{reads}:settings_in",
         marks=marks,
         defaults=defaults or {},
+        official=official or {},
         summary=f"the files of {name.removesuffix('-cls')}, data.shots clips of each class in train",
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avcore.errors import AssemblyError
 from avcore.modules import at_least_single
-from avcore.specs import STREAMS, TEXT, TEXTS, StreamLayout, resolve
+from avcore.specs import STREAMS, TEXT, TEXTS, StreamLayout, TextGeometry, resolve
 from avcore.tasks import Features
 from avcore_fewshot.config import PLACE, WordsSettings
 
@@ -61,14 +61,19 @@ class Words:
         ids_KL = self._ids.get(stream)
         if ids_KL is None or ids_KL.device != device:
             geometry = features.encoders[self.streams[stream]].tower.geometry
-            made: Tensor = resolve(geometry.tokenizer)(self.sentences[stream], length=geometry.length)
-            self._ids[stream] = ids_KL = made.to(device)
+            self._ids[stream] = ids_KL = self._made(stream, geometry, device)
         return ids_KL
 
     def means(self, vectors_KD: Tensor) -> Tensor:
         """Vectors of the sentences, (..., K, D), to those of the classes, (..., C, D), both made of length 1."""
         vectors_KD = F.normalize(at_least_single(vectors_KD), dim=-1)
         return F.normalize(vectors_KD.unflatten(-2, (-1, self.classes)).mean(-3), dim=-1)
+
+    def _made(self, stream: str, geometry: TextGeometry, device: torch.device) -> Tensor:
+        if device.type == "meta":  # shapes alone: a tokenizer may need files
+            return torch.zeros(len(self.sentences[stream]), geometry.length, dtype=torch.long, device=device)
+        made: Tensor = resolve(geometry.tokenizer)(self.sentences[stream], length=geometry.length)
+        return made.to(device)
 
 
 def scaled_cosine(x_BTD: Tensor, words_CD: Tensor, scale: float) -> Tensor:
