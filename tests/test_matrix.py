@@ -69,7 +69,7 @@ def rows_of(found: Registry, visual: str, audio: str) -> dict[tuple[str, str], C
 
 def test_sets_are_methods_and_what_no_method_lists() -> None:
     # A method of theirs lists a part of avcore, which is still a part that anybody may ask for.
-    assert prompt_sets(registry()) == ["none", "rower", "stfp", "segment_embedding", "lone"]
+    assert prompt_sets(registry()) == ["none", "rower", "stfp", "segment_embedding", "lone", "dgsct.context"]
     fusions = ["none", "dgsct", "lavish", "stfp", "picky", "classy", "stfp.class_token"]
     assert sorted(fusion_sets(registry())) == sorted(fusions)
 

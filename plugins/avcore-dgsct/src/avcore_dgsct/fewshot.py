@@ -34,7 +34,7 @@ class Context(Prompt):
                 "the first word. Choose fewer."
             )
         self.lead = config.lead
-        self.vectors = nn.Parameter(torch.zeros(config.length, stream.width))
+        self.vectors = nn.Parameter(torch.zeros(config.length, stream.stages[0].width))
 
     def after_embedding(self, x_MND: Tensor, at: StreamView) -> Tensor:
         """The vectors at the first words, (N, D), zero elsewhere."""
