@@ -1,6 +1,7 @@
 """A handful of questions in MUSIC-AVQA's layout, with pictures and empty sound files, or without media."""
 
 import json
+import wave
 from pathlib import Path
 
 from PIL import Image
@@ -51,8 +52,8 @@ def make_questions(root: Path, version: str = "json") -> Path:
     return root
 
 
-def make_files(root: Path) -> Path:
-    """The same with media as the authors extract them."""
+def make_files(root: Path, seconds: int = 0) -> Path:
+    """The same with media as the authors extract them: pictures, and files of so much silence, or empty ones."""
     make_questions(root)
     (root / "audio").mkdir()
     for video in sorted({str(one["video_id"]) for rows in ROWS.values() for one in rows}):
@@ -60,5 +61,10 @@ def make_files(root: Path) -> Path:
         folder.mkdir(parents=True)
         for number in range(1, 21):
             Image.new("RGB", (8, 8)).save(folder / f"{number:06d}.jpg")
-        (root / "audio" / f"{video}.wav").touch()
+        file = root / "audio" / f"{video}.wav"
+        file.touch()
+        if seconds:
+            with wave.open(str(file), "wb") as sound:
+                sound.setparams((1, 2, 16000, 0, "NONE", ""))
+                sound.writeframes(bytes(seconds * 2 * 16000))
     return root

@@ -7,6 +7,7 @@ from avcore.config import resolve_config
 from avcore.model import AVModel
 from avcore.registry import load_registry
 from avcore.report.parameters import count_parameters
+from avcore.states import trainable_state
 
 UNUSED = 2_757_632
 """Parameters of AVST's head that LAVISH's code creates and never uses."""
@@ -46,6 +47,15 @@ def test_counts(method: str, trained: int, head: int) -> None:
     assert model.head.companion_reads == reads
     # Only what the frozen stream alone makes can be kept.
     assert model.config.data.cache_features == (way == "plain")
+
+
+@pytest.mark.parametrize(
+    ("method", "trained"), [("lavish", 2_526_338), ("dgsct", 10_000_002), ("stgcma", 2_526_338 + 128)]
+)
+def test_the_first_stage_has_what_the_second_one_starts_at(method: str, trained: int) -> None:
+    first, second = (trainable_state(shapes(method, recipe)) for recipe in ("grounding", ""))
+    assert sum(one.numel() for one in first.values()) == trained
+    assert {name: one.shape for name, one in first.items()} == {name: second[name].shape for name in first}
 
 
 NORMS = {"": 24 * 4 * 1024 + 2 * 1024, "swin": 4 * 18_048 + 2 * (192 + 384 + 768 + 1536) + 2 * 1536}

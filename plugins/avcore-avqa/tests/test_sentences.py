@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -191,11 +190,7 @@ def small_model(folder: Path) -> Path:
 
 def test_a_run_with_a_folder_s_encoder_answers_any_question_without_its_data(tmp_path: Path) -> None:
     root = tmp_path / "data"
-    make_files(root)
-    for file in (root / "audio").glob("*.wav"):
-        with wave.open(str(file), "wb") as sound:
-            sound.setparams((1, 2, 16000, 0, "NONE", ""))
-            sound.writeframes(bytes(2 * 2 * 16000))
+    make_files(root, seconds=2)
     sets = ["visual.weights=random", "head.question=text", "head.width=16", "train.precision=fp32"]
     sets += ["data.clip_seconds=2", "data.segments=2", "data.window_seconds=0.9", "data.window_margin=1.0"]
     sets += [f"text.weights={small_model(tmp_path / 'bert')}", "text.length=24"]

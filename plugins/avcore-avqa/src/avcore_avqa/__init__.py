@@ -10,7 +10,7 @@ from typing import Any
 from avcore.hookspecs import hookimpl
 from avcore.specs import DatasetSpec, HeadSpec, TaskSpec
 from avcore_avqa.annotations import FOLDERS, VERSIONS
-from avcore_avqa.config import AVQATaskConfig, AVSTHeadConfig, MusicAVQADataConfig
+from avcore_avqa.config import GROUNDING, AVQATaskConfig, AVSTHeadConfig, GroundingHeadConfig, MusicAVQADataConfig
 
 __all__ = ["avcore_datasets", "avcore_heads", "avcore_run_finished", "avcore_tasks"]
 
@@ -42,7 +42,16 @@ def avcore_heads() -> Iterable[HeadSpec]:
             defaults=AVSTHeadConfig.brings,
             paper=PAPER,
             summary="sound grounded in pictures, seconds picked by the question, an answer of a fixed list (AVST)",
-        )
+        ),
+        HeadSpec(
+            name="avqa.grounding",
+            serves=("avqa",),
+            build="avcore_avqa.grounding:GroundingHead",
+            config=GroundingHeadConfig,
+            defaults=GROUNDING,
+            paper=PAPER,
+            summary="AVST's first stage: what sound goes with which pictures; avqa.avst starts there (--start)",
+        ),
     ]
 
 

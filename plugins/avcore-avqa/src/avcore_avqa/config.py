@@ -7,7 +7,10 @@ from avcore.config import require
 from avcore.specs import TEXT, ClipSettings
 from avcore_avqa.words import ANSWERS, LENGTH, PAD, WORDS
 
-__all__ = ["AVQATaskConfig", "AVSTHeadConfig", "MusicAVQADataConfig"]
+__all__ = ["GROUNDING", "AVQATaskConfig", "AVSTHeadConfig", "GroundingHeadConfig", "MusicAVQADataConfig"]
+
+GROUNDING = {"task_options.stage": "grounding", "data.each": "video", "data.videos": "real"}
+"""What the head of the first stage brings: each real video once, and scores of matching."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,10 @@ class AVQATaskConfig:
         default="words",
         metadata={"help": "what of a question is read: words of this list, or any text; head.question brings it"},
     )
+    stage: Literal["answers", "grounding"] = field(
+        default="answers",
+        metadata={"help": "what is scored: answers, or the match of sound and pictures; the head brings it"},
+    )
     letters: int = field(default=400, metadata={"help": "question=text: letters of the longest question"})
 
     def __post_init__(self) -> None:
@@ -33,8 +40,8 @@ class AVQATaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AVSTHeadConfig:
-    """AVST. A stream whose vectors have another width than ``width`` is brought to it by a linear map."""
+class GroundingHeadConfig:
+    """What both stages share. A stream whose vectors have another width than ``width`` is brought to it by a map."""
 
     width: int = field(default=512, metadata={"help": "width of all vectors; DG-SCT takes 1536"})
     match_width: int = field(
@@ -44,14 +51,24 @@ class AVSTHeadConfig:
     audio_hidden: int = field(
         default=0, metadata={"help": "sound passes a map to this width first; 0 none, STG-CMA takes 128"}
     )
-    heads: int = field(default=4, metadata={"help": "attention heads"})
-    dropout: float = field(default=0.1, metadata={"help": "share dropped in the attention over seconds in training"})
-    match_weight: float = field(default=0.5, metadata={"help": "weight of the loss of matching"})
     negatives: Literal["plain", "parts"] = field(
         default="plain",
         metadata={"help": "pictures of another clip as the frozen stream has them (plain), or through the parts"},
     )
 
+    def __post_init__(self) -> None:
+        require(self.width >= 1, "width", self.width, "1 or more")
+        require(self.match_width >= 4, "match_width", self.match_width, "4 or more")
+        require(self.audio_hidden >= 0, "audio_hidden", self.audio_hidden, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AVSTHeadConfig(GroundingHeadConfig):
+    """AVST: what grounds and matches, and then answers."""
+
+    heads: int = field(default=4, metadata={"help": "attention heads"})
+    dropout: float = field(default=0.1, metadata={"help": "share dropped in the attention over seconds in training"})
+    match_weight: float = field(default=0.5, metadata={"help": "weight of the loss of matching"})
     question: Literal["words", "text"] = field(
         default="words",
         metadata={
@@ -68,10 +85,8 @@ class AVSTHeadConfig:
         return {"task_options.question": "text"} if self.question == "text" else {}
 
     def __post_init__(self) -> None:
-        for key in ("width", "heads"):
-            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
-        require(self.match_width >= 4, "match_width", self.match_width, "4 or more")
-        require(self.audio_hidden >= 0, "audio_hidden", self.audio_hidden, "0 or more")
+        super().__post_init__()
+        require(self.heads >= 1, "heads", self.heads, "1 or more")
         require(self.width % self.heads == 0, "heads", self.heads, f"a divisor of width ({self.width})")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
         require(self.match_weight >= 0, "match_weight", self.match_weight, "0 or more")
@@ -88,3 +103,5 @@ class MusicAVQADataConfig(ClipSettings):
     negatives: Literal["seconds", "clips"] = (
         "seconds"  # pictures of other videos: each of one of its own, or all of one
     )
+    each: Literal["question", "video"] = "question"  # what makes a clip: with video each comes once
+    videos: Literal["all", "real"] = "all"  # real: without those that were made of two (ids with letters)

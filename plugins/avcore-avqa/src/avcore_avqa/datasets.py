@@ -31,7 +31,7 @@ NEGATIVE = "negative"
 
 
 class MusicAVQA(Dataset):
-    """A clip for each question. ``root`` holds ``json/avqa-train.json`` and so on, or a folder in it does.
+    """A clip for each question, or each video. ``root`` holds ``json/avqa-train.json`` ..., or a folder in it does.
 
     Several questions share a video. `Clip.group` is the video, so that sound is swapped with that of another one. Each
     clip has the companion ``negative``, pictures of other videos of the split that are drawn in each epoch. A clip
@@ -68,7 +68,17 @@ class MusicAVQA(Dataset):
         if not self.lists.get(split):
             path = list_of(self.root, self.config.questions, split)
             raise DataError(f"Split '{split}': '{path}' is missing or has no question.")
-        return self.lists[split]
+        rows = self.lists[split]
+        if self.config.videos == "real":
+            rows = [row for row in rows if row.video.isdigit()]
+            if not rows:
+                raise DataError(
+                    f"Split '{split}' has no real video, which has digits alone in its id (data.videos=real): set "
+                    "data.videos=all."
+                )
+        if self.config.each == "video":
+            rows = list({row.video: row for row in reversed(rows)}.values())[::-1]
+        return rows
 
     def _clip(self, split: str, row: Question) -> Clip:
         frames, audio = self._media_of(row.video)
@@ -159,6 +169,8 @@ class MusicAVQA(Dataset):
             DataError: it has words that the training questions lack, or too many.
         """
         row: Question = clip.info["question"]
+        if self.task.grounds:
+            return {}
         try:
             return {QUESTION: self.task.question(row.words)}
         except AVCoreError as error:

@@ -51,6 +51,11 @@ class AVSTHead(Head):
         self.companions = {NEGATIVE: config.negatives}
         if config.negatives == "plain":
             self.companion_reads = {NEGATIVE: {"visual": ("tokens",)}}
+        if task.grounds:
+            raise AssemblyError(
+                "Head avqa.avst answers, and the task scores the match of sound and pictures "
+                "(task_options.stage=grounding): leave that out, or take head.name=avqa.grounding."
+            )
         if config.question != task.config.question:
             raise AssemblyError(
                 f"head.question is {config.question}, and the task reads {task.config.question} "

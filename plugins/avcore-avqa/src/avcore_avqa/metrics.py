@@ -10,7 +10,7 @@ from avcore.errors import AVCoreError
 from avcore.tasks import Batch
 from avcore_avqa.annotations import KINDS
 
-__all__ = ["GROUPS", "NAMES", "AVQAMetrics"]
+__all__ = ["GROUPS", "NAMES", "AVQAMetrics", "MatchMetrics"]
 
 SHORT = {"Audio": "A", "Visual": "V", "Audio-Visual": "AV"}
 NAMES = tuple(f"{SHORT[about]}_{what}" for about, what in KINDS)
@@ -97,4 +97,51 @@ class AVQAMetrics(Metric):
         if self.prior_asked:
             found["prior"] = 100 * int(self.prior_right) / int(self.prior_asked)
         found["coverage"] = 100 * sum(asked) / max(int(self.listed), sum(asked))
+        return found
+
+
+class MatchMetrics(Metric):
+    """The first stage: how many pictures are told right, in percent: ``own`` ones, ``other`` ones, all (``accuracy``).
+
+    A picture is that of a segment; ``other`` is left out where there are no pictures of other videos. Invalid clips
+    count nowhere; both protocols score alike.
+
+    Attributes:
+        right, told: (2,) pictures told right, and all, of others and of the own video.
+    """
+
+    full_state_update = False
+
+    right: Tensor
+    told: Tensor
+
+    def __init__(self, protocol: str) -> None:
+        super().__init__()
+        if protocol not in ("clean", "paper"):
+            raise AVCoreError(f"protocol='{protocol}': use clean or paper.")
+        for state in ("right", "told"):
+            self.add_state(state, default=torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
+        """Take in ``match`` (B, T) and, where it is there, ``match_negative`` (B, T)."""
+        valid_B = batch.valid.to(self.right.device)
+        for place, name in enumerate(("match_negative", "match")):
+            if name in prediction:
+                said_BT = prediction[name].to(self.right.device)[valid_B] > 0.5
+                self.right[place] += (said_BT == bool(place)).sum()
+                self.told[place] += said_BT.numel()
+
+    def compute(self) -> dict[str, float]:
+        """The scores of all that was taken in.
+
+        Raises:
+            AVCoreError: nothing was taken in.
+        """
+        right, told = self.right.tolist(), self.told.tolist()
+        if not sum(told):
+            raise AVCoreError("No picture was evaluated, so there is no accuracy; check the clips of the split.")
+        found = {"accuracy": 100 * sum(right) / sum(told)}
+        for place, name in enumerate(("other", "own")):
+            if told[place]:
+                found[name] = 100 * right[place] / told[place]
         return found

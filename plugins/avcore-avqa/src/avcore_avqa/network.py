@@ -5,15 +5,16 @@ L words, C answers.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore.modules import full_precision
-from avcore_avqa.config import AVSTHeadConfig
+from avcore_avqa.config import AVSTHeadConfig, GroundingHeadConfig
 
-__all__ = ["AVSTNetwork", "AskedSeconds", "QuestionEncoder"]
+__all__ = ["AVSTNetwork", "AskedSeconds", "Matched", "Matching", "QuestionEncoder"]
 
 
 class QuestionEncoder(nn.Module):
@@ -52,7 +53,59 @@ class AskedSeconds(nn.Module):
         return asked_BD, None if weights_B1T is None else weights_B1T[:, 0]
 
 
-class AVSTNetwork(nn.Module):
+class Matched(NamedTuple):
+    """What `Matching` makes: logits by name, vectors of sound and pictures, and where the sound is in each picture."""
+
+    logits: dict[str, Tensor]
+    audio_MD: Tensor
+    visual_MD: Tensor
+    regions_MN: Tensor
+
+
+class Matching(nn.Module):
+    """Where the sound is in the picture, and whether both match: what AVST's first stage trains.
+
+    Args:
+        config: of the head.
+        visual: V. Pictures of the common width need no map.
+        audio: A.
+    """
+
+    def __init__(self, config: GroundingHeadConfig, visual: int, audio: int) -> None:
+        super().__init__()
+        width, hidden = config.width, config.audio_hidden
+        self.visual = nn.Identity() if visual == width else nn.Linear(visual, width)
+        to_hidden = [nn.Linear(audio, hidden)] if hidden else []
+        self.audio = nn.Sequential(*to_hidden, nn.Linear(hidden or audio, width), nn.ReLU(), nn.Linear(width, width))
+        self.grounded = nn.Linear(2 * width, width)
+        sizes = [2 * width, config.match_width, config.match_width // 2, config.match_width // 4]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.match = nn.Sequential(*layers, nn.Linear(sizes[-1], 2))
+
+    def matched(self, visual_MNV: Tensor, audio_MA: Tensor, negative_MNV: Tensor | None = None) -> Matched:
+        """``match`` (M, 2) logits and, of pictures of other clips, ``match_negative``, with what leads to them."""
+        audio_MD = self.audio(audio_MA)
+        visual_MD, regions_MN = self._ground(visual_MNV, audio_MD)
+        made = {"match": self._match(visual_MD, audio_MD)}
+        if negative_MNV is not None:
+            made["match_negative"] = self._match(self._ground(negative_MNV, audio_MD)[0], audio_MD)
+        return Matched(made, audio_MD, visual_MD, regions_MN)
+
+    def _ground(self, visual_MNV: Tensor, audio_MD: Tensor) -> tuple[Tensor, Tensor]:
+        """A vector of each picture, the mean of its tokens beside that of those like the sound; and their weights."""
+        visual_MND = self.visual(visual_MNV)
+        directions_MND = F.normalize(visual_MND, dim=-1)
+        like_MN = (directions_MND @ F.normalize(audio_MD, dim=-1)[..., None])[..., 0].softmax(-1)
+        heard_MD = (like_MN[:, None] @ directions_MND)[:, 0]
+        return self.grounded(torch.tanh(torch.cat([visual_MND.mean(1), heard_MD], dim=-1))), like_MN
+
+    def _match(self, visual_MD: Tensor, audio_MD: Tensor) -> Tensor:
+        return self.match(torch.cat([audio_MD, visual_MD], dim=-1))  # type: ignore[no-any-return]
+
+
+class AVSTNetwork(Matching):
     """From tokens of pictures, vectors of sound and questions to the answer, and whether sound and picture match.
 
     Args:
@@ -64,18 +117,9 @@ class AVSTNetwork(nn.Module):
     """
 
     def __init__(self, config: AVSTHeadConfig, visual: int, audio: int, question: nn.Module, answers: int) -> None:
-        super().__init__()
-        width, hidden = config.width, config.audio_hidden
+        super().__init__(config, visual, audio)
+        width = config.width
         self.question = question
-        self.visual = nn.Identity() if visual == width else nn.Linear(visual, width)
-        to_hidden = [nn.Linear(audio, hidden)] if hidden else []
-        self.audio = nn.Sequential(*to_hidden, nn.Linear(hidden or audio, width), nn.ReLU(), nn.Linear(width, width))
-        self.grounded = nn.Linear(2 * width, width)
-        sizes = [2 * width, config.match_width, config.match_width // 2, config.match_width // 4]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        self.match = nn.Sequential(*layers, nn.Linear(sizes[-1], 2))
         self.visual_seconds = AskedSeconds(width, config.heads, config.dropout)
         self.audio_seconds = AskedSeconds(width, config.heads, config.dropout)
         self.joined = nn.Linear(2 * width, width)
@@ -89,11 +133,7 @@ class AVSTNetwork(nn.Module):
         In evaluation also what was attended to, weights that add up to 1: ``seconds`` (B, T, 2) by the question, of
         sound and pictures, and ``regions`` (M, N) by the sound, of each picture.
         """
-        audio_MD = self.audio(audio_MA)
-        visual_MD, regions_MN = self._ground(visual_MNV, audio_MD)
-        made = {"match": self._match(visual_MD, audio_MD)}
-        if negative_MNV is not None:
-            made["match_negative"] = self._match(self._ground(negative_MNV, audio_MD)[0], audio_MD)
+        made, audio_MD, visual_MD, regions_MN = self.matched(visual_MNV, audio_MA, negative_MNV)
         question_BD = self.question(asked)
         clips = len(asked)
         heard_BD, heard_BT = self.audio_seconds(question_BD, audio_MD.unflatten(0, (clips, -1)))
@@ -102,14 +142,3 @@ class AVSTNetwork(nn.Module):
             made |= {"seconds": torch.stack([heard_BT, seen_BT], dim=-1), "regions": regions_MN}
         joined_BD = self.joined(torch.tanh(torch.cat([heard_BD, seen_BD], dim=-1)))
         return {"answer": self.answer(torch.tanh(joined_BD * question_BD)), **made}
-
-    def _ground(self, visual_MNV: Tensor, audio_MD: Tensor) -> tuple[Tensor, Tensor]:
-        """A vector of each picture, the mean of its tokens beside that of those like the sound; and their weights."""
-        visual_MND = self.visual(visual_MNV)
-        directions_MND = F.normalize(visual_MND, dim=-1)
-        like_MN = (directions_MND @ F.normalize(audio_MD, dim=-1)[..., None])[..., 0].softmax(-1)
-        heard_MD = (like_MN[:, None] @ directions_MND)[:, 0]
-        return self.grounded(torch.tanh(torch.cat([visual_MND.mean(1), heard_MD], dim=-1))), like_MN
-
-    def _match(self, visual_MD: Tensor, audio_MD: Tensor) -> Tensor:
-        return self.match(torch.cat([audio_MD, visual_MD], dim=-1))  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from avcore.errors import AVCoreError
 from avcore.tasks import Input, Task
 from avcore_avqa.config import AVQATaskConfig
 from avcore_avqa.drawing import paint_heat, paint_seconds, paint_text, seconds_height
-from avcore_avqa.metrics import AVQAMetrics
+from avcore_avqa.metrics import AVQAMetrics, MatchMetrics
 from avcore_avqa.sentences import letters_of, sentence_of, text_of
 from avcore_avqa.words import ids_of, refuse_several, words_of
 
@@ -32,6 +32,8 @@ class AVQATask(Task):
         **{"answer": "clip", "probability": "clip", "question": "clip"},
         # What was attended to; a head that attends to nothing leaves it out.
         **{"seconds": "clip", "place": "segment", "regions": "pixel"},
+        # Of the first stage, which has nothing else but regions.
+        **{"match": "segment", "match_negative": "segment"},
     }
     config: AVQATaskConfig
 
@@ -46,6 +48,8 @@ class AVQATask(Task):
     @property
     def inputs(self) -> Mapping[str, Input]:
         """``question``, the ids of its words, or with ``question=text`` its letters."""
+        if self.grounds:
+            return {}
         if self.reads_text:
             return {QUESTION: Input(shape=(self.config.letters,), dtype="int64", help="a question in any words")}
         return {
@@ -72,6 +76,11 @@ class AVQATask(Task):
         """Questions are any text, for a pretrained encoder, and no words of a list."""
         return self.config.question == "text"
 
+    @property
+    def grounds(self) -> bool:
+        """The match of sound and pictures is learnt, and no answers: AVST's first stage."""
+        return self.config.stage == "grounding"
+
     def question(self, words: Sequence[str]) -> Tensor:
         """The input ``question`` of words as data sets have them; raises as `read_input`."""
         return letters_of(sentence_of(words), self.config.letters) if self.reads_text else self.ids(words)
@@ -94,18 +103,22 @@ class AVQATask(Task):
         return self.classes.index(answer)
 
     def metrics(self, protocol: str) -> Metric:
-        """`AVQAMetrics`, the same for ``clean`` and ``paper``."""
-        return AVQAMetrics(protocol)
+        """`AVQAMetrics` or, of the first stage, `MatchMetrics`, the same for ``clean`` and ``paper``."""
+        return MatchMetrics(protocol) if self.grounds else AVQAMetrics(protocol)
 
     def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
-        """The most frequent answer of training, whatever is asked."""
+        """The most frequent answer of training, whatever is asked; in the first stage, that everything matches."""
+        if self.grounds:
+            return dict.fromkeys(("match", "match_negative"), torch.ones(segments))
         counts_C = torch.zeros(len(self.classes), dtype=torch.int64)
         for truth in truths:
             counts_C[truth["answer"]] += 1
         return {"answer": counts_C.argmax()}
 
     def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """The right answer to one question."""
+        """The right answer to one question; the first stage has none to draw."""
+        if self.grounds:
+            return None
         return {"answer": targets["answer"]}
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
@@ -137,11 +150,15 @@ class AVQATask(Task):
     def details(self, times: Sequence[tuple[float, float]], prediction: Mapping[str, Tensor]) -> dict[str, Any]:
         """``answer`` with its ``probability``, the ``second`` and the ``third`` with theirs, and ``attention``.
 
+        Of the first stage how sure it is that sound and pictures ``match``, for each segment.
+
         That is a list with an object for each segment: ``start`` and ``end`` in s, how much of the whole attention its
         ``sound`` and its ``pictures`` get, and the ``region`` of its picture that gets most: left, top, right and
         bottom, in shares of the picture.
         """
         found: dict[str, Any] = {}
+        if self.grounds:
+            return {"match": [round(sure, 4) for sure in prediction["match"].tolist()]}
         for name, (answer, sure) in zip(RANKS, self._best(prediction), strict=False):
             found |= {name: answer, "probability" if name == "answer" else f"{name}_probability": round(sure, 4)}
         if "seconds" in prediction:
@@ -173,6 +190,8 @@ class AVQATask(Task):
         return [(self.classes[at], sure) for at, sure in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     def _answered(self, prediction: Mapping[str, Tensor]) -> str:
+        if self.grounds:
+            return f"sound and pictures match: {100 * float(prediction['match'].mean()):.0f} %"
         if "probability" not in prediction:
             return self.classes[int(prediction["answer"])]
         return ", ".join(f"{answer} {100 * sure:.0f} %" for answer, sure in self._best(prediction))
