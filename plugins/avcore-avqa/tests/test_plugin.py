@@ -23,9 +23,11 @@ def test_declaring_imports_nothing_heavy() -> None:
 
 
 def test_everything_declared_can_be_loaded_and_made() -> None:
-    (head,), (task,), (dataset,) = avcore_avqa.avcore_heads(), avcore_avqa.avcore_tasks(), avcore_avqa.avcore_datasets()
-    assert issubclass(head.load(), Head)
-    assert head.takes(task)
+    heads, (task,), (dataset,) = avcore_avqa.avcore_heads(), avcore_avqa.avcore_tasks(), avcore_avqa.avcore_datasets()
+    assert [head.name for head in heads] == ["avqa.avst", "avqa.grounding"]
+    for head in heads:
+        assert issubclass(head.load(), Head)
+        assert head.takes(task)
     assert isinstance(task.load()(task.config()), Task)
     assert callable(dataset.load())
     assert dataset.tasks == (task.name,)
