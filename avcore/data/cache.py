@@ -216,11 +216,11 @@ def write_aside(path: Path, content: bytes | memoryview) -> None:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    # Not into the file at once: of a full disk numpy says how many numbers it wrote, not why.
-    whole = io.BytesIO()
-    np.save(whole, array, allow_pickle=False)
-    whole.write(_checksum(array))
     try:
+        # Not into the file at once: of a full disk numpy says how many numbers it wrote, not why.
+        whole = io.BytesIO()
+        np.save(whole, array, allow_pickle=False)
+        whole.write(_checksum(array))
         write_aside(path, whole.getbuffer())
     except OSError as error:
         raise _unusable(path.parent.parent.parent, "written", error) from error
