@@ -15,10 +15,13 @@ def render(folder: Path) -> Path:
 
 
 SETS = {
+    "dgsct.fewshot": ["visual.backbone=toy_shared"],
     "dgsct.avs": ["head.size=32", "head.width=8", "head.audio_width=8", "head.output_widths=[8,4]", "data.size=32"],
 }
 
 
-@parametrize_with_checks("avcore-dgsct", data={"ave": make_ave, "avsbench-s4": render, "llp": make_files}, sets=SETS)
+@parametrize_with_checks(
+    "avcore-dgsct", data={"ave": make_ave, "fewshot-ave": make_ave, "avsbench-s4": render, "llp": make_files}, sets=SETS
+)
 def test_conforms(check: Callable[[], None]) -> None:
     check()
