@@ -83,11 +83,11 @@ def test_settings_that_do_not_go_together_are_refused(run: Callable[..., Run]) -
         run("c", FIRST, "streams=visual")
 
 
-def test_real_videos_have_digits_alone(tmp_path: Path) -> None:
+def test_synthesised_videos_are_known_by_their_ids(tmp_path: Path) -> None:
     root = make_questions(tmp_path / "data")
     file = root / "json" / "avqa-train.json"
     rows = json.loads(file.read_text())
-    file.write_text(json.dumps([*rows, {**rows[0], "video_id": "esa00000004"}]))
+    file.write_text(json.dumps([*rows, *({**rows[0], "video_id": one} for one in ("esa00000004", "concert"))]))
 
     def videos(**settings: Any) -> list[str | None]:
         reader = MusicAVQA(MusicAVQADataConfig(**settings), root, AVQATask(AVQATaskConfig(stage="grounding")))
@@ -95,11 +95,11 @@ def test_real_videos_have_digits_alone(tmp_path: Path) -> None:
         assert reader.inputs(clips[0], 0) == {}
         return [clip.group for clip in clips]
 
-    assert videos() == ["00000001", "00000001", "00000002", "00000003", "esa00000004"]
-    assert videos(each="video") == ["00000001", "00000002", "00000003", "esa00000004"]
-    assert videos(each="video", videos="real") == ["00000001", "00000002", "00000003"]
+    assert videos() == ["00000001", "00000001", "00000002", "00000003", "esa00000004", "concert"]
+    assert videos(each="video") == ["00000001", "00000002", "00000003", "esa00000004", "concert"]
+    assert videos(each="video", videos="real") == ["00000001", "00000002", "00000003", "concert"]
     file.write_text(json.dumps([{**row, "video_id": f"my{row['video_id']}"} for row in rows]))
-    with pytest.raises(DataError, match=r"'train' has no real video.*set data\.videos=all"):
+    with pytest.raises(DataError, match=r"'train' has no real video.*Set data\.videos=all"):
         videos(videos="real")
 
 

@@ -104,4 +104,4 @@ class MusicAVQADataConfig(ClipSettings):
         "seconds"  # pictures of other videos: each of one of its own, or all of one
     )
     each: Literal["question", "video"] = "question"  # what makes a clip: with video each comes once
-    videos: Literal["all", "real"] = "all"  # real: without those that were made of two (ids with letters)
+    videos: Literal["all", "real"] = "all"  # real: without those that the authors made of two

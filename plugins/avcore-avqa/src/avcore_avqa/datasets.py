@@ -1,5 +1,6 @@
 """Reader of MUSIC-AVQA's official layout: files of questions, and media as videos or as extracted by its authors."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,6 +25,8 @@ __all__ = ["MusicAVQA"]
 
 VIDEOS = ("videos", "video", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthetic")
 """Folders of video files; the first goes before the others."""
+SYNTHETIC = re.compile(r"[A-Za-z]+\d{8}")
+"""Ids of videos that the authors made of two, such as ``esa00000004``."""
 FRAMES, SOUNDS = "frames", "audio"
 """Folders of extracted pictures and sound."""
 NEGATIVE = "negative"
@@ -70,11 +73,11 @@ class MusicAVQA(Dataset):
             raise DataError(f"Split '{split}': '{path}' is missing or has no question.")
         rows = self.lists[split]
         if self.config.videos == "real":
-            rows = [row for row in rows if row.video.isdigit()]
+            rows = [row for row in rows if not SYNTHETIC.fullmatch(row.video)]
             if not rows:
                 raise DataError(
-                    f"Split '{split}' has no real video, which has digits alone in its id (data.videos=real): set "
-                    "data.videos=all."
+                    f"Split '{split}' has no real video (data.videos=real): all ids are letters before eight digits, "
+                    "as synthesised ones have them. Set data.videos=all."
                 )
         if self.config.each == "video":
             rows = list({row.video: row for row in reversed(rows)}.values())[::-1]
