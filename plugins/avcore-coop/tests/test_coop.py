@@ -87,7 +87,7 @@ def make(
         text=text,
         streams=streams,
         options={"head.name": head},
-        sets=("visual.projection=true", f"task_options.classes={CLASSES}", *random, *sets),
+        sets=(f"task_options.classes={CLASSES}", *random, *sets),
         need_data=False,
         **given,
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from avcore.hookspecs import hookimpl
 from avcore.specs import TEXTS, HeadSpec, PromptSpec
 from avcore_coop.settings import AdapterSettings, ConditionalSettings, ContextSettings, MapleSettings
+from avcore_fewshot import IN_A_SHARED_SPACE
 from avcore_fewshot.config import WordsHeadConfig
 
 
@@ -40,6 +41,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
             config=WordsHeadConfig,
             serves=("segments", "clip"),
             encoders=TEXTS,
+            defaults=IN_A_SHARED_SPACE,
             paper="arXiv:2210.03117",
             summary="fewshot.words, into whose sentences MaPLe writes its prompts",
         ),
@@ -49,6 +51,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
             config=AdapterSettings,
             serves=("segments", "clip"),
             encoders=TEXTS,
+            defaults=IN_A_SHARED_SPACE,
             paper="arXiv:2110.04544",
             summary="fewshot.words behind CLIP-Adapter's bottlenecks",
         ),
@@ -58,6 +61,7 @@ def avcore_heads() -> Iterable[HeadSpec]:
             config=ConditionalSettings,
             serves=("segments", "clip"),
             encoders=TEXTS,
+            defaults=IN_A_SHARED_SPACE,
             paper="arXiv:2203.05557",
             summary="fewshot.words with CoCoOp's context, which depends on each segment",
         ),
