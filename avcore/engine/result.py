@@ -63,6 +63,7 @@ class RunResult:
         clips: split -> how many it has, of those that the run trained on or measured.
         broken: split -> clip -> why it could not be read and was skipped.
         without_truth: splits in whose truth there is nothing at all; their scores mean nothing.
+        notes: what the reader says of the files, such as which version of them was read (`Dataset.notes`).
         plugins: kind -> name -> the ``distribution`` that offered it, and its ``version``.
         versions: of avcore, the plugins, and what they compute with.
         threads: of the CPU that computed.
@@ -99,6 +100,7 @@ class RunResult:
     clips: Mapping[str, int] = field(default_factory=dict)
     broken: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     without_truth: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     plugins: Mapping[str, Mapping[str, Mapping[str, str]]]
     versions: Mapping[str, str]
     threads: int

@@ -148,7 +148,12 @@ def execute(
         with _ending(run, files, listeners, signals, banner=banner, outer=outer):
             listeners.tell("run_started")
             run.data.prepare(("train", run.results.selected_on, *splits), display)
-            run.results = replace(run.results, without_truth=run.data.without_truth, clips=run.data.listed)
+            run.results = replace(
+                run.results,
+                without_truth=run.data.without_truth,
+                clips=run.data.listed,
+                notes=tuple(run.data.dataset.notes()),
+            )
             trainer = Trainer(
                 model=run.model,
                 loader=run.data.loader("train", train=True),

@@ -56,6 +56,7 @@ def test_a_question_travels_from_the_file_to_the_answer(
     )
     assert len(done.config.task_options.answers) == 18
     assert done.results.selected_on == "val"
+    assert done.results.notes[0] == "Questions are those of json/ (data.questions)."
     metrics = done.results.metrics
     assert metrics["val"]["coverage"] == 100
     assert metrics["test"]["coverage"] == pytest.approx(200 / 3)
