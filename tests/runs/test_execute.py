@@ -28,9 +28,9 @@ KEYS = [
     "seconds", "peak_bytes", "versions", "commit", "status",
 ]  # fmt: skip
 MORE = [
-    "format", "text", "text_audio", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins", "threads",
-    "seeds", "metrics_sd", "shapley", "shapley_sd", "trivial", "frozen", "without_truth", "notes", "clips", "recipe",
-    "streams",
+    "format", "text", "text_audio", "selected_on", "score_name", "baseline", "broken", "skipped_steps", "plugins",
+    "threads", "seeds", "metrics_sd", "shapley", "shapley_sd", "trivial", "frozen", "without_truth", "notes", "clips",
+    "recipe", "streams",
 ]  # fmt: skip
 WRONG = ("test_swapped", "test_mute_audio", "test_mute_visual", "test_mute_both", "test_noise", "test_noise-30")
 SPLITS = {"train": 12, "val": 6, "test": 6}
