@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from tiny_runs import only
 
 import avcore
 import avcore_avqa
 from avcore.errors import AVCoreError
+from avcore.streams import Stream
+from avcore.tasks import StreamFeatures
 from avcore.testing.golden import real_data
 
 SETTINGS = (
@@ -85,3 +88,33 @@ def test_a_question_travels_from_the_file_to_the_answer(
         again.predict(video, tmp_path / "none", inputs={"question": "Is there a elephant sound?"})
     with pytest.raises(AVCoreError, match=r"add --input question=.*words of the training questions"):
         again.predict(video, tmp_path / "none")
+
+
+def test_pictures_of_negatives_are_made_once_and_kept(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by itself, whatever others it is drawn with; another model with the same frozen weights makes none."""
+    made: list[str] = []
+    forward = Stream.forward
+
+    def counted(self: Stream, raw: torch.Tensor) -> StreamFeatures:
+        made.append(self.name)
+        return forward(self, raw)
+
+    where = (f"data.root={root}", "data.dataset=music-avqa", f"data.cache={tmp_path / 'cache'}")
+    seen: dict[bool, list[torch.Tensor]] = {}
+    for keep, times in ((False, 1), (True, 2)):
+        for _ in range(times):
+            sets = (*SETTINGS, *where, f"data.cache_features={str(keep).lower()}", "data.broken=skip")
+            model = avcore.create_model("none", task="avqa", visual="tiny", set=sets).eval()
+            batches = [next(iter(avcore.open_data(model).loader("val")))]
+            made.clear()
+            with monkeypatch.context() as patched, torch.no_grad():
+                patched.setattr(Stream, "forward", counted)
+                seen.setdefault(keep, []).extend(model(batch)["match_negative"] for batch in batches)
+    # The last model has found all pictures, and nothing else is made of a negative.
+    assert made == []
+    files = list((tmp_path / "cache" / "features").glob("*/*"))
+    assert 0 < len(files) <= 4 * 2  # segments of two videos
+    assert torch.equal(seen[True][0], seen[True][1])
+    torch.testing.assert_close(seen[True][0], seen[False][0])
