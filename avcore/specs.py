@@ -403,6 +403,7 @@ class DatasetSpec(Spec):
             ``provide(task, cache, progress) -> root``;
             ``progress(done, total)`` is called as it goes, or None.
         defaults: settings of the run that this data set brings, above those of the recipe.
+        as_published: the same under ``protocol=paper``, above ``defaults``: where clips are chosen otherwise.
         reads: ``"module:function"`` for settings that only the files know, such as the names of their classes:
             ``reads(root) -> mapping``, above ``defaults``. Called when a run is configured and the root exists.
         marks: files by which it is known, such as ``("Annotations.txt",)``: patterns of `Path.glob` below the root, one
@@ -418,6 +419,7 @@ class DatasetSpec(Spec):
     default_for: tuple[str, ...] = ()
     provide: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    as_published: Mapping[str, Any] = field(default_factory=dict)
     reads: str = ""
     marks: tuple[str, ...] = ()
     demo: bool = False

@@ -203,6 +203,7 @@ def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, A
             "heads": heads,
             "aliases": list(spec.aliases),
             "defaults": plain(spec.defaults),
+            "as_published": plain(spec.as_published),
         }
     if isinstance(spec, HeadSpec):
         settings = spec.config()

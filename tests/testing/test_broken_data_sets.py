@@ -206,6 +206,7 @@ def finds_nothing(root: Path) -> dict[str, Any]:
         ({"files": SomeNegatives}, "data set: companions", "others ['negative']"),
         ({"files": ReadsNothing}, "data set: wrong root", "which holds none"),
         ({"files": OwnWindows}, "data set: settings", "(2, 0.5, 0.5)"),
+        ({"as_published": {"data": {"shotz": 1}}}, "data set: protocols", "cannot be used with protocol=paper"),
         ({"files": TellsNumbers}, "data set: what is told", "the note 3, no text"),
         ({"files": CountsShares}, "data set: what is told", "counts 0.5 of 'padded'"),
         ({"marks": ("train/none.txt", "list.csv")}, "data set: marks", "none of the marks"),

@@ -75,12 +75,13 @@ class DatasetCase:
             f"The kit has no files of '{self.spec.name}': give data={{'{self.spec.name}': FOLDER or a function}}."
         )
 
-    def config(self, registry: Registry | None = None, *, files: bool = True) -> RunConfig:
+    def config(self, registry: Registry | None = None, *, files: bool = True, protocol: str | None = None) -> RunConfig:
         """The configuration of a run on the data, with toy backbones and without parts.
 
         Args:
             registry: where names are looked up.
             files: False leaves out what the files themselves say.
+            protocol: ``clean`` or ``paper``.
         """
         registry = self.registry if registry is None else registry
         sets = self.subject.sets_of(self.spec.name, self.task_name)
@@ -92,7 +93,7 @@ class DatasetCase:
             visual="toy_plain",
             text=toy_text_for(registry, registry.tasks[self.task_name].head, sets),
             data=self.root if files else None,
-            options={"data.dataset": self.spec.name},
+            options={"data.dataset": self.spec.name, "protocol": protocol},
             sets=sets,
             need_data=files,
         )

@@ -264,6 +264,17 @@ def settings(case: DatasetCase) -> None:
     )
 
 
+@check("data set", "protocols")
+def protocols(case: DatasetCase) -> None:
+    """What it sets under ``protocol=paper`` are settings that there are, with values that they take."""
+    if not case.spec.as_published:
+        raise Skipped(f"'{case.spec.name}' sets nothing under protocol=paper.")
+    try:
+        case.config(protocol="paper")
+    except AVCoreError as error:
+        raise AssertionError(f"'{case.spec.name}' cannot be used with protocol=paper: {error}") from error
+
+
 @check("data set", "what is told")
 def what_is_told(case: DatasetCase) -> None:
     """Notes are sentences, and what is counted in a split has names and whole numbers."""

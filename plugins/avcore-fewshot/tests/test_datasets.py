@@ -7,8 +7,15 @@ import pytest
 from ave_files import make_ave
 from llp_files import make_files
 
+import avcore_avar
+import avcore_ave
+import avcore_fewshot
+from avcore.config import resolve_config
 from avcore.errors import DataError
+from avcore.registry import Registry
 from avcore.tasks import Clip
+from avcore.testing.backbones import ToyBackbones
+from avcore.testing.texts import ToyTexts
 from avcore_fewshot.config import FewAVEConfig, FewLLPConfig, Shots
 from avcore_fewshot.datasets import FewAVEClips, FewLLPClips, few
 
@@ -22,9 +29,32 @@ def named(settings: Shots) -> list[str]:
 
 
 def test_the_first_of_each_class_in_their_order() -> None:
-    assert named(Shots(shots=2)) == ["0", "1", "2", "3", "5", "7"]
+    assert named(Shots(shots=2, choose="first")) == ["0", "1", "2", "3", "5", "7"]
     assert named(Shots(shots=0)) == []
     assert len(named(Shots(shots=100))) == 40
+
+
+def test_the_protocol_says_which() -> None:
+    for protocol, choose in (("clean", "seed"), ("paper", "first")):
+        resolved = resolve_config(
+            Registry.from_modules(
+                {
+                    "ave": avcore_ave,
+                    "avar": avcore_avar,
+                    "few": avcore_fewshot,
+                    "toys": ToyBackbones(),
+                    "texts": ToyTexts(),
+                }
+            ),
+            task="fewshot-ave",
+            prompts="none",
+            fusions="none",
+            visual="toy_shared",
+            text="toy_text",
+            options={"protocol": protocol},
+            need_data=False,
+        )
+        assert resolved.config.data.settings.choose == choose
 
 
 def test_or_drawn_by_a_seed() -> None:
@@ -36,7 +66,7 @@ def test_or_drawn_by_a_seed() -> None:
 
 
 def test_clips_of_ave_have_the_class_of_their_event(tmp_path: Path) -> None:
-    reader = FewAVEClips(FewAVEConfig(shots=1), make_ave(tmp_path))
+    reader = FewAVEClips(FewAVEConfig(shots=1, choose="first"), make_ave(tmp_path))
     assert [clip.name for clip in reader.clips("train")] == ["clip0", "clip1"]
     assert len(reader.clips("test")) == 3
     assert [int(reader.target(clip)["label"]) for clip in reader.clips("test")] == [0, 1, 0]

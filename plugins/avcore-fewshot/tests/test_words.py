@@ -1,5 +1,6 @@
 """Scores, losses and predictions by the formulas of the papers, written out by hand."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,16 @@ def test_six_hundred_words(tmp_path: Path) -> None:
     scores = run.model.predict(run.model(make_batch(run.model)))["scores"]
     assert scores.shape[-1] == 600
     torch.testing.assert_close(scores.sum(-1), torch.ones(scores.shape[:2]))
+
+
+def test_an_evaluation_without_training(tmp_path: Path, capsys: Any) -> None:
+    for split in ("train", "test"):
+        for name in ("dog", "two cellos"):
+            folder = tmp_path / "own" / split / name
+            folder.mkdir(parents=True)
+            grey_video(folder / "one.mkv", [40] * 100, np.zeros((80000, 1), np.int16), 8000)
+    options = ["--data", str(tmp_path / "own"), "--visual", "toy_shared", "--text", "toy_text", "--protocol", "paper"]
+    main(["eval", "--zero-shot", "--task", "avar", *options, "--json"], standalone_mode=False)
+    said = json.loads(capsys.readouterr().out)
+    assert said["run"] is None
+    assert said["metrics"]["test"]["top1"] == 50  # the same picture twice

@@ -159,6 +159,7 @@ def _few(
         reads=reads if ":" in reads else f"{reads}:settings_in",
         marks=marks,
         defaults=defaults or {},
+        as_published={"data": {"choose": "first"}},
         official=official or {},
         summary=f"the files of {name.removesuffix('-cls')}, data.shots clips of each class in train",
     )

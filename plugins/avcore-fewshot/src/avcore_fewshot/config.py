@@ -88,7 +88,8 @@ class Shots(ClipSettings):
 
     shots: int = field(default=16, metadata={"help": "k, clips of each class in train; 0: none"})
     choose: Literal["first", "seed"] = field(
-        default="first", metadata={"help": "the first k of each class in file order (DG-SCT), or k drawn by shot_seed"}
+        default="seed",
+        metadata={"help": "k drawn by shot_seed; protocol=paper: the first k of each class in file order (DG-SCT)"},
     )
     shot_seed: int = field(default=0, metadata={"help": "of choose=seed"})
 
