@@ -203,15 +203,15 @@ def _card(registry: Registry, kind: str, origin: str, spec: Spec) -> dict[str, A
             "heads": heads,
             "aliases": list(spec.aliases),
             "defaults": plain(spec.defaults),
-            "as_published": plain(spec.as_published),
+            "words": spec.words,
         }
     if isinstance(spec, HeadSpec):
         settings = spec.config()
-        card |= {"serves": list(spec.serves), "encoders": list(spec.calls(settings))}
+        card |= {"serves": list(spec.serves), "encoders": list(spec.calls(settings)), "untrained": spec.untrained}
         card |= {"defaults": plain(spec.brings(settings))}
     if isinstance(spec, DatasetSpec):
         card |= {"tasks": list(spec.tasks), "default_for": list(spec.default_for), "demo": spec.demo}
-        card |= {"defaults": plain(spec.defaults)}
+        card |= {"defaults": plain(spec.defaults), "as_published": plain(spec.as_published)}
     if isinstance(spec, MethodSpec):
         card |= {"prompts": list(spec.prompts), "fusions": list(spec.fusions), "defaults": plain(spec.defaults)}
         card["recipes"] = _recipes(registry, spec)
