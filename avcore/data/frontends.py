@@ -204,6 +204,10 @@ class MelSpectrogram(SoundFrontEnd):
         geometry: rate, spectra, bands and length.
         windows: which pieces of the sound go with the segments.
         segments: T.
+
+    Attributes:
+        taper: the Hann window, (fft,) float64.
+        mel: the filters, (fft // 2 + 1, F) float64.
     """
 
     log_mel = True
