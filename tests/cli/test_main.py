@@ -79,7 +79,7 @@ def test_every_command_exists(target: str) -> None:
         ("run --sedes 2", "Unknown option '--sedes'. Did you mean '--seeds'? 'avcore run --help'"),
         ("run --no-basline", "Unknown option '--no-basline'. Did you mean '--no-baseline'? 'avcore run --help'"),
         ("--blok x run", "Unknown option '--blok'. Did you mean '--block'? 'avcore --help'"),
-        ("eval", "Missing argument 'RUN'. 'avcore eval --help'"),
+        ("eval", "Give one of the two: RUN, the folder of a run, or --zero-shot with --task. 'avcore eval --help'"),
         ("plugins show", "Missing argument 'NAME'. 'avcore plugins show --help'"),
         ("predict a -xyz.mp4", "Unknown option '-xyz.mp4'. Write './-xyz.mp4' for the file. 'avcore predict --help'"),
         (
@@ -87,7 +87,7 @@ def test_every_command_exists(target: str) -> None:
             "Unknown option '-hat.webm'. Write './-hat.webm' for the file. 'avcore predict --help'",
         ),
         ("predict a --x.mp4", "Unknown option '--x.mp4'. Write './--x.mp4' for the file. 'avcore predict --help'"),
-        ("predict a b c", "Got unexpected extra argument (c). 'avcore predict --help'"),
+        ("predict a b c", "predict takes a RUN and a VIDEO, not 3 paths. 'avcore predict --help'"),
         ("run --seeds 0", "Invalid value for '--seeds': 0 is not in the range x>=1. 'avcore run --help'"),
         ("run --seed", "Option '--seed' requires an argument. 'avcore run --help'"),
     ],

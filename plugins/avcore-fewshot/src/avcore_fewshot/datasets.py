@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from avcore.data.randomness import generator
 from avcore.data.recordings import listed
 from avcore.errors import DataError
 from avcore.tasks import Clip, Dataset, Task
@@ -37,7 +37,7 @@ def few(clips: Sequence[Clip], settings: Shots) -> list[Clip]:
     """The k clips of each class (`Clip.group`) that are left, in their order: the first ones, or drawn."""
     order = [*range(len(clips))]
     if settings.choose == "seed":
-        order = generator(settings.shot_seed, "shots").permutation(len(clips)).tolist()
+        order = np.random.default_rng(settings.shot_seed).permutation(len(clips)).tolist()
     taken: Counter[str] = Counter()
     kept = []
     for place in order:
