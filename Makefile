@@ -24,6 +24,7 @@ help:
 
 setup: $(STAMP)
 
+# Modules are compiled when they are imported: most of torch never is.
 $(STAMP): requirements.txt constraints.txt $(PROJECTS)
 	@command -v $(PYTHON) > /dev/null || { echo "avcore: there is no '$(PYTHON)' here. Name a Python: make run PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,8 +32,7 @@ $(STAMP): requirements.txt constraints.txt $(PROJECTS)
 	@echo "avcore: installing into $(VENV): the core, its plugins (editable) and what they need, as pinned in constraints.txt."
 	@echo "avcore: the first time this takes a minute or more; torch is large."
 	@$(PYTHON) -m venv $(VENV)
-	@# Compiled when they are imported: most of torch never is.
-	@$(BIN)/pip install --no-compile -r requirements.txt -qq
+	@$(BIN)/pip install -r requirements.txt --no-compile -qq
 	@touch $@
 	@echo "avcore: $(VENV) is ready."
 
