@@ -57,12 +57,21 @@ def test_a_question_that_comes_again_has_another_name(tmp_path: Path) -> None:
     assert [row.repeats for row in rows] == [False, True, False]
 
 
+def test_a_number_that_names_another_again_has_a_further_one(tmp_path: Path) -> None:
+    path = make_questions(tmp_path) / "json/avqa-test.json"
+    row = json.loads(path.read_text())[0]
+    path.write_text(json.dumps([row | {"question_id": number} for number in (7, 7, "7-2", 7)]))
+    names = [row.name for row in read_questions(path)]
+    assert names == ["00000004_7", "00000004_7-2", "00000004_7-2-2", "00000004_7-3"]
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"anser": None}, "question 2: anser is None, no text"),
         ({"type": '["Smell", "Counting"]'}, "none of Audio Counting, "),
         ({"type": "Audio"}, "type is 'Audio', no list in JSON"),
+        ({"type": "[" * 100_000}, "type is .*, no list in JSON"),
         ({"templ_values": '["piano"]'}, "2 placeholders, and templ_values has 1"),
         ({"templ_values": "[3]"}, "no list of texts"),
     ],
@@ -80,6 +89,7 @@ def test_a_malformed_row_is_named(change: dict[str, object], match: str, tmp_pat
     [
         ("{}", "must be a list"),
         ("[", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
         ('["x"]', "question 1: it is a str"),
         ('[{"video_id": "1"}]', "missing"),
     ],

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -76,9 +77,12 @@ def test_two_questions_in_one_are_refused_here_too() -> None:
         AVQATask(AVQATaskConfig(question="text")).read_input("question", "Is it loud? Is it near?")
 
 
-def test_bytes_that_are_no_text_are_refused() -> None:
+@pytest.mark.parametrize("question", ["words", "text"])
+def test_bytes_that_are_no_text_are_refused(question: Literal["words", "text"]) -> None:
     with pytest.raises(AVCoreError, match="bytes that are no UTF-8"):
-        letters_of(b"caf\xe9 music?".decode("utf-8", "surrogateescape"), 20)
+        AVQATask(AVQATaskConfig(question=question)).read_input(
+            "question", b"How many\xe9?".decode("utf-8", "surrogateescape")
+        )
 
 
 def test_questions_of_the_files_are_written_as_people_do() -> None:

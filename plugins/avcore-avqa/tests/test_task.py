@@ -56,7 +56,7 @@ def test_names_of_two_words_may_be_written_apart() -> None:
         ("", "has no word"),
         (" ? ", "has no word"),
         ("<pad>", r"no training question had: '<pad>'\. Ask"),
-        ("\ud800", "has no word"),
+        ("\ud800", "has bytes that are no UTF-8"),
         ("x" * 5000, r"had: 'x{40}\.\.\.'\."),
         ("cat " * 5000, r"('cat', ){7}'cat' and 4992 more\."),
         ("Is the piano left? Is the flute left?", r"more than one question: 'left\?' ends one, and 'Is' follows"),

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,11 @@ def read_questions(path: Path) -> list[Question]:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"Cannot read '{path}': {why(error)}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"'{path}' is no JSON: {error}. Fetch it again.") from None
     if not isinstance(rows, list):
         raise DataError(f"'{path}' must be a list of questions, and it is a {type(rows).__name__}.")
-    names: Counter[str] = Counter()
+    names: set[str] = set()
     asked: set[tuple[str, tuple[str, ...]]] = set()
     found = []
     for number, row in enumerate(rows, start=1):
@@ -105,10 +106,9 @@ def read_questions(path: Path) -> list[Question]:
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             raise DataError(f"'{path}', question {number}: {reason}. Correct it, or take the question out.") from None
-        name = f"{video}_{row.get('question_id', number)}"
-        names[name] += 1
-        if names[name] > 1:
-            name = f"{name}-{names[name]}"
+        own = f"{video}_{row.get('question_id', number)}"
+        name = next(name for name in chain([own], (f"{own}-{again}" for again in count(2))) if name not in names)
+        names.add(name)
         found.append(Question(video, name, kind, template.strip(), words, answer, (video, words) in asked))
         asked.add((video, words))
     return found
@@ -129,8 +129,8 @@ def _listed(row: dict[str, Any], key: str) -> list[str]:
     value = row[key]
     try:
         listed = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        raise ValueError(f"{key} is {value!r}, no list in JSON") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{key} is {value!r:.100}, no list in JSON") from None
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
         raise ValueError(f"{key} is {value!r}, no list of texts in JSON")
     if key == "type" and tuple(listed) not in KINDS:

@@ -15,6 +15,7 @@ from avcore.errors import AVCoreError
 from avcore.modules import at_least_single
 from avcore.specs import resolve
 from avcore.tasks import Encoder
+from avcore_avqa.words import refuse_bytes
 
 __all__ = ["letters_of", "sentence_of", "text_of", "vectors_of"]
 
@@ -34,8 +35,7 @@ def letters_of(text: str, length: int) -> Tensor:
     Raises:
         AVCoreError: it has no letter, or bytes that are no text.
     """
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise AVCoreError(f"The question {text!r} has bytes that are no UTF-8: write it in that encoding.")
+    refuse_bytes(text)
     kept = " ".join("".join(letter for letter in text if letter.isprintable() or letter.isspace()).split())
     if not any(letter.isalnum() for letter in kept):
         raise AVCoreError("The question has no word. Ask one, such as 'Is the piano louder than the violin?'.")

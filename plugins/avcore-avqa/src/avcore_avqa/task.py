@@ -14,7 +14,7 @@ from avcore_avqa.config import AVQATaskConfig
 from avcore_avqa.drawing import paint_heat, paint_seconds, paint_text, seconds_height
 from avcore_avqa.metrics import AVQAMetrics, MatchMetrics
 from avcore_avqa.sentences import letters_of, sentence_of, text_of
-from avcore_avqa.words import ids_of, refuse_several, words_of
+from avcore_avqa.words import ids_of, refuse_bytes, refuse_several, words_of
 
 __all__ = ["QUESTION", "AVQATask"]
 
@@ -65,9 +65,10 @@ class AVQATask(Task):
         """The ids of the words of a question, or its letters.
 
         Raises:
-            AVCoreError: it is empty or more than one; or, of words, too long, or some are unknown to the training
-                questions.
+            AVCoreError: it is empty, more than one, or no text; or, of words, too long, or some are unknown to the
+                training questions.
         """
+        refuse_bytes(text)
         refuse_several(words := words_of(text))
         return letters_of(text, self.config.letters) if self.reads_text else self.ids(words)
 

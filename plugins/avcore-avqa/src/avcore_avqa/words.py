@@ -91,6 +91,16 @@ def ids_of(words: Sequence[str], vocabulary: Sequence[str], length: int) -> list
     return found + [0] * (length - len(found))
 
 
+def refuse_bytes(text: str) -> None:
+    """Refuse what a command line had in another encoding than that of its text.
+
+    Raises:
+        AVCoreError: there are bytes that are no text.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise AVCoreError(f"The question {text!r:.100} has bytes that are no UTF-8: write it in that encoding.")
+
+
 def refuse_several(words: Sequence[str]) -> None:
     """Refuse words of more than one question, which would be read as one.
 
