@@ -24,7 +24,7 @@ from avcore.data.workers import Loaded
 from avcore.errors import AVCoreError
 from avcore.tasks import Clip, Dataset, Task
 
-__all__ = ["NO_TRUTH", "Finding", "has_truth", "list_clips", "truths", "verify"]
+__all__ = ["NO_TRUTH", "Finding", "ends_early", "has_truth", "list_clips", "truths", "verify"]
 
 NO_TRUTH = (
     "NOTHING IS IN THE TRUTH of any of its clips (no foreground, no event): nothing can be learnt from it, and no "
@@ -189,9 +189,18 @@ class _Checker(TorchDataset[tuple[list[Finding], bool | None]]):
             yield f"{path} has no sound from {listed}{more}: silence stands there."
 
     def _length(self, clip: Clip, path: Path) -> Iterator[str]:
-        end, lasts = clip.start + clip.seconds, probe(path).duration_s
-        if 0 < lasts < end - clip.seconds / self.dataset.segments:
-            yield f"{path} lasts {lasts:.1f} s; the clip is to end at {end:.1f} s."
+        yield from ends_early(clip, path, self.dataset.segments)
+
+
+def ends_early(clip: Clip, path: Path, segments: int) -> Iterator[str]:
+    """That a file of a clip ends a segment or more before the clip does.
+
+    Raises:
+        AVCoreError: the file cannot be read.
+    """
+    end, lasts = clip.start + clip.seconds, probe(path).duration_s
+    if 0 < lasts < end - clip.seconds / segments:
+        yield f"{path} lasts {lasts:.1f} s; the clip is to end at {end:.1f} s."
 
 
 @lru_cache(maxsize=1)

@@ -2,18 +2,19 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from avcore.config import RunConfig
-from avcore.data.broken import refuse_missing
+from avcore.data.broken import is_there, refuse_missing
 from avcore.data.changes import OWN, Change, split_and_change
 from avcore.data.loader import ClipLoader
 from avcore.data.opening import make_task, open_dataset
-from avcore.data.verify import NO_TRUTH, has_truth
+from avcore.data.verify import NO_TRUTH, ends_early, has_truth
 from avcore.engine.display import Display
 from avcore.engine.ranks import from_all, ranks
-from avcore.errors import DataError
+from avcore.errors import AVCoreError, DataError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.kept import Companions
@@ -40,17 +41,30 @@ def open_files(
     return open_dataset(config, registry, make_task(config, registry), progress)
 
 
-def list_splits(config: RunConfig, dataset: Dataset) -> None:
+def list_splits(config: RunConfig, dataset: Dataset) -> list[str]:
     """List the splits that a run trains on and measures, as a look at the files before the weights are made.
+
+    Returns:
+        that the first clip of train ends early, as all do where the length of clips is set wrong.
 
     Raises:
         AVCoreError: there is no such split, its list is malformed, or with ``data.broken=stop`` files are missing.
     """
     names = ("train", config.selected_on, *config.train.evaluate)
+    told: list[str] = []
     for split in dict.fromkeys(split_and_change(name, dataset.splits)[0] for name in names):
         clips = dataset.clips(split)
         if config.data.broken == "stop":
             refuse_missing(split, clips, visual=config.streams != "audio", audio=config.streams != "visual")
+        first = next((clip for clip in clips if is_there(clip)), None) if split == "train" else None
+        path = first and (first.audio or first.frames)
+        if first and isinstance(path, Path):
+            # A broken one is told of when it is read.
+            with suppress(AVCoreError):
+                told += ends_early(first, path, dataset.segments)
+    return [
+        f"{note} Silence and the last picture fill it up; is its length (data.clip_seconds) right?" for note in told
+    ]
 
 
 class _Skipped:

@@ -229,7 +229,8 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
         dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
         for note in dataset.notes():
             display.line(note)
-        list_splits(config, dataset)
+        for note in list_splits(config, dataset):
+            display.line(note)
         model = build_model(config, registry)
     for notice in model.notices:
         display.line(notice)

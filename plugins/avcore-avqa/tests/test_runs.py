@@ -118,3 +118,13 @@ def test_pictures_of_negatives_are_made_once_and_kept(
     assert 0 < len(files) <= 4 * 2  # segments of two videos
     assert torch.equal(seen[True][0], seen[True][1])
     torch.testing.assert_close(seen[True][0], seen[False][0])
+
+
+def test_a_run_tells_that_clips_are_set_longer_than_the_videos(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "00000000.mp4 lasts 10.0 s; the clip is to end at 60.0 s."
+    for settings, notes in (((), 1), (SETTINGS[:3], 0)):
+        # Files are looked at before the weights, which are not there.
+        sets = (*settings, "visual.weights=none.safetensors", "data.broken=skip")
+        with pytest.raises(AVCoreError, match=r"none\.safetensors"):
+            avcore.run("none", task="avqa", visual="vit_tiny_patch16_224", data=root, set=sets, out=root / str(notes))
+        assert "".join(capsys.readouterr()).count(told) == notes
