@@ -247,7 +247,8 @@ def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 )
 def test_a_broken_backbone_fails_one_check(failing: Failing, spec: BackboneSpec, check: str, says: str) -> None:
     found = failing("backbone", slow=[check], backbones=[spec])
-    assert list(found) == [check], found
+    # Where no gradient passes, copies within blocks get none either.
+    assert set(found) - ({"trained copies"} if check == "gradients pass" else set()) == {check}, found
     assert says in found[check]
 
 

@@ -15,11 +15,12 @@ SETTINGS = {
         "parts.copl.coupling.last": 6,
         "parts.copl.coupling.reduction": 1,
         "parts.copl.coupling.std": 0.25,
+        "optim.lr": 4e-3,
     },
     "avs-ms3": {"parts.copl.rows.length": 8, "parts.copl.coupling.length": 8},
 }
 BELOW = {
-    "avs": {"optim.optimizer": "adam", "optim.lr": 2e-3, "head.tpavi_stages": [], "train.epochs": 5},
+    "avs": {"optim.optimizer": "adam", "head.tpavi_stages": [], "train.epochs": 5},
     "avs-ms3": {
         "optim.optimizer": "adam",
         "optim.lr": 1e-3,

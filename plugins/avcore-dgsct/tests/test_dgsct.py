@@ -190,7 +190,10 @@ def test_with_frozen_weights_in_half_precision_the_bottlenecks_stay_in_full(make
 # --------------------------------------------------------------------------------------------------------- recipes
 
 RECIPES = sorted(
-    entry.name for entry in files("avcore_dgsct").joinpath("recipes").iterdir() if ".demo." not in entry.name
+    entry.name
+    for entry in files("avcore_dgsct").joinpath("recipes").iterdir()
+    # Those of few-shot are those of test_fewshot.py; grounding has no part.
+    if ".demo." not in entry.name and not entry.name.startswith("fewshot") and ".grounding." not in entry.name
 )
 
 
@@ -203,6 +206,14 @@ def test_recipes_resolve_and_assemble(registry: Registry, name: str) -> None:
     model = assemble(resolved.config, registry, meta=True)
     assert set(model.parts) == {"dgsct"}
     assert (model.windows.length, model.windows.margin) == (1.0, 1.0)
+    assert model.sound.repeat_seconds == model.segments
+
+
+def test_the_first_stage_of_question_answering_has_the_head_alone(registry: Registry) -> None:
+    resolved = resolve_config(registry, method="dgsct", task="avqa", recipe="grounding", need_data=False)
+    model = assemble(resolved.config, registry, meta=True)
+    assert not model.parts
+    assert resolved.config.head.name == "avqa.grounding"
     assert model.sound.repeat_seconds == model.segments
 
 

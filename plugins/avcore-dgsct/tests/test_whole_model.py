@@ -139,10 +139,16 @@ def test_whole_model(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "audio": model.streams["audio"].front_end(waves.flatten(1)),
     }
     monkeypatch.setattr(model, "front_ends", lambda batch: images)
-    empty = Batch(
-        frames=None, waveform=None, targets={}, names=[], samples=torch.arange(0), valid=torch.ones(0, dtype=torch.bool)
+    clips = len(waves)
+    batch = Batch(
+        frames=None,
+        waveform=None,
+        targets={},
+        names=["clip"] * clips,
+        samples=torch.arange(clips),
+        valid=torch.ones(clips, dtype=torch.bool),
     )
-    output = model(empty)
+    output = model(batch)
     visual, audio = output.features.stream("visual"), output.features.stream("audio")
     interacted = model.head.temporal(visual.pooled, audio.pooled)
     (visual_map,), (audio_map,) = (output.features.offers[f"dgsct.{stream}_map"] for stream in ("visual", "audio"))

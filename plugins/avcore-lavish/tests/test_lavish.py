@@ -233,7 +233,12 @@ def test_with_frozen_weights_in_half_precision_the_bottlenecks_stay_in_full(make
 
 # --------------------------------------------------------------------------------------------------------- recipes
 
-RECIPES = sorted(entry.name for entry in files("avcore_lavish").joinpath("recipes").iterdir())
+RECIPES = sorted(
+    entry.name
+    for entry in files("avcore_lavish").joinpath("recipes").iterdir()
+    # Grounding has no part; avcore-avqa tries it.
+    if ".demo." not in entry.name and ".grounding." not in entry.name
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
