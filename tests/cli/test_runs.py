@@ -151,7 +151,12 @@ def test_show(write_run: WriteRun) -> None:
     folder = write_run("seg-m-20260701T101500Z")
     text = invoke("show", folder).stdout
     told = [line.split(maxsplit=1) for line in text.splitlines() if line.startswith("  ")]
-    for pair in (["status", "finished"], ["prompts", "m.rows"], ["epochs", "7 of 15"], ["started", "2026-07-01 10:15 UTC"]):
+    for pair in (
+        ["status", "finished"],
+        ["prompts", "m.rows"],
+        ["epochs", "7 of 15"],
+        ["started", "2026-07-01 10:15 UTC"],
+    ):
         assert pair in told
     assert [row.split() for row in text.splitlines()[-3:]] == [
         ["val", "score", "50.00"],
