@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import avcore
+from avcore.config import resolve_config
+from avcore.config.leaves import flatten
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.registry import load_registry
 
@@ -31,6 +33,13 @@ def calm(small_demo: pytest.MonkeyPatch) -> None:
 def test_every_method_has_tasks_to_meet() -> None:
     assert {"copl", "dgsct", "lavish", "stfp", "stgcma"} <= set(METHODS)
     assert {"avs", "avs-ms3", "ave", "ave-weak", "avar", "avvp", "avqa"} <= set(TASKS)
+
+
+def test_the_weak_demo_has_the_loss_of_its_few_clips_whatever_a_recipe_says() -> None:
+    found = {method: resolve_config(REGISTRY, method=method, task="ave-weak").tree() for method in METHODS}
+    # DG-SCT has a head of its own.
+    assert "head.loss" not in flatten(found.pop("dgsct"))
+    assert {flatten(tree)["head.loss"] for tree in found.values()} == {"bce_softmax"}
 
 
 @pytest.mark.parametrize(("method", "task"), [*product(METHODS, TASKS)])

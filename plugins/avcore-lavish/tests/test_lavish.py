@@ -237,7 +237,7 @@ RECIPES = sorted(
     entry.name
     for entry in files("avcore_lavish").joinpath("recipes").iterdir()
     # Grounding has no part; avcore-avqa tries it.
-    if ".demo." not in entry.name and ".grounding." not in entry.name
+    if ".grounding." not in entry.name
 )
 
 

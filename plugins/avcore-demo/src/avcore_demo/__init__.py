@@ -100,8 +100,8 @@ _DEFAULTS = {
         "train.eval_every": 2,
     },
     "demo-ave": _EVENTS,
-    # Background is learned from clips without an event.
-    "demo-ave-weak": {**_EVENTS, "data.negatives": "negatives"},
+    # Background is learned from clips without an event; of so few, AVEL's loss learns too little of it.
+    "demo-ave-weak": {**_EVENTS, "data.negatives": "negatives", "head.loss": "bce_softmax"},
     # What is seen and heard is the same throughout.
     "demo-avar": {**_CLASSES, "data.segments": 2, "train.epochs": 4, "train.eval_every": 1},
     "demo-avvp": {**_CLASSES, "train.epochs": 4, "train.eval_every": 2},

@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .world import Clip
+
+RATE = 16000
+"""Rate of the sound of all layouts, Hz."""
+
 # Black, and white at index 255, where AVSBench's MS3 masks have their foreground.
 _PALETTE = [0] * 765 + [255] * 3
 
@@ -48,6 +53,24 @@ def write_wav(path: Path, wave_S: NDArray[np.float32], rate: int) -> None:
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(pcm(wave_S).tobytes())
+
+
+def write_seconds(pictures: Path, sound: Path, clip: Clip, size: int, *, digits: int, first: int = 1) -> None:
+    """Writes a clip as pictures and sound: a jpg of each second, from the middle of it, and a wav file at `RATE`.
+
+    Args:
+        pictures: The folder of the pictures, which is made.
+        sound: The wav file; its folder is made where it is not there.
+        clip: What is written.
+        size: Rows and columns of the pictures, px.
+        digits: Of the numbers that the pictures are called by.
+        first: The first of them.
+    """
+    pictures.mkdir(parents=True)
+    for second in range(clip.seconds):
+        write_jpeg(pictures / f"{first + second:0{digits}d}.jpg", clip.frame(second + 0.5, size))
+    sound.parent.mkdir(exist_ok=True)
+    write_wav(sound, clip.waveform(RATE), RATE)
 
 
 def write_mp4(path: Path, frames: list[NDArray[np.uint8]], fps: int, wave_S: NDArray[np.float32], rate: int) -> None:

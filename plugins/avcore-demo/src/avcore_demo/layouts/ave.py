@@ -19,9 +19,6 @@ import numpy as np
 from .. import KINDS, media
 from ..world import Clip
 
-RATE = 16000
-"""Rate of the sound, Hz."""
-
 FPS = 2
 """Pictures per second of the videos."""
 
@@ -34,7 +31,7 @@ def write_clip(root: Path, name: str, split: str, clip: Clip, size: int) -> None
     folder = root / "AVE"
     folder.mkdir(exist_ok=True)
     frames = [clip.frame(index / FPS, size) for index in range(clip.seconds * FPS)]
-    media.write_mp4(folder / f"{name}.mp4", frames, FPS, clip.waveform(RATE), RATE)
+    media.write_mp4(folder / f"{name}.mp4", frames, FPS, clip.waveform(media.RATE), media.RATE)
 
 
 def write_lists(root: Path, everything: list[tuple[str, str, Clip]]) -> None:

@@ -16,18 +16,10 @@ from .. import media
 from ..questions import Question, choose
 from ..world import Clip
 
-RATE = 16000
-"""Rate of the sound, Hz."""
-
 
 def write_clip(root: Path, name: str, split: str, clip: Clip, size: int) -> None:
     """Writes the pictures, of `size` px, and the sound of one clip."""
-    frames = root / "frames" / name
-    frames.mkdir(parents=True)
-    for second in range(clip.seconds):
-        media.write_jpeg(frames / f"{second + 1:06d}.jpg", clip.frame(second + 0.5, size))
-    (root / "audio").mkdir(exist_ok=True)
-    media.write_wav(root / "audio" / f"{name}.wav", clip.waveform(RATE), RATE)
+    media.write_seconds(root / "frames" / name, root / "audio" / f"{name}.wav", clip, size, digits=6)
 
 
 def write_lists(root: Path, everything: list[tuple[str, str, Clip]]) -> None:

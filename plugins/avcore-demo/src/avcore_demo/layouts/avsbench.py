@@ -29,9 +29,6 @@ from .. import media
 from ..styles import SECONDS
 from ..world import Clip
 
-RATE = 16000
-"""Rate of the sound, Hz."""
-
 FPS = 8
 """Pictures per second of the videos."""
 
@@ -77,11 +74,11 @@ def write_ms3(root: Path, name: str, split: str, clip: Clip, size: int) -> None:
 
 def _write_sound(data: Path, below: Path, name: str, split: str, clip: Clip, size: int) -> None:
     """Writes the wav file and, but for training clips, the video."""
-    wave_S = clip.waveform(RATE)
-    media.write_wav(_folder(data / "audio_wav" / below) / f"{name}.wav", wave_S, RATE)
+    wave_S = clip.waveform(media.RATE)
+    media.write_wav(_folder(data / "audio_wav" / below) / f"{name}.wav", wave_S, media.RATE)
     if split != "train":
         frames = [clip.frame(index / FPS, size) for index in range(SECONDS * FPS)]
-        media.write_mp4(_folder(data / "videos" / below) / f"{name}.mp4", frames, FPS, wave_S, RATE)
+        media.write_mp4(_folder(data / "videos" / below) / f"{name}.mp4", frames, FPS, wave_S, media.RATE)
 
 
 def _union(masks_KYX: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -15,17 +15,11 @@ from pathlib import Path
 from .. import KINDS, media
 from ..world import Clip
 
-RATE = 16000
-"""Rate of the sound, Hz."""
-
 
 def write_clip(root: Path, name: str, split: str, clip: Clip, size: int) -> None:
     """Writes the pictures, of `size` px, and the sound of one clip."""
     folder = root / split / name
-    folder.mkdir(parents=True)
-    for second in range(clip.seconds):
-        media.write_jpeg(folder / f"{second:05d}.jpg", clip.frame(second + 0.5, size))
-    media.write_wav(folder / f"{name}.wav", clip.waveform(RATE), RATE)
+    media.write_seconds(folder, folder / f"{name}.wav", clip, size, digits=5, first=0)
 
 
 def write_lists(root: Path, everything: list[tuple[str, str, Clip]]) -> None:

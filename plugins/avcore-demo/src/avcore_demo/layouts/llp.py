@@ -20,20 +20,12 @@ from numpy.typing import NDArray
 from .. import KINDS, media
 from ..world import Clip
 
-RATE = 16000
-"""Rate of the sound, Hz."""
-
 LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
 
 
 def write_clip(root: Path, name: str, split: str, clip: Clip, size: int) -> None:
     """Writes the pictures, of `size` px, and the sound of one clip."""
-    frames = root / "frame" / name
-    frames.mkdir(parents=True)
-    for second in range(clip.seconds):
-        media.write_jpeg(frames / f"{second + 1:08d}.jpg", clip.frame(second + 0.5, size))
-    (root / "audio").mkdir(exist_ok=True)
-    media.write_wav(root / "audio" / f"{name}.wav", clip.waveform(RATE), RATE)
+    media.write_seconds(root / "frame" / name, root / "audio" / f"{name}.wav", clip, size, digits=8)
 
 
 def write_lists(root: Path, everything: list[tuple[str, str, Clip]]) -> None:
