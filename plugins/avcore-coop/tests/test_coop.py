@@ -173,10 +173,10 @@ def test_the_adapter_is_a_share_of_its_bottleneck() -> None:
     head: Any = model.head
     features = model.features(make_batch(model))
     x = features.project("visual")
-    expected = 0.2 * F.relu(F.relu(x @ head.adapters["visual"][0].weight.T) @ head.adapters["visual"][2].weight.T)
-    torch.testing.assert_close(head.adapted(head.adapters, "visual", x), expected + 0.8 * x)
+    expected = 0.2 * F.relu(F.relu(x @ head.adapters["visual"].down.weight.T) @ head.adapters["visual"].up.weight.T)
+    torch.testing.assert_close(head.adapters["visual"](x), expected + 0.8 * x)
     seen, words = (F.normalize(one, dim=-1) for one in (expected + 0.8 * x, head.words.vectors(features, "visual")))
-    words = F.normalize(head.adapted(head.word_adapters, "visual", words), dim=-1)
+    words = F.normalize(head.word_adapters["visual"](words), dim=-1)
     torch.testing.assert_close(head(features)["logits"], 100 * seen @ words.T)
 
 

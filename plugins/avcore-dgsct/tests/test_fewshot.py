@@ -22,7 +22,8 @@ from avcore.tasks import Batch, Progress
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.texts import ToyTexts
 from avcore.testing.toys import make_batch
-from avcore_dgsct.fewshot import Adapter, balanced, contrastive
+from avcore_dgsct.fewshot import balanced, contrastive
+from avcore_fewshot.learnt import Adapter
 
 REGISTRY = Registry.from_modules(
     {
@@ -170,7 +171,7 @@ def test_the_context_stands_on_the_words_before_the_class() -> None:
     ("sets", "given", "says"),
     [
         ((), {"streams": "visual", "fusions": "none"}, "needs both streams"),
-        (("parts.dgsct.context.length=20",), {}, "there are 10 tokens"),
+        (("parts.dgsct.context.tokens=20",), {}, "20 vectors for 10 tokens of text"),
         (("head.ratio=2",), {}, "ratio must be from 0 to 1"),
         ((), {"visual": "toy_plain"}, "The backbone for pictures shares no space"),
     ],

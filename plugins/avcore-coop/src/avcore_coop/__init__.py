@@ -1,12 +1,13 @@
 """Classes as words, and what learns their context: CoOp, CoCoOp, CLIP-Adapter, MaPLe. Light: imports no torch."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from avcore.hookspecs import hookimpl
 from avcore.specs import TEXTS, HeadSpec, PromptSpec
-from avcore_coop.settings import AdapterSettings, ConditionalSettings, ContextSettings, MapleSettings
+from avcore_coop.settings import AdapterSettings, ConditionalSettings, MapleSettings
 from avcore_fewshot import IN_A_SHARED_SPACE
-from avcore_fewshot.config import WordsHeadConfig
+from avcore_fewshot.config import ContextSettings, WordsHeadConfig
 
 
 @hookimpl
@@ -15,7 +16,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
     return [
         PromptSpec(
             name="coop",
-            build="avcore_coop.prompts:Context",
+            build="avcore_fewshot.learnt:Context",
             config=ContextSettings,
             identity_at_start=True,
             paper="arXiv:2109.01134",
@@ -34,35 +35,30 @@ def avcore_prompts() -> Iterable[PromptSpec]:
 @hookimpl
 def avcore_heads() -> Iterable[HeadSpec]:
     """Cosines with the names of classes: with prompts in them, behind bottlenecks, with a context for each segment."""
+    common: dict[str, Any] = {"serves": ("segments", "clip"), "encoders": TEXTS, "defaults": IN_A_SHARED_SPACE}
     return [
         HeadSpec(
             name="coop.words",
             build="avcore_coop.heads:PromptedHead",
             config=WordsHeadConfig,
-            serves=("segments", "clip"),
-            encoders=TEXTS,
-            defaults=IN_A_SHARED_SPACE,
             paper="arXiv:2210.03117",
             summary="fewshot.words, into whose sentences MaPLe writes its prompts",
+            **common,
         ),
         HeadSpec(
             name="coop.adapter",
             build="avcore_coop.heads:AdapterHead",
             config=AdapterSettings,
-            serves=("segments", "clip"),
-            encoders=TEXTS,
-            defaults=IN_A_SHARED_SPACE,
             paper="arXiv:2110.04544",
             summary="fewshot.words behind CLIP-Adapter's bottlenecks",
+            **common,
         ),
         HeadSpec(
             name="coop.conditional",
             build="avcore_coop.heads:ConditionalHead",
             config=ConditionalSettings,
-            serves=("segments", "clip"),
-            encoders=TEXTS,
-            defaults=IN_A_SHARED_SPACE,
             paper="arXiv:2203.05557",
             summary="fewshot.words with CoCoOp's context, which depends on each segment",
+            **common,
         ),
     ]

@@ -19,6 +19,7 @@ from avcore_coop.sentences import read
 from avcore_coop.settings import AdapterSettings, ConditionalSettings
 from avcore_fewshot.config import WordsHeadConfig
 from avcore_fewshot.head import WordsHead
+from avcore_fewshot.learnt import Adapter
 from avcore_fewshot.words import scaled_cosine
 
 __all__ = ["AdapterHead", "ConditionalHead", "PromptedHead"]
@@ -70,23 +71,18 @@ class AdapterHead(PromptedHead):
 
     def __init__(self, config: AdapterSettings, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__(config, layouts, task)
-        self.ratio = config.ratio
-        self.adapters = nn.ModuleDict({name: _bottleneck(width, config) for name, width in self.shared.items()})
         of_words = self.shared if config.words else {}
-        self.word_adapters = nn.ModuleDict({name: _bottleneck(width, config) for name, width in of_words.items()})
+        self.adapters, self.word_adapters = (
+            nn.ModuleDict({name: Adapter(width, config.reduction, config.ratio) for name, width in widths.items()})
+            for widths in (self.shared, of_words)
+        )
 
     def similar(self, features: Features, stream: str) -> Tensor:
         """See `ComparingHead.similar`."""
-        x_BTS = self.adapted(self.adapters, stream, features.project(stream))
-        words_CS = self.adapted(self.word_adapters, stream, self.vectors(features, stream))
-        return scaled_cosine(x_BTS, F.normalize(words_CS, dim=-1), self.scales[stream])
-
-    def adapted(self, adapters: nn.ModuleDict, stream: str, x: Tensor) -> Tensor:
-        """Through the bottleneck of a stream, where there is one."""
-        if stream not in adapters:
-            return x
-        made: Tensor = adapters[stream](x)
-        return self.ratio * made + (1 - self.ratio) * x
+        x_BTS, words_CS = self.adapters[stream](features.project(stream)), self.vectors(features, stream)
+        if stream in self.word_adapters:
+            words_CS = F.normalize(self.word_adapters[stream](words_CS), dim=-1)
+        return scaled_cosine(x_BTS, words_CS, self.scales[stream])
 
 
 class ConditionalHead(PromptedHead):
@@ -124,10 +120,3 @@ class ConditionalHead(PromptedHead):
 def _shared(layout: StreamLayout) -> int:
     assert layout.shared is not None, "Words refuses streams that share no space."
     return layout.shared
-
-
-def _bottleneck(width: int, config: AdapterSettings) -> nn.Sequential:
-    hidden = max(1, width // config.reduction)
-    return nn.Sequential(
-        nn.Linear(width, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, width, bias=False), nn.ReLU()
-    )

@@ -1,40 +1,17 @@
-"""CoOp's context (Zhou et al., arXiv:2109.01134) and MaPLe's prompts (Khattak et al., arXiv:2210.03117).
+"""MaPLe's prompts (Khattak et al., arXiv:2210.03117).
 
-Shape letters: M = B*T, N tokens, D width of a stream, W width of words, n prompts.
+Shape letters: M = B*T, N tokens, D width of a stream.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import Edit, Prompt, PromptLayer
-from avcore.errors import AssemblyError
-from avcore.injection import BlockView, StreamView
+from avcore.injection import BlockView
 from avcore.specs import BlockLayout, StreamLayout
-from avcore_coop.settings import ContextSettings, MapleSettings
+from avcore_coop.settings import MapleSettings
 
-__all__ = ["LEAD", "Context", "Maple", "MapleLayer"]
-
-LEAD = 1
-"""Ids before the first word of a sentence."""
-
-
-class Context(Prompt):
-    """n vectors of width W, added to the first words of every sentence: the context that all classes share."""
-
-    def __init__(self, config: ContextSettings, stream: StreamLayout) -> None:
-        super().__init__(config, stream)
-        stage = stream.stages[0]
-        if LEAD + config.tokens > stage.tokens:
-            raise AssemblyError(
-                f"Part 'coop' has {config.tokens} vectors for {stage.tokens} tokens of {stream.name}: set "
-                "parts.coop.tokens to fewer, and parts.coop.streams=text for sentences."
-            )
-        self.vectors = nn.Parameter(torch.randn(config.tokens, stage.width) * config.std)
-
-    def after_embedding(self, x_MND: Tensor, at: StreamView) -> Tensor:
-        """What is added, (N, D)."""
-        return F.pad(self.vectors, (0, 0, LEAD, x_MND.shape[1] - LEAD - len(self.vectors)))
+__all__ = ["Maple", "MapleLayer"]
 
 
 class Maple(Prompt):

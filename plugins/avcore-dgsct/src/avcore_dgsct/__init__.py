@@ -8,12 +8,12 @@ from avcore_dgsct.settings import (
     AVEHeadSettings,
     AVSHeadSettings,
     AVVPHeadSettings,
-    ContextSettings,
     DGSCTSettings,
     FewShotHeadSettings,
     dgsct_needs,
 )
 from avcore_fewshot import IN_A_SHARED_SPACE
+from avcore_fewshot.config import ContextSettings
 
 PAPER = "arXiv:2311.05152"
 
@@ -40,7 +40,7 @@ def avcore_prompts() -> Iterable[PromptSpec]:
     return [
         PromptSpec(
             name="dgsct.context",
-            build="avcore_dgsct.fewshot:Context",
+            build="avcore_fewshot.learnt:Context",
             config=ContextSettings,
             paper="arXiv:2109.01134",
             summary="learnt vectors on the first words of every sentence, at first those words themselves (CoOp)",

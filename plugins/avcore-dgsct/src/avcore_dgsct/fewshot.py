@@ -1,6 +1,6 @@
-"""``dgsct.fewshot`` and ``dgsct.context``: words behind adapters, contrastive terms, and a learnt context of sentences.
+"""``dgsct.fewshot``: words behind adapters, and contrastive terms.
 
-Shape letters: B clips, T segments, C classes, K sentences, N tokens, D width of a shared space.
+Shape letters: B clips, T segments, C classes, D width of a shared space.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,56 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AssemblyError, Batch, Features, Progress, Prompt, StreamLayout, Task
-from avcore.injection import StreamView
+from avcore import AssemblyError, Batch, Features, Progress, StreamLayout, Task
 from avcore.modules import at_least_single
-from avcore_dgsct.settings import ContextSettings, FewShotHeadSettings
+from avcore_dgsct.settings import FewShotHeadSettings
 from avcore_fewshot.head import ComparingHead
+from avcore_fewshot.learnt import Adapter
 from avcore_fewshot.words import joined, scaled_cosine
 
-__all__ = ["Adapter", "Context", "FewShotHead", "balanced", "contrastive"]
-
-
-class Context(Prompt):
-    """CoOp's context (arXiv:2109.01134) on words that a sentence has anyway: what is learnt is added to them.
-
-    The class stands behind it, which CoOp calls its end. Zero at first, so that training starts at the sentence itself.
-    """
-
-    def __init__(self, config: ContextSettings, stream: StreamLayout) -> None:
-        super().__init__(config, stream)
-        tokens = stream.stages[0].tokens
-        if config.lead + config.length > tokens:
-            raise AssemblyError(
-                f"parts.dgsct.context.length={config.length}: there are {tokens} tokens, {config.lead} of them before "
-                "the first word. Choose fewer."
-            )
-        self.lead = config.lead
-        self.vectors = nn.Parameter(torch.zeros(config.length, stream.stages[0].width))
-
-    def after_embedding(self, x_MND: Tensor, at: StreamView) -> Tensor:
-        """The vectors at the first words, (N, D), zero elsewhere."""
-        return F.pad(self.vectors, (0, 0, self.lead, x_MND.shape[1] - self.lead - len(self.vectors)))
-
-
-class Adapter(nn.Module):
-    """CLIP-Adapter (arXiv:2110.04544): ratio * ReLU(W2 ReLU(W1 x)) + (1 - ratio) * x, without biases.
-
-    Args:
-        width: D.
-        reduction: W1 maps to D / reduction.
-        ratio: of what the maps make.
-    """
-
-    def __init__(self, width: int, reduction: int, ratio: float) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, max(1, width // reduction), bias=False)
-        self.up = nn.Linear(max(1, width // reduction), width, bias=False)
-        self.ratio = ratio
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Vectors (..., D) to such."""
-        return self.ratio * F.relu(self.up(F.relu(self.down(x)))) + (1 - self.ratio) * x
+__all__ = ["FewShotHead", "balanced", "contrastive"]
 
 
 class FewShotHead(ComparingHead):

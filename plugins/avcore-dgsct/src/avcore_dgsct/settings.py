@@ -14,7 +14,6 @@ __all__ = [
     "AVEHeadSettings",
     "AVSHeadSettings",
     "AVVPHeadSettings",
-    "ContextSettings",
     "DGSCTSettings",
     "FewShotHeadSettings",
     "dgsct_needs",
@@ -153,18 +152,6 @@ class AVVPHeadSettings(MGNHeadConfig):
         super().__post_init__()
         require(self.width % 2 == 0, "width", self.width, "even")
         require(self.gamma >= 0, "gamma", self.gamma, "0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextSettings:
-    """Learnt vectors on the words that begin each sentence: of ``a photo of a <class>`` all four before the class."""
-
-    length: int = field(default=4, metadata={"help": "how many tokens, counted behind the one that begins a sentence"})
-    lead: int = field(default=1, metadata={"help": "tokens before the first word"})
-
-    def __post_init__(self) -> None:
-        require(self.length >= 1, "length", self.length, "1 or more")
-        require(self.lead >= 0, "lead", self.lead, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

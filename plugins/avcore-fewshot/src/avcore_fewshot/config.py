@@ -11,6 +11,7 @@ from avcore_avvp.config import LLPDataConfig
 
 __all__ = [
     "PLACE",
+    "ContextSettings",
     "FewAVEConfig",
     "FewKineticsConfig",
     "FewLLPConfig",
@@ -80,6 +81,18 @@ class WordsHeadConfig(WordsSettings):
         default=False,
         metadata={"help": "background, where a task has it, is a word like others; without, no segment is called so"},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextSettings:
+    """Vectors that are added to the words before the class: of ``a photo of a <class>`` all four."""
+
+    tokens: int = field(default=4, metadata={"help": "vectors (4; 16 is CoOp's largest): the words before the class"})
+    std: float = field(default=0.0, metadata={"help": "deviation of their start; 0 starts at the words themselves"})
+
+    def __post_init__(self) -> None:
+        require(self.tokens >= 1, "tokens", self.tokens, "1 or more")
+        require(self.std >= 0, "std", self.std, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

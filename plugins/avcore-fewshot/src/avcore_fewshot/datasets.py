@@ -29,6 +29,7 @@ __all__ = [
     "FewOwnFolders",
     "FewShots",
     "FewVGGSound",
+    "FewWholeClips",
     "few",
 ]
 
@@ -69,6 +70,26 @@ class FewShots(Dataset):
         return [*super().notes(), *told]
 
 
+class FewWholeClips(FewShots):
+    """The same before a reader of segments, for tasks that have a class for the whole clip.
+
+    Raises:
+        DataError: the task has other classes than the files.
+    """
+
+    root: Path
+    classes: Sequence[str]
+
+    def __init__(self, config: Any, root: Path, task: Task | None = None) -> None:
+        super().__init__(config, root, task)
+        if task is not None and task.classes != tuple(self.classes):
+            raise DataError(
+                f"The files in '{self.root}' have {len(self.classes)} classes ({self.classes[0]}, ...), and "
+                f"task_options.classes has {len(task.classes)} others: leave that setting out, and the names are taken "
+                "from the files."
+            )
+
+
 class FewAVE(FewShots, AVE):
     """AVE, with labels of segments."""
 
@@ -79,36 +100,20 @@ class FewOwnEvents(FewShots, OwnEvents):
     """Own videos with their events."""
 
 
-class FewAVEClips(FewShots, AVE):
-    """AVE, with the class of the clip: ``label`` () int64.
-
-    Raises:
-        DataError: the task has other classes than the files.
-    """
+class FewAVEClips(FewWholeClips, AVE):
+    """AVE, with the class of the clip: ``label`` () int64."""
 
     config: FewAVEConfig
-
-    def __init__(self, config: FewAVEConfig, root: Path, task: Task | None = None) -> None:
-        super().__init__(config, root, task)
-        _check_classes(task, self.classes, self.root)
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
         """``label`` () int64: the class of the clip's event."""
         return {"label": torch.tensor(self.classes.index(clip.info["event"].category))}
 
 
-class FewLLPClips(FewShots, LLP):
-    """LLP, with all classes of a clip: ``labels`` (C,) float32, 0 and 1. Clips of one class alone train.
-
-    Raises:
-        DataError: the task has other classes than the files.
-    """
+class FewLLPClips(FewWholeClips, LLP):
+    """LLP, with all classes of a clip: ``labels`` (C,) float32, 0 and 1. Clips of one class alone train."""
 
     config: FewLLPConfig
-
-    def __init__(self, config: FewLLPConfig, root: Path, task: Task | None = None) -> None:
-        super().__init__(config, root, task)
-        _check_classes(task, self.classes, self.root)
 
     def candidates(self, clips: Sequence[Clip]) -> Sequence[Clip]:
         """The clips that have one class."""
@@ -133,11 +138,3 @@ class FewVGGSound(FewShots, VGGSound):
 
 class FewOwnFolders(FewShots, OwnFolders):
     """Own videos in a folder for each class."""
-
-
-def _check_classes(task: Task | None, classes: Sequence[str], root: Path) -> None:
-    if task is not None and task.classes != tuple(classes):
-        raise DataError(
-            f"The files in '{root}' have {len(classes)} classes ({classes[0]}, ...), and task_options.classes has "
-            f"{len(task.classes)} others: leave that setting out, and the names are taken from the files."
-        )
