@@ -10,7 +10,7 @@ from avqa_files import ROWS, make_questions
 from avcore.errors import DataError
 from avcore.testing.golden import real_data
 from avcore_avqa.annotations import KINDS, find_root, priors, read_questions, settings_in, vocabularies
-from avcore_avqa.words import ANSWERS, LENGTH, PAD, WORDS, ids_of
+from avcore_avqa.words import ANSWERS, LENGTH, PAD, WORDS, ids_of, words_of
 
 
 def test_words_and_answers_come_in_the_order_of_train(tmp_path: Path) -> None:
@@ -31,6 +31,16 @@ def test_a_question_longer_than_the_official_ones_makes_all_as_long(tmp_path: Pa
     row = {**ROWS["train"][0], "question_content": "very " * 17 + "long?", "templ_values": "[]"}
     path.write_text(json.dumps([row]))
     assert settings_in(tmp_path)["task_options.length"] == 18
+
+
+def test_a_value_of_several_words_fills_in_each_so_that_all_can_be_asked(tmp_path: Path) -> None:
+    path = tmp_path / "avqa-train.json"
+    path.write_text(json.dumps([{**ROWS["train"][1], "templ_values": '["grand piano", " flute "]'}]))
+    rows = read_questions(path)
+    assert rows[0].words == ("Is", "the", "grand", "piano", "louder", "than", "the", "flute")
+    words, _ = vocabularies(rows)
+    asked = ids_of(words_of("Is the grand piano louder than the flute?"), words, LENGTH)
+    assert asked == ids_of(rows[0].words, words, LENGTH)
 
 
 def test_the_answer_may_be_spelt_rightly(tmp_path: Path) -> None:
@@ -74,6 +84,7 @@ def test_a_number_that_names_another_again_has_a_further_one(tmp_path: Path) -> 
         ({"type": "[" * 100_000}, "type is .*, no list in JSON"),
         ({"templ_values": '["piano"]'}, "2 placeholders, and templ_values has 1"),
         ({"templ_values": "[3]"}, "no list of texts"),
+        ({"templ_values": '["piano", " "]'}, "value in templ_values, .*, has no word"),
     ],
 )
 def test_a_malformed_row_is_named(change: dict[str, object], match: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from avcore.specs import StageLayout, StreamLayout
 from avcore.tasks import Batch, Features, Progress, StreamFeatures, Task
 from avcore_avqa.config import AVQATaskConfig, AVSTHeadConfig
 from avcore_avqa.heads import AVSTHead
+from avcore_avqa.losses import match_loss
 from avcore_avqa.network import QuestionEncoder
 from avcore_avqa.task import AVQATask
 
@@ -88,6 +89,12 @@ def test_what_was_attended_to_is_predicted_with_the_axes_that_the_task_declares(
     directions = torch.nn.functional.normalize(made.network.visual(given.streams["visual"].tokens[1]), dim=-1)
     sound = torch.nn.functional.normalize(made.network.audio(given.streams["audio"].pooled[0, 1]), dim=-1)
     assert torch.allclose(found["regions"][0, 1].flatten(), (directions @ sound).softmax(-1), atol=1e-6)
+    # Of sound and of pictures, in this order: what is alike in all seconds of a stream gets alike of its attention.
+    alike = features(prefix=0)
+    alike.streams["audio"].pooled[:] = alike.streams["audio"].pooled[:, :1]
+    sound, pictures = made.predict(made(alike), alike)["seconds"].unbind(-1)
+    assert torch.allclose(sound, torch.tensor(0.5))
+    assert not torch.allclose(pictures, torch.tensor(0.5))
     # The question decides about the seconds, the sound alone about the regions.
     given.inputs["question"][:, 1] += 1
     other = made.predict(made(given), given)
@@ -105,6 +112,8 @@ def test_clips_that_pad_count_in_no_loss() -> None:
         frames=None, waveform=None, targets=targets, names=["a"] * 3, samples=torch.arange(3), valid=given.valid
     )
     terms = made.loss(output, batch, Progress())
+    match = match_loss(output["match"], output["match_negative"], given.valid.repeat_interleave(2))
+    assert torch.equal(terms["match"], 2 * match)
     changed = {name: tensor.clone() for name, tensor in output.items()}
     changed["answer"][2] += torch.arange(42)
     changed["match"][4:] += torch.tensor([3.0, 0.0])

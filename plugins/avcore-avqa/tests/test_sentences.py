@@ -31,29 +31,28 @@ from avcore_avqa.task import AVQATask
 
 installed = only(avcore_avqa, avcore_clip, avcore_sentence)
 
-ODD = [
-    "Is the elephant louder than a Sousaphone?",
-    "¿Cuántos instrumentos suenan?",
-    "音がしますか？",
-    "What's the \"first\" 'one'?",
-    "how   many\tpipes",
-    "x",
-    "Is\u200b the piano\ufeff louder?",
-]
+ODD = {
+    "Is the elephant louder than a Sousaphone?": "Is the elephant louder than a Sousaphone?",
+    "¿Cuántos instrumentos suenan?": "¿Cuántos instrumentos suenan?",
+    "音がしますか？": "音がしますか?",
+    "What's the \"first\" 'one' ?!": "What's the \"first\" 'one' ?!",
+    '"Is it loud?"': '"Is it loud?"',
+    "how   many\tpipes ??": "how many pipes?",
+    "Is the acoustic_guitar louder": "Is the acoustic guitar louder?",
+    "x": "x?",
+    "Is\u200b the piano\ufeff louder?": "Is the piano louder?",
+}
+"""Questions as people put them, and as an encoder reads them."""
 
 
-def odd(text: str) -> str:
-    return " ".join(text.replace("\u200b", "").replace("\ufeff", "").split())
-
-
-@pytest.mark.parametrize("text", ODD)
-def test_any_text_is_a_question(text: str) -> None:
+@pytest.mark.parametrize(("text", "read"), ODD.items())
+def test_any_text_is_a_question(text: str, read: str) -> None:
     task = AVQATask(AVQATaskConfig(question="text", letters=60))
     given = task.read_input("question", text)
     assert (given.shape, given.dtype) == ((60,), torch.int64)
     assert task.inputs["question"].shape == (60,)
-    assert text_of(given.tolist()) == odd(text)
-    assert task.describe({"answer": torch.tensor(0), "question": given}) == f"{odd(text)} two"
+    assert text_of(given.tolist()) == read
+    assert task.describe({"answer": torch.tensor(0), "question": given}) == f"{read} two"
 
 
 def test_what_is_too_long_is_cut_and_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -88,7 +87,9 @@ def test_bytes_that_are_no_text_are_refused(question: Literal["words", "text"]) 
 def test_questions_of_the_files_are_written_as_people_do() -> None:
     assert sentence_of(("Is", "the", "acoustic_guitar", "louder")) == "Is the acoustic guitar louder?"
     task = AVQATask(AVQATaskConfig(question="text"))
-    assert text_of(task.question(["Where", "is", "the", "cat"]).tolist()) == "Where is the cat?"
+    of_file = task.question(["Where", "is", "the", "electric_bass"])
+    for put in ("Where is the electric bass?", "Where is the electric_bass", "Where is  the electric bass \uff1f"):
+        assert torch.equal(task.read_input("question", put), of_file)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ def test_a_question_that_is_cut_by_the_tokenizer_is_told(caplog: pytest.LogCaptu
     asked(model, ["one two three four"])
     assert not caplog.text
     asked(model, ["one two three four five"])
-    assert "The encoder reads 6 ids (text.length) and no more of: 'one two three four five...'" in caplog.text
+    assert "The encoder reads 6 ids (text.length) and no more of: 'one two three four five?...'" in caplog.text
 
 
 def test_one_setting_is_enough() -> None:
@@ -217,10 +218,10 @@ def test_a_run_with_a_folder_s_encoder_answers_any_question_without_its_data(tmp
         command = ["predict", str(tmp_path / "run"), str(video), "--overwrite", *words]
         return CliRunner().invoke(main, command)
 
-    for text in ODD:
+    for text, read in ODD.items():
         given = predict("--input", f"question={text}")
         assert given.exit_code == 0, given.output
-        assert odd(text).split()[0] in given.output
+        assert read.split()[0] in given.output
     long = predict("--input", f"question={'how many ' * 200}")
     assert long.exit_code == 0, long.output
     empty = predict("--input", "question= ")

@@ -139,12 +139,14 @@ def _listed(row: dict[str, Any], key: str) -> list[str]:
 
 
 def _filled(words: list[str], values: list[str]) -> tuple[str, ...]:
-    """Each word with a placeholder is replaced by the next value, whatever else the word has: ``<LRer>``."""
-    left = list(values)
+    """Each word with a placeholder is replaced by the words of the next value, whatever else it has: ``<LRer>``."""
+    left = [words_of(value) for value in values]
     places = sum("<" in word for word in words)
     if places > len(left):
         raise ValueError(f"{places} placeholders, and templ_values has {len(left)}")
-    return tuple(left.pop(0) if "<" in word else word for word in words)
+    if not all(left[:places]):
+        raise ValueError(f"a placeholder's value in templ_values, {values!r}, has no word")
+    return tuple(chain.from_iterable(left.pop(0) if "<" in word else [word] for word in words))
 
 
 def vocabularies(questions: Iterable[Question]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -15,7 +15,7 @@ from avcore.errors import AVCoreError
 from avcore.modules import at_least_single
 from avcore.specs import resolve
 from avcore.tasks import Encoder
-from avcore_avqa.words import refuse_bytes
+from avcore_avqa.words import MARKS
 
 __all__ = ["letters_of", "sentence_of", "text_of", "vectors_of"]
 
@@ -23,28 +23,27 @@ _logger = logging.getLogger(__name__)
 
 
 def sentence_of(words: Sequence[str]) -> str:
-    """Words of a question as a person writes it: names of two words apart, a question mark at the end."""
-    return " ".join(words).replace("_", " ") + "?"
+    """Words of a question, from a file or a person, as one sentence: names of two words apart, one mark at the end."""
+    text = " ".join(words).replace("_", " ")
+    return text if any(mark in text for mark in MARKS) else f"{text}?"
 
 
 def letters_of(text: str, length: int) -> Tensor:
     """A question as the numbers of its letters in Unicode, (length,) int64, filled up with 0.
 
-    Runs of blanks are one, signs that nobody sees are left out; what is too long is cut, which is told.
+    What is too long is cut, which is told.
 
     Raises:
-        AVCoreError: it has no letter, or bytes that are no text.
+        AVCoreError: it has no letter.
     """
-    refuse_bytes(text)
-    kept = " ".join("".join(letter for letter in text if letter.isprintable() or letter.isspace()).split())
-    if not any(letter.isalnum() for letter in kept):
+    if not any(letter.isalnum() for letter in text):
         raise AVCoreError("The question has no word. Ask one, such as 'Is the piano louder than the violin?'.")
-    if len(kept) > length:
+    if len(text) > length:
         _tell(
-            f"A question has {len(kept)} letters, and is read up to '...{kept[max(0, length - 20) : length]}': "
+            f"A question has {len(text)} letters, and is read up to '...{text[max(0, length - 20) : length]}': "
             f"{length} is the most (task_options.letters)."
         )
-    numbers = [ord(letter) for letter in kept[:length]]
+    numbers = [ord(letter) for letter in text[:length]]
     return torch.tensor(numbers + [0] * (length - len(numbers)))
 
 

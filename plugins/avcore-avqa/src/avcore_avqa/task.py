@@ -70,7 +70,7 @@ class AVQATask(Task):
         """
         refuse_bytes(text)
         refuse_several(words := words_of(text))
-        return letters_of(text, self.config.letters) if self.reads_text else self.ids(words)
+        return self.question(words)
 
     @property
     def reads_text(self) -> bool:
@@ -83,7 +83,7 @@ class AVQATask(Task):
         return self.config.stage == "grounding"
 
     def question(self, words: Sequence[str]) -> Tensor:
-        """The input ``question`` of words as data sets have them; raises as `read_input`."""
+        """The input ``question`` of words, whether of a data set or of a person; raises as `read_input`."""
         return letters_of(sentence_of(words), self.config.letters) if self.reads_text else self.ids(words)
 
     def ids(self, words: Iterable[str]) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from avcore.errors import AVCoreError, did_you_mean
 
-__all__ = ["ANSWERS", "LENGTH", "PAD", "WORDS", "ids_of", "refuse_several", "words_of"]
+__all__ = ["ANSWERS", "LENGTH", "MARKS", "PAD", "WORDS", "ids_of", "refuse_bytes", "refuse_several", "words_of"]
 
 PAD = "<pad>"
 """The word that fills a question up; its index is 0."""
