@@ -6,7 +6,7 @@ By default all installed methods on all tasks that have a demo, and but for mask
 with the task's head, as ``pictures alone`` and ``sound alone``. Each method is measured on test with each clip's own
 sound, with another clip's, without sound and without pictures, and beside it the head alone, trained with the same
 recipe. The best epoch is selected on val. The record is written after every run, so that the command may be stopped
-and given again; ``--table`` prints its tables and trains nothing. ``--set`` is as in grid.py.
+and given again; ``--table`` prints its tables, which index.md has, and trains nothing. ``--set`` is as in grid.py.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import wave
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -71,7 +70,8 @@ def main() -> None:
                 runs.append(one | alone.submit(one_run, grid, row, row["set"], one["seed"], chosen).result())
             write_json(given.out, {"runs": runs})
     for task, score in scores.items():
-        print(f"\n{task}, {score}\n\n{table([run for run in runs if run['task'] == task], score)}")
+        if found := [run for run in runs if run["task"] == task]:
+            print(f"\n{table(found, f'`{task}`, `{score}`', score, [*ALONE, 'none', *registry.methods.names()])}")
 
 
 def row_of(name: str, task: str, folder: Path) -> dict[str, Any]:
@@ -103,16 +103,15 @@ def mute(file: Path) -> None:
         sound.writeframes(bytes(parameters.nframes * parameters.sampwidth * parameters.nchannels))
 
 
-def table(runs: list[dict[str, Any]], score: str) -> str:
+def table(runs: list[dict[str, Any]], title: str, score: str, order: list[str]) -> str:
     """The runs of a task in Markdown: means over seeds, with the standard deviation where there are several."""
-    titles = ["", *SPLITS, "head alone", "seeds", "trained", "s"]
+    titles = [title, *SPLITS, "head alone", "seeds", "trained"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for name in dict.fromkeys(run["row"] for run in runs):
+    for name in sorted({run["row"] for run in runs}, key=order.index):
         found = [run for run in runs if run["row"] == name]
         own = [mean([run["metrics"].get(split, {}).get(score) for run in found]) for split in SPLITS.values()]
         head = mean([run.get("baseline", {}).get("test", {}).get(score) for run in found])
-        seconds = f"{fmean(run['seconds'] for run in found):.0f}"
-        cells = [name, *own, head, str(len(found)), f"{found[0]['trainable']:,}", seconds]
+        cells = [name, *own, head, str(len(found)), f"{found[0]['trainable']:,}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,0 +1,41 @@
+"""What pages say of the demo is what the committed records say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "docs" / "benchmarks"
+
+
+def spread(runs: list[dict[str, Any]], key: str) -> str:
+    values = [run[key] for run in runs if key in run]
+    return f"{fmean(values):.1f} ± {stdev(values):.1f}"
+
+
+def test_tables_of_all_tasks_are_those_that_the_command_prints() -> None:
+    command = [sys.executable, RECORDS / "demo.py", "--out", RECORDS / "demo_tasks.json", "--table"]
+    printed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout.strip()
+    tables = printed.split("\n\n")
+    assert len(tables) > 1
+    page = (RECORDS / "index.md").read_text(encoding="utf-8")
+    assert [table for table in tables if f"\n\n{table}\n\n" not in page] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", RECORDS / "index.md"], ids=lambda page: page.name)
+def test_the_first_run_is_told_as_its_seeds_are(page: Path) -> None:
+    record = json.loads((RECORDS / "demo_seeds.json").read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    for key in ("own", "another", "head_alone"):
+        assert spread(record["seeds"], key) in text, key
+    if page.name == "index.md":
+        assert spread([*record["seeds"], *record["further_seeds"]], "own") in text
+        assert ", ".join(f"{run['own']:.1f}" for run in record["seeds"]) in text
+        for one in record["other_settings"]:
+            if len(one.get("seeds", ())) > 2:
+                assert spread(one["seeds"], "own") in text, one["set"]
