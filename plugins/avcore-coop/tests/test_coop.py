@@ -231,6 +231,16 @@ def test_maple_writes_prompts_into_both_towers() -> None:
     torch.testing.assert_close(features.stream("visual").tokens, tower.norm(y[:, :tokens]))
 
 
+def test_maple_starts_around_its_words() -> None:
+    near, far = (
+        make("coop.words", "parts.maple.words_width=16", f"parts.maple.std={std}", prompts="maple")
+        for std in (0.02, 0.5)
+    )
+    first, second = (model.instances[0].module.layers["0"].words for model in (near, far))
+    torch.testing.assert_close(first / 0.02, second / 0.5)
+    assert 0.01 < first.std() < 0.04
+
+
 def test_gradients_reach_everything() -> None:
     for head, prompts, sets in (
         ("coop.words", "maple", ("parts.maple.words_width=16",)),

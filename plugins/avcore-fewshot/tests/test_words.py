@@ -25,7 +25,8 @@ from avcore.tasks import Batch
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.texts import ToyTexts, tokenize
 from avcore.testing.toys import make_batch
-from avcore_fewshot.task import first_positive
+from avcore_fewshot.config import WordsTaskConfig
+from avcore_fewshot.task import WordsTask, first_positive
 from avcore_fewshot.words import joined
 
 REGISTRY = Registry.from_modules(
@@ -183,6 +184,23 @@ def test_a_video_and_any_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     run = avcore.zero_shot(WORDS, visual="toy_shared", text="toy_text")
     assert run.predict(video, tmp_path / "seen").spans[0].text.startswith("seen: ")
     assert run.model.sound is None
+
+
+def test_events_are_runs_of_one_word() -> None:
+    task = WordsTask(WordsTaskConfig(classes=("dog", "rain")))
+    times = [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]
+    scores = [torch.tensor([[[0.75, 0.25], [0.25, 0.75]][word]]) for word in (0, 1, 1, 0)]
+    seen = task.events(times, [{"scores": one, "visual": one} for one in scores])
+    assert seen is not None
+    assert [(one.label, one.modality, one.start_s, one.stop_s, one.probability) for one in seen] == [
+        ("dog", "visual", 0, 1, 0.75),
+        ("rain", "visual", 1, 3, 0.75),
+        ("dog", "visual", 3, 4, 0.75),
+    ]
+    both = task.events(times, [{"scores": one, "visual": one, "audio": one.flip(-1)} for one in scores])
+    assert both is not None
+    assert {one.modality for one in both} == {"visual", "audio", ""}
+    assert [one.label for one in both if one.modality == "audio"] == ["rain", "dog", "rain"]
 
 
 def test_six_hundred_words(tmp_path: Path) -> None:

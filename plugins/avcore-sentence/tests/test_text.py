@@ -72,6 +72,12 @@ def test_padding_changes_nothing(folder: Path) -> None:
         short.pool(torch.zeros(1, 16, 16))
 
 
+def test_ids_of_a_clip_that_is_not_there_give_numbers(folder: Path) -> None:
+    """Batches are filled up with zeros, which are padding alone."""
+    tower, ids = tower_of(folder), torch.zeros(1, 16, dtype=torch.int64)
+    assert tower.pool(through(tower, ids), ids).isfinite().all()
+
+
 def test_the_class_token_where_the_folder_says_so(make_folder: Any) -> None:
     folder = make_folder()
     (folder / "1_Pooling").mkdir()

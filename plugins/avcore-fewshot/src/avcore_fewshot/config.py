@@ -88,11 +88,9 @@ class ContextSettings:
     """Vectors that are added to the words before the class: of ``a photo of a <class>`` all four."""
 
     tokens: int = field(default=4, metadata={"help": "vectors (4; 16 is CoOp's largest): the words before the class"})
-    std: float = field(default=0.0, metadata={"help": "deviation of their start; 0 starts at the words themselves"})
 
     def __post_init__(self) -> None:
         require(self.tokens >= 1, "tokens", self.tokens, "1 or more")
-        require(self.std >= 0, "std", self.std, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

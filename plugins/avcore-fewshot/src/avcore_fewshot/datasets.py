@@ -52,6 +52,7 @@ class FewShots(Dataset):
     """Stands before a reader whose `Clip.group` is the class, with settings that are `Shots`: k of each train."""
 
     config: Any
+    classes: tuple[str, ...]
 
     def clips(self, split: str) -> Sequence[Clip]:
         """The clips of a split; of train those that are left."""
@@ -63,8 +64,9 @@ class FewShots(Dataset):
         return clips
 
     def notes(self) -> list[str]:
-        """Those of the reader, and which classes have fewer clips than were asked for."""
-        counted = Counter(clip.group for clip in self.clips("train"))
+        """Those of the reader, and which classes have fewer clips than were asked for, or none."""
+        counted = Counter(dict.fromkeys(self.classes, 0))
+        counted.update(clip.group for clip in self.clips("train"))
         short = [f"{name} ({count})" for name, count in counted.items() if count < self.config.shots]
         told = [f"Classes of which train has fewer than {self.config.shots} clips: {listed(short)}."] if short else []
         return [*super().notes(), *told]
@@ -78,11 +80,10 @@ class FewWholeClips(FewShots):
     """
 
     root: Path
-    classes: Sequence[str]
 
     def __init__(self, config: Any, root: Path, task: Task | None = None) -> None:
-        super().__init__(config, root, task)
-        if task is not None and task.classes != tuple(self.classes):
+        super().__init__(config, root, task)  # type: ignore[call-arg]  # of the reader behind
+        if task is not None and task.classes != self.classes:
             raise DataError(
                 f"The files in '{self.root}' have {len(self.classes)} classes ({self.classes[0]}, ...), and "
                 f"task_options.classes has {len(task.classes)} others: leave that setting out, and the names are taken "

@@ -20,7 +20,8 @@ LEAD = 1
 class Context(Prompt):
     """CoOp's context (arXiv:2109.01134): vectors of width D, added to the first words of every sentence.
 
-    The class stands behind them, which CoOp calls its end, and all classes share them.
+    The class stands behind them, which CoOp calls its end, and all classes share them. They are zero at first, so that
+    training starts at the sentence itself.
 
     Raises:
         AssemblyError: there are more vectors than places.
@@ -34,7 +35,7 @@ class Context(Prompt):
                 f"A context has {config.tokens} vectors for {stage.tokens} tokens of {stream.name}, {LEAD} of them "
                 "before the first word: set fewer with parts.NAME.tokens, and parts.NAME.streams=text for sentences."
             )
-        self.vectors = nn.Parameter(torch.randn(config.tokens, stage.width) * config.std)
+        self.vectors = nn.Parameter(torch.zeros(config.tokens, stage.width))
 
     def after_embedding(self, x_MND: Tensor, at: StreamView) -> Tensor:
         """What is added, (N, D)."""
