@@ -98,6 +98,9 @@ def test_synthesised_videos_are_known_by_their_ids(tmp_path: Path) -> None:
     assert videos() == ["00000001", "00000001", "00000002", "00000003", "esa00000004", "concert"]
     assert videos(each="video") == ["00000001", "00000002", "00000003", "esa00000004", "concert"]
     assert videos(each="video", videos="real") == ["00000001", "00000002", "00000003", "concert"]
+    # Coverage is of what is asked for.
+    reader = MusicAVQA(MusicAVQADataConfig(videos="real"), root, AVQATask(AVQATaskConfig(answers=("two", "no", "one"))))
+    assert reader.target(reader.clips("train")[0])["listed"] == 5
     file.write_text(json.dumps([{**row, "video_id": f"my{row['video_id']}"} for row in rows]))
     with pytest.raises(DataError, match=r"'train' has no real video.*Set data\.videos=all"):
         videos(videos="real")

@@ -100,8 +100,5 @@ class MusicAVQADataConfig(ClipSettings):
     window_seconds: float = 1.95  # length of the piece of sound of each segment, s
     window_margin: float = 2.05  # the last piece starts this long before the end, s
     questions: Literal["json", "json_update"] = "json"  # as published, or as the authors corrected them later
-    negatives: Literal["seconds", "clips"] = (
-        "seconds"  # pictures of other videos: each of one of its own, or all of one
-    )
     each: Literal["question", "video"] = "question"  # what makes a clip: with video each comes once
     videos: Literal["all", "real"] = "all"  # real: without those that the authors made of two

@@ -53,6 +53,7 @@ class MusicAVQA(Dataset):
         for split in self.splits:
             if (path := list_of(self.root, config.questions, split)).is_file():
                 self.lists[split] = read_questions(path)
+        self._chosen: dict[str, list[Question]] = {}
         self._others: dict[str, list[Clip]] = {}
         self._places: dict[str, dict[str, int]] = {}
         self._pictures: dict[str, tuple[Path, ...]] = {}
@@ -66,6 +67,12 @@ class MusicAVQA(Dataset):
         return [self._clip(split, row) for row in self._rows(split)]
 
     def _rows(self, split: str) -> list[Question]:
+        """The questions of a split that make clips, as ``data.videos`` and ``data.each`` choose them."""
+        if split not in self._chosen:
+            self._chosen[split] = self._choose(split)
+        return self._chosen[split]
+
+    def _choose(self, split: str) -> list[Question]:
         if split not in self.splits:
             raise DataError(f"{type(self).__name__} has no split '{split}'; it has {', '.join(self.splits)}.")
         if not self.lists.get(split):
@@ -79,9 +86,7 @@ class MusicAVQA(Dataset):
                     f"Split '{split}' has no real video (data.videos=real): all ids are letters before eight digits, "
                     "as synthesised ones have them. Set data.videos=all."
                 )
-        if self.config.each == "video":
-            rows = list({row.video: row for row in reversed(rows)}.values())[::-1]
-        return rows
+        return _first_of_each_video(rows) if self.config.each == "video" else rows
 
     def _clip(self, split: str, row: Question) -> Clip:
         frames, audio = self._media_of(row.video)
@@ -116,18 +121,15 @@ class MusicAVQA(Dataset):
     def draw(self, clip: Clip, random: np.random.Generator) -> Clip:
         """The clip with the companion ``negative`` of other videos of its split; none where there is no other.
 
-        With ``negatives=seconds`` each of its pictures is that of any segment of any other video, drawn by itself, as
-        AVST's code draws them; with ``clips`` all are those of one other video.
+        Each of its pictures is that of any segment of any other video, drawn by itself, as AVST's code draws them.
         """
         videos = self._videos_of(clip.info["split"])
         own = self._places[clip.info["split"]].get(clip.group)
         count = len(videos) - (own is not None)
         if not count:
             return clip
-        drawn = random.integers(count, size=1 if self.config.negatives == "clips" else self.segments)
+        drawn = random.integers(count, size=self.segments)
         others = [videos[place + (own is not None and place >= own)] for place in drawn.tolist()]
-        if self.config.negatives == "clips":
-            return replace(clip, companions={NEGATIVE: others[0]})
         places = random.integers(self.segments, size=self.segments).tolist()
         mixed = replace(others[0], shots=tuple(zip(others, places, strict=True)))
         return replace(clip, companions={NEGATIVE: mixed})
@@ -135,8 +137,7 @@ class MusicAVQA(Dataset):
     def _videos_of(self, split: str) -> list[Clip]:
         """A clip for each video of a split that is there, in the order of the questions."""
         if split not in self._others:
-            rows = {row.video: row for row in reversed(self._rows(split))}
-            clips = [self._clip(split, row) for row in reversed(rows.values())]
+            clips = [self._clip(split, row) for row in _first_of_each_video(self._rows(split))]
             self._others[split] = [clip for clip in clips if is_there(clip)]
             self._places[split] = {clip.group: place for place, clip in enumerate(self._others[split])}
         return self._others[split]
@@ -181,7 +182,7 @@ class MusicAVQA(Dataset):
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
         """``answer`` () its index, ``kind`` () the type's, ``prior`` () the answer that train gives most often to the
-        same template, -1 where it has none, and ``listed`` () the questions of the split.
+        same template, -1 where it has none, and ``listed`` () how many of the split make clips.
 
         Raises:
             DataError: no training question has the answer.
@@ -196,9 +197,13 @@ class MusicAVQA(Dataset):
             "answer": torch.tensor(answer),
             "kind": torch.tensor(row.kind),
             "prior": torch.tensor(self.task.index(prior) if prior in self.task.classes else -1),
-            "listed": torch.tensor(len(self.lists[clip.info["split"]])),
+            "listed": torch.tensor(len(self._rows(clip.info["split"]))),
         }
 
     @cached_property
     def _priors(self) -> dict[str, str]:
         return priors(self.lists.get("train", ()))
+
+
+def _first_of_each_video(rows: Sequence[Question]) -> list[Question]:
+    return list({row.video: row for row in reversed(rows)}.values())[::-1]

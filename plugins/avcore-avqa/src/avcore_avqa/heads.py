@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
 from avcore.specs import TEXT, StreamLayout
-from avcore.tasks import Batch, Features, Head, Input, Progress, Task
+from avcore.tasks import Batch, Features, Progress, Task
 from avcore_avqa.config import AVSTHeadConfig
 from avcore_avqa.convert import rename
-from avcore_avqa.datasets import NEGATIVE
-from avcore_avqa.losses import answer_loss, match_loss
+from avcore_avqa.losses import answer_loss
+from avcore_avqa.matching import MatchingHead
 from avcore_avqa.network import AVSTNetwork, QuestionEncoder
 from avcore_avqa.sentences import vectors_of
 from avcore_avqa.task import QUESTION, AVQATask
@@ -28,7 +28,7 @@ DEAD_AUDIO = 66_048
 AVST, VGGISH = 512, 128
 
 
-class AVSTHead(Head):
+class AVSTHead(MatchingHead):
     """Sound is grounded in the patch tokens of pictures; the question picks seconds; both, times it, give the answer.
 
     Output:
@@ -38,19 +38,10 @@ class AVSTHead(Head):
 
     def __init__(self, config: AVSTHeadConfig, layouts: Mapping[str, StreamLayout], task: Task) -> None:
         super().__init__(config, layouts, task)
-        if missing := [name for name in ("visual", "audio") if name not in layouts]:
-            raise AssemblyError(
-                f"Head avqa.avst grounds sound in pictures, and the {missing[0]} stream is off: set streams=both."
-            )
         if not isinstance(task, AVQATask):
             raise AssemblyError(f"Head avqa.avst reads a question, and task {type(task).__name__} has none: use avqa.")
         visual, audio = layouts["visual"], layouts["audio"]
-        self.length = task.config.length
-        self.prefix, self.grid = visual.stages[-1].prefix, visual.stages[-1].grid
         self.match_weight = config.match_weight
-        self.companions = {NEGATIVE: config.negatives}
-        if config.negatives == "plain":
-            self.companion_reads = {NEGATIVE: {"visual": ("tokens",)}}
         if task.grounds:
             raise AssemblyError(
                 "Head avqa.avst answers, and the task scores the match of sound and pictures "
@@ -79,31 +70,20 @@ class AVSTHead(Head):
         name = rename(key, lavish=lavish)
         return name and f"network.{name}"
 
-    @property
-    def targets(self) -> Mapping[str, Input]:
-        """``answer`` (), the index of the right one."""
-        return {"answer": Input(shape=(), dtype="int64")}
-
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with tokens of pictures, pooled vectors of sound and a question: ids of words, or letters."""
-        audio_MD = features.stream("audio").pooled.flatten(0, 1)
-        other = features.companions.get(NEGATIVE)
-        negative_MND = None if other is None else self._tokens(other)
-        return self.network(self._tokens(features), audio_MD, self._asked(features), negative_MND)  # type: ignore[no-any-return]
+        own_MND, other_MND = self.seen(features)
+        return self.network(own_MND, self.heard(features), self._asked(features), other_MND)  # type: ignore[no-any-return]
 
     def _asked(self, features: Features) -> Tensor:
         asked = features.inputs[QUESTION]
         return vectors_of(features.encoders[TEXT], asked) if self.reads_text else asked
 
-    def _tokens(self, features: Features) -> Tensor:
-        return features.stream("visual").tokens[:, self.prefix :]
-
     def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """``answer``, and ``match`` where there are pictures of other clips."""
         terms = {"answer": answer_loss(output["answer"], batch.targets["answer"], batch.valid)}
         if "match_negative" in output:
-            valid_M = batch.valid.repeat_interleave(len(output["match"]) // len(batch.valid))
-            terms["match"] = self.match_weight * match_loss(output["match"], output["match_negative"], valid_M)
+            terms["match"] = self.match_weight * self.match_term(output, batch)
         return terms
 
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
@@ -118,6 +98,6 @@ class AVSTHead(Head):
         if "seconds" in output:
             seconds = output["seconds"]
             places_T = torch.arange(features.segments, device=seconds.device)
-            regions = output["regions"].unflatten(0, (features.clips, -1)).unflatten(-1, self.grid)
+            regions = self.on_pictures(output["regions"], features)
             predicted |= {"seconds": seconds, "place": places_T.expand(features.clips, -1), "regions": regions}
         return predicted
