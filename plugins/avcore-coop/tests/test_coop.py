@@ -27,6 +27,7 @@ from avcore.specs import BackboneSpec
 from avcore.tasks import Progress
 from avcore.testing.toys import make_batch
 from avcore_clip.settings import TextSettings
+from avcore_coop.sentences import read
 from avcore_timm.settings import ViTSettings
 
 compat.install()
@@ -278,6 +279,18 @@ def test_pictures_and_sound_each_have_their_words() -> None:
         words = F.normalize(text.project(text(head.words.ids(features, stream)).pooled), dim=-1)
         expected = expected + 200 * F.normalize(features.project(stream), dim=-1) @ words.T
     torch.testing.assert_close(head(features)["logits"], expected)
+
+
+def test_sentences_that_a_head_reads_are_those_of_the_encoder() -> None:
+    """CLAP hides what fills a sentence up."""
+    model = both()
+    features = model.features(make_batch(model))
+    for stream, name in (("visual", "text"), ("audio", "text_audio")):
+        text: Any = features.encoders[name]
+        head: Any = model.head
+        ids = head.words.ids(features, stream)
+        none = torch.zeros(1, text.tower.layout.width)
+        torch.testing.assert_close(read(text.tower, ids, none), text.project(text(ids).pooled))
 
 
 @pytest.mark.parametrize(
