@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from avcore.config import RunConfig
-from avcore.data.kept import load_segments, save_segments
+from avcore.data.kept import kept_or_made
 from avcore.errors import DataError, PluginError
 from avcore.features import by_segment, of_segments
 from avcore.injection import Part, PlanEntry, Step
+from avcore.modules import at_least_single
 from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
 from avcore.streams import PartInstance, Stream, Streams, TextEncoder
 from avcore.tasks import Batch, Encoder, Features, Head, Progress, StreamFeatures, Task
@@ -68,6 +69,8 @@ class AVModel(nn.Module):
         notices: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        for name, reads in head.companion_reads.items():
+            _check_reads(type(head).__name__, name, reads)
         self.config = config
         self.task = task
         self.head = head
@@ -114,7 +117,7 @@ class AVModel(nn.Module):
 
     def _output(self, features: Features) -> Output:
         values = self.head(features)
-        return Output({name: _at_least_single(tensor) for name, tensor in values.items()}, features)
+        return Output({name: at_least_single(tensor) for name, tensor in values.items()}, features)
 
     def features(self, batch: Batch) -> Features:
         """Walk the streams through the plan, and companions as the head wants them.
@@ -130,8 +133,6 @@ class AVModel(nn.Module):
                     f"{type(self.head).__name__}.companions wants '{name}' as '{way}': it may say "
                     f"{' or '.join(ways)}. Tell its author."
                 )
-        for name, reads in self.head.companion_reads.items():
-            _check_reads(type(self.head).__name__, name, reads)
         with self._precision():
             companions = {
                 name: self.frozen_features(batch.companions[name], self.head.companion_reads.get(name))
@@ -167,29 +168,13 @@ class AVModel(nn.Module):
 
     def _segments(self, stream: str, batch: Batch, wanted: Sequence[str]) -> dict[str, Tensor]:
         """Fields of the features of a frozen stream by segment, from disk as far as they are there."""
-        kept = batch.kept
-        if kept is None or stream not in kept.files:
+        if batch.kept is None or stream not in batch.kept.files:
             return by_segment(self.plain(stream, batch), wanted)
-        before = f"{stream}."
-        known = {key.removeprefix(before): one for key, one in kept.features.items() if key.startswith(before)}
-        if all(kept.known):
-            return known
-        clips: list[dict[str, Tensor]] = []
-        found = iter(range(len(batch)))
-        for number, there in enumerate(kept.known):
-            if there:
-                first = next(found) * self.segments
-                clips.append({field: one[first : first + self.segments] for field, one in known.items()})
-                continue
-            files, raw = kept.files[stream][number], self._raw(stream, batch)[number : number + 1]
-            # It may be there by now: of this batch, or of one before that was made while this one was read.
-            made = load_segments(files)
-            if made is None:
-                # One by one, so that what is kept does not depend on what stands beside it in a batch.
-                made = by_segment(self.clips[stream](raw), wanted)
-                save_segments(files, made)
-            clips.append({field: one.to(raw.device) for field, one in made.items()})
-        return {field: torch.cat([one[field] for one in clips]) for field in clips[0]}
+
+        def make(number: int) -> dict[str, Tensor]:
+            return by_segment(self.clips[stream](self._raw(stream, batch)[number : number + 1]), wanted)
+
+        return kept_or_made(batch.kept, stream, make, next(self.clips.parameters()).device)
 
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
         """One frozen stream without any part, nor what parts train of it."""
@@ -241,7 +226,7 @@ class AVModel(nn.Module):
         terms = self.head.loss(out.values, batch, progress or Progress())
         for part in self._overriding(Part, "losses"):
             found = part.module.losses(out.features)
-            terms |= {f"{part.key}.{name}": _at_least_single(term) for name, term in found.items()}
+            terms |= {f"{part.key}.{name}": at_least_single(term) for name, term in found.items()}
         return terms
 
     def loss(self, out: Output, batch: Batch, progress: Progress | None = None) -> Tensor:
@@ -310,7 +295,3 @@ def _check_reads(head: str, companion: str, reads: Mapping[str, Sequence[str]]) 
             f"{head}.companion_reads names the {wrong[0]} of '{companion}': streams are {' and '.join(STREAMS)}, "
             f"fields {', '.join(known)}. Tell its author."
         )
-
-
-def _at_least_single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -13,8 +13,8 @@ __all__ = ["GroupedLinear", "TokenBatchNorm", "at_least_single", "full_precision
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """Half precision as float32, anything wider as it is: for losses and probabilities."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    """Half precision as float32, anything else as it is: for losses and probabilities."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def full_precision(x: Tensor) -> torch.autocast:

@@ -50,7 +50,7 @@ TEXT = "text"
 """The stream of sentences. It belongs to no clip: a head calls it on as many sentences as it likes."""
 TEXTS = (TEXT, "text_audio")
 """The streams of sentences that a head may call. What is compared with sound goes to ``text_audio`` where sound was
-trained beside other sentences than pictures were (CLIP, CLAP); where there is no such encoder, to ``text`` too."""
+trained beside other sentences than pictures were; where there is no such encoder, to ``text`` too."""
 AS_OWN = ("width", "grid", "windows")
 """What a fusion may read of the other stream as its own."""
 

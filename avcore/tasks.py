@@ -52,7 +52,8 @@ class Clip:
         group: clips of one group count as sounding alike; swapped-sound evaluation pairs different groups.
         info: whatever `Dataset.target` and `Dataset.inputs` need.
         files: what these read of the clip and cannot do without, such as masks. A clip is broken where one is missing.
-        shots: its pictures in place of those of ``frames``: for each segment another clip, and which of its segments.
+        shots: of a companion, its pictures in place of those of ``frames``: for each segment a clip, and which of that
+            clip's segments, counted from 0.
         companions: other clips that are read beside this one, by what they are to it (``negative``, ``partner``);
             usually drawn by `Dataset.draw`. Theirs are not followed.
     """

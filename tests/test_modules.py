@@ -15,11 +15,12 @@ def test_plain_attention() -> None:
     torch.testing.assert_close(plain_attention(queries.expand(2, -1, -1), x), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
 def test_only_half_precision_is_raised(dtype: torch.dtype) -> None:
     x = torch.ones(2, dtype=dtype)
-    assert at_least_single(x).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert (at_least_single(x) is x) == (dtype in (torch.float32, torch.float64))
+    half = dtype in (torch.float16, torch.bfloat16)
+    assert at_least_single(x).dtype == (torch.float32 if half else dtype)
+    assert (at_least_single(x) is x) == (not half)
 
 
 def test_grouped_maps_are_grouped_convolutions() -> None:

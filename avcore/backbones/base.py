@@ -119,7 +119,7 @@ class Block(Frozen, ABC):
     def after_sum(self, name: str, x_MND: Tensor) -> Tensor:
         """What becomes of the sum x + A(x) or x + M(x), with what parts add to it; carried rows pass here too.
 
-        The sum itself, or its norm in blocks that are ``x <- LN(x + A(x))``, as BERT's are. Each token by itself.
+        The sum itself, or its norm in blocks that are ``x <- LN(x + A(x))``. Each token by itself.
 
         Args:
             name: ``attention`` or ``mlp``.

@@ -65,7 +65,7 @@ def evaluate(
       avcore eval runs/NAME --split test --split test_swapped
       avcore eval runs/NAME --shapley
       avcore eval runs/NAME --data FOLDER
-      avcore eval --zero-shot --task ave --data FOLDER --visual NAME --text NAME
+      avcore eval --zero-shot --task TASK --data FOLDER --visual NAME --text NAME
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore
     from avcore.data.changes import with_muted

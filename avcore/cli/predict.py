@@ -62,8 +62,7 @@ def predict(
     \b
     Example:
       avcore predict runs/NAME cat.mp4
-      avcore predict --zero-shot "dog, violin" cat.mp4 --visual vit_base_patch32_clip_quickgelu_224.openai
-                     --text ViT-B-32-quickgelu.openai
+      avcore predict --zero-shot "dog, violin" cat.mp4 --visual NAME --text NAME
       avcore predict runs/NAME concert.mp4 --input question="How many instruments are sounding?"
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore

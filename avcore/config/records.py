@@ -128,9 +128,7 @@ class PlanConfig:
 class StreamConfig:
     """The backbone of one stream; None shares the visual trunk (audio), or there is no such stream (sentences)."""
 
-    backbone: str | None = (
-        None  # name of the backbone; null (audio): share the visual one; null (text, text_audio): none
-    )
+    backbone: str | None = None  # name of the backbone; null: the visual one (audio), none (text, text_audio)
     settings: Any = field(default_factory=NoConfig)  # the config dataclass of its family
 
 

@@ -176,7 +176,8 @@ def resolve_config(
             layers.append(_plugin_layer(f"recipe {used.name}", used.settings, home))
     if source.spec is not None:
         layers.append(_plugin_layer(f"dataset {source.leaves['data.dataset'].value}", source.spec.defaults))
-        if [leaves["protocol"].value for leaves in (*layers, *user_layers) if "protocol" in leaves][-1:] == ["paper"]:
+        protocols = [leaves["protocol"].value for leaves in (*layers, user) if "protocol" in leaves]
+        if protocols[-1:] == ["paper"]:
             layers.append(
                 _plugin_layer(f"dataset {source.leaves['data.dataset'].value}, paper", source.spec.as_published)
             )

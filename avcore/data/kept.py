@@ -1,9 +1,9 @@
 """Features of frozen streams on disk: what a stream made of a segment once, it need not make again.
 
-A file holds the features of one segment, and is named by what its pictures or sound are (`ClipCache.named`) and by
-everything else that they depend on: weights, settings, number format and code (`Wanted.key`). Files are written aside
-and renamed, so that any number of processes may share them, and end in a checksum: what is damaged is told and made
-again.
+A file holds the features of one segment, and is named by what its pictures or sound are (`ClipCache.named_frames`,
+`named_audio`) and by everything else that they depend on: weights, settings, number format and code (`Wanted.key`).
+Files are written aside and renamed, so that any number of processes may share them, and end in a checksum: what is
+damaged is told and made again.
 
 Shape letters: B clips, T segments, M = B*T, N tokens, D width.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from avcore.data.cache import write_aside
 from avcore.errors import why
+from avcore.features import Kept
 
-__all__ = ["Wanted", "load_segments", "save_segments"]
+__all__ = ["Wanted", "kept_or_made", "load_segments", "save_segments"]
 
 _logger = logging.getLogger(__name__)
 _full: set[Path] = set()
@@ -82,6 +83,38 @@ def save_segments(files: Sequence[str], features: Mapping[str, Tensor]) -> None:
         except OSError as error:
             _full.add(folder)
             _logger.warning("Features cannot be kept in %s any more, and are made each time: %s.", folder, why(error))
+
+
+def kept_or_made(
+    kept: Kept, stream: str, make: Callable[[int], dict[str, Tensor]], device: torch.device
+) -> dict[str, Tensor]:
+    """The features of the clips of a batch, (M, ...) by field: those that were found, and the others made and kept.
+
+    Args:
+        kept: what was found on disk when the batch was read.
+        stream: whose features these are.
+        make: the features of the segments of one clip, given its number in the batch, (T, ...) by field. Clips are made
+            one by one, so that what is kept does not depend on what stands beside it in a batch.
+        device: where features go that are found only now.
+    """
+    before = f"{stream}."
+    known = {key.removeprefix(before): one for key, one in kept.features.items() if key.startswith(before)}
+    if all(kept.known):
+        return known
+    clips: list[dict[str, Tensor]] = []
+    first = 0
+    for number, (there, files) in enumerate(zip(kept.known, kept.files[stream], strict=True)):
+        if there:
+            clips.append({field: one[first : first + len(files)] for field, one in known.items()})
+            first += len(files)
+            continue
+        # It may be there by now: of this batch, or of one before that was made while this one was read.
+        found = load_segments(files)
+        if found is None:
+            found = make(number)
+            save_segments(files, found)
+        clips.append({field: one.to(device) for field, one in found.items()})
+    return {field: torch.cat([one[field] for one in clips]) for field in clips[0]}
 
 
 def _load(path: Path) -> dict[str, Tensor] | None:

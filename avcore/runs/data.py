@@ -1,7 +1,7 @@
 """The data set of a run and the loaders of its splits."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.kept import Companions
 from avcore.specs import STREAMS
-from avcore.tasks import Dataset
+from avcore.tasks import Clip, Dataset
 
-__all__ = ["RunData", "list_splits", "open_data", "open_files"]
+__all__ = ["RunData", "list_splits", "open_data", "open_files", "too_long"]
 
 _logger = logging.getLogger(__name__)
 
@@ -41,30 +41,34 @@ def open_files(
     return open_dataset(config, registry, make_task(config, registry), progress)
 
 
-def list_splits(config: RunConfig, dataset: Dataset) -> list[str]:
-    """List the splits that a run trains on and measures, as a look at the files before the weights are made.
-
-    Returns:
-        that the first clip of train ends early, as all do where the length of clips is set wrong.
+def list_splits(config: RunConfig, dataset: Dataset) -> dict[str, Sequence[Clip]]:
+    """The clips of the splits that a run trains on and measures: a look at the files before the weights are made.
 
     Raises:
         AVCoreError: there is no such split, its list is malformed, or with ``data.broken=stop`` files are missing.
     """
     names = ("train", config.selected_on, *config.train.evaluate)
-    told: list[str] = []
-    for split in dict.fromkeys(split_and_change(name, dataset.splits)[0] for name in names):
-        clips = dataset.clips(split)
-        if config.data.broken == "stop":
+    splits = dict.fromkeys(split_and_change(name, dataset.splits)[0] for name in names)
+    listed = {split: dataset.clips(split) for split in splits}
+    if config.data.broken == "stop":
+        for split, clips in listed.items():
             refuse_missing(split, clips, visual=config.streams != "audio", audio=config.streams != "visual")
-        first = next((clip for clip in clips if is_there(clip)), None) if split == "train" else None
-        path = first and (first.audio or first.frames)
-        if first and isinstance(path, Path):
-            # A broken one is told of when it is read.
-            with suppress(AVCoreError):
-                told += ends_early(first, path, dataset.segments)
-    return [
-        f"{note} Silence and the last picture fill it up; is its length (data.clip_seconds) right?" for note in told
-    ]
+    return listed
+
+
+def too_long(clips: Sequence[Clip], segments: int) -> list[str]:
+    """A line for a person if the first clip goes on behind the end of its file, as all do where the length is wrong."""
+    first = next(filter(is_there, clips), None)
+    path = first and (first.audio or first.frames)
+    if first is None or not isinstance(path, Path):
+        return []
+    # A broken one is told of when it is read.
+    with suppress(AVCoreError):
+        return [
+            f"{note} Silence and the last picture fill it up; is its length (data.clip_seconds) right?"
+            for note in ends_early(first, path, segments)
+        ]
+    return []
 
 
 class _Skipped:

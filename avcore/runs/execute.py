@@ -34,7 +34,7 @@ from avcore.report.parameters import count_parameters
 from avcore.report.published import published_scores
 from avcore.report.tables import render_markdown
 from avcore.runs.base import Run, build_model
-from avcore.runs.data import RunData, list_splits, open_files
+from avcore.runs.data import RunData, list_splits, open_files, too_long
 from avcore.runs.evaluations import GLANCES, Evaluations, splits_of
 from avcore.runs.inherit import start_at
 from avcore.runs.offers import offers_of
@@ -229,7 +229,7 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
         dataset, root = open_files(config, registry, display.quarters(f"making {config.data.dataset}"))
         for note in dataset.notes():
             display.line(note)
-        for note in list_splits(config, dataset):
+        for note in too_long(list_splits(config, dataset)["train"], dataset.segments):
             display.line(note)
         model = build_model(config, registry)
     for notice in model.notices:

@@ -65,7 +65,7 @@ def zero_shot(
     if "train.precision" not in given:  # half precision would round cosines
         options["train.precision"] = "fp32"
     if words is not None:
-        options[f"task_options.{spec.words}"] = checked(words)
+        options[f"task_options.{spec.words}"] = _checked(words)
     if streams is None:
         streams = "both" if visual and audio else "audio" if audio else "visual"
     config = resolve_config(
@@ -97,7 +97,7 @@ def read_words(text: str) -> tuple[str, ...]:
         AVCoreError: the file cannot be read, quotes are not closed, or the names cannot be told apart.
     """
     if text.startswith("@"):
-        return checked([line for _, line in read_lines(Path(text[1:]).expanduser())])
+        return _checked([line for _, line in read_lines(Path(text[1:]).expanduser())])
     try:
         rows = list(csv.reader(text.splitlines(), skipinitialspace=True, strict=True))
     except csv.Error as error:
@@ -110,10 +110,10 @@ def read_words(text: str) -> tuple[str, ...]:
         raise ConfigError(
             f"--zero-shot {text}: that is a file. Write --zero-shot @{text} to take a class from each line."
         )
-    return checked(names)
+    return _checked(names)
 
 
-def checked(words: Sequence[str]) -> tuple[str, ...]:
+def _checked(words: Sequence[str]) -> tuple[str, ...]:
     """The names without blanks around them.
 
     Raises:

@@ -10,12 +10,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avcore.backbones import Backbone, Tower, digest
 from avcore.backbones.copies import standing_in
 from avcore.model import AVModel
 from avcore.specs import resolve
+from avcore.streams import Stream
 from avcore.tasks import Batch
 from avcore.testing.cases import BackboneCase
 from avcore.testing.checks import Skipped, check, refusal
@@ -169,7 +170,8 @@ def trained_copies(case: BackboneCase) -> None:
     for stream, tower in case.towers(model):
         offered = tower.trainable
         copies = {module: copy.deepcopy(module).requires_grad_(True) for module in offered.values()}
-        made = [_walked(one, images[stream]) for one in (tower, standing_in(tower, copies, {}))]
+        towers = (tower, standing_in(tower, copies, {}))
+        made = [Stream(stream, one, nn.Identity(), tower.layout.segments)(images[stream]).pooled for one in towers]
         assert gap(*made) <= TOLERANCE, f"{case.where(stream)}: with copies of what 'trainable' offers it gives others."
         first, total = [next(copies[module].parameters()) for module in offered.values()], made[1].sum()
         found = torch.autograd.grad(total, first, allow_unused=True) if total.requires_grad else [None] * len(first)
@@ -178,17 +180,6 @@ def trained_copies(case: BackboneCase) -> None:
             f"{case.where(stream)}: 'trainable' offers '{unused[0]}', but a copy in its place is not used: offer what "
             f"is a registered submodule of the tower, and call it from there."
         )
-
-
-def _walked(tower: Tower, image: Tensor) -> Tensor:
-    """Pooled vectors behind all blocks."""
-    x = tower.enter(tower.embed(image))
-    blocks = tower.layout.blocks
-    for number, block in enumerate(blocks):
-        if number and block.stage != blocks[number - 1].stage:
-            x = tower.merge(x, block.stage)
-        x = _through(tower, number, x)
-    return tower.pool(tower.norm(x))
 
 
 @check("backbone", "types")
