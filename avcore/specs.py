@@ -133,21 +133,27 @@ class BlockLayout:
 class StreamLayout:
     """A stream as parts and heads see it: its stages, T segments a clip, and which blocks run beside the other stream.
 
-    ``taps`` are the blocks (counted from 0) after which `Features` keeps a map. ``pool`` says how the pooled vector
-    is made: from the ``class`` token, as the ``mean`` of all tokens, by ``attention``, or from the token at the
-    ``end`` of a sentence. ``name`` is ``visual``, ``audio``, ``text`` or ``text_audio``; streams of equal ``trunk``
-    share frozen weights. ``shared`` is the width of the space into which `Tower.project` brings pooled vectors, where
-    those of other modalities lie too; None where the tower has no such map.
+    ``taps`` are the blocks (counted from 0) after which `Features` keeps a map; without any, those at a quarter, half,
+    three quarters and the end, each once. ``pool`` says how the pooled vector is made: from the ``class`` token, as the
+    ``mean`` of all tokens, by ``attention``, or from the token at the ``end`` of a sentence. ``name`` is ``visual``,
+    ``audio``, ``text`` or ``text_audio``; streams of equal ``trunk`` share frozen weights. ``shared`` is the width of
+    the space into which `Tower.project` brings pooled vectors, where those of other modalities lie too; None where the
+    tower has no such map.
     """
 
     stages: tuple[StageLayout, ...]
     segments: int
-    taps: tuple[int, ...]
+    taps: tuple[int, ...] = ()
     pool: str = "class"
     paired: frozenset[int] = frozenset()
     name: str = ""
     trunk: str = ""
     shared: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.taps:
+            ends = dict.fromkeys((self.depth * quarter + 3) // 4 - 1 for quarter in (1, 2, 3, 4))
+            object.__setattr__(self, "taps", tuple(ends))
 
     @property
     def depth(self) -> int:

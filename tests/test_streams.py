@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import avcore_timm
 from avcore.injection import Fusion, Prompt, StreamView
-from avcore.specs import StreamLayout
+from avcore.specs import StageLayout, StreamLayout
 from avcore.testing.toys import make_batch, make_model
 
 SETS = ("audio.frames=48", "audio.mel_bins=32")
@@ -72,3 +73,22 @@ def test_all_parts_see_the_embedding_as_it_was() -> None:
     model.features(data)
     for stream, image in model.front_ends(data).items():
         torch.testing.assert_close(entered[stream], 3 * model.towers[stream].embed(image))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("depths", "taps"),
+    [
+        ((1,), (0,)),
+        ((2,), (0, 1)),
+        ((3,), (0, 1, 2)),
+        ((6,), (1, 2, 4, 5)),
+        ((12,), (2, 5, 8, 11)),
+        ((1, 3), (0, 1, 2, 3)),
+    ],
+)
+def test_maps_are_kept_at_the_quarters_where_a_layout_says_nothing(
+    depths: tuple[int, ...], taps: tuple[int, ...]
+) -> None:
+    stages = tuple(StageLayout(width=4, heads=1, depth=depth, grid=(1, 2)) for depth in depths)
+    assert StreamLayout(stages=stages, segments=1).taps == taps
+    assert StreamLayout(stages=stages, segments=1, taps=(0,)).taps == (0,)

@@ -6,7 +6,6 @@ norm in the convolutions (``base``, ``large``), or norms before the sub-layers, 
 waveforms of mean 0 and deviation 1 (``pre_norm``). Shape letters: M batch, S samples, N tokens, D width.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,16 +110,13 @@ class Wav2Vec2Tower(Tower):
                 f"{settings.seconds} s of sound are too short for a token of '{trunk.name}': raise audio.seconds."
             )
         transformer = trunk.model.encoder.transformer
-        depth = len(transformer.layers)
         stage = StageLayout(
             width=transformer.pos_conv_embed.embed_dim,
             heads=transformer.layers[0].inner.attention.num_heads,
-            depth=depth,
+            depth=len(transformer.layers),
             grid=(1, tokens),
         )
-        # Fewer than four blocks have fewer than four places to tap.
-        taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
-        self.layout = StreamLayout(stages=(stage,), segments=segments, taps=taps, pool="mean")
+        self.layout = StreamLayout(stages=(stage,), segments=segments, pool="mean")
 
     @property
     def trainable(self) -> Mapping[str, nn.Module]:

@@ -6,7 +6,6 @@ transformers model then are linear maps and norms, for which that package need n
 Shape letters: K sentences (M where a block does not care), L ids of each, N tokens, D width, R rows, C carried rows.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -165,12 +164,11 @@ class ClapTextTower(TextTower):
         length, longest = settings.length or preset["length"], preset["positions"] - PAD - 1
         if length > longest:
             raise AVCoreError(f"text.length is {length}; '{trunk.name}' has positions for {longest} ids.")
-        width, depth = preset["width"], preset["depth"]
+        width = preset["width"]
         stage = StageLayout(
-            width=width, heads=preset["heads"], depth=depth, grid=(1, length), mlp=(4 * width, 4 * width)
+            width=width, heads=preset["heads"], depth=preset["depth"], grid=(1, length), mlp=(4 * width, 4 * width)
         )
-        taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
-        self.layout = StreamLayout(stages=(stage,), segments=segments, taps=taps, pool="class", shared=preset["shared"])
+        self.layout = StreamLayout(stages=(stage,), segments=segments, pool="class", shared=preset["shared"])
         source = settings.tokenizer if settings.tokenizer != "hub" else preset.get("tokenizer", preset.get("hub"))
         self.geometry = TextGeometry(length=length, vocabulary=preset["vocabulary"], tokenizer=Tokenizer(source))
 

@@ -3,7 +3,6 @@
 Shape letters: K sentences (M where a block does not care), L ids of each, N tokens, D width, R rows, C carried rows.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,19 +171,16 @@ class ClipTextTower(TextTower):
         if length > model.context_length:
             raise AVCoreError(f"text.length is {length}; the model has positions for {model.context_length} ids.")
         mlp = model.transformer.resblocks[0].inner.mlp
-        depth = len(model.transformer.resblocks)
         stage = StageLayout(
             width=model.width,
             heads=model.heads,
-            depth=depth,
+            depth=len(model.transformer.resblocks),
             grid=(1, length),
             mlp=(mlp.c_fc.out_features, mlp.c_proj.in_features),
         )
-        taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
         self.layout = StreamLayout(
             stages=(stage,),
             segments=segments,
-            taps=taps,
             pool="class" if model.pool_type == "first" else "end",
             shared=None if model.text_projection is None else model.output_dim,
         )

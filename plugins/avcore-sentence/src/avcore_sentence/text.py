@@ -3,7 +3,6 @@
 Shape letters: K sentences (M where a block does not care), L ids of each, N tokens, D width, R rows, C carried rows.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -170,16 +169,14 @@ class SentenceTower(TextTower):
             raise AVCoreError(
                 f"text.length is {settings.length}; the model has positions for {config.max_position_embeddings} ids."
             )
-        depth = config.num_hidden_layers
         stage = StageLayout(
             width=config.hidden_size,
             heads=config.num_attention_heads,
-            depth=depth,
+            depth=config.num_hidden_layers,
             grid=(1, settings.length),
             mlp=(config.intermediate_size,) * 2,
         )
-        taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
-        self.layout = StreamLayout(stages=(stage,), segments=segments, taps=taps, pool=trunk.pooling)
+        self.layout = StreamLayout(stages=(stage,), segments=segments, pool=trunk.pooling)
         self.geometry = TextGeometry(length=settings.length, vocabulary=config.vocab_size, tokenizer=trunk.tokenizer)
         self.pad = trunk.tokenizer.pad
 

@@ -3,7 +3,6 @@
 Shape letters: M batch, N tokens, D width, H heads, R rows, K keys, F mel bins.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -141,19 +140,16 @@ class ViT(Backbone):
 
     def layout(self, grid: tuple[int, int], segments: int) -> StreamLayout:
         """The layout of a stream whose patches lie on ``grid``; maps at a quarter, half, three quarters, the end."""
-        depth = len(self.model.blocks)
         first = self.model.blocks[0].inner
         stage = StageLayout(
             width=self.model.embed_dim,
             heads=first.attn.num_heads,
-            depth=depth,
+            depth=len(self.model.blocks),
             grid=grid,
             prefix=self.model.num_prefix_tokens,
             mlp=(first.mlp.fc1.out_features, first.mlp.fc2.in_features),
         )
-        # Fewer than four blocks have fewer than four places to tap.
-        taps = tuple(dict.fromkeys(math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)))
-        return StreamLayout(stages=(stage,), segments=segments, taps=taps, pool=self.pooling, shared=self.shared)
+        return StreamLayout(stages=(stage,), segments=segments, pool=self.pooling, shared=self.shared)
 
     @property
     def pooling(self) -> str:
