@@ -268,7 +268,8 @@ class Spec:
     Attributes:
         name: what users write.
         build: the implementation, ``"package.module:Name"``.
-        config: the frozen dataclass of its settings; every field has a default.
+        config: the frozen dataclass of its settings; every field has a default. Of a task or a data set, a field with
+            ``metadata={"option": "N"}`` is an option of the command line too, whose value help calls N.
         paper: the source, such as ``"arXiv:2203.12119"``.
         summary: one line for ``avcore plugins list``.
     """

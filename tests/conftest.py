@@ -4,7 +4,7 @@ import gc
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -84,7 +84,7 @@ class TaskSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings(ClipSettings):
-    size: int = 224
+    size: int = field(default=224, metadata={"help": "side of a picture", "option": "PIXELS"})
 
 
 def namespace(**declared: list[Any]) -> SimpleNamespace:

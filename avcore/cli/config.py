@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from avcore.cli.options import config_options, resolve_from_options
+from avcore.cli.options import ConfigCommand, config_options, resolve_from_options
 from avcore.cli.usage import UsageGroup
 from avcore.config import core_schema, run_schema
 from avcore.config.leaves import flatten
@@ -19,7 +19,7 @@ def config() -> None:
     """Look at the configuration of a run."""
 
 
-@config.command()
+@config.command(cls=ConfigCommand)
 @config_options
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print a file for --config.")
 @click.option("--json", "as_json", is_flag=True, help='Print {key: {"value": ..., "layer": ...}}.')
@@ -49,7 +49,7 @@ def show(as_yaml: bool, as_json: bool, **given: Any) -> None:
         click.echo(f"{key:<{key_width}}  {text:<{value_width}}  {resolved.origins[key]}")
 
 
-@config.command()
+@config.command(cls=ConfigCommand)
 @config_options
 def schema(**given: Any) -> None:
     """Print a JSON Schema of the settings, for editors and programs.

@@ -1,15 +1,18 @@
 """The options that describe a run, shared by every command that needs a configuration."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
 
 from avcore.config import Resolved, resolve_config
 from avcore.errors import ConfigError
-from avcore.registry import load_registry
+from avcore.registry import Registry, load_registry
+from avcore.specs import Spec
 
-__all__ = ["config_options", "refuse_without", "resolve_from_options", "zero_shot_options"]
+__all__ = ["ConfigCommand", "config_options", "refuse_without", "resolve_from_options", "zero_shot_options"]
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -71,8 +74,80 @@ _OPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class _Declared:
+    """An option that tasks or data sets declare for a setting: its words, and task -> the key that it stands for."""
+
+    metavar: str
+    help: str
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def key(self, name: str, task: str | None) -> str:
+        """The key for a task; without one, as with ``--config FILE``, that of all.
+
+        Raises:
+            ConfigError: the task has no such setting, or it is another one in each.
+        """
+        keys = set(self.keys.values()) if task is None else {self.keys.get(task, "")}
+        if "" in keys:
+            raise ConfigError(
+                f"--{name}: task '{task}' has no such setting. Tasks that have it: {', '.join(self.keys)}."
+            )
+        if len(keys) > 1:
+            raise ConfigError(f"--{name} is another setting in each task: name it, with --task NAME.")
+        return keys.pop()
+
+
+def _declared(registry: Registry) -> dict[str, _Declared]:
+    """The options that tasks and data sets declare, by name; the first to declare one says its words."""
+    found: dict[str, _Declared] = {}
+    for task in registry.tasks:
+        name = registry.tasks.key_of(task)
+        beside: list[tuple[str, Spec]] = [("data", one) for one in registry.datasets_for(name)]
+        for section, spec in [*beside, ("task_options", task)]:
+            for entry in dataclasses.fields(spec.config):
+                if metavar := entry.metadata.get("option"):
+                    words = _Declared(metavar, entry.metadata.get("help", ""))
+                    option = found.setdefault(entry.name.replace("_", "-"), words)
+                    option.keys[name] = f"{section}.{entry.name}"
+    return found
+
+
+class ConfigCommand(click.Command):
+    """A command with `config_options`, beside them the options that tasks and data sets declare for their settings.
+
+    Such an option is the ``--set`` of that setting, before those that are written out.
+    """
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own, those that are declared, ``--help``."""
+        own = super().get_params(ctx)
+        declared = [
+            click.Option([f"--{name}"], metavar=one.metavar, help=f"{one.help}  [{', '.join(one.keys)}]")
+            for name, one in self._offered(ctx).items()
+        ]
+        return [*own[:-1], *declared, own[-1]]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; what is declared goes to ``sets``."""
+        rest = super().parse_args(ctx, args)
+        tasks, task = load_registry().tasks, ctx.params["task"]
+        sets = []
+        for name, one in self._offered(ctx).items():
+            value = ctx.params.pop(name.replace("-", "_"))
+            if value is not None:
+                sets.append(f"{one.key(name, task and tasks.key(task))}={value}")
+        ctx.params["sets"] = (*sets, *ctx.params["sets"])
+        return rest
+
+    def _offered(self, ctx: click.Context) -> dict[str, _Declared]:
+        """Those declared; a name that the command has itself stays what it is."""
+        taken = {name for one in super().get_params(ctx) for name in (f"--{one.name}", *one.opts)}
+        return {name: one for name, one in _declared(load_registry()).items() if f"--{name}" not in taken}
+
+
 def config_options(command: CommandT) -> CommandT:
-    """Give a command the options of a configuration; it passes what it receives to `resolve_from_options`."""
+    """Give a `ConfigCommand` the options of a configuration; what it receives it passes to `resolve_from_options`."""
     return _with(command, _OPTIONS)
 
 

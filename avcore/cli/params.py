@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from avcore.cli.options import config_options, resolve_from_options
+from avcore.cli.options import ConfigCommand, config_options, resolve_from_options
 from avcore.errors import ConfigError
 
 __all__ = ["params"]
 
 
-@click.command()
+@click.command(cls=ConfigCommand)
 @click.argument("directory", metavar="[RUN]", required=False)
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

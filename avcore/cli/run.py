@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from avcore.cli.options import config_options
+from avcore.cli.options import ConfigCommand, config_options
 
 __all__ = ["run"]
 
 
-@click.command()
+@click.command(cls=ConfigCommand)
 @config_options
 @click.option("--out", metavar="DIR", help="Directory of the run, new or empty.  [default: runs/TASK-METHOD-TIME]")
 @click.option(

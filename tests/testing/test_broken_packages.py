@@ -1,12 +1,12 @@
 """Each check of a distribution and of settings is failed by one that is wrong in that one way."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 import pytest
 
-from avcore import PromptSpec
+from avcore import PromptSpec, TaskSpec
 from avcore.errors import AVCoreError
 from avcore.testing import checks_for
 from avcore.testing.checks import Skipped
@@ -145,6 +145,33 @@ def test_broken_settings_fail_one_check(failing: Failing, config: type, summary:
     found = failing("settings", prompts=[spec])
     assert list(found) == [check], found
     assert says in found[check]
+
+
+def offering(name: str, metavar: object) -> type:
+    help_of = {"help": "something", "option": metavar}
+    return make_dataclass("Offering", [(name, int, field(default=1, metadata=help_of))], frozen=True, kw_only=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (offering("shots", True), "metadata's 'option' is True; it is what help calls the value"),
+        (offering("text_audio", "N"), "'avcore run' has one of that name: rename it"),
+    ],
+)
+def test_an_option_that_cannot_be_one_fails_one_check(failing: Failing, config: type, says: str) -> None:
+    spec = TaskSpec(name="mine", build="mine:Task", config=config, head="mine", summary="s")
+    found = failing("settings", tasks=[spec])
+    assert list(found) == ["options"], found
+    assert says in found["options"]
+
+
+def test_options_are_of_tasks_and_data_sets(failing: Failing) -> None:
+    config = offering("shots", "N")
+    part = at_hand(PromptSpec, name="mine", thing=None, config=config, summary="s")
+    assert "only tasks and data sets can" in failing("settings", prompts=[part])["options"]
+    task = TaskSpec(name="mine", build="mine:Task", config=config, head="mine", summary="s")
+    assert failing("settings", tasks=[task]) == {}
 
 
 def test_sound_settings_fail_nothing(failing: Failing) -> None:

@@ -1,6 +1,7 @@
 """Checks of the settings of whatever a plugin offers."""
 
 import dataclasses
+import inspect
 import json
 from typing import Any
 
@@ -10,8 +11,16 @@ from avcore.config import describe, plain
 from avcore.config.leaves import Layer, Leaf, flatten
 from avcore.config.settings import build
 from avcore.errors import AVCoreError
+from avcore.runs.start import run
+from avcore.specs import DatasetSpec, TaskSpec
 from avcore.testing.cases import SettingsCase
 from avcore.testing.checks import check, refusal
+
+TAKEN = {
+    *(name.replace("_", "-") for name in inspect.signature(run).parameters),
+    *("plugin", "fusion", "json", "yaml", "help", "no-shapley", "no-baseline", "no-trivial", "directory"),
+}
+"""The options of avcore's own commands, without their dashes."""
 
 
 @check("settings", "documented")
@@ -56,6 +65,23 @@ def round_trip(case: SettingsCase) -> None:
             assert one == other, f"The setting '{entry.name}' of '{spec.name}' is {one!r}, and {other!r} after {kind}."
     refused = refusal(lambda: build(spec.config, _leaves({**tree, "no_such_setting": 1}), spec.name))
     assert refused is not None, f"'{spec.name}' takes an unknown setting without a word."
+
+
+@check("settings", "options")
+def options(case: SettingsCase) -> None:
+    """A setting with an option of the command line is of a task or a data set, and has no name of avcore's options."""
+    for entry in dataclasses.fields(case.spec.config):
+        if "option" not in entry.metadata:
+            continue
+        where, words = f"The setting '{entry.name}' of '{case.spec.name}'", entry.metadata["option"]
+        assert isinstance(case.spec, TaskSpec | DatasetSpec), (
+            f"{where} declares an option, and only tasks and data sets can: leave out metadata's 'option'."
+        )
+        told = isinstance(words, str) and bool(words)
+        assert told, f"{where}: metadata's 'option' is {words!r}; it is what help calls the value, such as 'N'."
+        assert entry.name.replace("_", "-") not in TAKEN, (
+            f"{where} cannot be an option, since 'avcore run' has one of that name: rename it, or leave out 'option'."
+        )
 
 
 def _leaves(tree: Any) -> dict[str, Leaf]:

@@ -75,7 +75,7 @@ def make(
     text: str = "small_text",
     meta: bool = False,
     streams: str = "visual",
-    task: str = "fewshot-avar",
+    task: str = "fewshot",
     **given: Any,
 ) -> AVModel:
     random = [] if meta else ["visual.weights=random", "text.weights=random"]

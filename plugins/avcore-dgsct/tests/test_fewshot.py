@@ -36,7 +36,7 @@ REGISTRY = Registry.from_modules(
         "avcore-dgsct": avcore_dgsct,
     }
 )
-TASKS = ("fewshot-ave", "fewshot-ave-cls", "fewshot-llp-cls")
+TASKS = ("fewshot", "fewshot-ave", "fewshot-ave-cls", "fewshot-llp-cls")
 SMALL = (
     "task_options.classes=[dog, cello]",
     "data.segments=2",
@@ -59,7 +59,7 @@ def made(*sets: str, task: str = "fewshot-ave", **given: Any) -> AVModel:
 def truth(task: str) -> dict[str, Tensor]:
     if task == "fewshot-ave":
         return {"labels": torch.tensor([[0, 2], [1, 1]])}
-    return {"labels": torch.eye(2)} if task == "fewshot-llp-cls" else {"label": torch.tensor([0, 1])}
+    return {"label": torch.tensor([0, 1])}
 
 
 def batch_of(model: AVModel, task: str) -> Batch:

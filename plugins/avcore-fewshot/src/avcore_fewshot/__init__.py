@@ -32,6 +32,8 @@ __all__ = ["IN_A_SHARED_SPACE", "avcore_datasets", "avcore_heads", "avcore_tasks
 
 PAPER = "arXiv:2311.05152"
 HEAD = "fewshot.words"
+ANY = "fewshot"
+"""The task that takes clips of any data set."""
 IN_A_SHARED_SPACE = {"visual": {"projection": True}, "audio": {"projection": True}}
 """What heads with words ask of backbones that leave their projection out otherwise."""
 AVE_16 = {**AVE_OFFICIAL, "train": 448}
@@ -73,6 +75,12 @@ def avcore_tasks() -> Iterable[TaskSpec]:
             summary="which of any words is seen, and which heard, in each second, without training",
         ),
         TaskSpec(
+            name=ANY,
+            build="avcore_avar.task:AVARTask",
+            summary="the class of a clip, learned from k clips of each class, on any data set that has classes",
+            **clips,
+        ),
+        TaskSpec(
             name="fewshot-ave",
             build="avcore_ave.task:AVETask",
             config=AVETaskConfig,
@@ -90,14 +98,8 @@ def avcore_tasks() -> Iterable[TaskSpec]:
         ),
         TaskSpec(
             name="fewshot-llp-cls",
-            build="avcore_fewshot.task:FirstPositiveTask",
-            summary="a class of a clip of LLP, learned from k clips with one class each",
-            **clips,
-        ),
-        TaskSpec(
-            name="fewshot-avar",
             build="avcore_avar.task:AVARTask",
-            summary="recognition, learned from k clips of each class (Kinetics-Sounds, VGGSound, own folders)",
+            summary="a class of a clip of LLP, learned from k clips with one class each",
             **clips,
         ),
     ]
@@ -107,37 +109,30 @@ def avcore_tasks() -> Iterable[TaskSpec]:
 def avcore_datasets() -> Iterable[DatasetSpec]:
     """The readers of other plugins, with k clips of each class in train."""
     return [
-        _few("ave", "AVE", FewAVEConfig, "fewshot-ave", "avcore_ave.annotations", AVE_MARKS, official=AVE_16),
-        _few("own-events", "OwnEvents", FewOwnEventsConfig, "fewshot-ave", "avcore_ave.table", (TABLE,)),
+        _few("ave", "AVE", FewAVEConfig, "avcore_ave.annotations", AVE_MARKS, ("fewshot-ave",), official=AVE_16),
+        _few("own-events", "OwnEvents", FewOwnEventsConfig, "avcore_ave.table", (TABLE,), ("fewshot-ave",)),
         _few(
             "ave-cls",
             "AVEClips",
             FewAVEConfig,
-            "fewshot-ave-cls",
             "avcore_ave.annotations",
             AVE_MARKS,
+            ("fewshot-ave-cls", ANY),
             official=AVE_16,
         ),
         _few(
             "llp-cls",
             "LLPClips",
             FewLLPConfig,
-            "fewshot-llp-cls",
             "avcore_avvp.annotations:class_settings_in",
             LLP_MARKS,
+            ("fewshot-llp-cls", ANY),
             defaults=WHAT_IS_LEFT,
             official={**LLP_OFFICIAL, "train": 384},
         ),
-        _few(
-            "kinetics-sounds",
-            "KineticsSounds",
-            FewKineticsConfig,
-            "fewshot-avar",
-            "avcore_avar.kinetics_lists",
-            KINETICS_MARKS,
-        ),
-        _few("vggsound", "VGGSound", FewListedConfig, "fewshot-avar", "avcore_avar.vggsound_lists", VGGSOUND_MARKS),
-        _few("own-folders", "OwnFolders", FewRecordingsConfig, "fewshot-avar", "avcore_avar.own", ()),
+        _few("kinetics-sounds", "KineticsSounds", FewKineticsConfig, "avcore_avar.kinetics_lists", KINETICS_MARKS),
+        _few("vggsound", "VGGSound", FewListedConfig, "avcore_avar.vggsound_lists", VGGSOUND_MARKS),
+        _few("own-folders", "OwnFolders", FewRecordingsConfig, "avcore_avar.own", ()),
     ]
 
 
@@ -145,9 +140,9 @@ def _few(
     name: str,
     reader: str,
     config: type,
-    task: str,
     reads: str,
     marks: tuple[str, ...],
+    tasks: tuple[str, ...] = (ANY,),
     defaults: Mapping[str, Any] | None = None,
     official: Mapping[str, int] | None = None,
 ) -> DatasetSpec:
@@ -155,7 +150,7 @@ def _few(
         name=f"fewshot-{name}",
         build=f"avcore_fewshot.datasets:Few{reader}",
         config=config,
-        tasks=(task,),
+        tasks=tasks,
         reads=reads if ":" in reads else f"{reads}:settings_in",
         marks=marks,
         defaults=defaults or {},

@@ -97,7 +97,7 @@ class ContextSettings:
 class Shots(ClipSettings):
     """Which training clips are left."""
 
-    shots: int = field(default=16, metadata={"help": "k, clips of each class in train; 0: none"})
+    shots: int = field(default=16, metadata={"help": "k, clips of each class in train", "option": "N"})
     choose: Literal["first", "seed"] = field(
         default="seed",
         metadata={"help": "k drawn by shot_seed; protocol=paper: the first k of each class in file order (DG-SCT)"},
@@ -106,7 +106,11 @@ class Shots(ClipSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.shots >= 0, "shots", self.shots, "0 or more")
+        if self.shots < 1:
+            raise ValueError(
+                f"shots must be 1 or more, not {self.shots}: what needs no clips to learn from is avcore eval "
+                "--zero-shot, with the same --task and --data"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

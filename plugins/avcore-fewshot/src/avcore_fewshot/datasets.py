@@ -112,7 +112,7 @@ class FewAVEClips(FewWholeClips, AVE):
 
 
 class FewLLPClips(FewWholeClips, LLP):
-    """LLP, with all classes of a clip: ``labels`` (C,) float32, 0 and 1. Clips of one class alone train."""
+    """LLP, with one class of the clip: ``label`` () int64. Clips of one class alone train."""
 
     config: FewLLPConfig
 
@@ -125,8 +125,8 @@ class FewLLPClips(FewWholeClips, LLP):
         return {}
 
     def target(self, clip: Clip) -> dict[str, Tensor]:
-        """``labels`` (C,): 1 for each class of the clip."""
-        return {"labels": torch.tensor([float(name in clip.info["labels"]) for name in self.classes])}
+        """``label`` () int64: of the clip's classes the first in their order, by which DG-SCT scores."""
+        return {"label": torch.tensor(min(map(self.classes.index, clip.info["labels"])))}
 
 
 class FewKineticsSounds(FewShots, KineticsSounds):

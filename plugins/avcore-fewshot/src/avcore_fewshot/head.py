@@ -11,7 +11,6 @@ from torch import Tensor
 from avcore.specs import StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_fewshot.config import WordsHeadConfig, WordsSettings
-from avcore_fewshot.task import FirstPositiveTask
 from avcore_fewshot.words import Words, joined, probabilities, scaled_cosine
 
 __all__ = ["ComparingHead", "WordsHead"]
@@ -44,16 +43,13 @@ class ComparingHead(Head):
         self.scales = {"visual": config.visual_scale, "audio": config.audio_scale}
         self.per_segment = "labels" in task.prediction
         self.any_words = not {"labels", "label"} & set(task.prediction)
-        self.multi_hot = isinstance(task, FirstPositiveTask)
         self.segments, self.classes = next(iter(layouts.values())).segments, len(classes)
 
     @property
     def targets(self) -> Mapping[str, Input]:
-        """``labels`` (T,) of segments, ``label`` () of clips, ``labels`` (C,) where a clip has several classes."""
+        """``labels`` (T,) of segments, ``label`` () of clips."""
         if self.any_words:
             return {}
-        if self.multi_hot:
-            return {"labels": Input(shape=(self.classes,))}
         return (
             {"labels": Input(shape=(self.segments,), dtype="int64")}
             if self.per_segment
@@ -67,7 +63,7 @@ class ComparingHead(Head):
     def cross_entropy(self, output: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Of ``logits``, mean over the segments or clips that count; 0 where there is none.
 
-        Segments of background count where it is a word; a clip with several classes is as much of each.
+        Segments of background count where it is a word.
         """
         logits_BTC = output["logits"]
         if self.any_words:
@@ -80,8 +76,8 @@ class ComparingHead(Head):
                 labels_BT = (labels_BT - (labels_BT > self.left_out).long()).clamp(max=self.classes - 1)
             each = F.cross_entropy(logits_BTC.mT, labels_BT, reduction="none")
         else:
-            truth = batch.targets["labels" if self.multi_hot else "label"]
-            counted, each = batch.valid, F.cross_entropy(logits_BTC.mean(1), truth, reduction="none")
+            counted = batch.valid
+            each = F.cross_entropy(logits_BTC.mean(1), batch.targets["label"], reduction="none")
         weights = counted.to(each.dtype)
         return (each * weights).sum() / weights.sum().clamp(min=1)
 

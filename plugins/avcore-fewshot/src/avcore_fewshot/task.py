@@ -1,26 +1,19 @@
-"""`WordsTask`: any words in each second of a video. `FirstPositiveTask`: clips that may have several classes.
+"""`WordsTask`: any words in each second of a video."""
 
-Shape letters: B clips, T segments, C classes.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from avcore.errors import AVCoreError
-from avcore.tasks import Batch, Event, Task
+from avcore.tasks import Event, Task
 from avcore_avar.drawing import best_bars
-from avcore_avar.metrics import AVARMetrics
-from avcore_avar.task import AVARTask
 from avcore_fewshot.config import WordsTaskConfig
 
-__all__ = ["FirstPositiveTask", "WordsTask", "first_positive"]
+__all__ = ["WordsTask"]
 
 SHOWN = {"visual": "seen", "audio": "heard", "scores": "both"}
 MODALITY = {"visual": "visual", "audio": "audio", "scores": ""}
@@ -96,44 +89,3 @@ class WordsTask(Task):
                     )
                 )
         return found
-
-
-def first_positive(labels_BC: Tensor) -> Tensor:
-    """The first class of each clip, (B,); C where it has none."""
-    classes = labels_BC.shape[-1]
-    return torch.where(labels_BC > 0, torch.arange(classes), classes).amin(-1)
-
-
-class FirstPositiveMetrics(AVARMetrics):
-    """`AVARMetrics` against the first class of each clip that has one, as DG-SCT scores LLP."""
-
-    def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
-        """Take in ``label`` (B,) and ``scores`` (B, C) against the target ``labels`` (B, C)."""
-        first_B = first_positive(batch.targets["labels"])
-        some_B = first_B < len(self.classes)
-        super().update(
-            prediction, replace(batch, targets={"label": first_B.where(some_B, 0)}, valid=batch.valid & some_B)
-        )
-
-
-class FirstPositiveTask(AVARTask):
-    """One class for a clip whose truth may have several: the target is ``labels`` (C,), the first of them counts."""
-
-    def metrics(self, protocol: str) -> Metric:
-        """`FirstPositiveMetrics`, the same for ``clean`` and ``paper``."""
-        return FirstPositiveMetrics(self.classes, per_class=self.config.per_class)
-
-    def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
-        """As of one class a clip, the first."""
-        return super().majority(({"label": self._first(truth)} for truth in truths), segments)
-
-    def truth(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The first class of one clip."""
-        return {"label": self._first(targets)}
-
-    def is_empty(self, targets: Mapping[str, Tensor]) -> bool:
-        """Whether a clip has no class."""
-        return not bool(targets["labels"].any())
-
-    def _first(self, targets: Mapping[str, Tensor]) -> Tensor:
-        return first_positive(targets["labels"][None])[0].clamp(max=len(self.classes) - 1)
