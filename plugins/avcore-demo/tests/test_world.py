@@ -10,7 +10,7 @@ import pytest
 
 from avcore_demo import KINDS
 from avcore_demo.sounds import SINGERS, draw_voice, sing
-from avcore_demo.styles import SECONDS, STYLES
+from avcore_demo.styles import SECONDS, STYLES, Cast, single
 from avcore_demo.world import Clip, clip_seed, make_clip
 
 
@@ -78,9 +78,17 @@ def test_masks_are_the_visible_parts() -> None:
     assert overlaps
 
 
-def test_the_picture_does_not_depend_on_what_sounds() -> None:
+def test_the_picture_does_not_depend_on_what_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = make_clip(5, "s4")
-    assert (clip.frame(1.0, 48) == make_clip(5, "ms3").frame(1.0, 48)).all()
+
+    def another(seen: np.random.Generator, heard: np.random.Generator) -> Cast:
+        cast = single(seen, heard)
+        return replace(cast, sounding_TK=np.roll(cast.sounding_TK, 1, axis=1))
+
+    monkeypatch.setitem(STYLES, "another", another)
+    other = make_clip(5, "another")
+    assert (clip.sounding_TK != other.sounding_TK).any()
+    assert (clip.frame(1.0, 48) == other.frame(1.0, 48)).all()
 
 
 def test_what_sounds_is_independent_of_size_order_and_place() -> None:
@@ -121,6 +129,27 @@ def test_in_ms3_one_or_two_sound_and_the_set_changes() -> None:
         sizes |= set(sounding_TK.sum(1).tolist())
         assert (sounding_TK != sounding_TK[0]).any()
     assert sizes == {1, 2}
+
+
+def test_in_ms3_to_look_is_not_enough() -> None:
+    """How far answers get that do not listen, and that to another clip's sound, with perfect outlines."""
+    reached: dict[str, list[float]] = {"all": [], "largest": [], "another's": []}
+    kinds: set[str] = set()
+    for seed in range(200):
+        clip = make_clip(clip_seed("ms3", seed), "ms3")
+        masks_KYX, sounding_K = clip.masks(1.94, 48), clip.sounding(1)
+        areas_K = masks_KYX.sum((1, 2))
+        answers = {
+            "all": np.ones_like(sounding_K),
+            "largest": areas_K == areas_K.max(),
+            "another's": np.array([thing.kind in kinds for thing in clip.things]),
+        }
+        for name, answer_K in answers.items():
+            reached[name].append(areas_K[answer_K & sounding_K].sum() / areas_K[answer_K | sounding_K].sum())
+        kinds = {clip.things[k].kind for k in np.flatnonzero(sounding_K)}
+    assert np.mean(reached["all"]) < 0.48
+    assert np.mean(reached["largest"]) < 0.38
+    assert np.mean(reached["another's"]) < 0.26
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,7 @@ __all__ = ["COUNTS", "LAYOUTS", "provide"]
 
 COUNTS = {
     "s4": {"train": 720, "val": 40, "test": 100},
-    "ms3": {"train": 240, "val": 40, "test": 60},
+    "ms3": {"train": 720, "val": 40, "test": 100},
     "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
     "kinetics": {"train": 120, "val": 30, "test": 60},
     "llp": {"train": 160, "val": 30, "test": 60},
