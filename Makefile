@@ -24,7 +24,8 @@ help:
 
 setup: $(STAMP)
 
-# Modules are compiled when they are imported: most of torch never is.
+# Modules are compiled when they are imported: most of torch never is. What builds our own packages is installed once, not
+# anew for each of them.
 $(STAMP): requirements.txt constraints.txt $(PROJECTS)
 	@command -v $(PYTHON) > /dev/null || { echo "avcore: there is no '$(PYTHON)' here. Name a Python: make run PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,7 +33,8 @@ $(STAMP): requirements.txt constraints.txt $(PROJECTS)
 	@echo "avcore: installing into $(VENV): the core, its plugins (editable) and what they need, as pinned in constraints.txt."
 	@echo "avcore: the first time this takes a minute or more; torch is large."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -r requirements.txt --no-compile -qq
+	@$(BIN)/pip install -c constraints.txt hatchling editables --no-compile -qq
+	@$(BIN)/pip install -r requirements.txt --no-build-isolation --no-compile -qq
 	@touch $@
 	@echo "avcore: $(VENV) is ready."
 
