@@ -3,11 +3,11 @@
     python docs/benchmarks/grid.py GRID.yaml [--data DATA] --out FILE.json [--set KEY=VALUE ...]
 
 A grid names the task, what all runs share (``visual``, ``epochs``, ``set``), the ``seeds``, and its ``rows``: a name,
-and what `avcore.run` takes (``method``, ``prompts``, ``fusions``, ``streams``, further ``set``). The best epoch is
-selected on val; test, or the splits that ``evaluate`` names, are evaluated once. Without ``--data`` all run on the
-task's demo. ``--set`` adds what differs from machine to machine (files of weights, the clip cache), and is not part of
-the record. The record is written after every run, so that the command may be stopped and given again. Every run is a
-process of its own, and so is its peak of memory.
+and what `avcore.run` takes (``method``, ``prompts``, ``fusions``, ``streams``, ``text``, further ``set``). The best
+epoch is selected on val; test, or the splits that ``evaluate`` names, are evaluated once. Without ``--data`` all run
+on the task's demo. ``--set`` adds what differs from machine to machine (files of weights, the clip cache), and is not
+part of the record. The record is written after every run, so that the command may be stopped and given again. Every
+run is a process of its own, and so is its peak of memory.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
 def one_run(grid: dict[str, Any], row: dict[str, Any], settings: list[str], seed: int, given: Any) -> dict[str, Any]:
     """Train and evaluate once; what the record says of it."""
-    chosen = {key: row[key] for key in ("prompts", "fusions", "streams") if key in row}
+    chosen = {key: row[key] for key in ("prompts", "fusions", "streams", "text") if key in row}
     with tempfile.TemporaryDirectory() as folder:
         run = avcore.run(
             row["method"],

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from avqa_files import ROWS, make_questions
+from avqa_files import ROWS, make_files, make_questions
 
 from avcore.errors import DataError
 from avcore.testing.golden import real_data
@@ -31,6 +31,19 @@ def test_a_question_longer_than_the_official_ones_makes_all_as_long(tmp_path: Pa
     row = {**ROWS["train"][0], "question_content": "very " * 17 + "long?", "templ_values": "[]"}
     path.write_text(json.dumps([row]))
     assert settings_in(tmp_path)["task_options.length"] == 18
+
+
+def test_clips_are_as_long_as_the_videos_where_these_are_shorter(tmp_path: Path) -> None:
+    assert settings_in(make_files(tmp_path / "short", seconds=3))["data.clip_seconds"] == 3
+    for name, seconds in (("minute", 58), ("empty", 0)):
+        assert "data.clip_seconds" not in settings_in(make_files(tmp_path / name, seconds=seconds))
+
+
+def test_the_longest_video_that_can_be_read_says_how_long_clips_are(tmp_path: Path) -> None:
+    root, long = make_files(tmp_path / "short", seconds=3), make_files(tmp_path / "long", seconds=5)
+    (root / "audio/00000001.wav").write_bytes(b"")
+    (root / "audio/00000003.wav").write_bytes((long / "audio/00000003.wav").read_bytes())
+    assert settings_in(root)["data.clip_seconds"] == 5
 
 
 def test_a_value_of_several_words_fills_in_each_so_that_all_can_be_asked(tmp_path: Path) -> None:

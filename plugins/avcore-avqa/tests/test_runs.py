@@ -17,7 +17,7 @@ from avcore.tasks import StreamFeatures
 from avcore.testing.golden import real_data
 
 SETTINGS = (
-    *("data.clip_seconds=10", "data.window_seconds=1.0", "data.window_margin=1.1", "data.segments=4"),
+    *("data.window_seconds=1.0", "data.window_margin=1.1", "data.segments=4"),
     *("visual.weights=random", "train.precision=fp32", "train.batch_size=4", "head.width=16"),
 )
 
@@ -58,6 +58,7 @@ def test_a_question_travels_from_the_file_to_the_answer(
         quiet=True,
     )
     assert len(done.config.task_options.answers) == 18
+    assert done.config.data.settings.clip_seconds == 10
     assert done.results.selected_on == "val"
     assert done.results.notes[0] == "Questions are those of json/ (data.questions)."
     metrics = done.results.metrics

@@ -3,19 +3,24 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from avcore.data.lines import read_lines
-from avcore.errors import DataError, why
+from avcore.errors import AVCoreError, DataError, why
+from avcore_avqa.config import MusicAVQADataConfig
 from avcore_avqa.words import LENGTH, PAD, words_of
 
 __all__ = [
     "FOLDERS",
+    "FRAMES",
     "KINDS",
+    "SOUNDS",
     "VERSIONS",
+    "VIDEOS",
     "Question",
     "find_root",
     "list_of",
@@ -30,6 +35,13 @@ FOLDERS = ("", "data", "MUSIC-AVQA", "MUSIC-AVQA/data")
 VERSIONS = ("json", "json_update")
 """Folders of questions: as published, and as the authors corrected them later."""
 SPLITS = ("train", "val", "test")
+VIDEOS = ("videos", "video", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthetic")
+"""Folders of video files; the first goes before the others."""
+FRAMES, SOUNDS = "frames", "audio"
+"""Folders of extracted pictures and sound."""
+MINUTE = MusicAVQADataConfig.clip_seconds
+PROBED = 8
+"""So many videos tell how long clips are."""
 KINDS = (
     *(("Audio", "Counting"), ("Audio", "Comparative"), ("Visual", "Counting"), ("Visual", "Location")),
     *(("Audio-Visual", "Existential"), ("Audio-Visual", "Counting"), ("Audio-Visual", "Location")),
@@ -168,10 +180,11 @@ def priors(questions: Iterable[Question]) -> dict[str, str]:
 
 
 def settings_in(root: Path) -> dict[str, Any]:
-    """The settings that the files of a data set decide (`DatasetSpec.reads`): words, answers, length.
+    """The settings that the files of a data set decide (`DatasetSpec.reads`): words, answers, lengths.
 
     The words and answers are those of the training questions in their order. Where these are not there, those of
-    ``ques_vocab.txt`` and ``ans_vocab.txt``; without these nothing is decided, and MUSIC-AVQA's are taken.
+    ``ques_vocab.txt`` and ``ans_vocab.txt``; without these nothing is decided, and MUSIC-AVQA's are taken. Clips are as
+    long as the longest of the first training videos, if that ends a segment or more before a minute does.
     """
     home = find_root(root)
     settings: dict[str, Any] = {}
@@ -182,11 +195,31 @@ def settings_in(root: Path) -> dict[str, Any]:
         longest = max((len(question.words) for question in questions), default=0)
         if longest > LENGTH:
             settings["task_options.length"] = longest
+        longest_s = max(_lengths(home, questions), default=MINUTE)
+        if longest_s <= MINUTE * (1 - 1 / MusicAVQADataConfig.segments):
+            settings["data.clip_seconds"] = round(longest_s, 2)
     else:
         words, answers = (_lines(home / name) for name in ("ques_vocab.txt", "ans_vocab.txt"))
     settings |= {"task_options.words": list(words)} if len(words) > 1 else {}
     settings |= {"task_options.answers": list(answers)} if len(answers) > 1 else {}
     return settings
+
+
+def _lengths(home: Path, questions: Iterable[Question]) -> list[float]:
+    """How long the first few videos are that can be read, s, or what was extracted of their sound."""
+    # PyAV would be loaded with every plugin.
+    from avcore.data.media import probe
+
+    found: list[float] = []
+    for video in dict.fromkeys(question.video for question in questions):
+        paths = [home / folder / f"{video}.mp4" for folder in VIDEOS] + [home / SOUNDS / f"{video}.wav"]
+        for path in filter(Path.is_file, paths):
+            with suppress(AVCoreError):
+                found.append(probe(path).duration_s)
+                break
+        if len(found) == PROBED:
+            break
+    return found
 
 
 def _lines(path: Path) -> tuple[str, ...]:

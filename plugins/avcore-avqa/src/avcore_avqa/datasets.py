@@ -17,18 +17,14 @@ from avcore.data.recordings import find_videos
 from avcore.errors import AVCoreError, DataError
 from avcore.specs import Windows
 from avcore.tasks import Clip, Dataset, Task
-from avcore_avqa.annotations import Question, find_root, list_of, priors, read_questions
+from avcore_avqa.annotations import FRAMES, SOUNDS, VIDEOS, Question, find_root, list_of, priors, read_questions
 from avcore_avqa.config import AVQATaskConfig, MusicAVQADataConfig
 from avcore_avqa.task import QUESTION, AVQATask
 
 __all__ = ["MusicAVQA"]
 
-VIDEOS = ("videos", "video", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthetic")
-"""Folders of video files; the first goes before the others."""
 SYNTHETIC = re.compile(r"[A-Za-z]+\d{8}")
 """Ids of videos that the authors made of two, such as ``esa00000004``."""
-FRAMES, SOUNDS = "frames", "audio"
-"""Folders of extracted pictures and sound."""
 NEGATIVE = "negative"
 """The companion: pictures of other videos of the split, which do not go with the sound."""
 
