@@ -438,7 +438,7 @@ class MethodSpec(Spec):
     """A published method: a named list of prompts and fusions, and a package with its recipes.
 
     Attributes:
-        prompts, fusions: names of parts.
+        prompts, fusions: names of parts; none for a method that is a head alone, which ``defaults`` name.
         recipes: the package that holds ``recipes/<task>[.<variant>].yaml``, and ``recipes/<task>.demo.yaml`` for what
             its parts need on a demo.
         defaults: settings common to its recipes.

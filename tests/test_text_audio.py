@@ -61,7 +61,12 @@ class Plugin:
     @hookimpl
     def avcore_heads(self) -> list[HeadSpec]:
         one = at_hand(HeadSpec, name="one", thing=BothWords, encoders=("text",))
-        return [one, at_hand(HeadSpec, name="both", thing=BothWords, encoders=TEXTS)]
+        words = {"text_audio": {"backbone": "toy_text"}}
+        return [
+            one,
+            at_hand(HeadSpec, name="both", thing=BothWords, encoders=TEXTS),
+            at_hand(HeadSpec, name="brings", thing=BothWords, encoders=TEXTS, defaults=words),
+        ]
 
     @hookimpl
     def avcore_prompts(self) -> list[PromptSpec]:
@@ -92,6 +97,13 @@ def configured(
 
 def made(*sets: str, **given: Any) -> AVModel:
     return assemble(configured(*sets, **given), REGISTRY).eval()
+
+
+def test_without_sound_there_are_no_sentences_for_it() -> None:
+    assert configured(other=None, head="brings").text_audio.backbone == "toy_text"
+    assert configured("streams=visual", other=None, head="brings").text_audio.backbone is None
+    with pytest.raises(AVCoreError, match=r"--text-audio toy_text: no sound runs .* \(--set streams=visual\)"):
+        configured("streams=visual")
 
 
 def test_a_head_calls_two_encoders_each_with_settings_of_its_own() -> None:

@@ -55,6 +55,9 @@ def matrix(visual: str | None, audio: str | None, only: str, as_json: bool) -> N
         click.echo("\n" if number else "", nl=False)
         _print_pair(registry, list(rows))
     run = sum(one.ok for one in found)
+    methods = registry.methods
+    if heads := [name for name in methods.unique_names() if not (methods[name].prompts or methods[name].fusions)]:
+        click.echo(f"\nMethods that are a head alone, and go with every row: {', '.join(heads)}.")
     click.echo(f"\n{run} of {len(found)} combinations run; 'avcore plugins matrix --json' has a row for each.")
 
 

@@ -130,15 +130,22 @@ class Sections:
     def _text(self, stream: str, head: Chosen) -> StreamConfig:
         """An encoder of sentences that the head asks for; none for a head that asks for none.
 
-        That of ``text`` is needed then, and others may be named.
+        That of ``text`` is needed then, and others may be named; what is compared with sound, where sound runs.
         """
         leaf = self.leaves.get(f"{stream}.backbone", Leaf(None, Layer("default")))
-        wanted = stream in self.registry.heads[head.name].calls(head.settings)
+        streams = self.leaves.get("streams", Leaf("both", Layer("default")))
+        silent = stream != TEXT and streams.value == "visual"
+        wanted = stream in self.registry.heads[head.name].calls(head.settings) and not silent
         if wanted and leaf.value is None and stream == TEXT:
             known = sorted(name for spec in self.registry.backbones if TEXT in spec.streams for name in spec.presets)
             raise ConfigError(
                 f"Head '{head.name}' reads sentences: give --text NAME. Available: "
                 f"{', '.join(known) or 'none installed'}."
+            )
+        if silent and leaf.value is not None and leaf.layer.user:
+            raise ConfigError(
+                f"--text-audio {leaf.value}: no sound runs that it could be compared with ({streams.layer.name}). "
+                "Leave it out."
             )
         if not wanted and leaf.value is not None and leaf.layer.user:
             option, which = (stream.replace("_", "-"), "" if stream == TEXT else " for sound")

@@ -77,7 +77,8 @@ def test_a_broken_recipe_for_demos_fails_one_check(
     ("text", "fields", "check", "says"),
     [
         (SOUND, {"prompts": ("other",)}, "parts", "'other'"),
-        (SOUND, {"prompts": ()}, "parts", "neither prompts nor fusions"),
+        (SOUND, {"prompts": ()}, "parts", "neither prompts nor fusions, and its defaults name no head"),
+        (SOUND, {"prompts": (), "defaults": {"head.name": "haed"}}, "parts", "the head 'haed', which nobody offers"),
         (SOUND, {"summary": ""}, "summary", "no summary"),
         (SOUND, {"paper": ""}, "summary", "names no paper"),
         (SOUND.replace("optim.lr", "optim.rate"), {}, "recipes", "optim.rate"),

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from avcore.config import Recipe, demo_tasks_of, load_recipe, recipes_of, resolve_config
+from avcore.config.leaves import flatten
 from avcore.config.names import names_of
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.report.parameters import COUNTS, MILLION, is_count
@@ -19,9 +20,16 @@ from avcore.testing.checks.backbones import offline
 
 @check("method", "parts")
 def parts(case: MethodCase) -> None:
-    """The prompts and fusions that the method lists exist."""
+    """The prompts and fusions that the method lists exist; one without any is a head, which its defaults name."""
     spec = case.spec
-    assert spec.prompts or spec.fusions, f"Method '{spec.name}' lists neither prompts nor fusions."
+    head = flatten(spec.defaults).get("head.name")
+    assert spec.prompts or spec.fusions or head, (
+        f"Method '{spec.name}' lists neither prompts nor fusions, and its defaults name no head (head.name): whatever "
+        "head a task has would be trained under its name."
+    )
+    assert head is None or head in case.registry.heads, (
+        f"The defaults of method '{spec.name}' name the head '{head}', which nobody offers."
+    )
     for name in spec.prompts:
         assert name in case.registry.prompts, f"Method '{spec.name}' lists the prompt '{name}', which nobody offers."
     for name in spec.fusions:

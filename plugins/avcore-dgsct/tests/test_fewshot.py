@@ -36,7 +36,7 @@ REGISTRY = Registry.from_modules(
         "avcore-dgsct": avcore_dgsct,
     }
 )
-TASKS = ("fewshot", "fewshot-ave", "fewshot-ave-cls", "fewshot-llp-cls")
+TASKS = ("fewshot", "fewshot-ave")
 SMALL = (
     "task_options.classes=[dog, cello]",
     "data.segments=2",
@@ -150,7 +150,7 @@ def test_clips_weigh_each_term_by_itself() -> None:
     )
     found[1].backward()
     assert float(terms[1].grad) == pytest.approx(2 / 10 + 1 / 4)  # type: ignore[arg-type]
-    model = made(task="fewshot-ave-cls").eval()
+    model = made(task="fewshot").eval()
     assert model.config.head.settings.balance == "losses"
 
 

@@ -1,13 +1,28 @@
 """Classes as words, and what learns their context: CoOp, CoCoOp, CLIP-Adapter, MaPLe. Light: imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import TEXTS, HeadSpec, PromptSpec
+from avcore.specs import TEXTS, HeadSpec, MethodSpec, PromptSpec
 from avcore_coop.settings import AdapterSettings, ConditionalSettings, MapleSettings
 from avcore_fewshot import IN_A_SHARED_SPACE
 from avcore_fewshot.config import ContextSettings, WordsHeadConfig
+
+WITH_SOUND: dict[str, Any] = {
+    "visual": {"backbone": "vit_base_patch32_clip_quickgelu_224.openai"},
+    "text": {"backbone": "ViT-B-32-quickgelu.openai"},
+    # Ten pieces of 1 s, each repeated to 10 s.
+    "data": {"window_seconds": 1.0, "window_margin": 1.0},
+    "audio": {"backbone": "clap_fused", "repeat_seconds": 10.0},
+    "text_audio": {"backbone": "clap_text_fused"},
+    "optim": {
+        **{"optimizer": "adam", "lr": 3e-4, "head_lr": 3e-4, "clip_norm": 0.5},
+        **{"schedule": "multistep", "milestones": [10, 20, 30], "step_factor": 0.5},
+    },
+    "train": {"epochs": 200, "batch_size": 2, "precision": "fp32"},
+}
+"""DG-SCT's encoders and course of training: its table compares all four. ``--streams visual`` is pictures alone."""
 
 
 @hookimpl
@@ -62,3 +77,41 @@ def avcore_heads() -> Iterable[HeadSpec]:
             **common,
         ),
     ]
+
+
+@hookimpl
+def avcore_methods() -> Iterable[MethodSpec]:
+    """The four, as DG-SCT's few-shot table compares them."""
+    return [
+        _method(
+            "coop",
+            "fewshot.words",
+            "arXiv:2109.01134",
+            "CoOp: a learnt context of the sentences",
+            parts={"coop": {"streams": "text"}},
+        ),
+        _method(
+            "cocoop", "coop.conditional", "arXiv:2203.05557", "CoCoOp: a context that depends on what a segment shows"
+        ),
+        _method(
+            "clip_adapter", "coop.adapter", "arXiv:2110.04544", "CLIP-Adapter: a bottleneck behind each frozen encoder"
+        ),
+        _method(
+            "maple",
+            "coop.words",
+            "arXiv:2210.03117",
+            "MaPLe: deep prompts of sentences, mapped to those of pictures",
+            parts={"maple": {"streams": "visual"}},
+        ),
+    ]
+
+
+def _method(name: str, head: str, paper: str, summary: str, parts: Mapping[str, Any] | None = None) -> MethodSpec:
+    return MethodSpec(
+        name=name,
+        prompts=tuple(parts or ()),
+        recipes=f"avcore_coop.methods.{name}",
+        defaults={**WITH_SOUND, "head": {"name": head, "join": "sum"}, "parts": parts or {}},
+        paper=paper,
+        summary=summary,
+    )

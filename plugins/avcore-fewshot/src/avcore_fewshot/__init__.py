@@ -32,8 +32,9 @@ __all__ = ["IN_A_SHARED_SPACE", "avcore_datasets", "avcore_heads", "avcore_tasks
 
 PAPER = "arXiv:2311.05152"
 HEAD = "fewshot.words"
-ANY = "fewshot"
+CLIPS = "fewshot"
 """The task that takes clips of any data set."""
+EVENTS = "fewshot-ave"
 IN_A_SHARED_SPACE = {"visual": {"projection": True}, "audio": {"projection": True}}
 """What heads with words ask of backbones that leave their projection out otherwise."""
 AVE_16 = {**AVE_OFFICIAL, "train": 448}
@@ -63,7 +64,6 @@ def avcore_heads() -> Iterable[HeadSpec]:
 @hookimpl
 def avcore_tasks() -> Iterable[TaskSpec]:
     """Any words, and the tasks of DG-SCT's second table."""
-    clips: dict[str, Any] = {"head": HEAD, "kind": "clip", "config": AVARTaskConfig, "paper": PAPER}
     return [
         TaskSpec(
             name="words",
@@ -75,13 +75,17 @@ def avcore_tasks() -> Iterable[TaskSpec]:
             summary="which of any words is seen, and which heard, in each second, without training",
         ),
         TaskSpec(
-            name=ANY,
+            name=CLIPS,
+            aliases=("fewshot-ave-cls", "fewshot-llp-cls"),
             build="avcore_avar.task:AVARTask",
+            config=AVARTaskConfig,
+            head=HEAD,
+            kind="clip",
+            paper=PAPER,
             summary="the class of a clip, learned from k clips of each class, on any data set that has classes",
-            **clips,
         ),
         TaskSpec(
-            name="fewshot-ave",
+            name=EVENTS,
             build="avcore_ave.task:AVETask",
             config=AVETaskConfig,
             head=HEAD,
@@ -90,18 +94,6 @@ def avcore_tasks() -> Iterable[TaskSpec]:
             paper=PAPER,
             summary="event localisation, learned from k clips of each class (AVE)",
         ),
-        TaskSpec(
-            name="fewshot-ave-cls",
-            build="avcore_avar.task:AVARTask",
-            summary="the class of a clip of AVE, learned from k clips of each class",
-            **clips,
-        ),
-        TaskSpec(
-            name="fewshot-llp-cls",
-            build="avcore_avar.task:AVARTask",
-            summary="a class of a clip of LLP, learned from k clips with one class each",
-            **clips,
-        ),
     ]
 
 
@@ -109,24 +101,15 @@ def avcore_tasks() -> Iterable[TaskSpec]:
 def avcore_datasets() -> Iterable[DatasetSpec]:
     """The readers of other plugins, with k clips of each class in train."""
     return [
-        _few("ave", "AVE", FewAVEConfig, "avcore_ave.annotations", AVE_MARKS, ("fewshot-ave",), official=AVE_16),
-        _few("own-events", "OwnEvents", FewOwnEventsConfig, "avcore_ave.table", (TABLE,), ("fewshot-ave",)),
-        _few(
-            "ave-cls",
-            "AVEClips",
-            FewAVEConfig,
-            "avcore_ave.annotations",
-            AVE_MARKS,
-            ("fewshot-ave-cls", ANY),
-            official=AVE_16,
-        ),
+        _few("ave", "AVE", FewAVEConfig, "avcore_ave.annotations", AVE_MARKS, EVENTS, official=AVE_16),
+        _few("own-events", "OwnEvents", FewOwnEventsConfig, "avcore_ave.table", (TABLE,), EVENTS),
+        _few("ave-cls", "AVEClips", FewAVEConfig, "avcore_ave.annotations", AVE_MARKS, official=AVE_16),
         _few(
             "llp-cls",
             "LLPClips",
             FewLLPConfig,
             "avcore_avvp.annotations:class_settings_in",
             LLP_MARKS,
-            ("fewshot-llp-cls", ANY),
             defaults=WHAT_IS_LEFT,
             official={**LLP_OFFICIAL, "train": 384},
         ),
@@ -142,7 +125,7 @@ def _few(
     config: type,
     reads: str,
     marks: tuple[str, ...],
-    tasks: tuple[str, ...] = (ANY,),
+    task: str = CLIPS,
     defaults: Mapping[str, Any] | None = None,
     official: Mapping[str, int] | None = None,
 ) -> DatasetSpec:
@@ -150,7 +133,7 @@ def _few(
         name=f"fewshot-{name}",
         build=f"avcore_fewshot.datasets:Few{reader}",
         config=config,
-        tasks=tasks,
+        tasks=(task,),
         reads=reads if ":" in reads else f"{reads}:settings_in",
         marks=marks,
         defaults=defaults or {},
