@@ -170,7 +170,7 @@ def test_the_context_stands_on_the_words_before_the_class() -> None:
 @pytest.mark.parametrize(
     ("sets", "given", "says"),
     [
-        ((), {"streams": "visual", "fusions": "none"}, "needs both streams"),
+        ((), {"streams": "visual", "fusions": "none", "text_audio": None}, "needs both streams"),
         (("parts.dgsct.context.tokens=20",), {}, "20 vectors for 10 tokens of text"),
         (("head.ratio=2",), {}, "ratio must be from 0 to 1"),
         ((), {"visual": "toy_plain"}, "The backbone for pictures shares no space"),
