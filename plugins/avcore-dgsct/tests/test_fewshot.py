@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ import avcore_fewshot
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
 from avcore.registry import Registry
+from avcore.runs.inherit import start_at
+from avcore.states import trainable_state
 from avcore.tasks import Batch, Progress
 from avcore.testing.backbones import ToyBackbones
 from avcore.testing.texts import ToyTexts
@@ -84,9 +87,9 @@ def test_a_published_recipe_learns(task: str) -> None:
     losses = []
     for _ in range(8):
         optimizer.zero_grad()
-        terms = model.losses(model(batch), batch)
-        losses.append(float(terms["class"].detach()))
-        torch.stack([*terms.values()]).sum().backward()
+        loss = model.loss(model(batch), batch)
+        losses.append(float(loss.detach()))
+        loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0]
     assert all(one.grad is not None for one in trained)
@@ -107,8 +110,8 @@ def test_scores_behind_the_adapters() -> None:
         audio = 7 * unit(features.project("audio")) @ head.words.vectors(features, "audio").mT
         torch.testing.assert_close(out["visual"], visual)
         torch.testing.assert_close(out["logits"], 2 * visual + 2 * audio)
-        torch.testing.assert_close(out["visual_clip"], unit(seen.mean(1)))
-        sound = unit(features.project("audio")) @ head.audio_map.weight.T + head.audio_map.bias
+        torch.testing.assert_close(out["visual_clip"], unit(features.project("visual").mean(1)))
+        sound = features.project("audio") @ head.audio_map.weight.T + head.audio_map.bias
         torch.testing.assert_close(out["audio_clip"], unit(sound.mean(1)))
     assert head.visual_adapter.down.weight.shape == (3, 12)  # 12 / 4
 
@@ -149,7 +152,8 @@ def test_clips_weigh_each_term_by_itself() -> None:
         [(value / 10 + 1 / 4) * value for value in (1.0, 2.0, 3.0)]
     )
     found[1].backward()
-    assert float(terms[1].grad) == pytest.approx(2 / 10 + 1 / 4)  # type: ignore[arg-type]
+    # Of x (x / (10 - 2 + x) + 1 / 4) at x = 2.
+    assert float(terms[1].grad) == pytest.approx(2 * 2 / 10 - (2 / 10) ** 2 + 1 / 4)  # type: ignore[arg-type]
     model = made(task="fewshot").eval()
     assert model.config.head.settings.balance == "losses"
 
@@ -165,6 +169,22 @@ def test_the_context_stands_on_the_words_before_the_class() -> None:
         shifted = torch.nn.functional.pad(context.vectors, (0, 0, 1, 5))
         torch.testing.assert_close(context.after_embedding(torch.zeros(1, 10, 16), None), shifted)
         assert not torch.equal(model.encoders["text"](ids).pooled, plain.encoders["text"](ids).pooled)
+
+
+def test_few_shot_starts_at_what_was_trained_before(tmp_path: Path) -> None:
+    """On other classes, by the names of tensors."""
+    before = made("task_options.classes=[rain, siren, owl]", recipe="pretrain")
+    assert (before.config.head.settings.join, before.config.head.settings.balance) == ("weighted", "losses")
+    with torch.no_grad():
+        for one in trainable_state(before).values():
+            one.copy_(torch.rand(one.shape) if one.is_floating_point() else one)
+    avcore.save_adapter(before, tmp_path / "adapter")
+    for task in TASKS:
+        model = made(task=task)
+        lines = start_at(model, tmp_path / "adapter")
+        assert not [line for line in lines if line.startswith(("without a place here", "starts anew"))]
+        after = trainable_state(model)
+        assert all(torch.equal(after[key], one) for key, one in trainable_state(before).items())
 
 
 @pytest.mark.parametrize(

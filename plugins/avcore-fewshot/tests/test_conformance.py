@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ave_files import make_ave
+from avel_files import make_avel
 from llp_files import make_files
 
 from avcore.testing import parametrize_with_checks
@@ -22,6 +23,7 @@ FILES = {
     "fewshot-ave-cls": make_ave,
     "fewshot-llp-cls": make_files,
     "fewshot-own-folders": make_own,
+    "vggsound-avel": make_avel,
 }
 TOY = ["visual.backbone=toy_shared"]
 

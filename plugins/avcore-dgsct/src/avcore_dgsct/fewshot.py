@@ -24,7 +24,8 @@ class FewShotHead(ComparingHead):
 
     Output:
         ``visual``, ``audio`` and ``logits``, (B, T, C); ``visual_clip`` and ``audio_clip``, (B, D) of length 1: the
-        means over the segments of adapted pictures and of mapped sound, which the contrastive terms compare.
+        means over the segments of pictures, without their adapter, and of mapped sound, which the contrastive terms
+        compare.
 
     Raises:
         AssemblyError: a stream is off, or lies in no common space with its sentences, or the two spaces are not
@@ -48,7 +49,8 @@ class FewShotHead(ComparingHead):
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Features with the pooled vectors of both streams."""
-        pictures_BTD = self.visual_adapter(_unit(features.project("visual")))
+        seen_BTD, heard_BTD = features.project("visual"), features.project("audio")
+        pictures_BTD = self.visual_adapter(_unit(seen_BTD))
         words_CD = F.normalize(at_least_single(self.text_adapter(self.words.vectors(features, "visual"))), dim=-1)
         visual = scaled_cosine(pictures_BTD, words_CD, self.scales["visual"])
         audio = self.similar(features, "audio")
@@ -56,8 +58,8 @@ class FewShotHead(ComparingHead):
             "visual": visual,
             "audio": audio,
             "logits": joined(self.config.join, [visual, audio]),
-            "visual_clip": _unit(pictures_BTD.mean(1)),
-            "audio_clip": _unit(self.audio_map(_unit(features.project("audio"))).mean(1)),
+            "visual_clip": _unit(seen_BTD.mean(1)),
+            "audio_clip": _unit(self.audio_map(heard_BTD).mean(1)),
         }
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -96,9 +98,9 @@ def contrastive(audio_BD: Tensor, visual_BD: Tensor, valid_B: Tensor, scale: flo
 
 
 def balanced(terms: Sequence[Tensor], epoch: int) -> list[Tensor]:
-    """Each term L times L / (epoch + sum of all) + 1 / epoch, the weights without gradient; epochs count from 1."""
-    total = torch.stack([term.detach() for term in terms]).sum()
-    return [(term.detach() / (epoch + total) + 1 / epoch) * term for term in terms]
+    """Each term L times L / (epoch + sum of all) + 1 / epoch; epochs count from 1. The weights have gradients too."""
+    total = torch.stack([*terms]).sum()
+    return [(term / (epoch + total) + 1 / epoch) * term for term in terms]
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from avcore_ave.table import TABLE
 from avcore_avvp import MARKS as LLP_MARKS
 from avcore_avvp import OFFICIAL as LLP_OFFICIAL
 from avcore_avvp import WHAT_IS_LEFT
+from avcore_fewshot.avel_lists import TABLE as AVEL_TABLE
 from avcore_fewshot.config import (
     FewAVEConfig,
     FewKineticsConfig,
@@ -99,7 +100,7 @@ def avcore_tasks() -> Iterable[TaskSpec]:
 
 @hookimpl
 def avcore_datasets() -> Iterable[DatasetSpec]:
-    """The readers of other plugins, with k clips of each class in train."""
+    """The readers of other plugins with k clips of each class in train, and VGGSound-AVEL."""
     return [
         _few("ave", "AVE", FewAVEConfig, "avcore_ave.annotations", AVE_MARKS, EVENTS, official=AVE_16),
         _few("own-events", "OwnEvents", FewOwnEventsConfig, "avcore_ave.table", (TABLE,), EVENTS),
@@ -116,6 +117,14 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
         _few("kinetics-sounds", "KineticsSounds", FewKineticsConfig, "avcore_avar.kinetics_lists", KINETICS_MARKS),
         _few("vggsound", "VGGSound", FewListedConfig, "avcore_avar.vggsound_lists", VGGSOUND_MARKS),
         _few("own-folders", "OwnFolders", FewRecordingsConfig, "avcore_avar.own", ()),
+        DatasetSpec(
+            name="vggsound-avel",
+            build="avcore_fewshot.avel:VGGSoundAVEL",
+            tasks=(EVENTS, "ave"),
+            reads="avcore_fewshot.avel_lists:settings_in",
+            marks=(AVEL_TABLE,),
+            summary="VGGSound with a label for each second (VGGSound-AVEL), whole, to train on before few-shot",
+        ),
     ]
 
 
