@@ -39,7 +39,7 @@ def zero_shot(
         visual, audio: backbones that project into a space shared with sentences.
         text: the encoder of the sentences that ``visual`` was trained beside, or of all.
         text_audio: of those that ``audio`` was trained beside.
-        streams: by default those whose backbones are named.
+        streams: by default those whose backbones are named; where none is, as on a demo, which brings its own, both.
         data: folder of the data set.
         protocol: ``clean`` or ``paper``.
         set: further settings, ``"key=value"``, such as ``head.name=NAME``.
@@ -66,7 +66,7 @@ def zero_shot(
         options["train.precision"] = "fp32"
     if words is not None:
         options[f"task_options.{spec.words}"] = _checked(words)
-    if streams is None:
+    if streams is None and (visual or audio or words is not None):
         streams = "both" if visual and audio else "audio" if audio else "visual"
     config = resolve_config(
         registry,

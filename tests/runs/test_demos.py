@@ -39,7 +39,7 @@ def calm(small_demo: pytest.MonkeyPatch) -> None:
 
 def test_every_method_has_tasks_to_meet() -> None:
     assert {"copl", "dgsct", "lavish", "stfp", "stgcma"} <= set(METHODS)
-    assert {"avs", "avs-ms3", "ave", "ave-weak", "avar", "avvp", "avqa"} <= set(TASKS)
+    assert {"avs", "avs-ms3", "ave", "ave-weak", "avar", "avvp", "avqa", "fewshot"} <= set(TASKS)
 
 
 def test_the_weak_demo_has_the_loss_of_its_few_clips_whatever_a_recipe_says() -> None:

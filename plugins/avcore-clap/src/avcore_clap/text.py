@@ -46,7 +46,8 @@ def build(settings: ClapTextSettings, *, name: str, preset: Mapping[str, Any] | 
         name: what the user wrote.
         preset: ``width``, ``depth``, ``heads``, ``vocabulary`` (ids), ``positions`` (two more than the longest sentence
             has ids), ``length`` of a sentence, ``eps`` of the norms, ``shared``, the width of the common space;
-            optional ``hub``, a repository, and ``tokenizer``, in the place of that repository's.
+            optional ``hub``, a repository, ``weights``, a file that stands for it, and ``tokenizer``, in the place of
+            that repository's.
 
     Raises:
         AVCoreError: there is no such model, or the weights cannot be had or do not fit.
@@ -54,9 +55,8 @@ def build(settings: ClapTextSettings, *, name: str, preset: Mapping[str, Any] | 
     if preset is None:
         raise AVCoreError(f"'{name}' has no sizes: choose a preset ('avcore plugins show clap_text').")
     made = ClapText(name, preset, eps=preset["eps"] if settings.norm_eps is None else settings.norm_eps)
-    made.notices = fill(
-        without_blocks(made), settings.weights, name=name, stream=TEXT, hub=preset.get("hub"), rename=text_keys
-    )
+    weights = preset.get("weights", "hub") if settings.weights == "hub" else settings.weights
+    made.notices = fill(without_blocks(made), weights, name=name, stream=TEXT, hub=preset.get("hub"), rename=text_keys)
     return made
 
 

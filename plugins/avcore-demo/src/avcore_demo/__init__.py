@@ -3,16 +3,19 @@
 This module is light: it imports no torch and no numpy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from avcore.hookspecs import hookimpl
-from avcore.specs import BackboneSpec, ClipSettings, DatasetSpec
+from avcore.specs import TEXT, BackboneSpec, ClipSettings, DatasetSpec
 from avcore_avar.config import KineticsSoundsConfig
 from avcore_ave.config import AVEDataConfig, AVEWeakDataConfig
 from avcore_avqa.config import MusicAVQADataConfig
 from avcore_avs.config import AVSDataConfig
 from avcore_avvp.config import LLPDataConfig
+from avcore_clap.settings import ClapTextSettings
+from avcore_fewshot.config import FewKineticsConfig
 from avcore_timm.settings import ViTSettings
 
 SIZE = 96
@@ -20,6 +23,12 @@ SIZE = 96
 
 KINDS = ("drum", "bell", "bird", "engine", "flute", "rattle")
 """What the things of the demo are, as `looks` paints and `sounds` sings them."""
+
+KNOWN = ("golden drum", "wooden bell", "iron bird", "glass engine", "golden flute", "wooden rattle")
+"""Classes of the few-shot demo that were among the training of the towers that know words, as `makes` makes them."""
+
+UNKNOWN = ("iron drum", "glass bell", "golden bird", "wooden engine", "iron flute", "glass rattle")
+"""Its classes that were not: each of their two words was, with others."""
 
 WORDS = (
     *("<pad>", "How", "many", "things", "were", "heard", "in", "the", "entire", "video", "Which", "thing", "sounds"),
@@ -31,14 +40,30 @@ WORDS = (
 ANSWERS = ("zero", "one", "two", "three", "yes", "no", *KINDS)
 """Their answers."""
 
-_BACKBONE = {
+_WEIGHTS = Path(__file__).with_name("weights")
+
+BACKBONE: Mapping[str, Any] = {
     "model": "vit_tiny_patch16_224",
     "arguments": {"img_size": SIZE, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4},
-    "weights": str(Path(__file__).with_name("weights") / "demo_vit.safetensors"),
+    "weights": str(_WEIGHTS / "demo_vit.safetensors"),
     "image": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
     # Mean and deviation of the generator's log-mel values, as scripts/pretrain.py measures them.
     "audio": {"mel_bins": 64, "frames": 96, "mean": -4.057, "std": 3.322},
 }
+"""What `demo_vit` is."""
+
+CLIP_BACKBONE: Mapping[str, Any] = {**BACKBONE, "weights": str(_WEIGHTS / "demo_clip.safetensors"), "shared": 64}
+"""What `demo_clip` is: that trunk, trained on beside sentences, and its map into the space that it shares with them."""
+
+TEXT_BACKBONE: Mapping[str, Any] = {
+    **{"width": 128, "depth": 2, "heads": 4, "vocabulary": 48, "positions": 18, "length": 16, "eps": 1e-5},
+    **{
+        "shared": 64,
+        "weights": str(_WEIGHTS / "demo_text.safetensors"),
+        "tokenizer": str(_WEIGHTS / "demo_words.json"),
+    },
+}
+"""What `demo_text` is: the encoder of those sentences."""
 
 _COMMON = {
     "visual.backbone": "demo_vit",
@@ -110,6 +135,21 @@ _DEFAULTS = {
     "demo-ave-weak": {**_EVENTS, "data.negatives": "negatives", "head.loss": "bce_softmax"},
     # What is seen and heard is the same throughout.
     "demo-avar": {**_CLASSES, "data.segments": 2, "train.epochs": 4, "train.eval_every": 1},
+    "demo-fewshot": {
+        **_CLASSES,
+        "task_options.classes": [*KNOWN, *UNKNOWN],
+        "visual.backbone": "demo_clip",
+        "audio.backbone": None,
+        # Both streams' sentences.
+        "text.backbone": "demo_text",
+        "text_audio.backbone": None,
+        "data.segments": 2,
+        # What the towers' training came to.
+        "head.visual_scale": 11.4,
+        "head.audio_scale": 11.4,
+        "train.epochs": 4,
+        "train.eval_every": 1,
+    },
     "demo-avvp": {**_CLASSES, "train.epochs": 4, "train.eval_every": 2},
     "demo-avqa": {
         **_COMMON,
@@ -138,8 +178,16 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
             build="avcore_timm.vit:build",
             config=ViTSettings,
             summary="ViT of 6 blocks, width 128, trained on other worlds of the demo's generator",
-            presets={"demo_vit": _BACKBONE},
-        )
+            presets={"demo_vit": BACKBONE, "demo_clip": CLIP_BACKBONE},
+        ),
+        BackboneSpec(
+            name="demo_text",
+            build="avcore_clap.text:build",
+            config=ClapTextSettings,
+            summary="sentences about the demo's things, beside which demo_clip was trained; it knows some 40 words",
+            presets={"demo_text": TEXT_BACKBONE},
+            streams=(TEXT,),
+        ),
     ]
 
 
@@ -152,6 +200,10 @@ def avcore_datasets() -> Iterable[DatasetSpec]:
         ("demo-ave", "ave", "avcore_ave.datasets:AVE", AVEDataConfig, "AVE"),
         ("demo-ave-weak", "ave-weak", "avcore_ave.datasets:AVEWeak", AVEWeakDataConfig, "AVE, labels of clips alone"),
         ("demo-avar", "avar", "avcore_avar.kinetics:KineticsSounds", KineticsSoundsConfig, "Kinetics-Sounds (OGM-GE)"),
+        (
+            *("demo-fewshot", "fewshot", "avcore_fewshot.datasets:FewKineticsSounds", FewKineticsConfig),
+            "Kinetics-Sounds, k of each class in train",
+        ),
         ("demo-avvp", "avvp", "avcore_avvp.datasets:LLP", LLPDataConfig, "LLP"),
         ("demo-avqa", "avqa", "avcore_avqa.datasets:MusicAVQA", MusicAVQADataConfig, "MUSIC-AVQA"),
     )

@@ -13,6 +13,8 @@ COUNTS = {
     "ms3": {"train": 720, "val": 40, "test": 100},
     "ave": {"train": 144, "val": 30, "test": 60, "negatives": 36},
     "kinetics": {"train": 120, "val": 30, "test": 60},
+    # 16 of each of the twelve classes, from which fewer may be taken.
+    "fewshot": {"train": 192, "val": 48, "test": 120},
     "llp": {"train": 160, "val": 30, "test": 60},
     # Less than two questions each.
     "avqa": {"train": 600, "val": 84, "test": 180},
@@ -25,6 +27,7 @@ LAYOUTS = {
     "ave": "ave",
     "ave-weak": "ave",
     "avar": "kinetics",
+    "fewshot": "fewshot",
     "avvp": "llp",
     "avqa": "avqa",
 }

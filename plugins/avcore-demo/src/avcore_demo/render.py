@@ -102,7 +102,8 @@ def clips(*, seed: int, counts: dict[str, int], layout: str) -> list[Named]:
             own = clip_seed("demo", seed, layout, split, number)
             name = base64.b32encode(own.to_bytes(7, "big")).decode().lower()[:11]
             kind = KINDS[number % len(KINDS)] if chosen.balanced else None
-            made.append((name, split, make_clip(own, chosen.further.get(split, chosen.style), kind)))
+            clip = make_clip(own, chosen.further.get(split, chosen.style), kind)
+            made.append((name, split, chosen.dress(clip, number) if chosen.dress else clip))
     return made
 
 

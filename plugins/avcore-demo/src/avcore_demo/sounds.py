@@ -30,6 +30,7 @@ class Voice:
         tempo: Factor on the number of strokes per second, about 0.8 to 1.25.
         gain: Factor on the loudness, about 0.63 to 1.6 (-4 to 4 dB).
         seed: What the details of each stroke follow from.
+        ring: At which pitch (Hz) its body rings with it, 0 if it does not.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Voice:
     tempo: float
     gain: float
     seed: int
+    ring: float = 0.0
 
     @property
     def loudness(self) -> float:
@@ -55,6 +57,8 @@ def sing(voice: Voice, seconds: float, rate: int) -> Samples:
     """Renders a voice for `seconds` s at `rate` Hz, from its beginning."""
     rng = np.random.default_rng(voice.seed)
     wave_S = SINGERS[voice.kind](voice, rng, round(seconds * rate), rate)
+    if voice.ring:
+        wave_S = wave_S + _ringing(wave_S, voice.ring, rate)
     loudness = float(np.sqrt(np.mean(wave_S**2))) + 1e-9
     return (wave_S * (LEVEL * voice.gain / loudness)).astype(np.float32)
 
@@ -94,6 +98,18 @@ def _add(out_S: NDArray[np.float64], stroke_S: NDArray[np.float64], start: float
     begin, end = max(first, 0), min(first + len(stroke_S), len(out_S))
     if begin < end:
         out_S[begin:end] += strength * stroke_S[begin - first : end - first]
+
+
+def _ringing(wave_S: NDArray[np.float64], pitch: float, rate: int) -> NDArray[np.float64]:
+    """Two partials that every stroke excites and that fade within about a tenth of a second."""
+    step = max(rate // 100, 1)
+    loud = np.sqrt(np.add.reduceat(wave_S**2, np.arange(0, len(wave_S), step)) / step)
+    for now in range(1, len(loud)):
+        loud[now] = max(loud[now], 0.88 * loud[now - 1])
+    time_S = np.arange(len(wave_S)) / rate
+    loud_S = np.interp(time_S, (np.arange(len(loud)) + 0.5) * step / rate, loud)
+    tone_S = np.sin(2 * np.pi * pitch * time_S) + 0.5 * np.sin(2 * np.pi * 1.41 * pitch * time_S)
+    return np.asarray(0.9 * loud_S * tone_S)
 
 
 def _table(amplitudes: list[float]) -> NDArray[np.float64]:

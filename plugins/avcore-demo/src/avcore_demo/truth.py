@@ -26,13 +26,14 @@ def describe(clip: Clip, size: int) -> dict[str, Any]:
         ``things``, each with ``kind``, ``radius`` (fraction of the side) and lists of T values: ``seen`` and ``heard``
         (bool), ``seen_since`` and ``heard_since`` (the second in which that began, or null), ``centre`` (from the left
         and from the top, fractions of the side, or null), ``visible`` (px), ``loudness`` (dB, 0 is full scale,
-        root mean square of what it sounds like as long as it does, or null).
+        root mean square of what it sounds like as long as it does, or null). A kind has its make before it, where there
+        is one.
     """
     moments = [second + 15 / 16 for second in range(clip.seconds)]
     visible_TK = np.stack([clip.masks(t, size).sum((1, 2)) for t in moments])
     things = [
         {
-            "kind": thing.kind,
+            "kind": thing.name,
             "radius": round(thing.radius, 4),
             "seen": clip.seen_TK[:, k].tolist(),
             "seen_since": _since(clip.seen_TK[:, k]),
@@ -55,7 +56,7 @@ def describe(clip: Clip, size: int) -> dict[str, Any]:
 
 
 def _counts(clip: Clip, present_TK: NDArray[np.bool_]) -> list[dict[str, int]]:
-    return [dict(Counter(clip.things[k].kind for k in np.flatnonzero(row))) for row in present_TK]
+    return [dict(Counter(clip.things[k].name for k in np.flatnonzero(row))) for row in present_TK]
 
 
 def _since(present_T: NDArray[np.bool_]) -> list[int | None]:

@@ -42,6 +42,7 @@ class Thing:
         rock: How far it rocks about that, radians.
         look: Shape, texture and colours.
         voice: How it sounds when it does.
+        make: Name of what it is made of (`makes`), if it has one.
     """
 
     kind: str
@@ -55,6 +56,12 @@ class Thing:
     rock: float
     look: Look
     voice: Voice
+    make: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its make, if it has one, and its kind."""
+        return f"{self.make} {self.kind}".lstrip()
 
     def centre(self, t: float) -> tuple[float, float]:
         """Where it is at `t` s: from the left, from the top."""
@@ -136,8 +143,8 @@ class Clip:
 
     @property
     def category(self) -> str:
-        """Kind of the first to be seen and heard at once, else of the first thing."""
-        cast = Cast([thing.kind for thing in self.things], self.seen_TK, self.sounding_TK)
+        """Name of the first to be seen and heard at once, else of the first thing."""
+        cast = Cast([thing.name for thing in self.things], self.seen_TK, self.sounding_TK)
         return cast.kinds[cast.event]
 
 

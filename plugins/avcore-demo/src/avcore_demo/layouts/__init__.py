@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from .. import KNOWN, UNKNOWN
+from ..makes import dress
 from ..world import Clip
 from . import ave, avqa, avsbench, kinetics, llp
 
@@ -30,6 +32,7 @@ class Layout:
         style: The style of its clips.
         balanced: Whether each kind is in turn what is seen and heard.
         further: Splits beside train, val and test, and their styles.
+        dress: What becomes of the n-th clip of a split, if not itself.
         code: Further modules of the package that its files follow from.
     """
 
@@ -38,6 +41,7 @@ class Layout:
     style: str
     balanced: bool = False
     further: dict[str, str] = field(default_factory=dict)
+    dress: Callable[[Clip, int], Clip] | None = None
     code: tuple[str, ...] = ()
 
 
@@ -46,6 +50,14 @@ LAYOUTS: dict[str, Layout] = {
     "ms3": Layout(avsbench.write_ms3, partial(avsbench.write_table, style="ms3"), "ms3"),
     "ave": Layout(ave.write_clip, ave.write_lists, "event", balanced=True, further={ave.NEGATIVES: "no_event"}),
     "kinetics": Layout(kinetics.write_clip, kinetics.write_lists, "recognition", balanced=True),
+    "fewshot": Layout(
+        kinetics.write_clip,
+        partial(kinetics.write_lists, classes=KNOWN + UNKNOWN),
+        "recognition",
+        balanced=True,
+        dress=dress,
+        code=("makes", "__init__"),
+    ),
     "llp": Layout(llp.write_clip, llp.write_lists, "parsing"),
     "avqa": Layout(avqa.write_clip, avqa.write_lists, "asked", balanced=True, code=("questions",)),
 }
