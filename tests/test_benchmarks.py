@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -25,6 +26,14 @@ def test_tables_of_all_tasks_are_those_that_the_command_prints() -> None:
     assert len(tables) > 1
     page = (RECORDS / "index.md").read_text(encoding="utf-8")
     assert [table for table in tables if f"\n\n{table}\n\n" not in page] == []
+
+
+def test_the_table_of_few_clips_is_the_one_that_its_script_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECORDS))
+    record = json.loads((RECORDS / "fewshot_mini.json").read_text(encoding="utf-8"))
+    printed = import_module("fewshot_mini").table(record)
+    assert len(printed.splitlines()) == 8
+    assert f"\n\n{printed}\n\n" in (RECORDS / "index.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", RECORDS / "index.md"], ids=lambda page: page.name)
