@@ -43,6 +43,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "avcore.data.broken": ("is_there",),
     "avcore.data.frontends": ("MelSpectrogram",),
     "avcore.data.lines": ("read_lines",),
+    "avcore.data.media": ("MediaInfo", "probe"),
     "avcore.injection": ("Mounted", "PlanEntry", "Step", "make_plan", "sites_of"),
     "avcore.report.text": ("fitted",),
     "avcore.report.video": ("write_video",),
