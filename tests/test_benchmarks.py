@@ -1,5 +1,6 @@
 """What pages say of the demo is what the committed records say."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs" / "benchmarks"
@@ -34,6 +36,18 @@ def test_the_table_of_few_clips_is_the_one_that_its_script_prints(monkeypatch: p
     printed = import_module("fewshot_mini").table(record)
     assert len(printed.splitlines()) == 8
     assert f"\n\n{printed}\n\n" in (RECORDS / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_few_shot_is_that_of_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECORDS))
+    grid = importlib.import_module("grid")
+    asked = yaml.safe_load((RECORDS / "fewshot_demo.yaml").read_text(encoding="utf-8"))
+    runs = json.loads((RECORDS / "fewshot_demo.json").read_text(encoding="utf-8"))["runs"]
+    assert {(run["row"], run["seed"]) for run in runs} >= {
+        (row, seed) for row in ("CoOp", "DG-SCT") for seed in asked["seeds"]
+    }
+    table = grid.table(runs, asked)
+    assert f"\n\n{table}\n\n" in (RECORDS / "index.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", RECORDS / "index.md"], ids=lambda page: page.name)

@@ -87,6 +87,7 @@ def untrained(grid: dict[str, Any], row: dict[str, Any], settings: list[str], gi
         task=grid["task"],
         data=given.data,
         visual=grid.get("visual"),
+        text=row.get("text"),
         streams=row.get("streams", "both"),
         set=(*settings, *given.sets),
     )
@@ -120,7 +121,8 @@ def table(runs: list[dict[str, Any]], grid: dict[str, Any]) -> str:
                 for keys in groups.values()
             ]
             seconds, peak = fmean(run["seconds"] for run in found), max(run["peak_bytes"] for run in found)
-            cells = [name, *scores, len(found), f"{found[0]['trainable']:,}", f"{seconds:.0f}", f"{peak / 2**20:.0f}"]
+            cells = [name, *scores, len(found), f"{found[0]['trainable']:,}", f"{seconds:.0f}"]
+            cells.append(f"{peak / 2**20:.0f}" if peak else "")
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
