@@ -22,9 +22,11 @@ from typing import Any
 from grid import one_run, spread
 from PIL import Image
 
+from avcore.config import recipes_of
+from avcore.config.leaves import flatten
 from avcore.data.cache import cache_home
 from avcore.engine.files import write_json
-from avcore.registry import load_registry
+from avcore.registry import Registry, load_registry
 from avcore.specs import resolve
 
 SPLITS = {
@@ -57,8 +59,7 @@ def main() -> None:
         for seed in given.seeds
         for task in given.tasks
         for row in given.methods
-        # A mask needs a picture, and its decoder has more to listen with where it stands alone.
-        if row not in ALONE or not task.startswith("avs")
+        if fits(registry, row, task)
     ]
     for one in [] if given.table else wanted:
         if not any(one.items() <= done.items() for done in runs):
@@ -72,6 +73,19 @@ def main() -> None:
     for task, score in scores.items():
         if found := [run for run in runs if run["task"] == task]:
             print(f"\n{table(found, f'`{task}`, `{score}`', score, [*ALONE, 'none', *registry.methods.names()])}")
+
+
+def fits(registry: Registry, name: str, task: str) -> bool:
+    """Whether a row is for a task."""
+    learns = not registry.heads[registry.tasks[task].head].untrained
+    if name in ALONE:
+        # A mask needs a picture, and its decoder has more to listen with where it stands alone.
+        return learns and not task.startswith("avs")
+    if name == "none":
+        return learns
+    # A method that brings a head is for the tasks of its recipes.
+    method = registry.methods[name]
+    return "head.name" not in flatten(method.defaults) or (task, None) in recipes_of(method)
 
 
 def row_of(name: str, task: str, folder: Path) -> dict[str, Any]:
