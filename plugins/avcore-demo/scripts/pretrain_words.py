@@ -180,7 +180,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     begun = time.time()
     if args.data and args.data.exists():
-        data = torch.load(args.data)
+        data = torch.load(args.data, weights_only=True)
     else:
         data = render(args)
         if args.data:

@@ -13,6 +13,7 @@ bank, F = its bins.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
@@ -103,8 +104,8 @@ def _collect(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     step = 50
     jobs = [(purpose, first, min(first + step, count), alone) for first in range(0, count, step)]
-    with get_context("spawn").Pool(workers) as pool:
-        examples, things = zip(*pool.imap(chunk, jobs), strict=True)
+    with get_context("spawn").Pool(workers) if len(jobs) > 1 else nullcontext() as pool:
+        examples, things = zip(*(pool.imap if pool else map)(chunk, jobs), strict=True)
     return np.concatenate(examples), np.concatenate(things)
 
 
