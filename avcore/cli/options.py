@@ -55,7 +55,9 @@ _OPTIONS = {
     ),
     "seed": click.option("--seed", type=int, help="Seed of every random draw.  [default: 0]"),
     "epochs": click.option("--epochs", type=int, help="Passes over the training split."),
-    "start": click.option("--start", metavar="DIR", help="Run or adapter at whose trained values this one starts."),
+    "start": click.option(
+        "--start", "--from", "start", metavar="DIR", help="Run or adapter at whose trained values this one starts."
+    ),
     "device": click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
     "shapley": click.option(
         "--shapley/--no-shapley",

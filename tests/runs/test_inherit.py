@@ -106,10 +106,11 @@ def test_the_head_alone_starts_there_too_where_it_can(first: Run, start: Start, 
     assert "has trained nothing that this run trains" in (then.directory / "baseline" / "log.txt").read_text()
 
 
-def test_the_option_is_the_setting() -> None:
+@pytest.mark.parametrize("option", ["--start", "--from"])
+def test_the_option_is_the_setting(option: str) -> None:
     done = CliRunner().invoke(main, ["run", "--help"])
-    assert "--start DIR" in done.output
+    assert option in done.output
     done = CliRunner().invoke(
-        main, ["config", "show", "--plugin", "rowing", "--task", "listen", "--start", "runs/a", "--yaml"]
+        main, ["config", "show", "--plugin", "rowing", "--task", "listen", option, "runs/a", "--yaml"]
     )
     assert f"start: {Path('runs/a').absolute()}" in done.output
