@@ -18,7 +18,7 @@ from avcore.testing.checks import check, refusal
 
 TAKEN = {
     *(name.replace("_", "-") for name in inspect.signature(run).parameters),
-    *("plugin", "fusion", "json", "yaml", "help", "no-shapley", "no-baseline", "no-trivial", "directory"),
+    *("plugin", "fusion", "from", "json", "yaml", "help", "no-shapley", "no-baseline", "no-trivial", "directory"),
 }
 """The options of avcore's own commands, without their dashes."""
 
