@@ -57,16 +57,18 @@ CLIP_BACKBONE: Mapping[str, Any] = {**BACKBONE, "weights": str(_WEIGHTS / "demo_
 
 TEXT_BACKBONE: Mapping[str, Any] = {
     **{"width": 128, "depth": 2, "heads": 4, "vocabulary": 48, "positions": 18, "length": 16, "eps": 1e-5},
-    **{
-        "shared": 64,
-        "weights": str(_WEIGHTS / "demo_text.safetensors"),
-        "tokenizer": str(_WEIGHTS / "demo_words.json"),
-    },
+    "shared": CLIP_BACKBONE["shared"],
+    "weights": str(_WEIGHTS / "demo_text.safetensors"),
+    "tokenizer": str(_WEIGHTS / "demo_words.json"),
 }
 """What `demo_text` is: the encoder of those sentences."""
 
 _COMMON = {
     "visual.backbone": "demo_vit",
+    # The filter bank of the backbone has 0.97 s.
+    "data.window_seconds": 0.97,
+    "data.window_margin": 1.0,
+    "optim.lr": 2e-3,
     "optim.head_lr": 3e-3,
     "optim.schedule": "cosine",
     "optim.warmup_epochs": 0.5,
@@ -86,18 +88,20 @@ _MASKS = {
     "head.projected": [],
     "head.output_widths": [32, 16],
     "head.skip_unsupervised": True,
+    # A decoder that does not listen: what listens is the method. TPAVI adds up what is heard over all of a clip,
+    # and does not tell in which of them a thing sounds.
+    "head.tpavi_stages": [],
+    # At 3e-3 up to a sixth of the decoder's units die, and the seed decides how many.
+    "optim.head_lr": 1e-3,
+    "train.epochs": 5,
 }
 
-_CLASSES = {
-    **_COMMON,
-    "task_options.classes": list(KINDS),
-    # The filter bank of the backbone has 0.97 s.
-    "data.window_seconds": 0.97,
-    "data.window_margin": 1.0,
-    "optim.lr": 2e-3,
-}
+_CLASSES = {**_COMMON, "task_options.classes": list(KINDS)}
 
 _EVENTS = {**_CLASSES, "train.epochs": 3, "train.eval_every": 1}
+
+# What is seen and heard is the same throughout.
+_RECOGNITION = {**_CLASSES, "data.segments": 2, "train.epochs": 4, "train.eval_every": 1}
 
 _DEFAULTS = {
     # The first second of each clip, the only one with a mask in S4's training split: five times as many clips in the
@@ -106,14 +110,6 @@ _DEFAULTS = {
         **_MASKS,
         "data.segments": 1,
         "data.clip_seconds": 1.0,
-        "data.window_seconds": 0.97,
-        "data.window_margin": 1.0,
-        # A decoder that does not listen: what listens is the method.
-        "head.tpavi_stages": [],
-        "optim.lr": 2e-3,
-        # At 3e-3 up to a sixth of the decoder's units die, and the seed decides how many.
-        "optim.head_lr": 1e-3,
-        "train.epochs": 5,
         "train.eval_every": 2,
     },
     "demo-ms3": {
@@ -121,34 +117,23 @@ _DEFAULTS = {
         # The first two seconds: more clips are worth more than more seconds of each.
         "data.segments": 2,
         "data.clip_seconds": 2.0,
-        "data.window_seconds": 0.97,
-        "data.window_margin": 1.0,
-        # TPAVI adds up what is heard over all seconds of a clip: it does not tell in which of them a thing sounds.
-        "head.tpavi_stages": [],
-        "optim.lr": 2e-3,
-        "optim.head_lr": 1e-3,
-        "train.epochs": 5,
         "train.eval_every": 1,
     },
     "demo-ave": _EVENTS,
     # Background is learned from clips without an event; of so few, AVEL's loss learns too little of it.
     "demo-ave-weak": {**_EVENTS, "data.negatives": "negatives", "head.loss": "bce_softmax"},
-    # What is seen and heard is the same throughout.
-    "demo-avar": {**_CLASSES, "data.segments": 2, "train.epochs": 4, "train.eval_every": 1},
+    "demo-avar": _RECOGNITION,
     "demo-fewshot": {
-        **_CLASSES,
+        **_RECOGNITION,
         "task_options.classes": [*KNOWN, *UNKNOWN],
         "visual.backbone": "demo_clip",
         "audio.backbone": None,
         # Both streams' sentences.
         "text.backbone": "demo_text",
         "text_audio.backbone": None,
-        "data.segments": 2,
         # What the towers' training came to.
         "head.visual_scale": 11.4,
         "head.audio_scale": 11.4,
-        "train.epochs": 4,
-        "train.eval_every": 1,
     },
     "demo-avvp": {**_CLASSES, "train.epochs": 4, "train.eval_every": 2},
     "demo-avqa": {
@@ -158,11 +143,8 @@ _DEFAULTS = {
         # What is heard begins with the clip or at its half.
         "data.segments": 2,
         "data.clip_seconds": 10.0,
-        "data.window_seconds": 0.97,
-        "data.window_margin": 1.0,
         "head.width": 128,
         "head.match_width": 128,
-        "optim.lr": 2e-3,
         "train.epochs": 3,
         "train.eval_every": 1,
     },
