@@ -38,14 +38,8 @@ COMMON = (
 # The demo couples six pairs of blocks, and the small HTS-AT has five.
 FEWER_PAIRS = {"copl": ("parts.copl.coupling.last=4",)}
 CLIPS = {"train": 2, "val": 1, "test": 1}
-METHODS = [
-    # Those that bring a head are not for every task: `test_demos.py`.
-    *(
-        name
-        for name in load_registry().methods.names()
-        if "head.name" not in flatten(load_registry().methods[name].defaults)
-    )
-]
+# Those that bring a head are not for every task: `test_demos.py`.
+METHODS = [spec.name for spec in load_registry().methods if "head.name" not in flatten(spec.defaults)]
 
 Setting = tuple[str, dict[str, Any], tuple[str, ...]]
 
