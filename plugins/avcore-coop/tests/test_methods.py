@@ -1,7 +1,6 @@
 """The four as methods: what a run of each is, with sound and on pictures alone, and what is published of them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def test_they_stand_in_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("only")
 @pytest.mark.parametrize("method", PUBLISHED)
-def test_a_task_without_words_is_refused(method: str, tmp_path: Path) -> None:
+def test_a_task_without_words_is_refused(method: str) -> None:
     said = CliRunner().invoke(main, ["params", "--plugin", method, "--task", "avvp"])
     assert said.exit_code == 2
     assert f"Head '{HEADS[method]}' serves segments, clip" in said.stderr

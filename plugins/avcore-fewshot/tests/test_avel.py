@@ -60,11 +60,27 @@ def test_it_is_known_by_its_table(task: str, tmp_path: Path) -> None:
         ("barking,7", "bark,7", r"line 2 has the class 'bark', which 'VggsoundAVEL40kCategories.txt' lacks"),
         ('"singing, choir",abc', "singing, choir,abc", r"line 3 has 5 cells for 4 columns; a list stands in double"),
         (",abc_000030", ",", r"line 3 names no clip or no class"),
+        ('0]",train', "0],train", r"line 2 is no row of category, video_id, label, split \(unexpected end of data\)"),
+        (TABLE[TABLE.index("\n") :], "", r"lists no clip"),
     ],
 )
 def test_what_is_wrong_is_named(old: str, new: str, says: str, tmp_path: Path) -> None:
     make_avel(tmp_path, TABLE.replace(old, new, 1))
     with pytest.raises(DataError, match=says):
+        opened(tmp_path)
+
+
+def test_numbers_with_a_point_and_further_columns(tmp_path: Path) -> None:
+    """As they are where a spreadsheet or pandas wrote the table."""
+    table = 'index,split,label,video_id,category\n0,train,"[1.0, 0.0]",17.0,rain\n'
+    reader = opened(make_avel(tmp_path, table), segments=2)
+    assert [clip.name for clip in reader.clips("train")] == ["000017"]
+    assert reader.target(reader.clips("train")[0])["labels"].tolist() == [2, 3]
+
+
+def test_a_class_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    (make_avel(tmp_path) / "VggsoundAVEL40kCategories.txt").write_text("singing, choir\nbarking\nbarking\n")
+    with pytest.raises(DataError, match=r"Categories\.txt' must name each class once"):
         opened(tmp_path)
 
 

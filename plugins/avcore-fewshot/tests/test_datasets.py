@@ -92,6 +92,11 @@ def test_one_task_takes_clips_of_any_data_set_by_its_layout(tmp_path: Path) -> N
         assert resolved(data=root).task_options.classes == reader.classes
 
 
+@pytest.mark.parametrize("task", ["fewshot-ave-cls", "fewshot-llp-cls"])
+def test_the_names_of_the_published_columns_are_the_same_task(task: str) -> None:
+    assert resolved(task=task, need_data=False).task == "fewshot"
+
+
 def test_what_no_class_can_be_learned_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         AVCoreError, match=r"shots must be 1 or more, not 0: .*eval --zero-shot.* \(--set data.shots=0\)"

@@ -51,28 +51,29 @@ def read_table(path: Path) -> tuple[Labelled, ...]:
     """The rows in their order. Numbers of clips get six digits, as their media have them; further columns are not read.
 
     Raises:
-        DataError: the file cannot be read, a column is missing, or a row is wrong or repeats a clip; names the line.
+        DataError: the file cannot be read or lists no clip, a column is missing, or a row is wrong or repeats a clip;
+            names the line.
     """
-    lines = read_lines(path)
     rows: dict[str, Labelled] = {}
-    try:
-        cells = list(csv.reader([line for _, line in lines], strict=True))
-    except csv.Error as error:
-        raise DataError(f"'{path}' is no table of {', '.join(COLUMNS)}: {error}.") from None
-    names = [name.strip() for name in cells[0]] if cells else []
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise DataError(
-            f"'{path}' line 1 names no column '{missing[0]}': the first line holds {', '.join(COLUMNS)}, in any order."
-        )
-    for (number, _), row in zip(lines[1:], cells[1:], strict=True):
+    names: list[str] = []
+    for number, line in read_lines(path):
         try:
-            if len(row) != len(names):
-                raise ValueError(f"has {len(row)} cells for {len(names)} columns; a list stands in double quotes")
-            made = _row(dict(zip(names, (cell.strip() for cell in row), strict=True)), number)
+            cells = [cell.strip() for cell in next(csv.reader([line], strict=True, skipinitialspace=True))]
+            if not names:
+                names = cells
+                if missing := [name for name in COLUMNS if name not in names]:
+                    raise ValueError(f"names no column '{missing[0]}'; it holds {', '.join(COLUMNS)}, in any order")
+                continue
+            if len(cells) != len(names):
+                raise ValueError(f"has {len(cells)} cells for {len(names)} columns; a list stands in double quotes")
+            made = _row(dict(zip(names, cells, strict=True)), number)
             if (before := rows.setdefault(made.video, made)) is not made:
                 raise ValueError(f"lists '{made.video}' again, which stands in line {before.line}")
-        except ValueError as error:
-            raise DataError(f"'{path}' line {number} {error}. Correct it.") from None
+        except (ValueError, csv.Error) as error:
+            wrong = f"is no row of {', '.join(COLUMNS)} ({error})" if isinstance(error, csv.Error) else str(error)
+            raise DataError(f"'{path}' line {number} {wrong}. Correct it.") from None
+    if not rows:
+        raise DataError(f"'{path}' lists no clip: a line names {', '.join(COLUMNS)}, and each further one a clip.")
     return tuple(rows.values())
 
 
@@ -94,14 +95,17 @@ def classes_in(root: Path) -> tuple[str, ...]:
     """The classes in the order of their indices: that of the list, without one that of the alphabet.
 
     Raises:
-        DataError: a row has a class that the list lacks, or a file cannot be read.
+        DataError: a row has a class that the list lacks, the list names one twice, or a file cannot be read.
     """
     path = find_table(root)
     rows, lists = read_table(path), sorted(root.glob(CATEGORIES))
     if not lists:
         return tuple(sorted({row.category for row in rows}))
     classes = tuple(line for _, line in read_lines(lists[0]))
-    other = next((row for row in rows if row.category not in classes), None)
+    known = set(classes)
+    if len(known) < len(classes):
+        raise DataError(f"'{lists[0]}' must name each class once, one a line.")
+    other = next((row for row in rows if row.category not in known), None)
     if other is not None:
         raise DataError(
             f"'{path}' line {other.line} has the class '{other.category}', which '{lists[0].name}' lacks."
