@@ -52,6 +52,13 @@ class _LazyGroup(UsageGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except OSError as error:  # --help and --version write here
+            _refuse_fault(error)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -63,12 +70,26 @@ class _LazyGroup(UsageGroup):
         except Preempted:
             raise
         except BaseException as error:
-            if isinstance(error, OSError) and error.errno in DISK_FAULTS and error.filename is not None:
-                raise Refusal(f"Cannot use {error.filename}: {why(error)}.") from error
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # as of what a shell puts into a file
-                raise Refusal(f"Cannot write the output: {why(error)}.") from error
+            if isinstance(error, OSError):
+                _refuse_fault(error)
             _blame(error)
             raise
+
+
+def _refuse_fault(error: OSError) -> None:
+    """What a disk refuses, as one line.
+
+    Raises:
+        Refusal: it is such a fault, of a file or of the output, which a shell may put into one.
+    """
+    if error.errno in DISK_FAULTS and error.filename is not None:
+        raise Refusal(f"Cannot use {error.filename}: {why(error)}.") from error
+    if error.errno == errno.ENOSPC:
+        # Python would write once more as it ends, and tell of that too.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise Refusal(f"Cannot write the output: {why(error)}.") from error
 
 
 def _blame(error: BaseException) -> None:

@@ -180,10 +180,16 @@ def test_names_that_are_no_unicode_are_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_finds_no_room_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["plugins", "list"], ["--help"], ["--version"]])
+def test_output_that_finds_no_room_is_one_line(arguments: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "avcore", "plugins", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "avcore", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert done.stderr == "avcore: error: Cannot write the output: No space left on device.\n"
     assert done.returncode == 2

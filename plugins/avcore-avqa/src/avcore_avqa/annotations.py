@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ VIDEOS = ("videos", "video", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthe
 FRAMES, SOUNDS = "frames", "audio"
 """Folders of extracted pictures and sound."""
 MINUTE = MusicAVQADataConfig.clip_seconds
-PROBED = 8
-"""So many videos tell how long clips are."""
+LOOKED_FOR, PROBED = 64, 8
+"""So many videos are looked for, and so many of those that are there tell how long clips are."""
 KINDS = (
     *(("Audio", "Counting"), ("Audio", "Comparative"), ("Visual", "Counting"), ("Visual", "Location")),
     *(("Audio-Visual", "Existential"), ("Audio-Visual", "Counting"), ("Audio-Visual", "Location")),
@@ -211,7 +211,7 @@ def _lengths(home: Path, questions: Iterable[Question]) -> list[float]:
     from avcore.data.media import probe
 
     found: list[float] = []
-    for video in dict.fromkeys(question.video for question in questions):
+    for video in islice(dict.fromkeys(question.video for question in questions), LOOKED_FOR):
         paths = [home / folder / f"{video}.mp4" for folder in VIDEOS] + [home / SOUNDS / f"{video}.wav"]
         for path in filter(Path.is_file, paths):
             with suppress(AVCoreError):
