@@ -15,7 +15,7 @@ from avcore.sites import watched
 from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, Input, Progress
 
-__all__ = ["Followed", "follow_losses", "leave_untrained", "try_parts"]
+__all__ = ["Followed", "blank_batch", "follow_losses", "leave_untrained", "try_parts"]
 
 CLIPS = 3
 """B of the forward: batch statistics need more than one clip, and what takes B*T for even shall not pass."""
@@ -59,7 +59,7 @@ def try_parts(model: AVModel) -> None:
         AVCoreError: a part fails, breaks a rule of its site, or has parameters that reach nothing at all.
     """
     with RememberedShapes(), watched(model.instances):
-        _checked(model, _batch(model))
+        _checked(model, blank_batch(model))
 
 
 def _checked(model: AVModel, batch: Batch) -> Features:
@@ -70,7 +70,7 @@ def _checked(model: AVModel, batch: Batch) -> Features:
 
 def _follow(model: AVModel) -> Followed:
     groups, head = parameter_groups(model), model.config.head.name
-    batch = _batch(model, companions=True)
+    batch = blank_batch(model, companions=True)
     features = _checked(model, batch)
     unread = {name: one for group in groups.values() for name, one in group}
     try:
@@ -168,23 +168,30 @@ def _leaves(tensors: Iterable[Tensor]) -> set[int]:
     return leaves
 
 
-def _batch(model: AVModel, *, companions: bool = False) -> Batch:
+def blank_batch(model: AVModel, clips: int = CLIPS, *, companions: bool = False) -> Batch:
+    """Zeros in the shapes that a model takes, on torch's default device.
+
+    Args:
+        model: says the shapes.
+        clips: B.
+        companions: also those that the head asks for.
+    """
     frames = waveform = None
     if model.image is not None:
-        frames = torch.zeros(CLIPS, model.segments, *model.image.shape, dtype=torch.uint8)
+        frames = torch.zeros(clips, model.segments, *model.image.shape, dtype=torch.uint8)
     if model.sound is not None:
-        waveform = torch.zeros(CLIPS, *model.sound.shape(model.clip_seconds), dtype=torch.int16)
+        waveform = torch.zeros(clips, *model.sound.shape(model.clip_seconds), dtype=torch.int16)
     return Batch(
         frames=frames,
         waveform=waveform,
-        targets=_zeros(model.head.targets),
-        names=["shapes"] * CLIPS,
-        inputs=_zeros(model.task.inputs),
-        samples=torch.zeros(CLIPS, dtype=torch.long),
-        valid=torch.ones(CLIPS, dtype=torch.bool),
-        companions={name: _batch(model) for name in model.head.companions} if companions else {},
+        targets=_zeros(model.head.targets, clips),
+        names=["shapes"] * clips,
+        inputs=_zeros(model.task.inputs, clips),
+        samples=torch.zeros(clips, dtype=torch.long),
+        valid=torch.ones(clips, dtype=torch.bool),
+        companions={name: blank_batch(model, clips) for name in model.head.companions} if companions else {},
     )
 
 
-def _zeros(given: Mapping[str, Input]) -> dict[str, Tensor]:
-    return {name: one.zeros(CLIPS) for name, one in given.items()}
+def _zeros(given: Mapping[str, Input], clips: int) -> dict[str, Tensor]:
+    return {name: one.zeros(clips) for name, one in given.items()}
