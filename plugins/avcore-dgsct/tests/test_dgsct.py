@@ -170,7 +170,8 @@ def test_a_step_changes_every_parameter_and_nothing_frozen(
     assert [name for g in parameter_groups(model).values() for name, p in g if p.grad is None] == []
     optimizer.step()
     after = trainable_state(model)
-    assert [name for name in before if torch.equal(after[name], before[name])] == []
+    equal = [name for name in before if torch.equal(after[name], before[name])]
+    assert {name.rpartition(".")[2] for name in equal} <= {"num_batches_tracked"}
     assert digest(model.towers) == unchanged
 
 

@@ -40,9 +40,9 @@ def make(*settings: str, bottlenecks: bool = True, unequal: bool = False) -> AVM
 def test_a_pair_compiles_with_equal_results_and_gradients(
     settings: tuple[str, ...], unequal: bool, training: bool
 ) -> None:
-    model = make(*settings, unequal=unequal).train(training)
+    model = make(*settings, unequal=unequal).train(training).double()
     own = [parameter for part in model.parts.values() for parameter in part.layers["0"].parameters()]
-    x = tokens_for(model)
+    x = {stream: tokens.double() for stream, tokens in tokens_for(model).items()}
     made, expected = capture(model.steps[0], x).output[0], model.steps[0](dict(x), {})[0]
 
     def gradients(streams: dict[str, Tensor]) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """The bottleneck Ad(x ; y) of DG-SCT (Duan et al., NeurIPS 2023, arXiv:2311.05152).
 
-Shape letters: M = B*T, N own tokens, D width, n latent tokens, k hidden width, K and C tokens and width of the other
+Shape letters: M = B*T, N own tokens, D width, K and C tokens and width of the other
 stream.
 """
 
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AssemblyError, BlockLayout
+from avcore import BlockLayout
 from avcore.injection import PairLayout
-from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
+from avcore.modules import GroupedBottleneck, read_through
 from avcore_dgsct.align import Resize, TokensThenWidth
 from avcore_dgsct.settings import DGSCTSettings
 
@@ -49,31 +49,28 @@ class BottleneckPair(nn.Module):
         return self.visual(visual_MND, audio_MND), self.audio(audio_MND, visual_MND)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(GroupedBottleneck):
     """Ad(x ; y): the other stream aligned, read through latent tokens, and as a guide of channels and tokens."""
 
     def __init__(self, config: DGSCTSettings, own: BlockLayout, other: BlockLayout, *, gated: bool) -> None:
         super().__init__()
         width = own.width
-        hidden = width // config.reduction
-        if not hidden or width % config.groups or hidden % config.groups:
-            raise AssemblyError(
-                f"parts.dgsct: blocks of width {width} have a bottleneck of {hidden} (reduction={config.reduction}); "
-                f"groups={config.groups} must divide both: lower reduction or groups."
-            )
         self.align = Resize(own, other) if config.align == "resize" else TokensThenWidth(own, other)
         initial = torch.rand if config.latents == "uniform" else torch.zeros
         self.latents = nn.Parameter(initial(config.tokens, width))
         self.latent_gate = nn.Parameter(torch.zeros(1))
         self.guidance = Guidance(config, width)
-        self.gate = nn.Parameter(torch.zeros(1)) if gated else None
-        self.gate_first = config.order == "avs"
-        self.norm_before = nn.LayerNorm(width) if config.before_norm and not self.gate_first else nn.Identity()
-        self.down = GroupedLinear(width, hidden, config.groups)
-        self.norm_down = TokenBatchNorm(hidden) if config.batch_norm else nn.Identity()
-        self.up = GroupedLinear(hidden, width, config.groups)
-        self.norm_up = TokenBatchNorm(width) if config.batch_norm else nn.Identity()
-        self.norm_post = nn.LayerNorm(width) if config.post_norm else nn.Identity()
+        self.add_bottleneck(
+            width,
+            reduction=config.reduction,
+            groups=config.groups,
+            batch_norm=config.batch_norm,
+            before_norm=config.before_norm,
+            post_norm=config.post_norm,
+            gated=gated,
+            gate_first=config.order == "avs",
+            where="parts.dgsct",
+        )
         self.unused_in_reference = self._left_out(config, width)
 
     def _left_out(self, config: DGSCTSettings, width: int) -> int:
@@ -89,16 +86,9 @@ class Bottleneck(nn.Module):
     def forward(self, x_MND: Tensor, other_MKC: Tensor) -> Adapted:
         """The increment for tokens ``x``, guided by the tokens ``other`` of the other stream."""
         other_MND = self.align(other_MKC)
-        summary_MnD = self.latents + plain_attention(self.latents, other_MND)
-        x_MND = x_MND + self.latent_gate * plain_attention(x_MND, summary_MnD)
+        x_MND = read_through(x_MND, other_MND, self.latents, self.latent_gate)
         x_MND, scores_MN1 = self.guidance(x_MND, other_MND.mean(1, keepdim=True))
-        hidden_MNk = F.relu(self.norm_down(self.down(self.norm_before(x_MND))))
-        out_MND = self.norm_up(self.up(hidden_MNk))
-        out_MND = self.norm_post(self._gated(out_MND)) if self.gate_first else self._gated(self.norm_post(out_MND))
-        return Adapted(out_MND, scores_MN1)
-
-    def _gated(self, out_MND: Tensor) -> Tensor:
-        return out_MND if self.gate is None else self.gate * out_MND
+        return Adapted(self.widened(self.down(self.norm_before(x_MND))), scores_MN1)
 
 
 class Guidance(nn.Module):

@@ -1,17 +1,16 @@
 """``lavish``: the latent audio-visual hybrid adapters (Lin et al., CVPR 2023, arXiv:2212.07983).
 
-Shape letters: M = B*T, N tokens, D width, n latent tokens, k hidden width.
+Shape letters: M = B*T, N tokens, D width, k hidden width.
 """
 
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore import AssemblyError, Edit, Edits, Fusion, FusionLayer
+from avcore import Edit, Edits, Fusion, FusionLayer
 from avcore.injection import PairLayout, PairView
-from avcore.modules import GroupedLinear, TokenBatchNorm, plain_attention
+from avcore.modules import GroupedBottleneck, read_and_narrow
 from avcore.specs import STREAMS, StreamLayout
 from avcore_lavish.settings import LavishSettings
 
@@ -70,38 +69,29 @@ class BottleneckPair(nn.Module):
         )
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(GroupedBottleneck):
     """Ad(x ; y): the other stream is read into the tokens through a few latent tokens, then a bottleneck."""
 
     def __init__(self, config: LavishSettings, width: int, *, gated: bool) -> None:
         super().__init__()
-        hidden = width // config.reduction
-        if not hidden or width % config.groups or hidden % config.groups:
-            raise AssemblyError(
-                f"parts.lavish: blocks of width {width} have a bottleneck of {hidden} (reduction="
-                f"{config.reduction}); groups={config.groups} must divide both: lower reduction or groups."
-            )
         initial = torch.rand if config.latents == "uniform" else torch.zeros
         self.latents = nn.Parameter(initial(config.tokens, width))
         self.latent_gate = nn.Parameter(torch.zeros(1))
-        self.gate = nn.Parameter(torch.zeros(1)) if gated else None
-        self.gate_first = config.order == "avs"
-        self.norm_before = nn.LayerNorm(width) if config.before_norm and not self.gate_first else nn.Identity()
-        self.down = GroupedLinear(width, hidden, config.groups)
-        self.norm_down = TokenBatchNorm(hidden) if config.batch_norm else nn.Identity()
-        self.up = GroupedLinear(hidden, width, config.groups)
-        self.norm_up = TokenBatchNorm(width) if config.batch_norm else nn.Identity()
-        self.norm_post = nn.LayerNorm(width) if config.post_norm else nn.Identity()
+        self.add_bottleneck(
+            width,
+            reduction=config.reduction,
+            groups=config.groups,
+            batch_norm=config.batch_norm,
+            before_norm=config.before_norm,
+            post_norm=config.post_norm,
+            gated=gated,
+            gate_first=config.order == "avs",
+            where="parts.lavish",
+        )
 
     def forward(self, x_MND: Tensor, other_MND: Tensor) -> Tensor:
         """The increment (M, N, D) of tokens ``x``, which read ``other`` (M, any N, D)."""
-        summary_MnD = self.latents + plain_attention(self.latents, other_MND)
-        x_MND = x_MND + self.latent_gate * plain_attention(x_MND, summary_MnD)
-        hidden_MNk = F.relu(self.norm_down(self.down(self.norm_before(x_MND))))
-        out_MND = self.norm_up(self.up(hidden_MNk))
-        if self.gate_first:
-            return self.norm_post(self._gated(out_MND))  # type: ignore[no-any-return]
-        return self._gated(self.norm_post(out_MND))
-
-    def _gated(self, out_MND: Tensor) -> Tensor:
-        return out_MND if self.gate is None else self.gate * out_MND
+        narrowed_MNk = read_and_narrow(
+            x_MND, other_MND, self.latents, self.latent_gate, self.norm_before, self.down.weight
+        )
+        return self.widened(narrowed_MNk)

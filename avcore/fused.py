@@ -1,0 +1,314 @@
+"""What bottlenecks compute, as few operators that keep little for the backward pass; the gradients are written by hand.
+
+Kept are inputs, sums over tokens and what is a hidden width or a few latent tokens wide; what is as wide as the tokens
+is computed again. While torch compiles, its own gradients of the same formulas are taken: it fuses them itself.
+
+Shape letters: M = B*T, N tokens, K tokens of the other stream, D width, n latent tokens, R = M*N rows, g groups.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Statistics", "grouped_product", "read_and_narrow", "read_through", "widen"]
+
+_aten: Any = torch.ops.aten
+
+
+class Statistics(NamedTuple):
+    """What batch normalisation needs beside its parameters; running statistics change in training."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    training: bool
+    momentum: float
+    eps: float
+
+    def normalise(self, x_RD: Tensor, scale_D: Tensor, shift_D: Tensor) -> Tensor:
+        """By torch's own operator, with its own gradient."""
+        mean, var, training, momentum, eps = self
+        return F.batch_norm(x_RD, mean, var, scale_D, shift_D, training, momentum, eps)
+
+
+def grouped_product(x: Tensor, weight: Tensor) -> Tensor:
+    """The product of each group of inputs with its own rows of the weight.
+
+    Args:
+        x: (..., g * I).
+        weight: (g * O, I).
+
+    Returns:
+        (..., g * O).
+    """
+    if torch.compiler.is_compiling():
+        groups = x.shape[-1] // weight.shape[1]
+        pairs = zip(x.chunk(groups, dim=-1), weight.chunk(groups), strict=True)
+        return torch.cat([F.linear(part, rows) for part, rows in pairs], dim=-1)
+    return _apply(_Grouped, (x, weight))
+
+
+def read_through(x_MND: Tensor, other_MKD: Tensor, latents_nD: Tensor, gate: Tensor) -> Tensor:
+    """x + gate softmax(x U^T) U with U = L + softmax(L y^T) y: x reads y through a few latent tokens L.
+
+    Args:
+        x_MND: the tokens that read.
+        other_MKD: y, the tokens that are read.
+        latents_nD: L.
+        gate: one number, (1,).
+    """
+    if torch.compiler.is_compiling():
+        summary_MnD = latents_nD + torch.softmax(latents_nD @ other_MKD.mT, dim=-1) @ other_MKD
+        return x_MND + gate * (torch.softmax(x_MND @ summary_MnD.mT, dim=-1) @ summary_MnD)
+    return _apply(_ReadThrough, (x_MND, other_MKD, latents_nD, gate))
+
+
+def read_and_narrow(
+    x_MND: Tensor, other_MKD: Tensor, latents_nD: Tensor, gate: Tensor, norm: nn.Module, weight: Tensor
+) -> Tensor:
+    """`read_through`, a layer norm (or `nn.Identity`), `grouped_product`: (M, N, D) to (M, N, hidden width)."""
+    if torch.compiler.is_compiling():
+        return grouped_product(norm(read_through(x_MND, other_MKD, latents_nD, gate)), weight)
+    affine = (norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else (None, None)
+    eps = norm.eps if isinstance(norm, nn.LayerNorm) else 0.0
+    return _apply(_ReadAndNarrow, (x_MND, other_MKD, latents_nD, gate, weight, *affine), eps)
+
+
+def widen(
+    hidden: Tensor,
+    weight: Tensor,
+    batch_affine: tuple[Tensor, Tensor] | None,
+    statistics: Statistics | None,
+    layer_affine: tuple[Tensor, Tensor] | None,
+    eps: float,
+) -> Tensor:
+    """`grouped_product`, batch normalisation over all rows, layer norm; either norm may be None.
+
+    Args:
+        hidden: (M, N, k).
+        weight: (D, k / g).
+        batch_affine, layer_affine: weight and bias, (D,) each.
+        statistics: of the batch normalisation.
+        eps: of the layer norm.
+
+    Returns:
+        (M, N, D).
+    """
+    if torch.compiler.is_compiling():
+        out = grouped_product(hidden, weight)
+        if batch_affine is not None and statistics is not None:
+            out = statistics.normalise(out.flatten(0, 1), *batch_affine).view_as(out)
+        return out if layer_affine is None else F.layer_norm(out, out.shape[-1:], *layer_affine, eps)
+    none = (None, None)
+    tensors = (hidden, weight, *(layer_affine or none))
+    return _apply(_Widen, tensors, *(batch_affine or none), statistics, eps)
+
+
+def _apply(function: Any, tensors: tuple[Tensor | None, ...], *others: Any) -> Tensor:
+    """A function of our own on tensors in the type of the first one, or in that of autocast.
+
+    Autocast chooses by operator, forwards only, so it must act on what goes in.
+    """
+    x = tensors[0]
+    assert x is not None
+    device = "cpu" if x.is_meta else x.device.type
+    chosen = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    alike = (None if one is None else one.to(chosen) for one in tensors)
+    with torch.autocast(device, enabled=False):
+        found: Tensor = function.apply(*alike, *others)
+        return found
+
+
+def _by_group(x_RI: Tensor, groups: int) -> Tensor:
+    """(R, g * I) as (g, R, I), a view."""
+    found: Tensor = x_RI.unflatten(1, (groups, -1)).transpose(0, 1)
+    return found
+
+
+def _grouped(x_RI: Tensor, weight: Tensor) -> Tensor:
+    """The product written group by group into one matrix (R, g * O): nothing is concatenated."""
+    groups = x_RI.shape[1] // weight.shape[1]
+    out = x_RI.new_empty(x_RI.shape[0], weight.shape[0])
+    torch.bmm(_by_group(x_RI, groups), weight.unflatten(0, (groups, -1)).mT, out=_by_group(out, groups))
+    return out
+
+
+def _grouped_backward(grad_RO: Tensor, x_RI: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients for the rows and for the weight."""
+    groups = x_RI.shape[1] // weight.shape[1]
+    grad = _by_group(grad_RO, groups)
+    to_x = torch.empty_like(x_RI)
+    torch.bmm(grad, weight.unflatten(0, (groups, -1)), out=_by_group(to_x, groups))
+    return to_x, torch.bmm(grad.mT, _by_group(x_RI, groups)).flatten(0, 1)
+
+
+class _Grouped(torch.autograd.Function):
+    """See `grouped_product`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _grouped(x.flatten(0, -2), weight).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight = _grouped_backward(grads[0].flatten(0, -2), x.flatten(0, -2), weight)
+        return to_x.view_as(x), to_weight
+
+
+class _Reading(NamedTuple):
+    """What `_read` keeps: x, y, L and the gate; softmax over y's tokens; U; the gate times U; softmax over U."""
+
+    x_MND: Tensor
+    other_MKD: Tensor
+    latents_nD: Tensor
+    gate: Tensor
+    collected_MKn: Tensor
+    summary_MnD: Tensor
+    gated_MnD: Tensor
+    spread_MNn: Tensor
+
+    def result(self) -> Tensor:
+        """What `read_through` gives, from what is kept."""
+        return torch.baddbmm(self.x_MND, self.spread_MNn, self.gated_MnD)
+
+
+def _read(x_MND: Tensor, other_MKD: Tensor, latents_nD: Tensor, gate: Tensor) -> _Reading:
+    collected_MKn = torch.softmax(F.linear(other_MKD, latents_nD), dim=1)
+    summary_MnD = torch.baddbmm(latents_nD, collected_MKn.mT, other_MKD)
+    spread_MNn = torch.softmax(torch.bmm(x_MND, summary_MnD.mT), dim=-1)
+    return _Reading(x_MND, other_MKD, latents_nD, gate, collected_MKn, summary_MnD, gate * summary_MnD, spread_MNn)
+
+
+def _read_backward(grad_MND: Tensor, kept: _Reading) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients for x, y, L and the gate."""
+    x, other, latents, gate, collected, summary, gated, spread = kept
+    to_gated = torch.bmm(spread.mT, grad_MND)
+    to_scores = _softmax_backward(torch.bmm(grad_MND, gated.mT), spread, -1)
+    to_summary = torch.baddbmm(gate * to_gated, to_scores.mT, x)
+    to_x = torch.baddbmm(grad_MND, to_scores, summary)
+    to_collected = _softmax_backward(torch.bmm(other, to_summary.mT), collected, 1).flatten(0, 1)
+    to_other = torch.bmm(collected, to_summary)
+    to_other.flatten(0, 1).addmm_(to_collected, latents)
+    to_latents = torch.addmm(to_summary.sum(0), to_collected.mT, other.flatten(0, 1))
+    return to_x, to_other, to_latents, torch.dot(to_gated.flatten(), summary.flatten()).view(1)
+
+
+def _softmax_backward(grad: Tensor, made: Tensor, dim: int) -> Tensor:
+    found: Tensor = _aten._softmax_backward_data(grad, made, dim, made.dtype)
+    return found
+
+
+class _ReadThrough(torch.autograd.Function):
+    """See `read_through`."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MND: Tensor, other_MKD: Tensor, latents_nD: Tensor, gate: Tensor) -> Tensor:
+        kept = _read(x_MND, other_MKD, latents_nD, gate)
+        ctx.save_for_backward(*kept)
+        return kept.result()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return _read_backward(grads[0], _Reading(*ctx.saved_tensors))
+
+
+class _ReadAndNarrow(torch.autograd.Function):
+    """See `read_and_narrow`; the tokens that have read, and their norm, are made again for the gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_MND: Tensor,
+        other_MKD: Tensor,
+        latents_nD: Tensor,
+        gate: Tensor,
+        weight: Tensor,
+        scale_D: Tensor | None,
+        shift_D: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        kept = _read(x_MND, other_MKD, latents_nD, gate)
+        read_RD = kept.result().flatten(0, 1)
+        mean = deviation = None
+        if scale_D is not None:
+            read_RD, mean, deviation = torch.native_layer_norm(read_RD, read_RD.shape[1:], scale_D, shift_D, eps)
+        ctx.eps = eps
+        ctx.save_for_backward(*kept, weight, scale_D, shift_D, mean, deviation)
+        return _grouped(read_RD, weight).view(*x_MND.shape[:2], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, weight, scale_D, shift_D, mean, deviation = ctx.saved_tensors
+        kept = _Reading(*saved)
+        normed_RD = read_RD = kept.result().flatten(0, 1)
+        width = read_RD.shape[1:]
+        if scale_D is not None:
+            normed_RD = torch.native_layer_norm(read_RD, width, scale_D, shift_D, ctx.eps)[0]
+        grad_RD, to_weight = _grouped_backward(grads[0].flatten(0, 1), normed_RD, weight)
+        to_scale = to_shift = None
+        if scale_D is not None:
+            grad_RD, to_scale, to_shift = _aten.native_layer_norm_backward(
+                grad_RD, read_RD, width, mean, deviation, scale_D, shift_D, (True, True, True)
+            )
+        return *_read_backward(grad_RD.view_as(kept.x_MND), kept), to_weight, to_scale, to_shift, None
+
+
+class _Widen(torch.autograd.Function):
+    """See `widen`; what is as wide as the result is made again for the gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        layer_scale: Tensor | None,
+        layer_shift: Tensor | None,
+        batch_scale: Tensor | None,
+        batch_shift: Tensor | None,
+        statistics: Statistics | None,
+        eps: float,
+    ) -> Tensor:
+        out_RD = _grouped(hidden.flatten(0, 1), weight)
+        if statistics is not None:
+            out_RD = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *statistics)[0]
+        mean = deviation = None
+        if layer_scale is not None:
+            out_RD, mean, deviation = torch.native_layer_norm(out_RD, out_RD.shape[1:], layer_scale, layer_shift, eps)
+        ctx.eps = eps
+        running = (None, None) if statistics is None or statistics.training else statistics[:2]
+        ctx.statistics = None if statistics is None else (*running, *statistics[2:])
+        ctx.save_for_backward(hidden, weight, layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation)
+        return out_RD.view(*hidden.shape[:2], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation = ctx.saved_tensors
+        grad_RD, hidden_RK = grads[0].flatten(0, 1), hidden.flatten(0, 1)
+        normed_RD = out_RD = _grouped(hidden_RK, weight)
+        means = deviations = None
+        if ctx.statistics is not None:
+            normed_RD, means, deviations = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *ctx.statistics)
+        to_layer = to_batch = (None, None)
+        if layer_scale is not None:
+            grad_RD, *to_layer = _aten.native_layer_norm_backward(
+                grad_RD, normed_RD, out_RD.shape[1:], mean, deviation, layer_scale, layer_shift, (True, True, True)
+            )
+        if ctx.statistics is not None:
+            running_mean, running_var, training, _, batch_eps = ctx.statistics
+            grad_RD, *to_batch = _aten.native_batch_norm_backward(
+                grad_RD,
+                out_RD,
+                batch_scale,
+                running_mean,
+                running_var,
+                means,
+                deviations,
+                training,
+                batch_eps,
+                (True, True, True),
+            )
+        to_hidden, to_weight = _grouped_backward(grad_RD, hidden_RK, weight)
+        return to_hidden.view_as(hidden), to_weight, *to_layer, *to_batch, None, None
