@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor
 
-__all__ = ["Kept", "StreamFeatures", "TextFeatures", "by_segment", "of_segments"]
+__all__ = ["FIELDS", "Kept", "StreamFeatures", "TextFeatures", "by_segment", "noting", "of_segments"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamFeatures:
     """What leaves one stream.
 
-    Of a companion whose head says what it reads (`Head.companion_reads`) the other fields are not there.
+    Of what is kept on disk, and of a companion whose head says what it reads (`Head.companion_reads`), the other fields
+    are not there.
 
     Attributes:
         pooled: (B, T, D), class token or mean of ``tokens``, as the layout says.
@@ -39,8 +40,13 @@ class StreamFeatures:
                 raise AttributeError(f"'{type(self).__name__}' has no '{name}'.")
             held = [one.name for one in fields(self) if one.name in vars(self)]
             raise AttributeError(
-                f"These features hold {', '.join(held)} alone, and '{name}' is read: name it in Head.companion_reads."
+                f"These features hold {', '.join(held)} alone, and '{name}' is read: name it in Head.companion_reads; "
+                "where it is no companion's, data.cache_features=false makes all."
             )
+
+
+FIELDS = tuple(one.name for one in fields(StreamFeatures))
+"""What may be read of a stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +73,12 @@ class Kept:
     """What lies on disk of the features that frozen streams make of the clips of a batch.
 
     Attributes:
-        known: of each of the B clips, whether its features were found.
+        known: stream -> of each of the B clips, whether its features were found.
         features: ``stream.field`` -> those of the known clips in their order, (their segments, ...).
         files: stream -> for each of the B clips the files of its T segments, where others are to be kept.
     """
 
-    known: Sequence[bool]
+    known: Mapping[str, Sequence[bool]]
     features: Mapping[str, Tensor]
     files: Mapping[str, Sequence[Sequence[str]]]
 
@@ -81,12 +87,30 @@ class Kept:
         return replace(self, features={name: function(tensor) for name, tensor in self.features.items()})
 
 
+def noting(features: StreamFeatures, read: set[str]) -> StreamFeatures:
+    """The same features, which note in ``read`` what is read of them."""
+
+    class Noting(StreamFeatures):
+        def __getattribute__(self, name: str) -> Any:
+            if name in FIELDS:
+                read.add(name)
+            return super().__getattribute__(name)
+
+    made = object.__new__(Noting)
+    vars(made).update(vars(features))
+    return made
+
+
 def by_segment(features: StreamFeatures, wanted: Sequence[str]) -> dict[str, Tensor]:
-    """Fields as tensors of M segments, (M, ...): ``maps`` as ``maps.0`` and so on."""
+    """Fields as tensors of M segments, (M, ...): ``maps`` as ``maps.0`` and so on, (M, Y, X, D).
+
+    So maps lie in memory as the tokens that they are views of, and do when they come back: convolutions may round
+    otherwise where channels go first.
+    """
     made: dict[str, Tensor] = {}
     for name in wanted:
         if name == "maps":
-            made |= {f"maps.{number}": one for number, one in enumerate(features.maps)}
+            made |= {f"maps.{number}": one.permute(0, 2, 3, 1) for number, one in enumerate(features.maps)}
         else:
             made[name] = features.pooled.flatten(0, 1) if name == "pooled" else getattr(features, name)
     return made
@@ -100,5 +124,5 @@ def of_segments(given: Mapping[str, Tensor], segments: int) -> StreamFeatures:
         vars(made)["pooled"] = given["pooled"].unflatten(0, (-1, segments))
     maps = sorted((name for name in given if name.startswith("maps.")), key=lambda name: int(name[5:]))
     if maps:
-        vars(made)["maps"] = tuple(given[name] for name in maps)
+        vars(made)["maps"] = tuple(given[name].permute(0, 3, 1, 2) for name in maps)
     return made

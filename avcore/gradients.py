@@ -1,6 +1,8 @@
 """Which parameters a training would reach, from shapes alone: autograd's graph on the meta device, no backward pass."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from avcore.discovery.records import one_line
 from avcore.errors import AssemblyError, AVCoreError
+from avcore.features import FIELDS, noting
 from avcore.injection import Part
 from avcore.model import AVModel, Output
 from avcore.shapes import RememberedShapes
@@ -27,10 +30,12 @@ class Followed(NamedTuple):
     Attributes:
         unread: the trainable parameters that no loss depends on in any epoch, by the names they are saved under.
         notice: what the user must be told; empty where all is well.
+        reads: the fields of `StreamFeatures` that are read behind the streams, by stream; all where that is not known.
     """
 
     unread: tuple[str, ...] = ()
     notice: str = ""
+    reads: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def follow_losses(model: AVModel) -> Followed:
@@ -46,7 +51,24 @@ def follow_losses(model: AVModel) -> Followed:
         AVCoreError: parameters of parts reach nothing at all, whatever the head reads.
     """
     with RememberedShapes(), watched(model.instances):
-        return _follow(model)
+        followed = _follow(model)
+        return followed if model.clips.instances else followed._replace(reads=_reads(model))
+
+
+def _reads(model: AVModel) -> dict[str, tuple[str, ...]]:
+    """What the head, and the losses of parts on sentences, read of streams that nothing acts on; all if they fail."""
+    made = model.features(blank_batch(model, companions=True))
+    read: dict[str, set[str]] = {name: set() for name in model.clips}
+    seen = replace(made, streams={name: noting(one, read[name]) for name, one in made.streams.items()})
+    try:
+        for mode in (True, False):
+            values = model.train(mode).head(seen)
+            list(_part_losses(model, seen))
+            model.predict(Output(values, seen))
+    except Exception:
+        return dict.fromkeys(read, FIELDS)
+    # Of a stream that nobody reads the smallest field, since it is among `Features.streams` all the same.
+    return {name: tuple(field for field in FIELDS if field in (found or {"pooled"})) for name, found in read.items()}
 
 
 def try_parts(model: AVModel) -> None:
@@ -103,6 +125,7 @@ def leave_untrained(model: AVModel, followed: Followed) -> AVModel:
     for name in followed.unread:
         parameters[name].requires_grad_(False)
     model.notices += (followed.notice,) if followed.notice else ()
+    model.reads = {**model.reads, **followed.reads}
     return model
 
 

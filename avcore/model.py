@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from avcore.config import RunConfig
 from avcore.data.kept import kept_or_made
 from avcore.errors import DataError, PluginError
-from avcore.features import by_segment, of_segments
+from avcore.features import FIELDS, by_segment, of_segments
 from avcore.injection import Part, PlanEntry, Step
 from avcore.modules import at_least_single
 from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
@@ -51,6 +51,7 @@ class AVModel(nn.Module):
         segments, clip_seconds, windows: how a clip is cut; None for what no data set has said.
         backbone_digest: of the frozen weights as loaded, before any cast.
         notices: what the user must be told (random weights).
+        reads: the fields of `StreamFeatures` that the head reads of each stream; all of them until it was followed.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class AVModel(nn.Module):
         self.windows = windows
         self.notices = tuple(notices)
         self.backbone_digest = ""
+        self.reads: Mapping[str, Sequence[str]] = dict.fromkeys(self.clips, FIELDS)
 
     # ---------------------------------------------------------------------------------------------- the forward
 
@@ -123,7 +125,8 @@ class AVModel(nn.Module):
         """Walk the streams through the plan, and companions as the head wants them.
 
         Args:
-            batch: ``frames`` and ``waveform``, as far as the streams run.
+            batch: ``frames`` and ``waveform``, as far as the streams run. With `Batch.kept`, which loaders give where
+                no part acts on a stream, what is known is taken from there, and only what the head reads is made.
         """
         ways = ("plain", "parts")
         wanted = {name: way for name, way in self.head.companions.items() if name in batch.companions}
@@ -140,7 +143,8 @@ class AVModel(nn.Module):
                 else self._walk(batch.companions[name])
                 for name, way in wanted.items()
             }
-            return replace(self._walk(batch), companions=companions)
+            own = self._walk(batch) if batch.kept is None else self.frozen_features(batch, self.reads)
+            return replace(own, companions=companions)
 
     def _walk(self, batch: Batch) -> Features:
         walked = self.clips(self.front_ends(batch))
@@ -287,11 +291,10 @@ class AVModel(nn.Module):
 
 
 def _check_reads(head: str, companion: str, reads: Mapping[str, Sequence[str]]) -> None:
-    known = [one.name for one in fields(StreamFeatures)]
     wrong = [f"stream '{stream}'" for stream in reads if stream not in STREAMS]
-    wrong += [f"field '{one}'" for asked in reads.values() for one in asked if one not in known]
+    wrong += [f"field '{one}'" for asked in reads.values() for one in asked if one not in FIELDS]
     if wrong:
         raise PluginError(
             f"{head}.companion_reads names the {wrong[0]} of '{companion}': streams are {' and '.join(STREAMS)}, "
-            f"fields {', '.join(known)}. Tell its author."
+            f"fields {', '.join(FIELDS)}. Tell its author."
         )

@@ -149,8 +149,8 @@ class Batch:
         samples: (B,) int64, each clip's place in its split, counted from 0 in file order; of companions, the place of
             the clip that asked for them.
         valid: (B,) bool; False marks clips that only pad the last batch and count nowhere.
-        kept: of companions, what frozen streams have made of them before, where a run keeps that
-            (``data.cache_features``). Pictures and sound of clips whose features are known are zeros.
+        kept: what frozen streams have made of the clips before, where a run keeps that (``data.cache_features``).
+            Pictures and sound of clips whose features are known are zeros, or None where those of all are.
     """
 
     frames: Tensor | None

@@ -46,12 +46,16 @@ def _of_a_data_set(command: CommandT) -> CommandT:
     return command
 
 
-def _open(task: str, root: str | None, sets: tuple[str, ...]) -> "tuple[RunConfig, Task, Dataset, str]":
+def _open(
+    task: str, root: str | None, sets: tuple[str, ...], visual: str | None = None, audio: str | None = None
+) -> "tuple[RunConfig, Task, Dataset, str]":
     """The configuration, the task, the reader, and the root of its files."""
     registry = load_registry()
     # A configuration has a backbone; which one makes no difference to the data set.
-    backbone = next((preset for spec in registry.backbones for preset in spec.presets), None)
-    config = resolve_config(registry, method="none", task=task, visual=backbone, data=root, sets=sets).config
+    some = next((preset for spec in registry.backbones for preset in spec.presets), None)
+    config = resolve_config(
+        registry, method="none", task=task, visual=visual or audio or some, audio=audio, data=root, sets=sets
+    ).config
 
     from avcore.data.opening import make_task, open_dataset
 
@@ -62,17 +66,23 @@ def _open(task: str, root: str | None, sets: tuple[str, ...]) -> "tuple[RunConfi
 
 @data.command()
 @_of_a_data_set
-def info(task: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> None:
-    """Say what a data set for TASK holds: splits, clips, segments, and the files of its first clip.
+@click.option("--visual", metavar="NAME", help="Backbone for pictures, whose cache and features are told.")
+@click.option("--audio", metavar="NAME", help="Backbone for sound.  [default: that of --visual]")
+def info(
+    task: str, root: str | None, sets: tuple[str, ...], as_json: bool, visual: str | None, audio: str | None
+) -> None:
+    """Say what a data set for TASK holds: splits, clips, segments, the files of its first clip, what the caches take.
 
     \b
     Examples:
       avcore data info avs                       the built-in demo
       avcore data info avs --data AVSBench       your copy
       avcore data info TASK --data FOLDER        your own clips, where the task reads such
+      avcore data info ave --data AVE_Dataset --visual vit_base_patch16_224.augreg_in21k
     """  # noqa: D301 - click's mark for unwrapped lines
-    config, _, dataset, found = _open(task, root, sets)
-    facts = {"task": config.task, "dataset": config.data.dataset, "root": found, **_describe(dataset)}
+    config, _, dataset, found = _open(task, root, sets, visual, audio)
+    cache = _caches(dataset, config if visual or audio else None)
+    facts = {"task": config.task, "dataset": config.data.dataset, "root": found, **_describe(dataset), "cache": cache}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -182,6 +192,49 @@ def _describe_clip(dataset: "Dataset", clip: "Clip") -> dict[str, Any]:
     }
 
 
+def _caches(dataset: "Dataset", config: "RunConfig | None") -> dict[str, Any]:
+    """What decoded clips take, and of a head alone on chosen backbones what its features do; in bytes."""
+    from math import prod
+
+    clips = [clip for split in dataset.splits for clip in dataset.clips(split)]
+    seconds = [clip.seconds for clip in clips]
+    told: dict[str, Any] = {"pictures_px": 224, "rate_hz": 16000, "channels": 1}
+    pictures, features = dataset.segments * 3 * 224 * 224, None
+    if config is not None:
+        from avcore.assemble import assemble
+        from avcore.runs.kept import bytes_of_clip
+
+        model = assemble(config, load_registry(), meta=True)
+        told["pictures_px"] = model.image and model.image.size
+        pictures = dataset.segments * prod(model.image.shape) if model.image else 0
+        told["rate_hz"], told["channels"] = (model.sound.rate, model.sound.channels) if model.sound else (None, 0)
+        features = sum(bytes_of_clip(model, stream, fields) for stream, fields in model.reads.items())
+    samples = [2 * told["channels"] * round(length * (told["rate_hz"] or 0)) for length in seconds]
+    return {
+        **told,
+        "clip_bytes": pictures + (samples[0] if samples else 0),
+        "bytes": pictures * len(clips) + sum(samples),
+        "features_clip_bytes": features,
+        "features_bytes": None if features is None else features * len(clips),
+    }
+
+
+def _print_caches(held: "Mapping[str, Any]", clips: int) -> None:
+    from avcore.runs.kept import size_in_words as size
+
+    kinds = [f"pictures of {held['pictures_px']} px" if held["pictures_px"] else ""]
+    kinds += [f"sound of {held['rate_hz']} Hz" if held["rate_hz"] else ""]
+    click.echo(
+        f"In the clip cache a clip takes {size(held['clip_bytes'])}, all {clips} {size(held['bytes'])}: "
+        f"{' and '.join(filter(None, kinds))}."
+    )
+    if held["features_clip_bytes"] is not None:
+        click.echo(
+            f"What the head alone reads of frozen features takes {size(held['features_clip_bytes'])} for a clip, "
+            f"{size(held['features_bytes'])} for all (data.cache_features)."
+        )
+
+
 def _print_splits(splits: "Mapping[str, Any]", notes: "Sequence[str]") -> None:
     for split, held in splits.items():
         groups = held["groups"]
@@ -207,6 +260,7 @@ def _print(facts: dict[str, Any]) -> None:
     if clip is None:
         click.echo("There is no clip in any split.")
         return
+    _print_caches(facts["cache"], sum(held["clips"] for held in facts["splits"].values()))
     click.echo(f"First clip: {clip['name']}, {clip['seconds']} s from {clip['start_s']} s on")
     for kind in ("frames", "audio"):
         held = clip[kind]

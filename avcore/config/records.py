@@ -148,7 +148,8 @@ class DataConfig:
     root: Path | None = None  # its folder; null: $AVCORE_DATA/<dataset>, else made by the data set itself
     workers: int = 0  # loader processes; 0 reads in the main one
     cache: Path | None = None  # folder of decoded clips; null: the user's cache folder
-    cache_features: bool = False  # keep what frozen streams make of companions beside them; not of augmented ones
+    # what frozen streams make of clips is kept on disk: true also of companions, auto where a head alone trains on it
+    cache_features: bool | Literal["auto"] = "auto"
     broken: Literal["stop", "skip"] = "stop"  # clips that cannot be read; skip: train on others, leave out of scores
     broken_limit: float = 0.01  # broken=skip: share of a split's clips, one at least, above which the run fails
     settings: Any = field(default_factory=ClipSettings)  # the config dataclass of the data set

@@ -78,7 +78,10 @@ def save_segments(files: Sequence[str], features: Mapping[str, Tensor]) -> None:
                     continue
                 _logger.warning("%s is damaged and is made again.", path)
             # A copy: a view would be saved with all that it is a view of.
-            content = safetensors.torch.save({field: of[place].cpu().clone() for field, of in features.items()})
+            whole = {
+                field: of[place].cpu().clone(memory_format=torch.contiguous_format) for field, of in features.items()
+            }
+            content = safetensors.torch.save(whole)
             write_aside(path, content + zlib.crc32(content).to_bytes(4, "little"))
         except OSError as error:
             _full.add(folder)
@@ -99,11 +102,11 @@ def kept_or_made(
     """
     before = f"{stream}."
     known = {key.removeprefix(before): one for key, one in kept.features.items() if key.startswith(before)}
-    if all(kept.known):
+    if all(kept.known[stream]):
         return known
     clips: list[dict[str, Tensor]] = []
     first = 0
-    for number, (there, files) in enumerate(zip(kept.known, kept.files[stream], strict=True)):
+    for number, (there, files) in enumerate(zip(kept.known[stream], kept.files[stream], strict=True)):
         if there:
             clips.append({field: one[first : first + len(files)] for field, one in known.items()})
             first += len(files)

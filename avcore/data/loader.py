@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from avcore.data.balance import balanced_chances
 from avcore.data.broken import BrokenClips, BrokenPolicy, refuse_missing
@@ -62,6 +63,8 @@ class ClipLoader:
             of `balanced_chances`; None draws each clip once. With ``shuffle`` only.
         partners: whether clips come with the sound of another one of the split, as the companion `PARTNER`; drawn from
             (seed, "partner", epoch, clip).
+        kept: the streams whose features of the clips themselves are kept, each with where: of what is found nothing is
+            read. Not of a stream that ``change`` mutes or gives noise.
         companions: what is read of companions, by name: streams, each with where its features are kept, or None; both
             streams of one that is not named.
         change: what clips are given in place of their own, the same in every epoch; what is muted is not read.
@@ -91,6 +94,7 @@ class ClipLoader:
         last: Literal["fill", "keep", "drop"] = "fill",
         balance: str | None = None,
         partners: bool = False,
+        kept: Mapping[str, Wanted] | None = None,
         companions: Mapping[str, Mapping[str, Wanted | None]] | None = None,
         change: Change = OWN,
         broken: BrokenPolicy = "stop",
@@ -139,6 +143,7 @@ class ClipLoader:
             seed=seed,
             policy=broken,
             broken=BrokenClips(split, len(self.clips), broken_limit),
+            kept=kept,
             partners=partners and audio is not None,
             companions=companions,
         )
@@ -179,6 +184,13 @@ class ClipLoader:
         Where the garbage collector ends them, it waits 5 s for each, in whatever runs then.
         """
         self._loader.close()
+
+    def pictures(self, sample: int) -> Tensor | None:
+        """The pictures of the clip at that place in the split, where a batch left them out because they are known.
+
+        (T, [K,] 3, Y, X) uint8; None where that stream is off.
+        """
+        return self._reader.pictures(sample)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""

@@ -65,17 +65,29 @@ class Filled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What is there of the pictures and the sound of one clip; None for a stream that is off, muted or known.
+
+    Attributes:
+        features: by stream, what was found of those that are kept.
+        files: by stream, where that is.
+    """
+
+    frames: np.ndarray | None = None
+    sound: np.ndarray | None = None
+    features: Mapping[str, dict[str, Tensor] | None] = field(default_factory=dict)
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Content:
-    """What a batch takes of one clip; None for a stream that is off or muted."""
+    """What a batch takes of one clip."""
 
     name: str
-    frames: np.ndarray | None
-    sound: np.ndarray | None
+    seen: _Seen
     target: dict[str, Tensor]
     inputs: dict[str, Tensor]
     companions: dict[str, _Content]
-    features: dict[str, Tensor] | None = None
-    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Reader(TorchDataset[Reading | AVCoreError]):
@@ -94,6 +106,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         seed: of noise, and of the clips that take the places of broken ones.
         policy: what is done about a broken clip.
         broken: those that this process knows.
+        kept: the streams whose features of clips themselves are kept, each with where.
         partners: every clip comes with the sound of another one, drawn from (seed, "partner", epoch, clip).
         companions: of those whose head says so, the streams that are read, each with where its features are kept.
     """
@@ -111,6 +124,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         seed: int,
         policy: BrokenPolicy,
         broken: BrokenClips,
+        kept: Mapping[str, Wanted] | None = None,
         partners: bool = False,
         companions: Mapping[str, Mapping[str, Wanted | None]] | None = None,
     ) -> None:
@@ -124,6 +138,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         self.seed = seed
         self.policy = policy
         self.broken = broken
+        self.kept = kept or {}
         self.partners = partners
         self.companions = companions or {}
 
@@ -142,14 +157,19 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             return error
         return Reading(batch=batch, broken=found)
 
-    def media(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Pictures and sound of a clip, None for what the batches leave out.
+    def media(self, index: int) -> _Seen:
+        """Pictures and sound of a clip, or what frozen streams have made of them before.
 
         Raises:
             CacheError: the cache cannot be used.
             AVCoreError: the clip is broken.
         """
-        return self._frames(self.clips[index]), self._sound(self.sounds[index])
+        return self._seen({**dict.fromkeys(STREAMS), **self.kept}, self.clips[index], self.sounds[index])
+
+    def pictures(self, index: int) -> Tensor | None:
+        """The pictures of a clip as a batch would have them, whatever is kept of it: (T, [K,] 3, Y, X) uint8."""
+        found = self._pictures([self._frames(self.clips[index])])
+        return None if found is None else found[0]
 
     def _frames(self, clip: Clip) -> np.ndarray | None:
         if self.image is None or "visual" in self.change.muted:
@@ -216,7 +236,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                 found |= self.judge(candidate, error)
                 continue
             name = self.clips[candidate].name
-            heard = _Content(name=name, frames=None, sound=sound, target={}, inputs={}, companions={})
+            heard = _Content(name=name, seen=_Seen(sound=sound), target={}, inputs={}, companions={})
             return replace(content, companions={**content.companions, PARTNER: heard})
         raise DataError(f"No sound of split '{self.broken.split}' can be read.")
 
@@ -224,19 +244,24 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         with reading_of(self.clips[index]):
             clip = drawn(self.dataset, self.clips[index], index, seed=self.seed, epoch=epoch)
         companions = {name: self._companion(name, other, epoch) for name, other in clip.companions.items()}
-        return self._read(clip, epoch, *self.media(index), companions)
+        return self._read(clip, epoch, self.media(index), companions)
 
     def _companion(self, name: str, clip: Clip, epoch: int) -> _Content:
         """A companion with the streams that are read of it, or with what frozen streams have made of it before."""
-        asked = self.companions.get(name, dict.fromkeys(STREAMS))
-        files = {stream: wanted.files(self._shown(stream, clip)) for stream, wanted in asked.items() if wanted}
-        held = {stream: load_segments(of) for stream, of in files.items()}
-        features = {f"{s}.{key}": one for s, found in held.items() if found for key, one in found.items()}
-        known = bool(held) and all(held.values())
-        frames = self._frames(clip) if "visual" in asked and not known else None
-        sound = self._sound(clip) if "audio" in asked and not known else None
-        content = self._read(clip, epoch, frames, sound, {})
-        return replace(content, features=features if known else None, files=files)
+        return self._read(clip, epoch, self._seen(self.companions.get(name, dict.fromkeys(STREAMS)), clip, clip), {})
+
+    def _seen(self, asked: Mapping[str, Wanted | None], shown: Clip, heard: Clip) -> _Seen:
+        """The pictures of one clip and the sound of another, as far as the features of a stream are not there."""
+        source = {"visual": shown, "audio": heard}
+        files = {s: wanted.files(self._shown(s, source[s])) for s, wanted in asked.items() if wanted}
+        features = {stream: load_segments(of) for stream, of in files.items()}
+        unknown = [stream for stream in asked if not features.get(stream)]
+        return _Seen(
+            frames=self._frames(shown) if "visual" in unknown else None,
+            sound=self._sound(heard) if "audio" in unknown else None,
+            features=features,
+            files=files,
+        )
 
     def _shown(self, stream: str, clip: Clip) -> list[tuple[str, int]]:
         """What stands for the pictures or the sound of each segment: the name of a clip's entry, the place in it."""
@@ -250,32 +275,25 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             for one, place in clip.shots or own
         ]
 
-    def _read(
-        self,
-        clip: Clip,
-        epoch: int,
-        frames: np.ndarray | None,
-        sound: np.ndarray | None,
-        companions: dict[str, _Content],
-    ) -> _Content:
+    def _read(self, clip: Clip, epoch: int, seen: _Seen, companions: dict[str, _Content]) -> _Content:
         with reading_of(clip):
             target, inputs = self.dataset.target(clip), self.dataset.inputs(clip, epoch)
-        return _Content(name=clip.name, frames=frames, sound=sound, target=target, inputs=inputs, companions=companions)
+        return _Content(name=clip.name, seen=seen, target=target, inputs=inputs, companions=companions)
 
     def _candidates(self, index: int, epoch: int) -> Iterator[int]:
         yield index
         yield from generator(self.seed, "replacement", epoch, index).permutation(len(self.clips)).tolist()
 
-    def _pictures(self, contents: Sequence[_Content]) -> Tensor | None:
+    def _pictures(self, frames: Sequence[np.ndarray | None]) -> Tensor | None:
         if self.image is not None and "visual" in self.change.muted:
             grey_311 = (255 * torch.tensor(self.image.mean)).round().to(torch.uint8)[:, None, None]
-            return grey_311.expand(len(contents), self.dataset.segments, *self.image.shape).clone()
-        return _stacked([content.frames for content in contents])
+            return grey_311.expand(len(frames), self.dataset.segments, *self.image.shape).clone()
+        return _stacked(frames)
 
-    def _waveform(self, contents: Sequence[_Content]) -> Tensor | None:
+    def _waveform(self, sounds: Sequence[np.ndarray | None]) -> Tensor | None:
         if self.audio is not None and "audio" in self.change.muted:
-            return torch.zeros(len(contents), *self.audio.shape(self.clips[0].seconds), dtype=torch.int16)
-        return _stacked([content.sound for content in contents])
+            return torch.zeros(len(sounds), *self.audio.shape(self.clips[0].seconds), dtype=torch.int16)
+        return _stacked(sounds)
 
     def _batch(self, contents: Sequence[_Content], samples: Tensor, valid: Tensor) -> Batch:
         names = [content.name for content in contents]
@@ -287,27 +305,32 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                     "the reader must give all clips of a split the same."
                 )
         return Batch(
-            frames=self._pictures(contents),
-            waveform=self._waveform(contents),
+            frames=self._pictures([content.seen.frames for content in contents]),
+            waveform=self._waveform([content.seen.sound for content in contents]),
             targets=_alike("targets", names, [content.target for content in contents]),
             names=names,
             samples=samples,
             valid=valid,
             inputs=_alike("inputs", names, [content.inputs for content in contents]),
             companions={key: self._batch([others[key] for others in asked], samples, valid) for key in asked[0]},
-            kept=_kept(contents),
+            kept=_kept([content.seen for content in contents]),
         )
 
 
-def _kept(contents: Sequence[_Content]) -> Kept | None:
+def _kept(clips: Sequence[_Seen]) -> Kept | None:
     """What was found on disk for the clips of a batch; None where nothing is kept."""
-    if not contents[0].files:
+    streams = tuple(clips[0].files)
+    if not streams:
         return None
-    found = [content.features for content in contents if content.features is not None]
+    found = {stream: [one for clip in clips if (one := clip.features[stream]) is not None] for stream in streams}
     return Kept(
-        known=tuple(content.features is not None for content in contents),
-        features={key: torch.cat([one[key] for one in found]) for key in (found[0] if found else ())},
-        files={stream: [content.files[stream] for content in contents] for stream in contents[0].files},
+        known={stream: tuple(clip.features[stream] is not None for clip in clips) for stream in streams},
+        features={
+            f"{stream}.{key}": torch.cat([one[key] for one in ones])
+            for stream, ones in found.items()
+            for key in (ones[0] if ones else ())
+        },
+        files={stream: [clip.files[stream] for clip in clips] for stream in streams},
     )
 
 
@@ -325,7 +348,7 @@ def _alike(what: str, names: Sequence[str], given: Sequence[dict[str, Tensor]]) 
 
 
 def _stacked(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
-    """Zeros where only some have none: those of companions whose features are known."""
+    """Zeros where only some have none: those of clips whose features are known."""
     present = [array for array in arrays if array is not None]
     if not present:
         return None

@@ -11,9 +11,11 @@ from torchmetrics import SumMetric
 from avcore.engine.precision import autocast
 from avcore.engine.step import BatchLoader
 from avcore.errors import DataError
-from avcore.tasks import Task
+from avcore.tasks import Batch, Task
 
 __all__ = ["Evaluation", "Example", "evaluate"]
+
+Pictures = Callable[[int], Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +49,14 @@ def _on_host(value: Tensor) -> Tensor:
     return (value.float() if value.is_floating_point() else value).detach().cpu().clone()
 
 
-def _first(frames: Tensor) -> Tensor:
-    """The first of the K pictures of each segment, where there are several."""
-    return frames[:, 0] if frames.dim() == 5 else frames
+def _shown(batch: Batch, index: int, pictures: Pictures | None) -> Tensor | None:
+    """The first of the K pictures of each segment of a clip, for which a batch may hold features instead."""
+    known = batch.kept.known.get("visual", ()) if batch.kept else ()
+    if any(known[index : index + 1]):
+        frames = pictures(int(batch.samples[index])) if pictures else None
+    else:
+        frames = None if batch.frames is None else batch.frames[index]
+    return frames[:, 0] if frames is not None and frames.dim() == 5 else frames
 
 
 @torch.no_grad()
@@ -62,6 +69,7 @@ def evaluate(
     precision: Literal["bf16", "fp32"],
     device: torch.device,
     examples: int = 0,
+    pictures: Pictures | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Run a model in eval mode over a loader. The model is left in the mode in which it came.
@@ -78,6 +86,7 @@ def evaluate(
         precision: ``bf16`` or ``fp32``, as in training.
         device: where the model is.
         examples: keep the predictions of so many clips.
+        pictures: those of the clip at a place in the split, where a batch has its features in their stead.
         progress: called with the number of batches done.
 
     Raises:
@@ -102,7 +111,7 @@ def evaluate(
                 kept.append(
                     Example(
                         name=batch.names[index],
-                        frames=None if batch.frames is None else _first(batch.frames[index]).cpu(),
+                        frames=_shown(batch, index, pictures),
                         prediction={key: _on_host(value[index]) for key, value in prediction.items()},
                         targets={key: _on_host(value[index]) for key, value in batch.targets.items()},
                     )

@@ -126,6 +126,7 @@ class Run:
                 precision=self.config.train.precision,
                 device=choose_device(self.config.device),
                 examples=examples,
+                pictures=loader.pictures,
                 progress=progress,
             )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avcore.config import RunConfig
 from avcore.data.broken import is_there, refuse_missing
-from avcore.data.changes import OWN, Change, split_and_change
+from avcore.data.changes import Change, split_and_change
 from avcore.data.loader import ClipLoader
 from avcore.data.opening import make_task, open_dataset
 from avcore.data.verify import NO_TRUTH, ends_early, has_truth
@@ -17,8 +17,7 @@ from avcore.engine.ranks import from_all, ranks
 from avcore.errors import AVCoreError, DataError
 from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
-from avcore.runs.kept import Companions
-from avcore.specs import STREAMS
+from avcore.runs.kept import KeptFeatures
 from avcore.tasks import Clip, Dataset
 
 __all__ = ["RunData", "list_splits", "open_data", "open_files", "too_long"]
@@ -71,6 +70,16 @@ def too_long(clips: Sequence[Clip], segments: int) -> list[str]:
     return []
 
 
+def _count(dataset: Dataset, config: RunConfig) -> int:
+    """How many clips a run reads; a list that cannot be read is told of when a loader asks for it."""
+    names = ("train", config.selected_on, *config.train.evaluate)
+    count = 0
+    for split in {split_and_change(name)[0] for name in names} & set(dataset.splits):
+        with suppress(AVCoreError, OSError):
+            count += len(dataset.clips(split))
+    return count
+
+
 class _Skipped:
     """Clips that were skipped, each told of once.
 
@@ -101,7 +110,7 @@ class RunData:
         self._loaders: dict[tuple[str, bool], ClipLoader] = {}
         self._skipped = _Skipped()
         self._has_truth: dict[str, bool] = {}
-        self._companions = Companions(model)
+        self._kept = KeptFeatures(model, partial(_count, dataset, config))
 
     @property
     def broken(self) -> dict[str, dict[str, str]]:
@@ -161,7 +170,8 @@ class RunData:
             last="fill" if not train else "drop" if config.train.drop_last else "keep",
             balance=config.train.balance if train else None,
             partners=train and config.train.augment.mix.p > 0,
-            companions=self._companions.read(keep=self._keeps(train) if media and change is OWN else ()),
+            kept=self._kept.of_clips(change) if media else None,
+            companions=self._kept.of_companions(change, train=train) if media else None,
             seed=config.seed,
             rank=here.rank,
             world=here.world,
@@ -172,13 +182,6 @@ class RunData:
             broken_limit=config.data.broken_limit,
             on_broken=partial(self._skipped.add, name),
         )
-
-    def _keeps(self, train: bool) -> tuple[str, ...]:
-        """The streams whose features of companions are kept: what training augments is another thing each time."""
-        augment = self.config.train.augment
-        changed = {"visual": bool(augment.visual), "audio": bool(augment.audio) or augment.mix.p > 0}
-        kept = self.config.data.cache_features
-        return tuple(stream for stream in STREAMS if kept and not (train and changed[stream]))
 
     def close(self) -> None:
         """End the workers of all loaders; those that are iterated again start new ones."""
@@ -192,7 +195,7 @@ class RunData:
         From here on the display tells of clips that are skipped; without one they are logged.
         """
         self._skipped.say = display.line
-        for said in self._companions.told() if self.config.data.cache_features else ():
+        for said in self._kept.told():
             display.line(said)
         for split in dict.fromkeys(self.split(name)[0] for name in names):
             self._decode(split, display)

@@ -176,6 +176,22 @@ def test_the_same_in_words(call: Any, root: Path) -> None:
         assert line in result.output.splitlines()
 
 
+def test_what_the_clip_cache_takes_is_told(call: Any, root: Path) -> None:
+    facts = json.loads(call("looking", "--data", str(root), "--set", "data.clip_seconds=3", "--json").output)
+    pictures, sound = 2 * 3 * 224 * 224, 2 * 3 * 16000
+    assert facts["cache"] == {
+        "pictures_px": 224,
+        "rate_hz": 16000,
+        "channels": 1,
+        "clip_bytes": pictures + sound,
+        "bytes": 4 * (pictures + sound),
+        "features_clip_bytes": None,
+        "features_bytes": None,
+    }
+    told = "In the clip cache a clip takes 0.3 MiB, all 4 1.3 MiB: pictures of 224 px and sound of 16000 Hz.\n"
+    assert told in call("looking", "--data", str(root), "--set", "data.clip_seconds=1").output
+
+
 def test_clips_without_their_files_are_counted(call: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = Clip(name="there", frames=(next(root.rglob("*.png")),) * 2, audio=None, seconds=1.0)
     gone = replace(there, name="gone", frames=(root / "gone.png",) * 2)

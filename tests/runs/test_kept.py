@@ -16,12 +16,13 @@ from torch import Tensor
 
 import avcore
 from avcore.data import kept
+from avcore.data.changes import OWN
 from avcore.data.kept import load_segments, save_segments
 from avcore.errors import AVCoreError
 from avcore.features import StreamFeatures, by_segment, of_segments
 from avcore.registry import Registry
 from avcore.runs import Run
-from avcore.runs.kept import Companions
+from avcore.runs.kept import KeptFeatures
 from avcore.states import trainable_state
 from avcore.streams import Stream
 
@@ -103,7 +104,7 @@ def test_each_companion_is_made_once_and_is_what_it_would_be(
     negative = batch.companions["negative"]
     assert batch.kept is None
     assert negative.kept is not None
-    assert all(negative.kept.known)
+    assert all(negative.kept.known["audio"])
     # Nothing was decoded of it.
     assert negative.frames is negative.waveform is None
     states = [trainable_state(one.model) for one in (plain, first, again)]
@@ -140,14 +141,15 @@ def test_the_second_epoch_makes_nothing_of_what_the_first_has_seen(
 
 def test_what_features_depend_on_makes_other_keys(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     def key(*sets: str) -> str:
-        model = avcore.create_model(task="compared", prompts="rows", set=sets)
-        wanted = Companions(model).read(keep=("audio",))["negative"]["audio"]
+        given = ("data.cache_features=true", *sets)
+        model = avcore.create_model(task="compared", prompts="rows", set=given)
+        wanted = KeptFeatures(model, lambda: 1).of_companions(OWN, train=True)["negative"]["audio"]
         assert wanted is not None
         return wanted.key
 
     own = key()
     assert key() == own
-    assert key("optim.lr=0.5", "data.cache_features=true") == own
+    assert key("optim.lr=0.5") == own
     others = [key("frozen=random"), key("train.precision=bf16"), key("data.window_seconds=0.5")]
     monkeypatch.setattr(toy_inputs.CompareHead, "companion_reads", {"negative": {"audio": ("tokens",)}})
     others.append(key())

@@ -113,10 +113,10 @@ def test_pictures_of_negatives_are_made_once_and_kept(
             with monkeypatch.context() as patched, torch.no_grad():
                 patched.setattr(Stream, "forward", counted)
                 seen.setdefault(keep, []).extend(model(batch)["match_negative"] for batch in batches)
-    # The last model has found all pictures, and nothing else is made of a negative.
+    # The last model has found all pictures and the clip's own sound, and nothing else is made of a negative.
     assert made == []
     files = list((tmp_path / "cache" / "features").glob("*/*"))
-    assert 0 < len(files) <= 4 * 2  # segments of two videos
+    assert 0 < len(files) <= 4 * 3  # segments: pictures of two videos, as negatives and as clips; the sound of one
     assert torch.equal(seen[True][0], seen[True][1])
     torch.testing.assert_close(seen[True][0], seen[False][0])
 
