@@ -128,6 +128,8 @@ class AVModel(nn.Module):
             batch: ``frames`` and ``waveform``, as far as the streams run. With `Batch.kept`, which loaders give where
                 no part acts on a stream, what is known is taken from there, and only what the head reads is made.
         """
+        if self.clips.replayed:  # what the batch before left in the memory of graphs may be written over
+            torch.compiler.cudagraph_mark_step_begin()
         ways = ("plain", "parts")
         wanted = {name: way for name, way in self.head.companions.items() if name in batch.companions}
         for name, way in wanted.items():

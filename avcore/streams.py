@@ -145,6 +145,7 @@ class Streams(nn.Module):
 
     Attributes:
         steps: the entries of the plan, modules that are called one after the other.
+        compiled, replayed: whether torch.compile makes graphs of them, and CUDA graphs of these, see `compile_steps`.
     """
 
     def __init__(
@@ -167,6 +168,28 @@ class Streams(nn.Module):
             trained = {offered[one]: copy for one, copy in copies.items()}
             stream.train_copies(trained, made.setdefault(frozenset(trained.items()), {}))
         self.steps = nn.ModuleList(self._step(entry, atomic_audio) for entry in self.plan)
+        self.replayed = self.compiled = False
+        self._compiled_for: dict[bool, int] = {}
+
+    def compile_steps(self, training: int, evaluation: int, *, cuda_graphs: bool = False) -> None:
+        """Let torch.compile make one graph of each kind of step, in place: names of modules stay as they are.
+
+        Sizes are constants of a graph, and only batches of the sizes given use graphs. Others run as they are: one of
+        the last clips of a split is not worth what compiling takes.
+
+        Args:
+            training: clips of a batch in training mode.
+            evaluation: the same in evaluation mode.
+            cuda_graphs: on a GPU record the kernels of each step once, then launch them together.
+        """
+        # All steps share what is compiled, by the code that they have in common; torch gives up at 8 graphs of a code.
+        # Here there may be one of each step, of the first without a gradient to its input, in either mode.
+        enough = 4 * len(self.steps)
+        torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, enough)
+        for step in self.steps:
+            step.compile(dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
+        self.compiled, self.replayed = True, cuda_graphs
+        self._compiled_for = {True: training, False: evaluation}
 
     def __getitem__(self, name: str) -> Stream:
         return cast(Stream, self.streams[name])
@@ -190,10 +213,12 @@ class Streams(nn.Module):
         told: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in TELLING}
         tapped: dict[str, list[Tensor]] = {name: [] for name in x}
         carried: dict[tuple[str, str], Tensor] = {}
+        clips = next(iter(x.values())).shape[0] // self.segments
+        as_it_is = self._compiled_for.get(self.training, clips) != clips
         for entry, step in zip(self.plan, self.steps, strict=True):
             for name, index in entry.running:
                 x[name] = self[name].into_stage(index, x[name])
-            x, carried, found = step(x, carried, bias)
+            x, carried, found = (step.forward if as_it_is else step)(x, carried, bias)
             for kind, key, tensor in found:
                 told[kind].setdefault(key, []).append(tensor)
             for name, index in entry.running:

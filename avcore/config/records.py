@@ -70,6 +70,8 @@ class TrainConfig:
     Attributes:
         average: what is evaluated and saved: the weights, or their mean over steps (ema) or over the ends of
             average_epochs
+        compile: let torch.compile make one graph of each kind of block (blocks), on a GPU with CUDA graphs too, for
+            small batches (reduce-overhead); auto: blocks on a GPU, off on a CPU
     """
 
     epochs: int = 10  # passes over the training split
@@ -79,6 +81,7 @@ class TrainConfig:
     balance: str | None = None  # sampler=balanced: the target that holds the classes
     eval_batch_size: int = 8  # clips in an evaluation batch
     precision: Literal["bf16", "fp32"] = "bf16"  # of frozen weights and activations; parts and head stay in fp32
+    compile: Literal["off", "auto", "blocks", "reduce-overhead"] = "off"
     eval_every: int = 1  # epochs between two evaluations
     save_every: int | None = None  # steps between two checkpoints within an epoch; null: at the end of each epoch only
     log_every: int = 10  # steps between two log lines

@@ -14,6 +14,7 @@ from avcore.config import RunConfig, plain, resolve_config
 from avcore.config.recipes import parse_yaml
 from avcore.data.workers import workers_watched
 from avcore.engine.checkpoint import CheckpointStore
+from avcore.engine.compiling import compile_steps
 from avcore.engine.device import choose_device
 from avcore.engine.evaluate import Evaluation, evaluate
 from avcore.engine.randomness import isolated_randomness
@@ -117,6 +118,7 @@ class Run:
         """Like `evaluate`, with the predictions of the first clips."""
         loader = self.data.loader(split)
         self.data.look_at_truth(split)
+        compile_steps(self.model, choose_device(self.config.device))
         with joined(), isolated_randomness(), workers_watched():
             return evaluate(
                 self.model,

@@ -18,6 +18,7 @@ from avcore.data.workers import workers_watched
 from avcore.discovery import Lifecycle
 from avcore.engine.board import Board
 from avcore.engine.checkpoint import Checkpoint, CheckpointStore, Reached
+from avcore.engine.compiling import compile_steps
 from avcore.engine.device import choose_device
 from avcore.engine.display import Display
 from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Saved, Shown
@@ -232,7 +233,8 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
         for note in too_long(list_splits(config, dataset)["train"], dataset.segments):
             display.line(note)
         model = build_model(config, registry)
-    for notice in model.notices:
+    said = compile_steps(model, choose_device(config.device))
+    for notice in (*model.notices, *filter(None, (said,))):
         display.line(notice)
     earlier = results_in(directory)
     results = results_of(model, registry, earlier.seconds if earlier else 0.0)
