@@ -85,7 +85,7 @@ def test_steps_of_a_method_share_graphs_and_are_compiled_in_the_first_batch_alon
     plain = squares(model, 2)
     compile_as(model, "blocks")
     torch.manual_seed(0)
-    torch.testing.assert_close(squares(model, 2), plain)
+    torch.testing.assert_close(squares(model, 2), plain, rtol=1e-3 if precision == "bf16" else 1e-5, atol=0)
     assert len(graphs) == expected[0]
     for clips in (2, 2, 1, 3):
         squares(model, clips).backward()
