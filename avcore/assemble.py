@@ -19,6 +19,7 @@ from avcore.injection import make_plan
 from avcore.model import AVModel
 from avcore.mounting import ListedPart, StreamSet, idle_notices, mount_parts, seeded
 from avcore.registry import Registry, load_registry
+from avcore.shapes import WithoutValues
 from avcore.specs import STREAMS, TEXT, TEXTS, ClipSettings, ImageGeometry, StreamLayout, TextGeometry, Windows, resolve
 from avcore.streams import Stream
 from avcore.tasks import Head, Task
@@ -97,8 +98,9 @@ def assemble(
         AVCoreError: parts need what the streams lack, or trainable parameters would get no gradient.
     """
     registry = registry.recorded(config.full_names)
-    with torch.device("meta"):
+    with WithoutValues():
         shapes = _build(config, registry)
+    with torch.device("meta"):
         followed = follow_losses(shapes)
     Augmentation(shapes)  # refuses what does not go with this model
     if meta:
@@ -224,7 +226,7 @@ def streams_of(
         AVCoreError: a name is unknown, or a setting does not fit its backbone.
     """
     chosen = {stream: {"visual": visual, "audio": audio}[stream] for stream in _running(streams)}
-    with torch.device("meta"):
+    with WithoutValues():
         return _streams(chosen, visual, registry, segments, windows, pairing=pairing)[0]
 
 

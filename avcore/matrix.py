@@ -19,6 +19,7 @@ from avcore.errors import AVCoreError, ConfigError, did_you_mean
 from avcore.gradients import try_parts
 from avcore.mounting import ListedPart, StreamSet, check_together
 from avcore.registry import PartKind, Registry, Table
+from avcore.shapes import WithoutValues
 from avcore.specs import STREAMS, BackboneSpec, MethodSpec, Windows
 
 __all__ = ["SHARED", "Combination", "backbone_pairs", "combinations", "fusion_sets", "origin_of", "prompt_sets"]
@@ -205,8 +206,11 @@ class _Bench:
         if key not in self._tried:
             try:
                 # A plugin's fault must not take the rows of the others with it. A run shows its traceback.
-                with torch.device("meta"), blamed(listed[0].plugin, "forward", " and ".join(key)):
-                    try_parts(model_of(self.streams, listed, WINDOWS))
+                with blamed(listed[0].plugin, "forward", " and ".join(key)):
+                    with WithoutValues():
+                        model = model_of(self.streams, listed, WINDOWS)
+                    with torch.device("meta"):
+                        try_parts(model)
             except AVCoreError as error:
                 self._tried[key] = str(error)
             else:

@@ -48,3 +48,36 @@ def test_what_writes_in_place_and_what_has_values_is_done() -> None:
     assert view._base is x
     with RememberedShapes(), pytest.raises(RuntimeError):
         x.sum().item()
+
+
+def test_what_is_written_in_place_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RememberedShapes, "_made", {})
+    x = torch.zeros(3, 5, device="meta", requires_grad=True)
+    with RememberedShapes():
+        for _ in range(3):
+            y = x * 2
+            assert y.sigmoid_() is y
+            assert y.grad_fn is not None
+            assert "Sigmoid" in y.grad_fn.name()
+        assert sum("sigmoid_" in str(key[0]) for key in RememberedShapes._made) == 1
+        with pytest.raises(RuntimeError):
+            (x * 2).add_(torch.zeros(4, device="meta"))
+        flat = (x * 2).unsqueeze_(0)
+    assert flat.shape == (1, 3, 5)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_what_torch_takes_apart_has_the_form_that_it_has_alone(mode: str) -> None:
+    x = torch.zeros(2, 3, 8, 8, device="meta").to(memory_format=torch.channels_last)
+
+    def both() -> list[Tensor]:
+        larger = nn.functional.interpolate(x, (16, 12), mode=mode, align_corners=False)
+        return [larger, *torch.var_mean(larger, dim=1), nn.functional.layer_norm(larger, (12,))]
+
+    plain = both()
+    with RememberedShapes():
+        first, again = both(), both()
+    for found in (first, again):
+        assert [(one.shape, one.stride(), one.dtype) for one in found] == [
+            (one.shape, one.stride(), one.dtype) for one in plain
+        ]

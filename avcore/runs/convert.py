@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from avcore.assemble import assemble
@@ -24,6 +23,7 @@ from avcore.model import AVModel
 from avcore.registry import Registry, load_registry
 from avcore.runs.adapter import check_folder, write_adapter
 from avcore.runs.pieces import ConversionError, Pieces
+from avcore.shapes import WithoutValues
 from avcore.specs import STREAMS, BackboneSpec, resolve
 from avcore.states import load_trainable_state
 
@@ -131,7 +131,7 @@ def convert_checkpoint(
 def _convert_backbone(name: str, spec: BackboneSpec, path: Path, folder: Path) -> Conversion:
     """Write published weights under the names of the backbone's own tower."""
     stream = spec.streams[0]
-    with torch.device("meta"):
+    with WithoutValues():
         backbone = spec.load()(spec.config(), name=name, preset=spec.presets[name])
         own = backbone.tower(stream, spec.config(), 1).weights()
     found = resolve(spec.converter)(read_tensors(path, own))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from avcore import compat
 from avcore.errors import AVCoreError
+from avcore.shapes import WithoutValues
 from avcore_timm.presets import SWIN_PRESETS, SWINV2_PRESETS
 from avcore_timm.settings import SwinSettings
 from avcore_timm.swin import Swin, build, build_v2
@@ -33,7 +34,7 @@ def test_presets_say_what_timm_builds(presets: dict[str, Any], builder: Callable
         if tag:
             assert preset == presets[architecture], name
             continue
-        with torch.device("meta"):
+        with WithoutValues():
             swin = builder(SwinSettings(), name=name, preset=preset)
         stages = swin.layout(1).stages
         assert swin.model.embed_dim == preset["width"] == stages[0].width, name
@@ -46,7 +47,7 @@ def test_presets_say_what_timm_builds(presets: dict[str, Any], builder: Callable
 
 def test_the_papers_swinv2() -> None:
     name = "swinv2_large_window12_192.ms_in22k"
-    with torch.device("meta"):
+    with WithoutValues():
         swin = build_v2(SwinSettings(), name=name, preset=SWINV2_PRESETS[name])
         layout = swin.tower("visual", SwinSettings(), segments=10).layout
         sound = swin.tower("audio", SwinSettings(), segments=10).geometry
@@ -164,17 +165,17 @@ def test_unknown_models_are_refused_by_name() -> None:
     random = SwinSettings(weights="random")
     with pytest.raises(AVCoreError, match="Did you mean 'swinv2_tiny_window8_256'"):
         build_v2(random, name="swinv2_tiny_window8_265", preset=None)
-    with torch.device("meta"), pytest.raises(AVCoreError, match=r"a timm SwinTransformerV2Cr, which .* does not know"):
+    with WithoutValues(), pytest.raises(AVCoreError, match=r"a timm SwinTransformerV2Cr, which .* does not know"):
         build_v2(random, name="swinv2_cr_tiny_224", preset=None)
-    with torch.device("meta"), pytest.raises(AVCoreError, match=r"a timm SwinTransformerV2, which .* does not know"):
+    with WithoutValues(), pytest.raises(AVCoreError, match=r"a timm SwinTransformerV2, which .* does not know"):
         build(random, name="swinv2_tiny_window8_256", preset=None)
-    with torch.device("meta"), pytest.raises(AVCoreError, match="pools by 'max'"):
+    with WithoutValues(), pytest.raises(AVCoreError, match="pools by 'max'"):
         build(random, name="swin_tiny_patch4_window7_224", preset={"arguments": {"global_pool": "max"}})
 
 
 def test_a_size_that_windows_do_not_divide_is_refused() -> None:
     with (
-        torch.device("meta"),
+        WithoutValues(),
         pytest.raises(AVCoreError, match="16 x 16 tokens does not divide into windows of 12 x 12"),
     ):
         build_v2(SwinSettings(size=64), name="swinv2_large_window12_192", preset=None)

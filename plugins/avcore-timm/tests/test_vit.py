@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from avcore import compat
 from avcore.backbones import digest
 from avcore.errors import AVCoreError
+from avcore.shapes import WithoutValues
 from avcore_timm import VIT_PRESETS
 from avcore_timm.settings import ViTSettings
 from avcore_timm.vit import ViT, build
@@ -218,7 +219,7 @@ def test_digest_sees_every_weight(backbone: ViT) -> None:
 
 def test_presets_say_what_timm_builds() -> None:
     for name, preset in VIT_PRESETS.items():
-        with torch.device("meta"):
+        with WithoutValues():
             model = build(ViTSettings(), name=name, preset=preset).model
         assert model.embed_dim == preset["width"], name
         assert len(model.blocks) == preset["depth"], name
@@ -282,7 +283,7 @@ def test_positions_of_a_dinov2_with_registers_load_as_published(tmp_path: Path) 
 def test_a_size_that_leaves_pixels_over_is_refused() -> None:
     with (
         pytest.raises(AVCoreError, match=r"size=225 is no multiple of the 16 px .* write 224 or 240\."),
-        torch.device("meta"),
+        WithoutValues(),
     ):
         build(ViTSettings(size=225), name="small", preset=SMALL["vit"])
 
@@ -320,7 +321,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     [("clip", "class", 1), ("distilled", "class", 2), ("attention-pooled", "attention", 0), ("mean", "mean", 4)],
 )
 def test_the_layout_says_how_a_model_pools_and_what_precedes_its_patches(name: str, pool: str, prefix: int) -> None:
-    with torch.device("meta"):
+    with WithoutValues():
         tower = build(ViTSettings(), name=name, preset=SMALL[name]).tower("visual", ViTSettings(), segments=1)
     assert (tower.layout.pool, tower.layout.stages[0].prefix) == (pool, prefix)
 
@@ -343,7 +344,7 @@ def test_sound_has_the_prefix_tokens_of_the_picture(backbone: ViT) -> None:
 
 
 def test_a_dinov2_takes_pictures_of_518_px_and_sound() -> None:
-    with torch.device("meta"):
+    with WithoutValues():
         made = build(ViTSettings(), name="vit_small_patch14_dinov2", preset=None)
         picture, sound = (made.tower(stream, ViTSettings(), segments=2) for stream in ("visual", "audio"))
         assert picture.geometry.size == 518
@@ -374,5 +375,5 @@ def test_unknown_models_are_refused_by_name() -> None:
         build(ViTSettings(weights="random"), name="vit_relpos_small_patch16_224", preset=None)
     with pytest.raises(AVCoreError, match="embeds pictures by a HybridEmbed"):
         build(ViTSettings(weights="random"), name="vit_tiny_r_s16_p8_224", preset=None)
-    with torch.device("meta"), pytest.raises(AVCoreError, match=r"does not know \(ParallelScalingBlock\)"):
+    with WithoutValues(), pytest.raises(AVCoreError, match=r"does not know \(ParallelScalingBlock\)"):
         build(ViTSettings(), name="vit_base_patch16_xp_224", preset=None)

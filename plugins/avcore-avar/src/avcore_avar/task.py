@@ -1,17 +1,18 @@
 """`AVARTask`: how the classes of clips are scored, drawn and described."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avcore.tasks import Task
 from avcore_avar.config import AVARTaskConfig
 from avcore_avar.drawing import best_bars
-from avcore_avar.metrics import AVARMetrics
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 __all__ = ["AVARTask"]
 
@@ -34,8 +35,10 @@ class AVARTask(Task):
         """The names in the order of their indices."""
         return self.config.classes
 
-    def metrics(self, protocol: str) -> Metric:
+    def metrics(self, protocol: str) -> "Metric":
         """`AVARMetrics`, the same for ``clean`` and ``paper``."""
+        from avcore_avar.metrics import AVARMetrics
+
         return AVARMetrics(self.config.classes, per_class=self.config.per_class)
 
     def best(self, prediction: Mapping[str, Tensor]) -> list[tuple[str, float]]:

@@ -13,7 +13,6 @@ from avcore.specs import STREAMS, StreamLayout
 from avcore.tasks import Batch, Features, Progress, Task
 from avcore_ave.config import LinearHeadConfig
 from avcore_ave.losses import bce_softmax, cross_entropy, soft_margin
-from avcore_ave.metrics import segment_rule
 from avcore_ave.targets import EventHead
 
 __all__ = ["LinearHead", "SegmentHead"]
@@ -47,6 +46,8 @@ class SegmentHead(EventHead):
 
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``labels`` (B, T), the arg-max, and ``probability`` (B, T) of that class."""
+        from avcore_ave.metrics import segment_rule
+
         logits_BTC = output["logits"]
         labels_BT = segment_rule(logits_BTC)
         probability_BTC = at_least_single(logits_BTC).softmax(-1)

@@ -13,7 +13,6 @@ from avcore.modules import at_least_single
 from avcore.specs import StreamLayout
 from avcore.tasks import Batch, Features, Progress, Task
 from avcore_ave.losses import event_losses, soft_margin
-from avcore_ave.metrics import clip_rule, weak_clip_rule
 from avcore_ave.targets import EventHead, is_weak
 from avcore_ave.temporal import Interacted
 
@@ -155,6 +154,8 @@ class LocalisationHead(EventHead):
 
     def predict(self, output: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """``labels`` (B, T), the clip's event or background, and ``probability`` (B, T) of that class."""
+        from avcore_ave.metrics import clip_rule, weak_clip_rule
+
         each = at_least_single(output["event"]).softmax(-1)
         if self.weak:
             labels_BT = weak_clip_rule(output["gate"], output["event"])

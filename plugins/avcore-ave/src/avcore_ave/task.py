@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avcore.tasks import Event, Task
 from avcore_ave.config import AVETaskConfig
 from avcore_ave.drawing import colour, label_bar
-from avcore_ave.metrics import AVEMetrics
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 __all__ = ["AVETask", "AVEWeakTask"]
 
@@ -42,8 +43,10 @@ class AVETask(Task):
         """The last index."""
         return self.config.background
 
-    def metrics(self, protocol: str) -> Metric:
+    def metrics(self, protocol: str) -> "Metric":
         """`AVEMetrics` for ``clean`` or ``paper``."""
+        from avcore_ave.metrics import AVEMetrics
+
         return AVEMetrics(protocol, background=self.config.background, paper_batch=self.config.paper_batch)
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:

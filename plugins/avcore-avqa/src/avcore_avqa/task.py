@@ -1,20 +1,21 @@
 """`AVQATask`: how a question is read, and how answers are scored, drawn and described."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avcore.errors import AVCoreError
 from avcore.tasks import Input, Task
 from avcore_avqa.config import AVQATaskConfig
 from avcore_avqa.drawing import paint_heat, paint_seconds, paint_text, seconds_height
-from avcore_avqa.metrics import AVQAMetrics, MatchMetrics
 from avcore_avqa.sentences import letters_of, sentence_of, text_of
 from avcore_avqa.words import ids_of, refuse_bytes, refuse_several, words_of
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 __all__ = ["QUESTION", "AVQATask"]
 
@@ -103,8 +104,10 @@ class AVQATask(Task):
             )
         return self.classes.index(answer)
 
-    def metrics(self, protocol: str) -> Metric:
+    def metrics(self, protocol: str) -> "Metric":
         """`AVQAMetrics` or, of the first stage, `MatchMetrics`, the same for ``clean`` and ``paper``."""
+        from avcore_avqa.metrics import AVQAMetrics, MatchMetrics
+
         return MatchMetrics(protocol) if self.grounds else AVQAMetrics(protocol)
 
     def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:

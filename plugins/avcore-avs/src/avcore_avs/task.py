@@ -1,17 +1,18 @@
 """`AVSTask`: which frames are supervised, how masks are scored, drawn and described."""
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avcore.tasks import Task
 from avcore_avs.config import AVSTaskConfig
 from avcore_avs.drawing import overlay
-from avcore_avs.metrics import AVSMetrics, frame_iou
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 __all__ = ["AVSTask"]
 
@@ -27,8 +28,10 @@ class AVSTask(Task):
     def __init__(self, config: AVSTaskConfig) -> None:
         super().__init__(config)
 
-    def metrics(self, protocol: str) -> Metric:
+    def metrics(self, protocol: str) -> "Metric":
         """`AVSMetrics` for ``clean`` or ``paper``."""
+        from avcore_avs.metrics import AVSMetrics
+
         return AVSMetrics(protocol, paper_batch=self.config.paper_batch)
 
     def draw(self, frames_TYX3: np.ndarray, prediction: Mapping[str, Tensor]) -> np.ndarray:
@@ -53,6 +56,8 @@ class AVSTask(Task):
 
     def majority(self, truths: Iterable[Mapping[str, Tensor]], segments: int) -> dict[str, Tensor] | None:
         """All foreground or all background, whichever overlaps more with the masks of training (M_J)."""
+        from avcore_avs.metrics import frame_iou
+
         overlaps: dict[float, list[float]] = {1.0: [], 0.0: []}
         masks_MYX = torch.empty(0)
         for truth in truths:

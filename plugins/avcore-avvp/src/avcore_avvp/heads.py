@@ -13,7 +13,6 @@ from avcore.specs import STREAMS, StreamLayout
 from avcore.tasks import Batch, Features, Head, Input, Progress, Task
 from avcore_avvp.config import AttentiveHeadConfig, LossSettings
 from avcore_avvp.losses import clip_loss, smoothed
-from avcore_avvp.metrics import thresholded
 from avcore_avvp.task import MODALITIES
 
 __all__ = ["AttentiveHead", "ParsingHead"]
@@ -52,6 +51,8 @@ class ParsingHead(Head):
         ``line``, the same events again for the whole clip, and ``place`` (B, T), the number of each segment, let one
         segment be drawn into the time line of its clip.
         """
+        from avcore_avvp.metrics import thresholded
+
         frame = output["frame"]
         events = thresholded(frame, output["clip"])
         place_BT = torch.arange(frame.shape[1], device=frame.device).expand(frame.shape[:2])

@@ -1,18 +1,19 @@
 """`AVVPTask`: how what is heard and seen in each second is scored, drawn and described."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avcore import read_features
 from avcore.tasks import Event, Input, Task
 from avcore_avvp.config import FEATURES, AVVPTaskConfig
 from avcore_avvp.drawing import Row, paint_line, paint_moment
-from avcore_avvp.metrics import AVVPMetrics
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 __all__ = ["LETTERS", "MODALITIES", "AVVPTask", "runs"]
 
@@ -57,8 +58,10 @@ class AVVPTask(Task):
         """The features in the file that a person names; they are those of one clip of 10 s."""
         return read_features(text, FEATURES[name])
 
-    def metrics(self, protocol: str) -> Metric:
+    def metrics(self, protocol: str) -> "Metric":
         """`AVVPMetrics` for ``clean`` or ``paper``."""
+        from avcore_avvp.metrics import AVVPMetrics
+
         return AVVPMetrics(protocol)
 
     def is_empty(self, targets: Mapping[str, Tensor]) -> bool:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import Tensor
-from torchmetrics import Metric
 
 from avcore.errors import AVCoreError
 from avcore.tasks import Event, Task
 from avcore_avar.drawing import best_bars
 from avcore_fewshot.config import WordsTaskConfig
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 __all__ = ["WordsTask"]
 
@@ -34,7 +36,7 @@ class WordsTask(Task):
         """The words."""
         return self.config.classes
 
-    def metrics(self, protocol: str) -> Metric:
+    def metrics(self, protocol: str) -> "Metric":
         """None: words of a person have no truth.
 
         Raises:

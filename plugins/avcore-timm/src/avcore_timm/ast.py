@@ -16,7 +16,6 @@ from avcore.backbones import Tower
 from avcore.errors import AVCoreError
 from avcore.specs import FilterBankGeometry, Windows
 from avcore_timm.settings import ASTSettings
-from avcore_timm.shapes import Unfilled
 from avcore_timm.sound import fill
 from avcore_timm.vit import ViT, ViTTower, fit_positions, with_prefix
 
@@ -62,17 +61,16 @@ def build(settings: ASTSettings, *, name: str, preset: Mapping[str, Any] | None)
 
     if preset is None:
         raise AVCoreError(f"'{name}' has no sizes: choose a preset ('avcore plugins show ast').")
-    with Unfilled():
-        model = VisionTransformerDistilled(  # type: ignore[no-untyped-call]
-            img_size=(preset["mel_bins"], preset["frames"]),
-            patch_size=SIDE,
-            in_chans=1,
-            num_classes=0,
-            embed_dim=preset["width"],
-            depth=preset["depth"],
-            num_heads=preset["heads"],
-            embed_layer=OverlappingPatches,
-        )
+    model = VisionTransformerDistilled(  # type: ignore[no-untyped-call]
+        img_size=(preset["mel_bins"], preset["frames"]),
+        patch_size=SIDE,
+        in_chans=1,
+        num_classes=0,
+        embed_dim=preset["width"],
+        depth=preset["depth"],
+        num_heads=preset["heads"],
+        embed_layer=OverlappingPatches,
+    )
     published = "audioset_10_10_0.4593.pth of AST, or its Hugging Face form"
     notices = fill(model.state_dict(), settings.weights, name=name, rename=ast_keys, published=published)
     return AST(model, name=name, notices=notices)

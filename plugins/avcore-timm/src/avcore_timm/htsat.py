@@ -15,7 +15,6 @@ from avcore.backbones import Tower, without_blocks
 from avcore.errors import AVCoreError
 from avcore.specs import MelGeometry, Windows
 from avcore_timm.settings import HTSATSettings
-from avcore_timm.shapes import Unfilled
 from avcore_timm.sound import fill
 from avcore_timm.swin import Swin, SwinTower
 from avcore_timm.weights import swin_keys
@@ -59,17 +58,16 @@ def make_body(preset: Mapping[str, Any]) -> tuple[nn.Module, "BandNorm"]:
     compat.install()
     from timm.models.swin_transformer import SwinTransformer
 
-    with Unfilled():
-        model = SwinTransformer(
-            img_size=preset["side"],
-            patch_size=4,
-            in_chans=1,
-            num_classes=0,
-            embed_dim=preset["width"],
-            depths=preset["depths"],
-            num_heads=preset["heads"],
-            window_size=preset["window"],
-        )
+    model = SwinTransformer(
+        img_size=preset["side"],
+        patch_size=4,
+        in_chans=1,
+        num_classes=0,
+        embed_dim=preset["width"],
+        depths=preset["depths"],
+        num_heads=preset["heads"],
+        window_size=preset["window"],
+    )
     return model, BandNorm(preset["mel_bins"])
 
 

@@ -13,7 +13,6 @@ from avcore.backbones import ask_hub_once
 from avcore.errors import AVCoreError, did_you_mean
 from avcore.specs import FilterBankGeometry, ImageGeometry
 from avcore_timm.settings import PictureSettings
-from avcore_timm.shapes import Unfilled
 from avcore_timm.weights import load_file
 
 __all__ = ["filter_bank_geometry", "image_geometry", "make_model", "random_notices"]
@@ -60,7 +59,7 @@ def make_model(
         weights = str(preset["weights"])
     from_hub = weights == "hub" and not on_meta
     try:
-        with Unfilled(), ask_hub_once() if from_hub else nullcontext():
+        with ask_hub_once() if from_hub else nullcontext():
             model: nn.Module = timm.create_model(model_name, pretrained=from_hub, num_classes=shared, **arguments)
     except Exception as error:
         if not from_hub:
