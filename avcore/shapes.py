@@ -35,7 +35,7 @@ class WithoutValues(DeviceContext):
     """
 
     def __init__(self) -> None:
-        super().__init__(torch.device("meta"))  # type: ignore[no-untyped-call]
+        super().__init__(torch.device("meta"))
 
     def __torch_function__(
         self,
