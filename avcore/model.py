@@ -6,7 +6,7 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -18,9 +18,10 @@ from avcore.data.kept import kept_or_made
 from avcore.errors import DataError, PluginError
 from avcore.features import FIELDS, by_segment, of_segments
 from avcore.injection import Part, PlanEntry, Step
+from avcore.injection.standing import Place, cast_together, standing
 from avcore.modules import at_least_single
 from avcore.specs import STREAMS, AudioGeometry, ImageGeometry, Windows
-from avcore.streams import PartInstance, Stream, Streams, TextEncoder
+from avcore.streams import PartInstance, Stream, Streams, TextEncoder, as_stored
 from avcore.tasks import Batch, Encoder, Features, Head, Progress, StreamFeatures, Task
 
 __all__ = ["AVModel", "Output", "PartInstance"]
@@ -83,9 +84,14 @@ class AVModel(nn.Module):
             plan,
             instances,
             atomic_audio=atomic_audio,
+            memory=config.train.memory,
         )
         self.encoders = nn.ModuleDict(
-            {name: TextEncoder(stream, instances) for name, stream in streams.items() if name not in STREAMS}
+            {
+                name: TextEncoder(stream, instances, memory=config.train.memory)
+                for name, stream in streams.items()
+                if name not in STREAMS
+            }
         )
         self.segments = segments
         self.clip_seconds = clip_seconds
@@ -99,9 +105,10 @@ class AVModel(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Features of both streams, then the head; what the head returns in half precision becomes float32.
 
-        Frozen weights in bfloat16 run under autocast, whatever the caller does.
+        Where the frozen weights are bfloat16, streams and parts compute in it without autocast, and the head runs under
+        autocast, whatever the caller does.
         """
-        with self._precision():
+        with self._casts():
             return self._output(self.features(batch))
 
     def outputs(self, batch: Batch, inputs: Sequence[Mapping[str, Tensor]]) -> Iterator[Output]:
@@ -111,14 +118,15 @@ class AVModel(nn.Module):
         """
         features: Features | None = None
         for given in inputs:
-            with self._precision():
+            with self._casts():
                 if features is None or any(self._overriding(Part, "finish")):
                     features = self.features(replace(batch, inputs=dict(given)))
                 output = self._output(replace(features, inputs=given))
             yield output
 
     def _output(self, features: Features) -> Output:
-        values = self.head(features)
+        with self._head_precision():
+            values = self.head(features)
         return Output({name: at_least_single(tensor) for name, tensor in values.items()}, features)
 
     def features(self, batch: Batch) -> Features:
@@ -138,7 +146,7 @@ class AVModel(nn.Module):
                     f"{type(self.head).__name__}.companions wants '{name}' as '{way}': it may say "
                     f"{' or '.join(ways)}. Tell its author."
                 )
-        with self._precision():
+        with self._casts(), as_stored(self.clips):
             companions = {
                 name: self.frozen_features(batch.companions[name], self.head.companion_reads.get(name))
                 if way == "plain"
@@ -166,7 +174,7 @@ class AVModel(nn.Module):
             batch: with `Batch.kept` what is known is taken from there, and the rest is kept.
             reads: stream -> the fields of `StreamFeatures` that are wanted; None for everything.
         """
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), as_stored(self.clips):
             if reads is None:
                 return self._collect(batch, {name: self.plain(name, batch) for name in self.clips})
             wanted = {name: self._segments(name, batch, reads[name]) for name in self.clips if name in reads}
@@ -184,16 +192,31 @@ class AVModel(nn.Module):
 
     def plain(self, stream: str, batch: Batch) -> StreamFeatures:
         """One frozen stream without any part, nor what parts train of it."""
-        with self._precision():
+        with as_stored(self.clips):
             features: StreamFeatures = self.clips[stream](self._raw(stream, batch))
         return features
 
-    def _precision(self) -> AbstractContextManager[None]:
-        """Autocast where the frozen weights are bfloat16, which trained parameters in float32 would not meet."""
+    @contextmanager
+    def _casts(self) -> Iterator[None]:
+        """Within it, what parts train stands in the type of the frozen weights where that is half precision."""
+        dtype = next(self.clips.parameters()).dtype
+        places: list[Place] = []
+        if torch.finfo(dtype).bits < 32:
+            for part in self.instances:
+                layers = [list(layer.modules()) for layer in part.module.layers.values()]
+                within = {module for layer in layers for module in layer}
+                shared = [module for module in part.module.modules() if module not in within]
+                places += (place for modules in (*layers, shared) for place in cast_together(modules, dtype))
+        with standing(places):
+            yield
+
+    def _head_precision(self) -> AbstractContextManager[object]:
+        """Autocast where the frozen weights are in half precision, which the head's parameters would not meet."""
         frozen = next(self.clips.parameters())
-        if frozen.dtype != torch.bfloat16 or frozen.is_meta:
+        # The meta device knows no autocast.
+        if torch.finfo(frozen.dtype).bits >= 32 or frozen.is_meta:
             return nullcontext()
-        return torch.autocast(frozen.device.type, torch.bfloat16)
+        return torch.autocast(frozen.device.type, frozen.dtype)
 
     def _collect(self, batch: Batch, streams: Mapping[str, StreamFeatures]) -> Features:
         return Features(

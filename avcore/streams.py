@@ -6,6 +6,7 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, S samples, Y and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,11 +19,17 @@ from avcore.backbones.copies import copies_in, standing_in
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.injection.align import AlignLayer
 from avcore.injection.step import TELLING
-from avcore.modules import at_least_single
+from avcore.modules import at_least_single, full_precision
 from avcore.specs import StreamLayout
 from avcore.tasks import StreamFeatures, TextFeatures
 
-__all__ = ["PartInstance", "Stream", "Streams", "TextEncoder", "Walked"]
+__all__ = ["PartInstance", "Stream", "Streams", "TextEncoder", "Walked", "as_stored"]
+
+
+def as_stored(frozen: nn.Module) -> AbstractContextManager[object]:
+    """No autocast where frozen weights are in half precision: tokens keep their type by themselves."""
+    weight = next(frozen.parameters())
+    return full_precision(weight) if torch.finfo(weight.dtype).bits < 32 else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,7 @@ class Streams(nn.Module):
         streams: by name.
         plan: which blocks run together.
         instances: the parts, in the order in which they are listed; those of other streams are left out.
-        atomic_audio: see `Step`.
+        atomic_audio, memory: see `Step`.
 
     Attributes:
         steps: the entries of the plan, modules that are called one after the other.
@@ -155,6 +162,7 @@ class Streams(nn.Module):
         instances: Sequence[PartInstance],
         *,
         atomic_audio: bool = False,
+        memory: str = "fast",
     ) -> None:
         super().__init__()
         self.streams = nn.ModuleDict(streams)
@@ -167,7 +175,7 @@ class Streams(nn.Module):
             offered, copies = stream.tower.trainable, self._copies(name)
             trained = {offered[one]: copy for one, copy in copies.items()}
             stream.train_copies(trained, made.setdefault(frozenset(trained.items()), {}))
-        self.steps = nn.ModuleList(self._step(entry, atomic_audio) for entry in self.plan)
+        self.steps = nn.ModuleList(self._step(entry, atomic_audio, memory) for entry in self.plan)
         self.replayed = self.compiled = False
         self._compiled_for: dict[bool, int] = {}
 
@@ -237,7 +245,7 @@ class Streams(nn.Module):
         held = [part.module.backbone[stream] for part in self.instances if stream in part.module.backbone]
         return {name: copy for one in held for name, copy in copies_in(cast(nn.ModuleDict, one))}
 
-    def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
+    def _step(self, entry: PlanEntry, atomic_audio: bool, memory: str) -> Step:
         running = dict(entry.running)
         blocks = {name: self[name].acting.block(index) for name, index in running.items()}
         found: list[tuple[PartInstance, Layer]] = []
@@ -262,7 +270,7 @@ class Streams(nn.Module):
             for part, layer in found
             if not isinstance(layer, AlignLayer)
         ]
-        return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio)
+        return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio, memory=memory)
 
 
 def _total(numbers: Sequence[Tensor]) -> Tensor:
@@ -277,10 +285,10 @@ class TextEncoder(nn.Module):
     Their number K has nothing to do with the clips.
     """
 
-    def __init__(self, stream: Stream, instances: Sequence[PartInstance]) -> None:
+    def __init__(self, stream: Stream, instances: Sequence[PartInstance], *, memory: str = "fast") -> None:
         super().__init__()
         plan = [PlanEntry(**{stream.name: index}) for index in range(stream.layout.depth)]
-        self.walk = Streams({stream.name: stream}, plan, instances)
+        self.walk = Streams({stream.name: stream}, plan, instances, memory=memory)
         self.name = stream.name
         # Ids to what they gave, with the version of the ids and whether autocast was on.
         self._kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -317,7 +325,7 @@ class TextEncoder(nn.Module):
 
     def _encode(self, ids_KL: Tensor, frozen: bool) -> TextFeatures:
         stream = self.walk[self.name]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        with as_stored(self.tower), torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             ids_KL = stream.front_end(ids_KL)
             hidden = self.tower.key_bias(ids_KL)
             walked = self.walk({self.name: ids_KL}, None if hidden is None else {self.name: hidden})

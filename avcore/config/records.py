@@ -82,6 +82,7 @@ class TrainConfig:
     eval_batch_size: int = 8  # clips in an evaluation batch
     precision: Literal["bf16", "fp32"] = "bf16"  # of frozen weights and activations; parts and head stay in fp32
     compile: Literal["off", "auto", "blocks", "reduce-overhead"] = "off"
+    memory: Literal["fast", "balanced", "low"] = "fast"  # recomputed in the backward pass: nothing, parts, blocks too
     eval_every: int = 1  # epochs between two evaluations
     save_every: int | None = None  # steps between two checkpoints within an epoch; null: at the end of each epoch only
     log_every: int = 10  # steps between two log lines

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from avcore.engine.precision import autocast
 from avcore.engine.step import BatchLoader
 from avcore.errors import DataError
 from avcore.tasks import Batch, Task
@@ -66,7 +64,6 @@ def evaluate(
     *,
     task: Task,
     protocol: str,
-    precision: Literal["bf16", "fp32"],
     device: torch.device,
     examples: int = 0,
     pictures: Pictures | None = None,
@@ -83,7 +80,6 @@ def evaluate(
         loader: the batches of a split.
         task: makes the metrics.
         protocol: ``clean`` or ``paper``.
-        precision: ``bf16`` or ``fp32``, as in training.
         device: where the model is.
         examples: keep the predictions of so many clips.
         pictures: those of the clip at a place in the split, where a batch has its features in their stead.
@@ -101,8 +97,7 @@ def evaluate(
     try:
         for number, batch in enumerate(loader):
             on_device = batch.to(device, non_blocking=True)
-            with autocast(precision, device):
-                output = model(on_device)
+            output = model(on_device)
             predicted: dict[str, Tensor] = model.predict(output)  # type: ignore[operator]
             prediction = {key: value.cpu() for key, value in predicted.items()}
             metrics.update(prediction, batch)

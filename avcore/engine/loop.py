@@ -87,7 +87,6 @@ class Trainer:
             seed=self.config.seed,
             accumulate=optim.accumulate,
             clip_norm=optim.clip_norm,
-            precision=train.precision,
             device=self.device,
             augment=Augmentation(self.model),
         )

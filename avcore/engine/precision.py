@@ -1,19 +1,13 @@
-"""Number formats: bf16 autocast around the forward, or plain fp32. What is trained stays in fp32 either way."""
+"""What is trained stays in float32, whatever the frozen weights are stored in."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from torch import nn
 
 from avcore.errors import AssemblyError
 
-__all__ = ["autocast", "check_trainable_dtype"]
-
-
-def autocast(precision: Literal["bf16", "fp32"], device: torch.device) -> torch.autocast:
-    """The context in which the forward runs, for ``train.precision``."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+__all__ = ["check_trainable_dtype"]
 
 
 def check_trainable_dtype(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:

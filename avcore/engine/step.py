@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from avcore.engine.optim import Rates, gradients
-from avcore.engine.precision import autocast, check_trainable_dtype
+from avcore.engine.precision import check_trainable_dtype
 from avcore.engine.randomness import seed_generators
 from avcore.engine.ranks import ranks, summed
 from avcore.errors import AVCoreError
@@ -108,7 +108,6 @@ class TrainStep:
         seed: of the run; each micro-batch's draws follow from (seed, "dropout", step, its place in the step).
         accumulate: micro-batches in a step. Losses are means over valid clips, so a micro-batch counts by its clips.
         clip_norm: largest global norm of the gradient, None for any.
-        precision: ``bf16`` or ``fp32``.
         augment: an `avcore.data.augment.Augmentation`: what to make of a batch in an epoch, for as long as it is used.
     """
 
@@ -121,7 +120,6 @@ class TrainStep:
         seed: int = 0,
         accumulate: int = 1,
         clip_norm: float | None = None,
-        precision: Literal["bf16", "fp32"] = "fp32",
         device: torch.device | None = None,
         augment: Callable[[Batch, int], AbstractContextManager[Batch]] | None = None,
     ) -> None:
@@ -138,7 +136,6 @@ class TrainStep:
         self.seed = seed
         self.accumulate = accumulate
         self.clip_norm = clip_norm
-        self.precision = precision
         self.device = device or torch.device("cpu")
         self.augment = augment or (lambda batch, epoch: nullcontext(batch))
         # The running statistics of parts and head, which a forward in training mode changes in place.
@@ -215,9 +212,7 @@ class TrainStep:
 
     def _losses(self, batch: Batch, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses, and what layers tell of themselves."""
-        with autocast(self.precision, self.device):
-            output = self._forward(batch)
-        # Outside autocast: some losses refuse half precision, none gains from it.
+        output = self._forward(batch)
         return self.model.losses(output, batch, progress), self.model.statistics(output, batch)
 
     @staticmethod

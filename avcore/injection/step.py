@@ -4,7 +4,7 @@ Every layer sees the same real tokens, those before any update of the site; then
 A step holds no parameters and no integer of its own, so that equal steps share one compiled graph.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from avcore.injection.align import AlignLayer
 from avcore.injection.merge import MergedEdit, Owner, merge_edits, wrong_shape
 from avcore.injection.parts import Edit, Edits, Fusion, FusionLayer, Layer, Part, Prompt, PromptLayer
 from avcore.injection.phases import run_together
+from avcore.injection.recompute import Recomputed
 from avcore.injection.views import BlockView, PairView, SideView
 from avcore.specs import STREAMS
 
@@ -86,14 +87,24 @@ class Step(nn.Module):
         mounted: the layers, in the order in which parts are listed.
         segments: T.
         atomic_audio: audio's attention and MLP run back to back, before the increments of ``attention`` are added.
+        memory: what the backward pass makes again: nothing (``fast``), what layers do (``balanced``), all between
+            the tokens that enter and those that leave (``low``).
     """
 
     def __init__(
-        self, blocks: Mapping[str, Block], mounted: Sequence[Mounted], *, segments: int, atomic_audio: bool
+        self,
+        blocks: Mapping[str, Block],
+        mounted: Sequence[Mounted],
+        *,
+        segments: int,
+        atomic_audio: bool,
+        memory: str = "fast",
     ) -> None:
         super().__init__()
         self.blocks = dict(blocks)
         self.segments = segments
+        self.memory = memory
+        self._again = Recomputed(_own_modules(blocks, mounted))
         self.atomic = frozenset({"audio"} if atomic_audio and "audio" in blocks else ())
         self.at_site: dict[str, list[Mounted]] = {}
         for place in mounted:
@@ -134,7 +145,8 @@ class Step(nn.Module):
         run = self._run
         for block in dict.fromkeys(self.blocks.values()):
             run = partial(block, run=run)
-        made: tuple[Streams, Carried, Told] = run(x, carried, bias or {})
+        made: tuple[Streams, Carried, Told]
+        made = self._again(run, x, carried, bias or {}) if self.memory == "low" else run(x, carried, bias or {})
         return made
 
     def _run(self, x: Streams, carried: Carried, bias: Mapping[str, Tensor]) -> tuple[Streams, Carried, Told]:
@@ -302,9 +314,8 @@ class Step(nn.Module):
             if not all(stream in out for stream in place.streams):
                 continue
             view = self._view(place, x, carried)
-            function: Any = getattr(place.layer, site)
             before = [out[stream] for stream in place.streams]
-            made = function(*before, *(x[stream] for stream in place.streams), view)
+            made = self._act(place, site, *before, *(x[stream] for stream in place.streams), view)
             after = made if place.is_fusion else (made,)
             for stream, new in zip(place.streams, after, strict=True):
                 if new.shape != out[stream].shape:
@@ -313,8 +324,13 @@ class Step(nn.Module):
         return out
 
     def _call(self, place: Mounted, site: str, x: Streams, carried: Carried) -> Any:
+        return self._act(place, site, *(x[stream] for stream in place.streams), self._view(place, x, carried))
+
+    def _act(self, place: Mounted, site: str, *given: Any) -> Any:
         function: Any = getattr(place.layer, site)
-        return function(*(x[stream] for stream in place.streams), self._view(place, x, carried))
+        if self.memory == "balanced" and site != "read":
+            return self._again(function, *given)
+        return function(*given)
 
     def _view(self, place: Mounted, x: Streams, carried: Carried) -> BlockView | PairView:
         given: dict[str, dict[str, Any]] = {
@@ -335,6 +351,18 @@ class Step(nn.Module):
             for stream in STREAMS
         )
         return PairView(visual=visual, audio=audio, part=place.part)
+
+
+def _own_modules(blocks: Mapping[str, Block], mounted: Sequence[Mounted]) -> Iterator[nn.Module]:
+    """All that trains in a step: layers, what their parts share, maps between the streams, copies within blocks."""
+    for place in mounted:
+        yield from place.layer.modules()
+        layers = set(place.part.layers.modules())
+        yield from (module for module in place.part.modules() if module not in layers)
+        if place.maps is not None:
+            yield from place.maps.modules()
+    for block in blocks.values():
+        yield from (module for module in block.modules() if any(own.requires_grad for own in module.parameters(False)))
 
 
 def _plus(x_MND: Tensor, add: Tensor | None) -> Tensor:

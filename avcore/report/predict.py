@@ -232,10 +232,9 @@ def _predict(
                 samples=torch.zeros(1, dtype=torch.long),
                 valid=valid,
             )
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bf16"):
-                for answers, output in zip(found, model.outputs(batch.to(device), given), strict=True):
-                    answers.append({key: _on_host(value[0]) for key, value in model.predict(output).items()})
-                    _check_axes(model, answers[-1])
+            for answers, output in zip(found, model.outputs(batch.to(device), given), strict=True):
+                answers.append({key: _on_host(value[0]) for key, value in model.predict(output).items()})
+                _check_axes(model, answers[-1])
     finally:
         model.train(training)
     return found

@@ -125,7 +125,6 @@ class Run:
                 loader,
                 task=self.model.task,
                 protocol=self.config.protocol,
-                precision=self.config.train.precision,
                 device=choose_device(self.config.device),
                 examples=examples,
                 pictures=loader.pictures,

@@ -51,7 +51,6 @@ def majority_scores(run: Run, splits: Iterable[str]) -> Scores:
                 loader,
                 task=task,
                 protocol=config.protocol,
-                precision="fp32",
                 device=torch.device("cpu"),
             ).scores
     return found

@@ -11,7 +11,7 @@ from avcore.errors import AVCoreError
 
 
 def run(toys, model, loader, **settings):
-    options = {"protocol": "clean", "precision": "fp32", "device": torch.device("cpu"), **settings}
+    options = {"protocol": "clean", "device": torch.device("cpu"), **settings}
     return evaluate(model, loader, task=toys.Task(None), **options)
 
 
@@ -38,7 +38,7 @@ batches = list(toys.ToyLoader(clips=5, batch_size=2))
 nothing = replace(batches[0], valid=torch.zeros(2, dtype=torch.bool))
 share = [batches[2:], batches[:2], [nothing]][rank]
 found = evaluate(
-    toys.ToyModel(), share, task=toys.ToyTask(None), protocol="clean", precision="fp32", device=torch.device("cpu")
+    toys.ToyModel(), share, task=toys.ToyTask(None), protocol="clean", device=torch.device("cpu")
 )
 shared = toys.shared_steps(rank, 3)
 (meeting / f"{rank}.json").write_text(json.dumps([found.scores, found.clips, shared]))
@@ -80,7 +80,7 @@ def test_padding_is_never_kept(toys):
 
 
 def test_predictions_in_half_precision_are_kept_in_fp32(toys):
-    found = run(toys, toys.Model(), toys.Loader(), precision="bf16", examples=1)
+    found = run(toys, toys.Model(), toys.Loader(), examples=1)
     assert found.examples[0].prediction["y"].dtype == torch.float32
 
 
