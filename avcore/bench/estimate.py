@@ -92,7 +92,9 @@ def estimate(model: AVModel, clips: int, *, training: bool = True) -> Estimate:
         del output
         if training:
             counting.phase = "backward"
-            loss.backward()
+            # Not `Tensor.backward`, which leaves the rules while it runs: what is recomputed would not be under them.
+            engine = torch.autograd.Variable._execution_engine
+            engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True)
     trained = [one for group in parameter_groups(model).values() for _, one in group]
     optimizer = model.config.optim.optimizer
     states = STATES[optimizer] * sum(one.numel() * one.element_size() for one in trained) if training else 0

@@ -113,7 +113,7 @@ def test_the_page_says_what_is_found(precision: Any, monkeypatch: pytest.MonkeyP
     names, parameters = zip(*(one for group in parameter_groups(model).values() for one in group), strict=True)
     optimizer = torch.optim.SGD([{"params": list(parameters), "names": list(names), "kind": "parts"}], lr=0.1)
     rates = Rates(optimizer, OptimConfig(), steps_per_epoch=1, epochs=1)
-    TrainStep(model, optimizer, rates, precision=precision)([batch], step=0, epoch=0)
+    TrainStep(model, optimizer, rates)([batch], step=0, epoch=0)
     with torch.no_grad():
         model.predict(model(batch))
     assert documented(precision) == SEEN

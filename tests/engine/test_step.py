@@ -136,15 +136,6 @@ def test_seeds_differ_by_purpose_step_and_place():
     assert len(drawn) == 5
 
 
-def test_bf16_runs_the_forward_in_half_precision_and_keeps_parameters_in_fp32(toys):
-    model = toys.Model()
-    seen = []
-    model.part.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
-    list(toys.steps(toys.trainer(model, precision="bf16"), toys.Loader(), epoch=0, first_step=0))
-    assert set(seen) == {torch.bfloat16}
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
-
-
 def test_trainable_parameters_in_half_precision_are_refused(toys):
     with pytest.raises(AVCoreError, match=r"part\.weight.*float32"):
         toys.trainer(toys.Model(torch.bfloat16))

@@ -322,7 +322,7 @@ def needs(*found: Need) -> Callable[[Any], frozenset[Need]]:
         (Draws, "eval determinism", "global generator", {}),
         (StartsLoud, "identity at start", "start what it adds at zero", {"identity_at_start": True}),
         (OffersSingle, "double precision", "offer mine", {}),
-        (MixesTypes, "autocast", "dtype", {}),
+        (MixesTypes, "bf16", "dtype", {}),
         (Branches, "compile", "branches on values", {}),
         (Remembers, "keeps no tensors", "'seen' of mine.visual", {}),
         (FinishesMore, "finishes what it declares", "'tokens'", {"finishes": frozenset({"pooled"})}),

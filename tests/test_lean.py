@@ -1,0 +1,148 @@
+"""Every method in half precision beside float32, and with less kept for the backward pass."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avcore import Edit, Prompt, PromptLayer, create_model
+from avcore.config.recipes import recipes_of
+from avcore.model import AVModel
+from avcore.registry import load_registry
+from avcore.states import parameter_groups
+from avcore.tasks import Batch
+from avcore.testing import ToyBackbones, make_batch, make_model
+
+TOLERANCE = 0.02
+"""Of a norm in float32: what half precision may be away."""
+
+METHODS = [spec.name for spec in load_registry().methods if "ave" in dict(recipes_of(spec))]
+Found = dict[str, Tensor]
+
+
+@cache
+def found(method: str, precision: str, memory: str = "fast") -> tuple[Found, Found, Found]:
+    """Pooled features, gradients and running statistics of a method on really pretrained weights, from one seed."""
+    sets = ("data.dataset=demo-ave", "data.segments=2", "data.clip_seconds=2.0", f"train.memory={memory}")
+    sets += ("head.name=ave.linear",)
+    model = create_model(method, task="ave", visual="demo_vit", set=sets).train()
+    with torch.no_grad():
+        for name, parameter in parameter_groups(model)["parts"]:
+            draws = torch.Generator().manual_seed(len(name))
+            parameter.add_(torch.randn(parameter.shape, generator=draws) * 0.02)
+    if precision == "bf16":
+        model.towers.to(torch.bfloat16)
+    torch.manual_seed(0)
+    features = model.features(lively(make_batch(model, 2)))
+    pooled = {name: stream.pooled for name, stream in features.streams.items()}
+    weights = {name: torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) for name, x in pooled.items()}
+    torch.stack([(x.float() * weights[name]).sum() for name, x in pooled.items()]).sum().backward()
+    gradients = {name: one.grad for name, one in parameter_groups(model)["parts"] if one.grad is not None}
+    return {name: x.detach() for name, x in pooled.items()}, gradients, dict(model.part_modules.named_buffers())
+
+
+def lively(batch: Batch) -> Batch:
+    """With pictures of large patches and sound of changing tones in place of noise, in which all tokens are alike."""
+    assert batch.frames is not None
+    assert batch.waveform is not None
+    draws = torch.Generator().manual_seed(2)
+    coarse = torch.randint(0, 256, (*batch.frames.shape[:3], 6, 6), generator=draws).flatten(0, 1).float()
+    frames = nn.functional.interpolate(coarse, batch.frames.shape[-2:], mode="bilinear")
+    tones = torch.randint(100, 4000, (len(batch), 16), generator=draws).repeat_interleave(
+        batch.waveform.shape[-1] // 16, 1
+    )
+    time = torch.arange(tones.shape[1]) / 16000
+    waveform = torch.zeros_like(batch.waveform)
+    waveform[..., : tones.shape[1]] = (8000 * torch.sin(2 * torch.pi * tones * time)).short()
+    return replace(batch, frames=frames.to(torch.uint8).view_as(batch.frames), waveform=waveform)
+
+
+def away(these: Found, those: Found) -> float:
+    """The norm of the difference, of that of ``those``."""
+    assert these.keys() == those.keys()
+    one, other = (torch.cat([x.flatten().double() for x in many.values()]) for many in (these, those))
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_is_near_float32(method: str) -> None:
+    (pooled, gradients, _), (pooled_single, gradients_single, _) = found(method, "bf16"), found(method, "fp32")
+    assert {one.dtype for one in pooled.values()} == {torch.bfloat16}
+    assert {one.dtype for one in gradients.values()} == {torch.float32}
+    assert away(pooled, pooled_single) < TOLERANCE
+    assert away(gradients, gradients_single) < (0.025 if method == "dgsct" else TOLERANCE)
+
+
+@pytest.mark.parametrize("memory", ["balanced", "low"])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_recomputed_changes_nothing(method: str, memory: str) -> None:
+    for these, those in zip(found(method, "fp32", memory), found(method, "fp32"), strict=True):
+        assert these.keys() == those.keys()
+        assert all(torch.equal(these[name], those[name]) for name in those)
+
+
+# ------------------------------------------------------------------------------------------------- what is recomputed
+
+
+class Noisy(PromptLayer):
+    """Draws, keeps running statistics, and counts its calls in a buffer that is saved."""
+
+    calls: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(width, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def attention(self, x_MND: Tensor, at: Any) -> Edit:
+        """Scaled by how often it was called."""
+        self.calls.add_(1)
+        normed = self.norm(self.map(x_MND).flatten(0, 1)).view_as(x_MND)
+        return Edit(add=nn.functional.dropout(normed.tanh(), 0.5, self.training) * self.calls)
+
+
+class NoisyPrompt(Prompt):
+    def layer(self, block: Any) -> Noisy:
+        return Noisy(block.width)
+
+
+def kept_and_found(memory: str, dtype: torch.dtype | None = None) -> tuple[int, AVModel]:
+    """Bytes kept for the backward pass, and the model after it."""
+    model = make_model(
+        ToyBackbones(), "toy_plain", prompts={"noisy": NoisyPrompt}, sets=(f"train.memory={memory}",)
+    ).train()
+    if dtype is not None:
+        model.towers.to(dtype)
+    storages: dict[int, Tensor] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storages[x.untyped_storage()._cdata] = x
+        return x
+
+    torch.manual_seed(3)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        streams = model.features(make_batch(model, 3)).streams.values()
+        loss = torch.stack([stream.raw_tokens.float().square().sum() for stream in streams]).sum()
+    loss.backward()
+    return sum(x.untyped_storage().nbytes() for x in storages.values()), model
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_draws_statistics_and_buffers_are_those_of_one_forward(dtype: torch.dtype | None) -> None:
+    bytes_of = {}
+    bytes_of["fast"], plain = kept_and_found("fast", dtype)
+    for memory in ("balanced", "low"):
+        bytes_of[memory], model = kept_and_found(memory, dtype)
+        for name, buffer in plain.part_modules.named_buffers():
+            assert torch.equal(model.part_modules.get_buffer(name), buffer), name
+        for name, parameter in plain.part_modules.named_parameters():
+            other = model.part_modules.get_parameter(name)
+            assert parameter.grad is not None
+            assert other.grad is not None
+            assert torch.equal(other.grad, parameter.grad), name
+            assert other.dtype == torch.float32
+    assert bytes_of["low"] < bytes_of["balanced"] < bytes_of["fast"]
