@@ -257,7 +257,7 @@ class Tower(Frozen, ABC):
         Args:
             image: (M, 3, Y, X) pictures, or (M, K, 3, Y, X) where `ImageGeometry.frames` is above 1; (M, frames, mel)
                 log-mel pictures, (M, 2, frames, mel) of two channels, or whatever the front end that the geometry names
-                returns, M first.
+                returns, M first. In float32, whatever the weights are: cast it to their type.
         """
 
     @abstractmethod

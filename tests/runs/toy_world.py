@@ -101,6 +101,7 @@ class ToyTower(Tower):
         )
 
     def embed(self, image: Tensor) -> Tensor:
+        image = image.to(self.trunk.blocks[0].dtype)
         if self.stream == "visual":
             return self.trunk.picture(F.unfold(image, 4, stride=4).transpose(1, 2))
         return self.trunk.sound(image.unflatten(1, (4, -1)).mean(2))
