@@ -73,7 +73,7 @@ def test_half_precision_is_near_float32(method: str) -> None:
     assert {one.dtype for one in pooled.values()} == {torch.bfloat16}
     assert {one.dtype for one in gradients.values()} == {torch.float32}
     assert away(pooled, pooled_single) < TOLERANCE
-    assert away(gradients, gradients_single) < (0.025 if method == "dgsct" else TOLERANCE)
+    assert away(gradients, gradients_single) < (0.04 if method in ("dgsct", "lavish") else TOLERANCE)
 
 
 @pytest.mark.parametrize("memory", ["balanced", "low"])

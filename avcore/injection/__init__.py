@@ -12,6 +12,7 @@ from avcore.injection.parts import (
     PromptLayer,
 )
 from avcore.injection.plan import PlanEntry, make_plan
+from avcore.injection.recompute import Recomputed
 from avcore.injection.step import Mounted, Step, sites_of
 from avcore.injection.views import BlockView, PairView, SideView, StreamView
 
@@ -29,6 +30,7 @@ __all__ = [
     "PlanEntry",
     "Prompt",
     "PromptLayer",
+    "Recomputed",
     "SideView",
     "Step",
     "StreamView",

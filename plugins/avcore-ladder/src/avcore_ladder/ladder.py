@@ -5,15 +5,13 @@ is detached, so that no gradient enters a backbone and no block keeps anything f
 N tokens, D width, w width of the side network.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from avcore import BlockLayout, Features, Fusion, FusionLayer, Prompt, PromptLayer, StreamLayout
-from avcore.injection import BlockView, PairLayout, PairView
+from avcore.injection import BlockView, PairLayout, PairView, Recomputed
 from avcore.specs import STREAMS
 from avcore_ladder.settings import AloneSettings, SideSettings
 from avcore_ladder.side import Exchange, Rung, WayBack, taken
@@ -91,7 +89,7 @@ class Side(Fusion):
         visual = audio = None
         offered = (features.offers[f"ladder.side.{name}"] for name in STREAMS)
         for layer, read_visual, read_audio in zip(self.layers.values(), *offered, strict=True):
-            visual, audio = kept_less(self, layer.climb, read_visual, read_audio, visual, audio)
+            visual, audio = kept_less(self, layer, read_visual, read_audio, visual, audio)
             states["visual"].append(visual)
             states["audio"].append(audio)
         made = {n: self.back[n](features.stream(n), states[n], features.segments) for n in STREAMS}
@@ -137,13 +135,11 @@ class Alone(Prompt):
         states: list[Tensor] = []
         offered = features.offers[f"ladder.alone.{self.stream}.tokens"]
         for layer, read_MNw in zip(self.layers.values(), offered, strict=True):
-            states.append(kept_less(self, layer.climb, read_MNw, states[-1] if states else None))  # type: ignore[arg-type]
+            states.append(kept_less(self, layer, read_MNw, states[-1] if states else None))
         made = self.back(features.stream(self.stream), states, features.segments)
         return features.with_streams(**{self.stream: made})
 
 
-def kept_less(part: Any, climb: Callable[..., Any], *given: Tensor | None) -> Any:
+def kept_less(part: Any, layer: Any, *given: Tensor | None) -> Any:
     """Climb a rung; where the part recomputes, its inputs alone are kept for the backward pass."""
-    if part.config.recompute and torch.is_grad_enabled():
-        return checkpoint(climb, *given, use_reentrant=False)
-    return climb(*given)
+    return Recomputed(layer.modules())(layer.climb, *given) if part.config.recompute else layer.climb(*given)
