@@ -148,7 +148,9 @@ class Streams(nn.Module):
         streams: by name.
         plan: which blocks run together.
         instances: the parts, in the order in which they are listed; those of other streams are left out.
-        atomic_audio, memory: see `Step`.
+        atomic_audio: see `Step`.
+        memory: what the backward pass makes again: nothing (``fast``), what layers do (``balanced``), all of a step
+            between the tokens that enter and those that leave (``low``).
 
     Attributes:
         steps: the entries of the plan, modules that are called one after the other.
@@ -175,7 +177,8 @@ class Streams(nn.Module):
             offered, copies = stream.tower.trainable, self._copies(name)
             trained = {offered[one]: copy for one, copy in copies.items()}
             stream.train_copies(trained, made.setdefault(frozenset(trained.items()), {}))
-        self.steps = nn.ModuleList(self._step(entry, atomic_audio, memory) for entry in self.plan)
+        self.memory = memory
+        self.steps = nn.ModuleList(self._step(entry, atomic_audio) for entry in self.plan)
         self.replayed = self.compiled = False
         self._compiled_for: dict[bool, int] = {}
 
@@ -223,10 +226,11 @@ class Streams(nn.Module):
         carried: dict[tuple[str, str], Tensor] = {}
         clips = next(iter(x.values())).shape[0] // self.segments
         as_it_is = self._compiled_for.get(self.training, clips) != clips
-        for entry, step in zip(self.plan, self.steps, strict=True):
+        for entry, step in zip(self.plan, cast(Sequence[Step], self.steps), strict=True):
             for name, index in entry.running:
                 x[name] = self[name].into_stage(index, x[name])
-            x, carried, found = (step.forward if as_it_is else step)(x, carried, bias)
+            run = step.forward if as_it_is else step
+            x, carried, found = step.again(run, x, carried, bias) if self.memory == "low" else run(x, carried, bias)
             for kind, key, tensor in found:
                 told[kind].setdefault(key, []).append(tensor)
             for name, index in entry.running:
@@ -245,7 +249,7 @@ class Streams(nn.Module):
         held = [part.module.backbone[stream] for part in self.instances if stream in part.module.backbone]
         return {name: copy for one in held for name, copy in copies_in(cast(nn.ModuleDict, one))}
 
-    def _step(self, entry: PlanEntry, atomic_audio: bool, memory: str) -> Step:
+    def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
         running = dict(entry.running)
         blocks = {name: self[name].acting.block(index) for name, index in running.items()}
         found: list[tuple[PartInstance, Layer]] = []
@@ -270,7 +274,8 @@ class Streams(nn.Module):
             for part, layer in found
             if not isinstance(layer, AlignLayer)
         ]
-        return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio, memory=memory)
+        recompute = self.memory == "balanced"
+        return Step(blocks, mounted, segments=self.segments, atomic_audio=atomic_audio, recompute=recompute)
 
 
 def _total(numbers: Sequence[Tensor]) -> Tensor:

@@ -87,8 +87,10 @@ class Step(nn.Module):
         mounted: the layers, in the order in which parts are listed.
         segments: T.
         atomic_audio: audio's attention and MLP run back to back, before the increments of ``attention`` are added.
-        memory: what the backward pass makes again: nothing (``fast``), what layers do (``balanced``), all between
-            the tokens that enter and those that leave (``low``).
+        recompute: the backward pass makes again what layers do.
+
+    Attributes:
+        again: calls a function that finds what trains in this step, and lets the backward pass make it again.
     """
 
     def __init__(
@@ -98,13 +100,13 @@ class Step(nn.Module):
         *,
         segments: int,
         atomic_audio: bool,
-        memory: str = "fast",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.blocks = dict(blocks)
         self.segments = segments
-        self.memory = memory
-        self._again = Recomputed(_own_modules(blocks, mounted))
+        self.recompute = recompute
+        self.again = Recomputed(_own_modules(blocks, mounted))
         self.atomic = frozenset({"audio"} if atomic_audio and "audio" in blocks else ())
         self.at_site: dict[str, list[Mounted]] = {}
         for place in mounted:
@@ -145,8 +147,7 @@ class Step(nn.Module):
         run = self._run
         for block in dict.fromkeys(self.blocks.values()):
             run = partial(block, run=run)
-        made: tuple[Streams, Carried, Told]
-        made = self._again(run, x, carried, bias or {}) if self.memory == "low" else run(x, carried, bias or {})
+        made: tuple[Streams, Carried, Told] = run(x, carried, bias or {})
         return made
 
     def _run(self, x: Streams, carried: Carried, bias: Mapping[str, Tensor]) -> tuple[Streams, Carried, Told]:
@@ -328,8 +329,8 @@ class Step(nn.Module):
 
     def _act(self, place: Mounted, site: str, *given: Any) -> Any:
         function: Any = getattr(place.layer, site)
-        if self.memory == "balanced" and site != "read":
-            return self._again(function, *given)
+        if self.recompute and site != "read":
+            return self.again(function, *given)
         return function(*given)
 
     def _view(self, place: Mounted, x: Streams, carried: Carried) -> BlockView | PairView:
