@@ -44,7 +44,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "avcore.data.frontends": ("MelSpectrogram",),
     "avcore.data.lines": ("read_lines",),
     "avcore.data.media": ("MediaInfo", "probe"),
-    "avcore.injection": ("Mounted", "PlanEntry", "Step", "make_plan", "sites_of"),
+    "avcore.injection": ("Mounted", "PlanEntry", "Recomputed", "Step", "make_plan", "sites_of"),
     "avcore.report.text": ("fitted",),
     "avcore.report.video": ("write_video",),
 }
