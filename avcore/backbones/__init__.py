@@ -10,6 +10,7 @@ from avcore.backbones.base import (
     Phases,
     Point,
     Projection,
+    Rows,
     TextTower,
     Tower,
     digest,
@@ -21,6 +22,8 @@ from avcore.backbones.base import (
 )
 from avcore.backbones.files import read_tensors
 from avcore.backbones.hub import ask_hub_once
+from avcore.backbones.lean import activated, directions
+from avcore.backbones.rows import apart, beside_rows, pieces_of, queries_keys_apart, spread, together
 from avcore.backbones.windows import AttentionWindows
 
 __all__ = [
@@ -33,18 +36,27 @@ __all__ = [
     "Phases",
     "Point",
     "Projection",
+    "Rows",
     "TextTower",
     "Tower",
+    "activated",
+    "apart",
     "ask_hub_once",
     "attend",
     "attend_in_windows",
+    "beside_rows",
     "digest",
+    "directions",
     "fused",
     "norms_of",
+    "pieces_of",
     "plus",
+    "queries_keys_apart",
     "read_tensors",
     "run_phases",
     "split_heads",
+    "spread",
     "state_faults",
+    "together",
     "without_blocks",
 ]

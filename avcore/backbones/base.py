@@ -7,7 +7,7 @@ tokens, D width, R rows, Y and X image rows and columns, K sentences, L ids of e
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import torch
@@ -24,6 +24,7 @@ __all__ = [
     "Phases",
     "Point",
     "Projection",
+    "Rows",
     "TextTower",
     "Tower",
     "digest",
@@ -38,6 +39,10 @@ T = TypeVar("T")
 
 Projection = Callable[[str, Tensor], Tensor | None]
 """The increment of a frozen linear map: (``qkv``, ``proj``, ``fc1`` or ``fc2``; its input) to its increment."""
+
+
+Rows = Tensor | Sequence[Tensor] | None
+"""Prompt rows as a block is given them; several tensors only where it says that it `takes_pieces`."""
 
 
 class Point(NamedTuple):
@@ -99,6 +104,9 @@ class Block(Frozen, ABC):
 
     neutral_row_bias: ClassVar[float] = 0.0
     """The attention bias of prompt rows that say nothing else."""
+    takes_pieces: ClassVar[bool] = False
+    """Whether ``rows`` may be several tensors, (R, D) or (P, R, D) with P that divides M: those of segments follow each
+    other as the segments do. So keys and values of what many sequences share are computed once."""
 
     @property
     @abstractmethod
@@ -164,7 +172,7 @@ class Block(Frozen, ABC):
 
         Args:
             x_MND: real tokens.
-            rows: (R, D) or (M, R, D), keys and values only.
+            rows: (R, D) or (M, R, D), keys and values only; several tensors where the block `takes_pieces`.
             carry: (M, R, D), keys, values and queries beside the tokens.
             kv: keys and values, (R, D) or (M, R, D) each, used as they are (after the frozen projection).
             row_bias_R: attention bias of the columns of ``rows``, then ``kv``; None for the family's neutral value.

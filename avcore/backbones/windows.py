@@ -66,7 +66,7 @@ class AttentionWindows:
     def join(self, x_MWND: Tensor) -> Tensor:
         """The way back from `split`."""
         if self.counts == (1, 1):
-            return x_MWND[:, 0]
+            return x_MWND.squeeze(1)
         x_MYXyxD: Tensor = x_MWND.unflatten(2, self.size).unflatten(1, self.counts)
         x_MYXD = x_MYXyxD.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         if any(self.shift):

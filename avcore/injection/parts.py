@@ -7,7 +7,7 @@ D width, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,7 +37,8 @@ class Edit:
 
     Attributes:
         add: (M, N, D) or what broadcasts to it, added to the tokens.
-        rows: (R, D) or (M, R, D), prompt rows that the frozen attention sees as keys and values.
+        rows: (R, D), (T, R, D) or (M, R, D), prompt rows that the frozen attention sees as keys and values: the same
+            for all, or of each segment of a clip, or of each sequence; or several such tensors, in a tuple.
         carry: (R, D) or (M, R, D), rows that flow through attention and MLP beside the tokens; they come back to the
             part's next layer as ``at.carried``. They have the family's neutral bias.
         kv: keys and values, (R, D) or (M, R, D) each, as they stand after the frozen projection.
@@ -50,7 +51,7 @@ class Edit:
     """
 
     add: Tensor | None = None
-    rows: Tensor | None = None
+    rows: Tensor | Sequence[Tensor] | None = None
     carry: Tensor | None = None
     kv: tuple[Tensor, Tensor] | None = None
     row_bias: float | Tensor | None = None

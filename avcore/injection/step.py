@@ -290,7 +290,13 @@ class Step(nn.Module):
                 found[stream].append(((place.name, stream), edit))
                 told += self._told(place, edit, x)
         return {
-            stream: merge_edits(found[stream], x[stream], block.neutral_row_bias)
+            stream: merge_edits(
+                found[stream],
+                x[stream],
+                block.neutral_row_bias,
+                segments=self.segments,
+                pieces=block.takes_pieces,
+            )
             for stream, block in self.blocks.items()
         }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +139,43 @@ def test_rows_concatenate_in_the_order_of_the_parts_and_keep_their_own_type() ->
     assert isinstance(seen, Tensor)
     assert seen.dtype == torch.float64
     assert torch.equal(seen, torch.cat([first.rows, second.rows]).double())
+
+
+class InPieces(PromptLayer):
+    """Two rows for all, one of each of two segments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.common, self.segments = nn.Parameter(torch.randn(2, WIDTH)), nn.Parameter(torch.randn(2, 1, WIDTH))
+
+    def attention(self, x_MND: Tensor, at: BlockView) -> Edit:
+        return Edit(rows=(self.common, self.segments), row_bias=1.5)
+
+
+def test_rows_in_pieces_become_one_tensor_for_blocks_that_take_no_pieces() -> None:
+    layer = InPieces()
+    made = rig(prompt("pieces", layer))
+    made.run()
+    call = made.blocks["visual"].calls[0]
+    wanted = torch.cat([layer.common.expand(4, -1, -1), layer.segments.repeat(2, 1, 1)], dim=1)
+    assert isinstance(call["rows"], Tensor)
+    assert torch.equal(call["rows"], wanted.double())
+    assert isinstance(call["row_bias"], Tensor)
+    assert call["row_bias"].tolist() == [1.5] * 3
+
+
+def test_rows_stay_in_pieces_for_blocks_that_take_them() -> None:
+    class TakesPieces(ToyBlock):
+        takes_pieces = True
+
+        def attention(self, x_MND: Tensor, *, rows: Any = None, **given: Any) -> tuple[Tensor, Tensor | None]:
+            assert [piece.shape for piece in rows] == [(2, WIDTH), (2, 1, WIDTH), (2, WIDTH)]
+            return x_MND, None
+
+    block = TakesPieces()
+    x = torch.randn(4, 3, WIDTH, dtype=torch.float64)
+    step = Step({"visual": block}, [prompt("one", InPieces()), prompt("two", Rows(2))], segments=2, atomic_audio=False)
+    step({"visual": x}, {})
 
 
 def test_rows_common_to_the_batch_meet_rows_of_each_frame() -> None:
@@ -369,7 +407,7 @@ def test_rows_at_the_mlp_are_an_error() -> None:
             r"'wrong' gives 'add' of \(4, 1, 5\) for visual tokens of \(4, 3, 4\)",
         ),
         (Edit(add=torch.zeros(2, 4, 3, WIDTH)), "gives 'add' of"),
-        (Edit(rows=torch.zeros(2, WIDTH - 1)), r"gives 'rows' of \(2, 3\).*which take \(R, D\) or \(M, R, D\)"),
+        (Edit(rows=torch.zeros(2, WIDTH - 1)), r"gives 'rows' of \(2, 3\).*which take \(R, D\), \(T, R, D\) or"),
         (Edit(carry=torch.zeros(3, 2, WIDTH)), "gives 'carry' of"),
         (Edit(kv=(torch.zeros(2, WIDTH), torch.zeros(2, 2 * WIDTH))), r"gives 'kv' of \(2, 8\).*Need.EQUAL_WIDTHS"),
         (torch.zeros(4, 3, WIDTH), "'wrong' returns a Tensor at 'attention', where Edit belongs"),

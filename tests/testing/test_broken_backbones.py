@@ -117,6 +117,18 @@ class RawRows(ToyBlock):
         return super().attention(x_MND, rows=None if rows is None else rows.roll(1, -1), **given)
 
 
+class MixesSegments(ToyBlock):
+    """Rows of a segment meet the tokens of another one."""
+
+    takes_pieces = True
+
+    def attention(self, x_MND: Tensor, *, rows: Any = None, **given: Any) -> tuple[Tensor, Tensor | None]:
+        if isinstance(rows, tuple):
+            each = [one.expand(1, -1, -1) if one.dim() == 2 else one for one in rows]
+            rows = torch.cat([one.repeat_interleave(len(x_MND) // len(one), 0) for one in each], dim=1)
+        return super().attention(x_MND, rows=rows, **given)
+
+
 class MixingMLP(ToyBlock):
     def mlp(self, x_MND: Tensor, *, project: Projection | None = None) -> Tensor:
         return super().mlp(x_MND, project=project) + x_MND.mean(1, keepdim=True)
@@ -227,6 +239,7 @@ def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (family(MakesBlocks), "blocks", "asked for twice"),
         (family(block=Registers, windowed=True), "blocks", "stands there twice, as trunk.mergings.0.norm.weight and"),
         (family(block=RawRows), "rows", "the same rows carried"),
+        (family(block=MixesSegments), "rows in pieces", "rows of two segments"),
         (family(block=MixingMLP), "carried rows", "the MLP of tokens beside rows"),
         (family(block=NormsAllTokens), "norms behind sums", "after_sum('attention', ...) of tokens beside rows"),
         (family(block=NoKV), "keys and values", "kv changes nothing"),

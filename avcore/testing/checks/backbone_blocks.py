@@ -1,6 +1,7 @@
 """Checks of the blocks of a backbone: rows, prefixes, windows, maps. Letters: M batch, N tokens, D width, R rows."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,24 @@ def rows(case: BackboneCase) -> None:
             "rows at the neutral bias and at none",
             block.attention(x, rows=made, row_bias_R=neutral)[0],
             with_rows,
+        )
+
+
+@check("backbone", "rows in pieces")
+def rows_in_pieces(case: BackboneCase) -> None:
+    """Where a block takes rows in several tensors, those of segments follow each other as the segments do."""
+    for where, block, x, made in _every_stage(case):
+        if not block.takes_pieces:
+            continue
+        clips = torch.cat([x, x.flip(-1)])
+        segments = torch.stack([made.roll(1, -1), made.roll(2, -1)])
+        whole = torch.cat([_each(made, clips), segments.repeat(2, 1, 1)], dim=1)
+        pieces: Any = (made, segments)
+        _close(
+            where,
+            "rows of all and rows of two segments, and the same rows in one tensor of each sequence's,",
+            block.attention(clips, rows=pieces)[0],
+            block.attention(clips, rows=whole)[0],
         )
 
 

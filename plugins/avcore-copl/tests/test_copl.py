@@ -1,5 +1,6 @@
 """CoPL: the integers of reading C, the equations, every knob."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 import avcore_avs
 import avcore_copl
 import avcore_timm
+from avcore import Edit
 from avcore.assemble import assemble
 from avcore.backbones import digest
 from avcore.config import resolve_config
@@ -140,6 +142,12 @@ class At:
         return rows
 
 
+def rows_of(edit: Edit | None) -> Sequence[Tensor]:
+    assert edit is not None
+    assert not isinstance(edit.rows, Tensor | None)
+    return edit.rows
+
+
 def block(layout: StreamLayout, index: int = 0) -> BlockLayout:
     return layout.blocks[index]
 
@@ -149,13 +157,10 @@ def test_frame_t_sees_the_global_rows_and_its_own_frame_row() -> None:
     part = Rows(RowsSettings(length=3), layout)
     layer = part.layer(block(layout))
     assert layer is not None
-    rows = layer.attention(torch.zeros(4, 5, 8), At(part)).rows  # type: ignore[arg-type]
-    assert rows is not None
-    assert rows.shape == (4, 4, 8)
-    for index in range(4):
-        assert torch.equal(rows[index, :3], part.global_rows["input"])
-        assert layer.frame_rows is not None
-        assert torch.equal(rows[index, 3], layer.frame_rows[index % 2])
+    common, frames = rows_of(layer.attention(torch.zeros(4, 5, 8), At(part)))  # type: ignore[arg-type]
+    assert torch.equal(common, part.global_rows["input"])
+    assert layer.frame_rows is not None
+    assert torch.equal(frames, layer.frame_rows[:, None])
 
 
 def test_all_frame_rows_are_common_to_the_batch() -> None:
@@ -164,8 +169,7 @@ def test_all_frame_rows_are_common_to_the_batch() -> None:
     layer = part.layer(block(layout))
     assert layer is not None
     edit = layer.attention(torch.zeros(4, 5, 8), At(part))  # type: ignore[arg-type]
-    assert edit.rows is not None
-    assert edit.rows.shape == (5, 8)
+    assert [rows.shape for rows in rows_of(edit)] == [(3, 8), (2, 8)]
     assert edit.row_bias == 1.5
 
 
@@ -177,8 +181,7 @@ def test_carried_global_rows_start_once_and_flow_on() -> None:
     at = At(part)
     first = layer.attention(torch.zeros(4, 5, 8), at)  # type: ignore[arg-type]
     assert torch.equal(first.carry, part.global_rows["input"])  # type: ignore[arg-type]
-    assert first.rows is not None
-    assert first.rows.shape == (4, 1, 8)
+    assert [rows.shape for rows in rows_of(first)] == [(2, 1, 8)]
     at.carried = torch.randn(4, 3, 8)
     assert layer.attention(torch.zeros(4, 5, 8), at).carry is at.carried  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="global_scope must be 'input' when rows are carried"):
@@ -208,21 +211,19 @@ def test_interaction_rows_are_own_prompts_then_those_mapped_from_the_other_strea
     assert layer.bank is not None
     own_v = select(visual, layer.latent_visual, layer.bank.visual)
     own_a = select(audio, layer.latent_audio, layer.bank.audio)
-    assert edits.visual is not None
-    assert edits.audio is not None
-    assert torch.equal(edits.visual.rows, torch.cat([own_v, layer.audio_to_visual(own_a)], 1))  # type: ignore[arg-type]
-    assert torch.equal(edits.audio.rows, torch.cat([own_a, layer.visual_to_audio(own_v)], 1))  # type: ignore[arg-type]
+    wanted = ((own_v, layer.audio_to_visual(own_a)), (own_a, layer.visual_to_audio(own_v)))
+    for edit, rows in zip((edits.visual, edits.audio), wanted, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(rows_of(edit), rows, strict=True))
 
 
 def test_without_a_bank_the_prompts_are_the_same_for_all_samples() -> None:
     part = Coupling(CouplingSettings(length=3, bank_length=0, reduction=2, zero_mapping=True), stream(8), stream(6))
     layer = CouplingLayer(part.config, pair())
     edits = layer.attention(torch.randn(4, 5, 8), torch.randn(4, 7, 6), At(part))  # type: ignore[arg-type]
-    assert edits.visual is not None
-    assert edits.visual.rows is not None
-    assert torch.equal(edits.visual.rows[0, :3], layer.latent_visual)
-    assert torch.equal(edits.visual.rows[0], edits.visual.rows[3])
-    assert not edits.visual.rows[:, 3:].any()
+    own, mapped = rows_of(edits.visual)
+    assert torch.equal(own, layer.latent_visual)
+    assert mapped.shape == (3, 8)
+    assert not mapped.any()
 
 
 def test_a_bank_for_both_modalities_needs_equal_widths(registry: Registry, data_root: str) -> None:

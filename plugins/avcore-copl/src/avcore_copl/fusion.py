@@ -121,16 +121,16 @@ class CouplingLayer(FusionLayer):
     def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """I_v = [P_v ; F(P_a)], I_a = [P_a ; F(P_v)], eq. 9, as rows of the frozen attention."""
         bank: Bank | None = at.part.bank if self.bank is None else self.bank
+        prompts_v: Tensor
+        prompts_a: Tensor
         if bank is None:
-            prompts_v, prompts_a = (
-                latent.expand(visual_MND.shape[0], -1, -1) for latent in (self.latent_visual, self.latent_audio)
-            )
+            prompts_v, prompts_a = self.latent_visual, self.latent_audio
         else:
             prompts_v = select(visual_MND, self.latent_visual, bank.visual)
             prompts_a = select(audio_MND, self.latent_audio, bank.audio)
         return Edits(
-            visual=Edit(rows=torch.cat([prompts_v, self.audio_to_visual(prompts_a)], dim=1), row_bias=self.visual_bias),
-            audio=Edit(rows=torch.cat([prompts_a, self.visual_to_audio(prompts_v)], dim=1), row_bias=self.audio_bias),
+            visual=Edit(rows=(prompts_v, self.audio_to_visual(prompts_a)), row_bias=self.visual_bias),
+            audio=Edit(rows=(prompts_a, self.visual_to_audio(prompts_v)), row_bias=self.audio_bias),
         )
 
 

@@ -67,8 +67,8 @@ class RowsLayer(PromptLayer):
             carry = self._global(at)
         else:
             global_GD = self._global(at)
-        rows = self._join(global_GD, self._frame(at.part), at.B)
-        return Edit(rows=rows, carry=carry, row_bias=None if rows is None else self.row_bias)
+        rows = tuple(piece for piece in (global_GD, self._frame(at.part)) if piece is not None)
+        return Edit(rows=rows or None, carry=carry, row_bias=self.row_bias if rows else None)
 
     def _global(self, at: BlockView) -> Tensor | None:
         if not self.config.length or self.global_rows is not None:
@@ -79,19 +79,11 @@ class RowsLayer(PromptLayer):
         return rows
 
     def _frame(self, part: Rows) -> Tensor | None:
-        if self.config.frame_rows == "none" or self.frame_rows is not None:
-            return self.frame_rows
-        rows: Tensor = part.frame_rows[self.stage]
-        return rows
-
-    def _join(self, global_GD: Tensor | None, frame_TD: Tensor | None, clips: int) -> Tensor | None:
-        if frame_TD is None or self.config.frame_rows == "all":
-            both = [rows for rows in (global_GD, frame_TD) if rows is not None]
-            return torch.cat(both) if both else None
-        frame_M1D = frame_TD.repeat(clips, 1)[:, None]
-        if global_GD is None:
-            return frame_M1D
-        return torch.cat([global_GD.expand(frame_M1D.shape[0], -1, -1), frame_M1D], dim=1)
+        """(T, D) for all frames, or (T, 1, D), a row for each."""
+        if self.config.frame_rows == "none":
+            return None
+        frame_TD: Tensor = part.frame_rows[self.stage] if self.frame_rows is None else self.frame_rows
+        return frame_TD if self.config.frame_rows == "all" else frame_TD[:, None]
 
 
 def row_bias(config: RowsSettings | CouplingSettings) -> nn.Parameter | float | None:

@@ -120,8 +120,7 @@ class Swin(Backbone):
     def refresh(self) -> None:
         """Compute the tables anew from the weights as they are now; loading, casting and moving do it by themselves."""
         for block in self.blocks:
-            made = block.make_tables()
-            block.tables.bias, block.tables.scale = made.bias, made.scale
+            block.tables.take(block.make_tables())
 
     def _refuse_unknown(self, model: Any, name: str) -> None:
         compat.install()

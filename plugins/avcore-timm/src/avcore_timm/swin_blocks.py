@@ -19,10 +19,18 @@ from avcore.backbones import (
     Phases,
     Point,
     Projection,
+    Rows,
+    apart,
     attend_in_windows,
+    beside_rows,
+    directions,
     fused,
+    pieces_of,
     plus,
+    queries_keys_apart,
     split_heads,
+    spread,
+    together,
 )
 from avcore.errors import AVCoreError
 
@@ -38,15 +46,27 @@ class BlockTables(nn.Module):
     Attributes:
         bias: (1, H, N, N), or (W, H, N, N) where the windows are shifted.
         scale: (H, 1, 1) or None.
+        both: (2 * H, 1, 1) or None, of queries and keys beside each other: the scale, then ones.
+        qkv_bias: (3 * D,) or None, of the map to queries, keys and values where it is stored in pieces.
     """
 
     bias: Tensor
     scale: Tensor | None
+    both: Tensor | None
+    qkv_bias: Tensor | None
 
-    def __init__(self, bias: Tensor, scale: Tensor | None) -> None:
+    def __init__(self, bias: Tensor, scale: Tensor | None = None, qkv_bias: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("bias", bias, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
+        both = None if scale is None else torch.cat([scale, torch.ones_like(scale)])
+        self.register_buffer("both", both, persistent=False)
+        self.register_buffer("qkv_bias", qkv_bias, persistent=False)
+
+    def take(self, made: "BlockTables") -> None:
+        """Hold the tables of another one in place of its own."""
+        for name, table in made.named_buffers():
+            setattr(self, name, table)
 
 
 class WindowedBlock(Block):
@@ -60,6 +80,8 @@ class WindowedBlock(Block):
     Attributes:
         tables: what it computes once.
     """
+
+    takes_pieces: ClassVar[bool] = True
 
     def __init__(self, inner: nn.Module, mergings: Sequence[nn.Module], *, explicit: bool = False) -> None:
         super().__init__()
@@ -108,7 +130,7 @@ class WindowedBlock(Block):
         self,
         x_MND: Tensor,
         *,
-        rows: Tensor | None = None,
+        rows: Rows = None,
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
@@ -124,23 +146,30 @@ class WindowedBlock(Block):
         attn, norm = self.inner.attn, self.inner.norm1
         u_MND = self.before(norm, x_MND)
         u_MWND = self.attention_windows.split(u_MND) if windowed else u_MND[:, None]
-        q, k, v = self._heads(u_MWND, (yield Point("qkv", u_MWND)))
-        others = []
+        increment = yield Point("qkv", u_MWND)
+        pieces = []
         if rows is not None:
-            u_rows = self.before(norm, rows)
-            others.append(self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False))))
+            given = pieces_of(rows)
+            u_rows = self.before(norm, together(given))
+            made = self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False)))
+            pieces += apart(made, given)
         if kv is not None:
-            others.append(kv)
+            pieces.append(_batched(torch.cat(kv, dim=-1)))
         carried = None
         if carry is not None:
             u_carry = self.before(norm, carry)
             carried = self._heads(u_carry, (yield Point("qkv", u_carry, tokens=False)))
+        if increment is None and carry is None and not self.explicit:
+            q, k, v = self.lean_heads(u_MWND, pieces)
+            pieces = []
+        else:
+            q, k, v = self._heads(u_MWND, increment)
         mixed_MWND, mixed_carry = attend_in_windows(
             q,
             k,
             v,
             carry=carried,
-            rows=[self._row_heads(*pair) for pair in others],
+            rows=[self._row_heads(spread(piece, len(x_MND), 1).squeeze(1)) for piece in pieces],
             bias=self.tables.bias if windowed else None,
             added_HNN=bias_HNN,
             row_bias_R=row_bias_R,
@@ -148,7 +177,7 @@ class WindowedBlock(Block):
             mix=self.mix,
         )
         out_MWND = plus(attn.proj(mixed_MWND), (yield Point("proj", mixed_MWND)))
-        out_MND = self.after(norm, self.attention_windows.join(out_MWND) if windowed else out_MWND[:, 0])
+        out_MND = self.after(norm, self.attention_windows.join(out_MWND) if windowed else out_MWND.squeeze(1))
         if mixed_carry is None:
             yield out_MND, None
         else:
@@ -157,16 +186,15 @@ class WindowedBlock(Block):
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """See `Block.keys_values`."""
-        return self._keys_values(u, None if project is None else project("qkv", u))
+        k, v = self._keys_values(u, None if project is None else project("qkv", u)).chunk(2, dim=-1)
+        return k, v
 
-    def _keys_values(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _keys_values(self, u: Tensor, increment: Tensor | None) -> Tensor:
+        """Both side by side, (..., 2 * D)."""
         weight, bias = self.inner.attn.qkv.weight, self.qkv_bias
         width = weight.shape[0] // 3
         made = F.linear(u, weight[width:], None if bias is None else bias[width:])
-        if increment is not None:
-            made = made + increment[..., width:]
-        k, v = made.chunk(2, dim=-1)
-        return k, v
+        return made if increment is None else made + increment[..., width:]
 
     def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
         """See `Block.mlp`."""
@@ -200,6 +228,21 @@ class WindowedBlock(Block):
             x_MND.unflatten(0, (-1, self.attention_windows.counts[0] * self.attention_windows.counts[1]))
         )
 
+    def lean_heads(self, u_MWND: Tensor, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of tokens, and keys and values of tokens with rows behind them, split into heads.
+
+        Args:
+            u_MWND: what the projection reads.
+            pieces: keys and values of rows side by side, (P, R, 2 * D) each.
+        """
+        attn = self.inner.attn
+        if pieces:
+            made: Sequence[Tensor] = beside_rows(u_MWND, attn.qkv.weight, self.qkv_bias, pieces)
+        else:
+            made = F.linear(u_MWND, attn.qkv.weight, self.qkv_bias).chunk(3, dim=-1)
+        q, k, v = (split_heads(x, attn.num_heads) for x in made)
+        return q, k, v
+
     def _heads(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(..., N, D) to queries, keys and values, (..., H, N, D / H) each."""
         attn = self.inner.attn
@@ -207,9 +250,9 @@ class WindowedBlock(Block):
         q, k, v = (split_heads(part, attn.num_heads) for part in made.chunk(3, -1))
         return self.queries(q).to(v.dtype), self.keys(k).to(v.dtype), v
 
-    def _row_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (R, D) or (M, R, D) to (1 or M, H, R, D / H)."""
-        k, v = (split_heads(x[None] if x.dim() == 2 else x, self.inner.attn.num_heads) for x in (k, v))
+    def _row_heads(self, piece_MRD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values side by side, (M, R, 2 * D), to (M, H, R, D / H) each."""
+        k, v = (split_heads(x, self.inner.attn.num_heads) for x in piece_MRD.chunk(2, dim=-1))
         return self.keys(k).to(v.dtype), v
 
 
@@ -218,7 +261,7 @@ class SwinBlock(WindowedBlock):
 
     def make_tables(self) -> BlockTables:
         """See `WindowedBlock.make_tables`."""
-        return BlockTables(_with_mask(self.inner, self.inner.attn.relative_position_bias_table), None)
+        return BlockTables(_with_mask(self.inner, self.inner.attn.relative_position_bias_table))
 
     def before(self, norm: nn.Module, x: Tensor) -> Tensor:
         """The norm."""
@@ -264,7 +307,8 @@ class SwinV2Block(WindowedBlock):
             hidden = act(F.linear(offsets, first.weight.to(exact), first.bias.to(exact)))
             table = F.linear(hidden, last.weight.to(exact)).view(-1, attn.num_heads)
             scale = attn.logit_scale.to(exact).clamp(max=LARGEST_SCALE).exp().to(attn.logit_scale.dtype)
-        return BlockTables(_with_mask(self.inner, table, squashed=True), scale)
+            bias = None if attn.q_bias is None else torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+        return BlockTables(_with_mask(self.inner, table, squashed=True), scale, bias)
 
     def before(self, norm: nn.Module, x: Tensor) -> Tensor:
         """As it is."""
@@ -278,8 +322,7 @@ class SwinV2Block(WindowedBlock):
     @property
     def qkv_bias(self) -> Tensor | None:
         """See `WindowedBlock.qkv_bias`; keys have none."""
-        attn = self.inner.attn
-        return None if attn.q_bias is None else torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+        return self.tables.qkv_bias
 
     @property
     def scale(self) -> Tensor:
@@ -287,14 +330,26 @@ class SwinV2Block(WindowedBlock):
         assert self.tables.scale is not None
         return self.tables.scale
 
+    def lean_heads(self, u_MWND: Tensor, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """See `WindowedBlock.lean_heads`. Directions lie in memory as the attention reads them."""
+        attn, heads = self.inner.attn, self.inner.attn.num_heads
+        dense = any(self.attention_windows.shift) and u_MWND.shape[1] > 1
+        if pieces:
+            made = beside_rows(u_MWND, attn.qkv.weight, self.qkv_bias, pieces, values_apart=True)
+            q, k, v = (split_heads(x, heads) for x in made)
+            return directions(q, self.scale, dense=dense), directions(k, dense=dense), v
+        qk, v = queries_keys_apart(u_MWND, attn.qkv.weight, self.qkv_bias)
+        assert self.tables.both is not None
+        q, k = directions(split_heads(qk, 2 * heads), self.tables.both, dense=dense).chunk(2, dim=-3)
+        return q, k, split_heads(v, heads)
+
     def queries(self, q: Tensor) -> Tensor:
         """Directions, times the scale of the logits unless that is applied to the cosines themselves."""
-        directions = F.normalize(q, dim=-1)
-        return directions if self.explicit else directions * self.scale
+        return F.normalize(q, dim=-1) if self.explicit else directions(q, self.scale)
 
     def keys(self, k: Tensor) -> Tensor:
         """Directions."""
-        return F.normalize(k, dim=-1)
+        return F.normalize(k, dim=-1) if self.explicit else directions(k)
 
     def mix(self, q_MWHND: Tensor, k_MWHKD: Tensor, v_MWHKD: Tensor, bias: Tensor | None) -> Tensor:
         """See `WindowedBlock.mix`."""
@@ -302,6 +357,10 @@ class SwinV2Block(WindowedBlock):
             return fused(1.0)(q_MWHND, k_MWHKD, v_MWHKD, bias)
         cosines = q_MWHND @ k_MWHKD.transpose(-2, -1)
         return _softmax_attention(cosines * self.scale, v_MWHKD, bias)
+
+
+def _batched(rows: Tensor) -> Tensor:
+    return rows[None] if rows.dim() == 2 else rows
 
 
 def windows_of(inner: Any) -> AttentionWindows:

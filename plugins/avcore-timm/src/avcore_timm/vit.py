@@ -4,7 +4,7 @@ Shape letters: M batch, N tokens, D width, H heads, R rows, K keys, F mel bins.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,18 @@ from avcore.backbones import (
     Phases,
     Point,
     Projection,
+    Rows,
     Tower,
+    activated,
+    apart,
     attend,
+    beside_rows,
     norms_of,
+    pieces_of,
     plus,
     split_heads,
+    spread,
+    together,
     without_blocks,
 )
 from avcore.errors import AVCoreError
@@ -54,6 +61,8 @@ def build(settings: ViTSettings, *, name: str, preset: Mapping[str, Any] | None)
 class ViTBlock(Block):
     """A timm pre-norm block: A(x) = LS(MHSA(LN x)), M(x) = LS(MLP(LN x))."""
 
+    takes_pieces: ClassVar[bool] = True
+
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner: Any = inner
@@ -67,7 +76,7 @@ class ViTBlock(Block):
         self,
         x_MND: Tensor,
         *,
-        rows: Tensor | None = None,
+        rows: Rows = None,
         carry: Tensor | None = None,
         kv: tuple[Tensor, Tensor] | None = None,
         row_bias_R: Tensor | None = None,
@@ -80,37 +89,44 @@ class ViTBlock(Block):
         if carry is not None:
             x_MND = torch.cat([x_MND, carry], dim=1)
         u_MND = self.inner.norm1(x_MND)
-        made = plus(attn.qkv(u_MND), (yield Point("qkv", u_MND)))
-        q, k, v = (split_heads(part, attn.num_heads) for part in made.chunk(3, -1))
-        q, k = attn.q_norm(q), attn.k_norm(k)
-        keys, values = [k], [v]
+        increment = yield Point("qkv", u_MND)
+        pieces = []
         if rows is not None:
-            u_rows = self.inner.norm1(_batched(rows))
-            k_rows, v_rows = self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False)))
-            keys.append(split_heads(k_rows, attn.num_heads))
-            values.append(split_heads(v_rows, attn.num_heads))
+            given = pieces_of(rows)
+            u_rows = self.inner.norm1(together(given))
+            made = self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False)))
+            pieces += apart(made, given)
         if kv is not None:
-            keys.append(split_heads(_batched(kv[0]), attn.num_heads))
-            values.append(split_heads(_batched(kv[1]), attn.num_heads))
-        if len(keys) > 1:
-            shape = (x_MND.shape[0], -1, -1, -1)
-            k = torch.cat([key.expand(shape) for key in keys], dim=2)
-            v = torch.cat([value.expand(shape) for value in values], dim=2)
-        mixed_MND = attend(q, k, v, bias=bias_HNN, row_bias_R=row_bias_R)
+            pieces.append(_batched(torch.cat(kv, dim=-1)))
+        if pieces and increment is None and isinstance(attn.k_norm, nn.Identity):
+            q, k, v = (x.squeeze(1) for x in beside_rows(u_MND[:, None], attn.qkv.weight, attn.qkv.bias, pieces))
+            q, k, v = (split_heads(part, attn.num_heads) for part in (q, k, v))
+        else:
+            q, k, v = (split_heads(x, attn.num_heads) for x in plus(attn.qkv(u_MND), increment).chunk(3, -1))
+            k = attn.k_norm(k)
+            for piece in pieces:
+                k_rows, v_rows = spread(piece, len(x_MND), 1).squeeze(1).chunk(2, dim=-1)
+                k = torch.cat([k, split_heads(k_rows, attn.num_heads)], dim=2)
+                v = torch.cat([v, split_heads(v_rows, attn.num_heads)], dim=2)
+        mixed_MND = attend(attn.q_norm(q), k, v, bias=bias_HNN, row_bias_R=row_bias_R)
         out_MND = self.inner.ls1(plus(attn.proj(mixed_MND), (yield Point("proj", mixed_MND))))
         yield (out_MND, None) if carry is None else (out_MND[:, :tokens], out_MND[:, tokens:])
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """See `Block.keys_values`."""
-        return self._keys_values(u, None if project is None else project("qkv", u))
+        k, v = self._keys_values(u, None if project is None else project("qkv", u)).chunk(2, dim=-1)
+        return k, v
 
-    def _keys_values(self, u: Tensor, increment: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _keys_values(self, u: Tensor, increment: Tensor | None) -> Tensor:
+        """Both side by side, (..., 2 * D)."""
         attn, width = self.inner.attn, u.shape[-1]
         made = F.linear(u, attn.qkv.weight[width:], None if attn.qkv.bias is None else attn.qkv.bias[width:])
         if increment is not None:
             made = made + increment[..., width:]
+        if isinstance(attn.k_norm, nn.Identity):
+            return made
         k, v = made.chunk(2, dim=-1)
-        return attn.k_norm(k.unflatten(-1, (attn.num_heads, -1))).flatten(-2), v
+        return torch.cat([attn.k_norm(k.unflatten(-1, (attn.num_heads, -1))).flatten(-2), v], dim=-1)
 
     def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
         """See `Block.mlp`."""
@@ -302,8 +318,7 @@ def _batched(rows: Tensor) -> Tensor:
 def _activated(mlp: Any, hidden: Tensor) -> Tensor:
     """The activation; where it is gated (DINOv2's giant), one half of the hidden vector scales the other."""
     if not hasattr(mlp, "gate_last"):
-        plain: Tensor = mlp.act(hidden)
-        return plain
+        return activated(mlp.act, hidden)
     left, right = hidden.chunk(2, dim=-1)
     gated: Tensor = left * mlp.act(right) if mlp.gate_last else mlp.act(left) * right
     return gated

@@ -1,0 +1,73 @@
+"""Functions within frozen blocks that keep one tensor for the backward pass, where autograd would keep several.
+
+Shape letters: N tokens, H heads, D width of a head.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["activated", "directions", "quick_gelu"]
+
+SMALLEST = 1e-12
+"""Shorter vectors are divided by this instead of by their length, as `torch.nn.functional.normalize` does."""
+
+
+def directions(x: Tensor, scale: Tensor | None = None, *, dense: bool = False) -> Tensor:
+    """Each vector divided by its length, times a constant: cosine attention's queries and keys.
+
+    Kept are the result, which attention keeps anyway, and one number a vector.
+
+    Args:
+        x: vectors along the last axis.
+        scale: broadcasts to (..., 1) of ``x``, without a gradient.
+        dense: whether the result lies in memory as its axes do, or as those of ``x`` do.
+    """
+    made: Tensor = _Directions.apply(x, scale, dense)  # type: ignore[no-untyped-call]
+    return made
+
+
+def activated(act: nn.Module, x: Tensor) -> Tensor:
+    """What a frozen layer's activation makes of x; `quick_gelu` for modules of that name, timm's and open_clip's."""
+    made: Tensor = quick_gelu(x) if type(act).__name__ == "QuickGELU" else act(x)
+    return made
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), which OpenAI's CLIP was trained with; its input alone is kept."""
+    made: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Directions(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dense: bool) -> Tensor:
+        lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(SMALLEST)
+        factors = lengths.reciprocal() if scale is None else scale / lengths
+        made: Tensor = (x.contiguous() if dense else x) * factors
+        ctx.save_for_backward(made, factors, scale)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # d/dx of s x / |x| is s / |x| (1 - y y^T / s^2), with the result y.
+        made, factors, scale = ctx.saved_tensors
+        along = (grad * made).sum(-1, keepdim=True)
+        if scale is not None:
+            along = along / scale.square()
+        return torch.addcmul(grad, made, along, value=-1) * factors, None, None
+
+
+class _QuickGELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(1.702 * x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # x sigmoid(a x) is silu(a x) / a, whose derivative is that of silu at a x.
+        (x,) = ctx.saved_tensors
+        made: Tensor = torch.ops.aten.silu_backward(grad, 1.702 * x)
+        return made
