@@ -27,6 +27,8 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
     "avcore.data.recordings": (),
     "avcore.backbones.base": (),
     "avcore.backbones.attention": (),
+    "avcore.backbones.rows": (),
+    "avcore.backbones.lean": (),
     "avcore.backbones.windows": (),
     "avcore.backbones.files": (),
     "avcore.backbones.hub": (),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["activated", "directions", "quick_gelu"]
+__all__ = ["activated", "directions"]
 
 SMALLEST = 1e-12
 """Shorter vectors are divided by this instead of by their length, as `torch.nn.functional.normalize` does."""
