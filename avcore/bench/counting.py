@@ -7,7 +7,7 @@ and for dropout. `Counting` looks at every operator that reaches the dispatcher 
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,20 @@ class CudaRules(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._cast: dict[int, tuple[Tensor, Tensor]] = {}
+        self._plain: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        # In the place of torch's, since no mode is on in a backward pass, which may recompute them.
+        for name, own in (("scaled_dot_product_attention", self._attention), ("dropout", self._dropout)):
+            self._plain[name] = getattr(F, name)
+            setattr(F, name, own)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for name, plain in self._plain.items():
+            setattr(F, name, plain)
 
     def forget(self) -> None:
         """Leave out the casts of weights that autocast keeps until its end."""
@@ -78,10 +92,6 @@ class CudaRules(TorchFunctionMode):
         if torch.is_autocast_enabled("cpu") and (name in LOWERED or name in RAISED):
             wanted = torch.bfloat16 if name in LOWERED else torch.float32
             args, given = self._to(args, wanted), self._to(given, wanted)
-        if func is F.scaled_dot_product_attention:
-            return _attention(*args, **given)
-        if func is F.dropout:
-            return _dropout(func, *args, **given)
         return func(*args, **given)
 
     def _to(self, thing: Any, wanted: torch.dtype) -> Any:
@@ -99,35 +109,37 @@ class CudaRules(TorchFunctionMode):
             return {key: self._to(one, wanted) for key, one in thing.items()}
         return thing
 
-
-def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    bias = attn_mask
-    if bias is not None:
-        if bias.dtype == torch.bool:
-            bias = torch.zeros_like(bias, dtype=q.dtype).masked_fill(~bias, float("-inf"))
-        if short := -bias.shape[-1] % 16:  # the kernel reads rows of whole 16 bytes
-            bias = F.pad(bias, (0, short))[..., : bias.shape[-1]]
-        bias = bias.expand(*q.shape[:2], q.shape[2], k.shape[2])
-    kept = torch.is_grad_enabled() and any(one.requires_grad for one in (q, k, v, *([] if bias is None else [bias])))
-    run = torch.ops.aten._scaled_dot_product_efficient_attention
-    out: Tensor = run(q, k, v, bias, kept, dropout_p, is_causal, scale=scale)[0]
-    return out
-
-
-def _dropout(func: Any, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    if not training or not 0 < p < 1 or inplace:
-        out: Tensor = func(input, p, training, inplace)
+    def _attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        q, k, v, bias = query, key, value, attn_mask
+        if torch.is_autocast_enabled("cpu"):
+            q, k, v, bias = self._to((q, k, v, bias), torch.bfloat16)
+        if bias is not None:
+            if bias.dtype == torch.bool:
+                bias = torch.zeros_like(bias, dtype=q.dtype).masked_fill(~bias, float("-inf"))
+            if short := -bias.shape[-1] % 16:  # the kernel reads rows of whole 16 values
+                bias = F.pad(bias, (0, short))[..., : bias.shape[-1]]
+            bias = bias.expand(*q.shape[:2], q.shape[2], k.shape[2])
+        inputs = [q, k, v, *([] if bias is None else [bias])]
+        kept = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
+        run = torch.ops.aten._scaled_dot_product_efficient_attention
+        out: Tensor = run(q, k, v, bias, kept, dropout_p, is_causal, scale=scale)[0]
         return out
-    return torch.native_dropout(input, p, True)[0]
+
+    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or not 0 < p < 1 or inplace:
+            out: Tensor = self._plain["dropout"](input, p, training, inplace)
+            return out
+        return torch.native_dropout(input, p, True)[0]
 
 
 class Counting(TorchDispatchMode):
@@ -139,7 +151,8 @@ class Counting(TorchDispatchMode):
         flop: phase -> FLOP of products and convolutions, by `torch.utils.flop_counter`.
         fixed: bytes of what was there before: weights, constants, the batch.
         live: bytes of what was made since and is still there.
-        peak: the most that there was of it.
+        tensors: how many storages that is.
+        peak: the most bytes that there were of it.
     """
 
     def __init__(self) -> None:
@@ -147,7 +160,7 @@ class Counting(TorchDispatchMode):
         self.phase = ""
         self.kernels: dict[str, Counter[str]] = {}
         self.flop: Counter[str] = Counter()
-        self.fixed = self.live = self.peak = 0
+        self.fixed = self.live = self.tensors = self.peak = 0
         self._held: dict[int, Any] = {}
         self._silent: dict[Any, bool] = {}
 
@@ -166,7 +179,8 @@ class Counting(TorchDispatchMode):
             if (count := flop_registry.get(func._overloadpacket)) is not None:
                 self.flop[self.phase] += count(*args, **given, out_val=out)
         for tensor in tensors_in(out):
-            self.live += self._track(tensor, made=True)
+            size = self._track(tensor, made=True)
+            self.live, self.tensors = self.live + size, self.tensors + (size > 0)
         self.peak = max(self.peak, self.live)
         return out
 
@@ -180,7 +194,7 @@ class Counting(TorchDispatchMode):
         def gone(_: Any) -> None:
             del self._held[key]
             if made:
-                self.live -= size
+                self.live, self.tensors = self.live - size, self.tensors - (size > 0)
 
         self._held[key] = weakref.ref(storage, gone)
         return size

@@ -1,17 +1,16 @@
 """What a training step would cost on a CUDA device, from shapes alone: no device, no weights, no data."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from avcore.assemble import assemble
 from avcore.bench.counting import Counting, CudaRules
 from avcore.config import RunConfig
 from avcore.engine.optim import build_optimizer
+from avcore.errors import AssemblyError
 from avcore.gradients import blank_batch
 from avcore.model import AVModel
 from avcore.registry import Registry
@@ -31,7 +30,7 @@ class Estimate:
     Attributes:
         clips: of the batch.
         peak: bytes in use at most, weights, the state of the optimiser and the batch among them.
-        kept: bytes of what is kept for the backward pass, parameters left out.
+        kept: bytes of what is there between forward and backward besides: what the backward pass needs.
         kept_tensors: how many storages these are.
         fixed: bytes of what is there between steps: weights, the state of the optimiser, the batch.
         kernels: operators that reach the dispatcher, views left out, of ``forward`` (with the losses), ``backward`` and
@@ -71,25 +70,32 @@ def estimate(model: AVModel, clips: int, *, training: bool = True) -> Estimate:
         model: as `shapes_of` makes it.
         clips: B.
         training: False for the forward of an evaluation.
+
+    Raises:
+        AVCoreError: the head does not say what its loss reads.
     """
+    if training and not model.head.targets:
+        raise AssemblyError(
+            f"Head '{model.config.head.name}' does not declare what its loss reads (Head.targets), so no batch can be "
+            "made up for it: choose another head (--set head.name=NAME), or ask its author."
+        )
     rules, counting = CudaRules(), Counting()
     for tensor in (*model.parameters(), *model.buffers()):
         counting.hold(tensor)
-    kept = _Kept(model)
     model.train(training)
     with torch.device("meta"), RememberedShapes(), rules, counting:
         counting.phase = "batch"
         batch = blank_batch(model, clips, companions=True)
-        made, counting.live, counting.peak = counting.live, 0, 0
+        made, counting.live, counting.peak, counting.tensors = counting.live, 0, 0, 0
         counting.phase = "forward"
-        hooks = torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack) if training else nullcontext()
-        with torch.set_grad_enabled(training), hooks:
+        with torch.set_grad_enabled(training):
             with torch.autocast("cpu", torch.bfloat16, enabled=model.config.train.precision == "bf16"):
                 output = model(batch)
             rules.forget()
             if training:
                 loss = torch.stack([one.reshape(()) for one in model.losses(output, batch).values()]).sum()
         del output
+        kept, kept_tensors = counting.live, counting.tensors
         if training:
             counting.phase = "backward"
             # Not `Tensor.backward`, which leaves the rules while it runs: what is recomputed would not be under them.
@@ -108,34 +114,12 @@ def estimate(model: AVModel, clips: int, *, training: bool = True) -> Estimate:
     return Estimate(
         clips=clips,
         peak=fixed + counting.peak,
-        kept=kept.bytes,
-        kept_tensors=len(kept.seen),
+        kept=kept,
+        kept_tensors=kept_tensors,
         fixed=fixed,
         kernels=kernels,
         flop={phase: counting.flop[phase] for phase in phases},
     )
-
-
-class _Kept:
-    """Hooks of autograd: what is kept for the backward pass, each storage once, parameters left out."""
-
-    def __init__(self, model: AVModel) -> None:
-        self.own = {one.untyped_storage()._cdata for one in (*model.parameters(), *model.buffers())}
-        self.seen: set[int] = set()
-        self.bytes = 0
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self.own and storage._cdata not in self.seen:
-            # Until the backward pass frees it, no other storage has this address.
-            self.seen.add(storage._cdata)
-            self.bytes += storage.nbytes()
-        # What an operator keeps of its own result would keep itself alive.
-        return tensor.detach()
-
-    @staticmethod
-    def unpack(tensor: Tensor) -> Tensor:
-        return tensor
 
 
 def _updates(model: AVModel) -> int:

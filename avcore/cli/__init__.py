@@ -28,6 +28,7 @@ COMMANDS = {
     "runs": ("avcore.cli.runs:runs", "List runs and show what one reached."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
+    "bench": ("avcore.cli.bench:bench", "Estimate and measure what a step costs."),
     "config": ("avcore.cli.config:config", "Show every setting and where it comes from."),
     "plugins": ("avcore.cli.plugins:plugins", "List, show, combine and check what is installed; start a new one."),
     "data": ("avcore.cli.data:data", "Look at a data set on disk."),
