@@ -122,7 +122,7 @@ def test_grids_that_do_not_merge_are_refused() -> None:
 
 def test_the_exchange_attends_to_means_of_cells_and_the_class_token() -> None:
     own, other = stages((64, (2, 2))).blocks[0], stages((128, (5, 4)), prefix=1).blocks[0]
-    average = means(other, 2)
+    average = means(other, (2, 2))
     assert average.shape == (5, 21)
     torch.testing.assert_close(average.sum(1), torch.ones(5))
     patches = torch.arange(20.0).view(5, 4)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from avcore.config import require
 
-__all__ = ["AloneSettings", "SideSettings"]
+__all__ = ["AloneSettings", "LowRankSettings", "LowRankSideSettings", "SideSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +63,27 @@ class SideSettings(AloneSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.cells >= 0, "cells", self.cells, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankSettings(ReaderSettings):
+    """DTL's side network of one stream."""
+
+    rank: int = field(default=4, metadata={"help": "r of W_down and W_up; the paper has 2 on ViT and 4 on Swin"})
+    beta: float = field(default=100.0, metadata={"help": "beta of the swish: h sigmoid(beta h)"})
+    conv: int = field(
+        default=0, metadata={"help": "sides of the convolution of DTL+, odd, which has 3 or 5; 0 for DTL, without one"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.rank >= 1, "rank", self.rank, "1 or more")
+        require(self.beta > 0, "beta", self.beta, "above 0")
+        require(self.conv == 0 or self.conv % 2 == 1, "conv", self.conv, "0 or an odd number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankSideSettings(LowRankSettings):
+    """DTL's side networks of both streams."""
+
+    exchange: bool = field(default=True, metadata={"help": "each stream's codes hear the mean code of the other"})

@@ -1,4 +1,4 @@
-"""What a ladder is made of: a side network's blocks, merges, exchange, and the way back to the features.
+"""What side networks are made of: blocks, merges, exchange, and the way back to the features.
 
 Nothing here touches the backbone. Shape letters: M = B*T, N tokens, D width of the backbone, w width of the side
 network, K cells, Y and X rows and columns.
@@ -14,7 +14,19 @@ from torch import Tensor, nn
 from avcore import AssemblyError, BlockLayout, StreamFeatures, StreamLayout
 from avcore_ladder.settings import AloneSettings
 
-__all__ = ["Exchange", "Merge", "Rung", "SideBlock", "WayBack", "taken", "width_of"]
+__all__ = [
+    "Exchange",
+    "Merge",
+    "Rung",
+    "SideBlock",
+    "WayBack",
+    "last_stage",
+    "means",
+    "taken",
+    "width_of",
+    "with_added",
+    "zero",
+]
 
 NARROWEST = 8
 """Of a side network and of its heads: a norm of fewer numbers says nothing, and kernels want multiples of 8."""
@@ -177,7 +189,7 @@ class Exchange(nn.Module):
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(read, 2 * width, bias=False)
         self.proj = nn.Linear(width, width)
-        self.register_buffer("average", means(other, cells), persistent=False)
+        self.register_buffer("average", means(other, (cells, cells)), persistent=False)
 
     def forward(self, own_MNw: Tensor, other_MNw: Tensor) -> Tensor:
         """What is added to this side's tokens, (M, N, w)."""
@@ -188,9 +200,9 @@ class Exchange(nn.Module):
         return out
 
 
-def means(block: BlockLayout, cells: int) -> Tensor:
-    """(K, N): the mean of each cell of a block's grid, after its prefix tokens, each by itself."""
-    bands = [_bands(side, min(cells, side)) for side in block.grid]
+def means(block: BlockLayout, cells: tuple[int, int]) -> Tensor:
+    """(K, N): the mean of each of (rows, columns) cells of a block's grid, after its prefix tokens, each by itself."""
+    bands = [_bands(side, min(count, side)) for side, count in zip(block.grid, cells, strict=True)]
     patches = torch.einsum("yr,xc->yxrc", *bands).flatten(0, 1).flatten(1)
     return torch.block_diag(torch.eye(block.prefix), patches) if block.prefix else patches
 
@@ -202,6 +214,48 @@ def _bands(side: int, count: int) -> Tensor:
         start, end = number * side // count, (number + 1) * side // count
         made[number, start:end] = 1 / (end - start)
     return made
+
+
+def last_stage(stream: StreamLayout, read: Sequence[BlockLayout]) -> BlockLayout:
+    """The last block that is read, whose grid and width are those of the features.
+
+    Raises:
+        AssemblyError: it stands in another stage than the last block.
+    """
+    last = read[-1]
+    if last.stage != len(stream.stages) - 1:
+        raise AssemblyError(
+            f"The last block of the {stream.name} stream that a side network reads is number {last.index}, in stage "
+            f"{last.stage}, but its features leave stage {len(stream.stages) - 1}: pair later blocks (plan.pairing), "
+            "or leave the side network out (--fusion none)."
+        )
+    return last
+
+
+def with_added(
+    stream: StreamFeatures, add_MND: Tensor, pool: str, prefix: int, ends: bool, segments: int
+) -> StreamFeatures:
+    """Features with something added to their tokens, to what is pooled from these, and to the map of them.
+
+    Args:
+        stream: the features.
+        add_MND: what is added.
+        pool: as `StreamLayout.pool`; what is not pooled from a class token is as if by the mean of the patches.
+        prefix: tokens before the patches.
+        ends: the last map is that of the tokens.
+        segments: T.
+    """
+    add_MND = add_MND.to(stream.tokens.dtype)
+    add_MD = add_MND[:, 0] if pool == "class" else add_MND[:, prefix:].mean(1)
+    maps = list(stream.maps)
+    if ends:
+        maps[-1] = maps[-1] + add_MND[:, prefix:].mT.unflatten(2, maps[-1].shape[2:])
+    return replace(
+        stream,
+        pooled=stream.pooled + add_MD.unflatten(0, (-1, segments)),
+        tokens=stream.tokens + add_MND,
+        maps=tuple(maps),
+    )
 
 
 class WayBack(nn.Module):
@@ -218,17 +272,10 @@ class WayBack(nn.Module):
 
     def __init__(self, settings: AloneSettings, stream: StreamLayout, read: Sequence[BlockLayout]) -> None:
         super().__init__()
-        last = read[-1]
-        if last.stage != len(stream.stages) - 1:
-            raise AssemblyError(
-                f"The last block of the {stream.name} stream that a ladder reads is number {last.index}, in stage "
-                f"{last.stage}, but its features leave stage {len(stream.stages) - 1}: pair later blocks "
-                "(plan.pairing), or leave the ladder out (--fusion none)."
-            )
-        self.pool = "class" if stream.pool == "class" else "mean"
-        self.prefix = last.prefix
+        last = last_stage(stream, read)
+        self.pool, self.prefix = stream.pool, last.prefix
         self.norm = nn.LayerNorm(width_of(last, settings.reduction))
-        self.up = _zero(nn.Linear(width_of(last, settings.reduction), last.width))
+        self.up = zero(nn.Linear(width_of(last, settings.reduction), last.width))
         # Of which rung a map before the last one is changed by.
         self.rungs: dict[int, int] = {}
         self.maps = nn.ModuleDict()
@@ -240,32 +287,22 @@ class WayBack(nn.Module):
                     width = width_of(read[here[-1]], settings.reduction)
                     self.rungs[number] = here[-1]
                     self.maps[str(number)] = nn.Sequential(
-                        nn.LayerNorm(width), _zero(nn.Linear(width, stream.blocks[tap].width))
+                        nn.LayerNorm(width), zero(nn.Linear(width, stream.blocks[tap].width))
                     )
 
     def forward(self, stream: StreamFeatures, states: Sequence[Tensor], segments: int) -> StreamFeatures:
         """The features of a stream, changed by what the side network gives at its rungs, (M, N, w) each."""
-        add_MND = self.up(self.norm(states[-1])).to(stream.tokens.dtype)
-        add_MD = add_MND[:, 0] if self.pool == "class" else add_MND[:, self.prefix :].mean(1)
         maps = list(stream.maps)
-        if self.ends:
-            maps[-1] = maps[-1] + self._as_map(add_MND, maps[-1])
         for number, rung in self.rungs.items():
             made_MND = self.maps[str(number)](states[rung]).to(maps[number].dtype)
-            maps[number] = maps[number] + self._as_map(made_MND, maps[number])
-        return replace(
-            stream,
-            pooled=stream.pooled + add_MD.unflatten(0, (-1, segments)),
-            tokens=stream.tokens + add_MND,
-            maps=tuple(maps),
-        )
-
-    def _as_map(self, add_MND: Tensor, map_MDYX: Tensor) -> Tensor:
-        made: Tensor = add_MND[:, self.prefix :].mT.unflatten(2, map_MDYX.shape[2:])
-        return made
+            maps[number] = maps[number] + made_MND[:, self.prefix :].mT.unflatten(2, maps[number].shape[2:])
+        add_MND = self.up(self.norm(states[-1]))
+        return with_added(replace(stream, maps=tuple(maps)), add_MND, self.pool, self.prefix, self.ends, segments)
 
 
-def _zero(linear: nn.Linear) -> nn.Linear:
+def zero(linear: nn.Linear) -> nn.Linear:
+    """The same map, with zeros."""
     nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
     return linear
