@@ -350,13 +350,11 @@ def expected_count(widths: list[int], depths: list[int], reduction: int, maps: i
     [
         ("vit", "last", [768], [12], 5_501_590),
         ("vit", "visual", [768], [12], 5_725_654),
-        (None, "last", [192, 384, 768, 1536], [2, 2, 18, 2], 12_651_694),
-        (None, "visual", [192, 384, 768, 1536], [2, 2, 18, 2], 12_750_142),
+        ("swin", "last", [192, 384, 768, 1536], [2, 2, 18, 2], 12_651_694),
+        ("swin", "visual", [192, 384, 768, 1536], [2, 2, 18, 2], 12_750_142),
     ],
 )
-def test_parameters_to_the_digit(
-    recipe: str | None, maps: str, widths: list[int], depths: list[int], exact: int
-) -> None:
+def test_parameters_to_the_digit(recipe: str, maps: str, widths: list[int], depths: list[int], exact: int) -> None:
     registry = Registry.from_modules(
         {"avcore-timm": avcore_timm, "avcore-ladder": avcore_ladder, "avcore-ave": avcore_ave}
     )
