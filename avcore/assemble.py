@@ -14,6 +14,7 @@ from avcore.data.opening import make_task
 from avcore.data.randomness import torch_generator
 from avcore.discovery.signatures import blamed, check_build, check_overrides
 from avcore.errors import AssemblyError
+from avcore.garbage import look_as_ever
 from avcore.gradients import follow_losses, leave_untrained
 from avcore.injection import make_plan
 from avcore.model import AVModel
@@ -103,9 +104,10 @@ def assemble(
     with torch.device("meta"):
         followed = follow_losses(shapes)
     Augmentation(shapes)  # refuses what does not go with this model
+    model = leave_untrained(shapes if meta else _build(config, registry), followed)
+    look_as_ever()
     if meta:
-        return leave_untrained(shapes, followed)
-    model = leave_untrained(_build(config, registry), followed)
+        return model
     model.backbone_digest = digest(model.towers)
     return model.to(device)
 

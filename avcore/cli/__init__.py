@@ -12,12 +12,14 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from avcore.cli.usage import Refusal, UsageGroup
 from avcore.errors import DISK_FAULTS, AVCoreError, Preempted, why
+from avcore.garbage import look_seldom
 
 __all__ = ["COMMANDS", "main"]
 
@@ -59,6 +61,11 @@ class _LazyGroup(UsageGroup):
         except OSError as error:  # --help and --version write here
             _refuse_fault(error)
             raise
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        if args is None:  # nobody calls it but the shell
+            look_seldom()
+        return super().main(args, *rest, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
