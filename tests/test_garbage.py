@@ -1,4 +1,4 @@
-"""A command looks for garbage seldom while it starts, and as ever from its first model on; nobody else's process does."""
+"""A command looks for garbage seldom while it starts, and as ever from its first model on; a caller's process never."""
 
 import gc
 import subprocess
