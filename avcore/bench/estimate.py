@@ -1,8 +1,7 @@
 """What a training step would cost on a CUDA device, from shapes alone: no device, no weights, no data."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -45,10 +44,6 @@ class Estimate:
     fixed: int
     kernels: Mapping[str, int]
     flop: Mapping[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, for a record."""
-        return asdict(self)
 
 
 def shapes_of(config: RunConfig, registry: Registry) -> AVModel:

@@ -179,7 +179,7 @@ def bench_step(
             shapes, model = shapes_of(config, registry), build_model(config, registry)
             rows.append(_Row(name, model, shapes, clips, elsewhere))
             rows[-1].warm_up(warmup, passes)
-            streams = repr((config.visual, config.audio, config.streams, config.data.settings, config.plan))
+            streams = _shape_of(model)
             if streams not in floors:
                 shared = sum(one.nbytes for one in model.clips.parameters() if not one.requires_grad)
                 bare, of_shapes = bare_of(model, registry), bare_of(shapes, registry)
@@ -195,6 +195,16 @@ def bench_step(
                     row.call(kind)
     settings = {**settings_of(first), "clips": clips, "steps": steps, "warmup": warmup}
     return {**about("step", device, settings), "rows": [row.figures(kind) for row in rows for kind in passes]}
+
+
+def _shape_of(model: AVModel) -> str:
+    """What is the same for models whose bare backbones cost the same."""
+    config, sound = model.config, model.sound
+    kind = (config.train.precision, config.train.memory, config.train.compile)
+    pictures = None if model.image is None else model.image.shape
+    heard = None if sound is None else sound.shape(model.clip_seconds)
+    layouts = [stream.layout for stream in model.streams.values()]
+    return repr((config.visual.backbone, config.audio.backbone, kind, layouts, pictures, heard))
 
 
 def _of_batch(config: RunConfig, clips: int) -> RunConfig:

@@ -52,9 +52,10 @@ def _json(command: CommandT) -> CommandT:
 def step(
     also: tuple[str, ...], clips: int | None, steps: int, warmup: int, evaluation: bool, out: str | None, **given: Any
 ) -> None:
-    """Time whole training steps on noise, in turn with the bare backbone's in the same process.
+    """Time whole training steps, on noise.
 
-    Takes the options of 'avcore run'; no data and no weights are read. Times are medians, with the quartiles. Memory is
+    They take turns with the bare backbone's, in the same process. Takes the options of 'avcore run'; no data
+    and no weights are read. Times are medians, with the quartiles. Memory is
     measured on a CUDA device; elsewhere it is what the estimator says of one.
 
     \b
@@ -78,9 +79,10 @@ def step(
 @click.option("--fit", metavar="24GB", help="Also say the largest batch and setting that fit a device of so much.")
 @_json
 def memory(clips: str, fit: str | None, out: str | None, **given: Any) -> None:
-    """Estimate what training steps need, for each train.memory and batch, without a GPU.
+    """Estimate the memory of training steps.
 
-    Weights, the state of the optimiser and every tensor that lives are counted on shapes alone, under the rules of a
+    There is a row for each train.memory and batch, and no GPU is needed. Weights, the state of the optimiser
+    and every tensor that lives are counted on shapes alone, under the rules of a
     CUDA device; no data and no weights are read. --fit leaves 600 MB for the device's context and a twentieth for gaps
     between tensors.
 
@@ -111,7 +113,7 @@ def memory(clips: str, fit: str | None, out: str | None, **given: Any) -> None:
 @click.option("--batches", type=click.IntRange(min=1), default=8, show_default=True, help="Batches that are read.")
 @_json
 def data(batches: int, out: str | None, **given: Any) -> None:
-    """Time the loader: clips decoded for the first time, and clips from the cache.
+    """Time the loader, with and without its cache.
 
     Takes the options of 'avcore run'. The cache that it fills is one of its own, which goes again.
 
@@ -134,7 +136,9 @@ def data(batches: int, out: str | None, **given: Any) -> None:
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Calls that count.")
 @_json
 def startup(method: str, task: str, visual: str | None, repeats: int, out: str | None) -> None:
-    """Time what a person waits for: --help, plugins list, params, and a run on the demo to its first step.
+    """Time what a person waits for.
+
+    That is --help, plugins list, params, and a run on the demo to its first step.
 
     \b
     Examples:
@@ -151,9 +155,10 @@ def startup(method: str, task: str, visual: str | None, repeats: int, out: str |
 @click.argument("first", metavar="A.json")
 @click.argument("second", metavar="B.json")
 def compare(first: str, second: str) -> None:
-    """Set two records side by side: every figure of both, and the second over the first.
+    """Set two records side by side.
 
-    Refused are records of other devices, tasks, backbones or batches; what else differs is told.
+    Printed is every figure of both, and the second over the first. Refused are records of other devices, tasks,
+    backbones or batches; what else differs is told.
 
     \b
     Examples:
