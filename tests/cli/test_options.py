@@ -91,7 +91,8 @@ def test_it_stands_in_every_command_of_a_configuration() -> None:
 
     context = click.Context(main)
     found = [one for name in COMMANDS for one in commands(main.get_command(context, name))]  # type: ignore[arg-type]
-    assert {str(one.name) for one in found if isinstance(one, ConfigCommand)} == {"run", "params", "show", "schema"}
+    configured = {str(one.name) for one in found if isinstance(one, ConfigCommand)}
+    assert configured == {"run", "params", "show", "schema", "step", "memory", "data"}
     for command in found:
         if isinstance(command, ConfigCommand):
             own = {name.lstrip("-") for one in command.params for name in (*one.opts, *one.secondary_opts)}

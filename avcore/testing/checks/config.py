@@ -19,6 +19,7 @@ from avcore.testing.checks import check, refusal
 TAKEN = {
     *(name.replace("_", "-") for name in inspect.signature(run).parameters),
     *("plugin", "fusion", "from", "json", "yaml", "help", "no-shapley", "no-baseline", "no-trivial", "directory"),
+    *("also", "clips", "steps", "warmup", "evaluation", "no-evaluation", "fit", "batches"),  # of avcore bench
 }
 """The options of avcore's own commands, without their dashes."""
 
