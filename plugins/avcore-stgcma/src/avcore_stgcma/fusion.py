@@ -4,15 +4,15 @@ Shape letters: M = B*T, N tokens, D width, K hidden width of a bottleneck.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore import BlockLayout, FusionLayer
 from avcore.injection import PairLayout, PairView
-from avcore.modules import plain_attention
 from avcore_stgcma.bottleneck import Bottleneck
 from avcore_stgcma.settings import BottleneckSettings
 
-__all__ = ["ExchangeLayer"]
+__all__ = ["ExchangeLayer", "exchanged"]
 
 
 class ExchangeLayer(FusionLayer):
@@ -73,9 +73,16 @@ class ExchangeLayer(FusionLayer):
         read_v = h_a if heard is None else (bottleneck_a if self.equal_widths else bottleneck_v).hidden(heard)
         read_a = h_v if seen is None else (bottleneck_v if self.equal_widths else bottleneck_a).hidden(seen)
         return (
-            out_visual + bottleneck_v.up(h_v + self.gate_visual * plain_attention(h_v, read_v)),
-            out_audio + bottleneck_a.up(h_a + self.gate_audio * plain_attention(h_a, read_a)),
+            out_visual + bottleneck_v.up(exchanged(h_v, read_v, self.gate_visual)),
+            out_audio + bottleneck_a.up(exchanged(h_a, read_a, self.gate_audio)),
         )
+
+
+def exchanged(h_MNK: Tensor, read_MSK: Tensor, gate: Tensor) -> Tensor:
+    """h + gate softmax(h r^T) r, for any number S of hidden vectors r; the scores are never kept."""
+    keys = read_MSK[:, None]
+    found_MNK = F.scaled_dot_product_attention(h_MNK[:, None], keys, keys, scale=1.0)[:, 0]
+    return torch.addcmul(h_MNK, found_MNK, gate)
 
 
 def windows_of(block: BlockLayout) -> tuple[tuple[int, int], tuple[int, int]] | None:

@@ -74,7 +74,7 @@ class TemporalLayer(PromptLayer):
         if not self.training:
             return out_MND
         kept_N1 = torch.rand(out_MND.shape[1], 1, device=out_MND.device) < self.keep
-        return out_MND * kept_N1 / self.keep
+        return out_MND * (kept_N1 / self.keep).to(out_MND.dtype)
 
 
 class BottlenecksLayer(PromptLayer):
