@@ -1,7 +1,9 @@
 """What bottlenecks compute, as few operators that keep little for the backward pass; the gradients are written by hand.
 
 Kept are inputs, sums over tokens and what is a hidden width or a few latent tokens wide; what is as wide as the tokens
-is computed again. While torch compiles, its own gradients of the same formulas are taken: it fuses them itself.
+is computed again. Batch normalisation makes much of small differences: in half precision the products that it reads,
+and what follows it up to the result, are not rounded. While torch compiles, its own gradients of the same formulas are
+taken: it fuses them itself.
 
 Shape letters: M = B*T, N tokens, K tokens of the other stream, D width, n latent tokens, R = M*N rows, g groups.
 """
@@ -32,21 +34,25 @@ class Statistics(NamedTuple):
         return F.batch_norm(x_RD, mean, var, scale_D, shift_D, training, momentum, eps)
 
 
-def grouped_product(x: Tensor, weight: Tensor) -> Tensor:
+def grouped_product(x: Tensor, weight: Tensor, *, exact: bool = False) -> Tensor:
     """The product of each group of inputs with its own rows of the weight.
 
     Args:
         x: (..., g * I).
         weight: (g * O, I).
+        exact: of inputs in half precision, the sums as they are, in float32.
 
     Returns:
         (..., g * O).
     """
     if torch.compiler.is_compiling():
+        if exact:
+            kind = torch.promote_types(x.dtype, torch.float32)
+            x, weight = x.to(kind), weight.to(kind)
         groups = x.shape[-1] // weight.shape[1]
         pairs = zip(x.chunk(groups, dim=-1), weight.chunk(groups), strict=True)
         return torch.cat([F.linear(part, rows) for part, rows in pairs], dim=-1)
-    return _apply(_Grouped, (x, weight))
+    return _apply(_Grouped, (x, weight), exact)
 
 
 def read_through(x_MND: Tensor, other_MKD: Tensor, latents_nD: Tensor, gate: Tensor) -> Tensor:
@@ -67,9 +73,9 @@ def read_through(x_MND: Tensor, other_MKD: Tensor, latents_nD: Tensor, gate: Ten
 def read_and_narrow(
     x_MND: Tensor, other_MKD: Tensor, latents_nD: Tensor, gate: Tensor, norm: nn.Module, weight: Tensor
 ) -> Tensor:
-    """`read_through`, a layer norm (or `nn.Identity`), `grouped_product`: (M, N, D) to (M, N, hidden width)."""
+    """`read_through`, a layer norm (or `nn.Identity`), exact `grouped_product`: (M, N, D) to (M, N, hidden width)."""
     if torch.compiler.is_compiling():
-        return grouped_product(norm(read_through(x_MND, other_MKD, latents_nD, gate)), weight)
+        return grouped_product(norm(read_through(x_MND, other_MKD, latents_nD, gate)), weight, exact=True)
     affine = (norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else (None, None)
     eps = norm.eps if isinstance(norm, nn.LayerNorm) else 0.0
     return _apply(_ReadAndNarrow, (x_MND, other_MKD, latents_nD, gate, weight, *affine), eps)
@@ -88,21 +94,23 @@ def widen(
     Args:
         hidden: (M, N, k).
         weight: (D, k / g).
-        batch_affine, layer_affine: weight and bias, (D,) each.
+        batch_affine, layer_affine: weight and bias, (D,) each,.
         statistics: of the batch normalisation.
         eps: of the layer norm.
 
     Returns:
         (M, N, D).
     """
+    if layer_affine is not None and batch_affine is not None:  # norms in a row are of one type
+        layer_affine = layer_affine[0].to(batch_affine[0].dtype), layer_affine[1].to(batch_affine[0].dtype)
     if torch.compiler.is_compiling():
-        out = grouped_product(hidden, weight)
+        out = grouped_product(hidden, weight, exact=statistics is not None)
         if batch_affine is not None and statistics is not None:
             out = statistics.normalise(out.flatten(0, 1), *batch_affine).view_as(out)
-        return out if layer_affine is None else F.layer_norm(out, out.shape[-1:], *layer_affine, eps)
+        out = out if layer_affine is None else F.layer_norm(out, out.shape[-1:], *layer_affine, eps)
+        return out.to(hidden.dtype)
     none = (None, None)
-    tensors = (hidden, weight, *(layer_affine or none))
-    return _apply(_Widen, tensors, *(batch_affine or none), statistics, eps)
+    return _apply(_Widen, (hidden, weight), *(layer_affine or none), *(batch_affine or none), statistics, eps)
 
 
 def _apply(function: Any, tensors: tuple[Tensor | None, ...], *others: Any) -> Tensor:
@@ -126,12 +134,31 @@ def _by_group(x_RI: Tensor, groups: int) -> Tensor:
     return found
 
 
-def _grouped(x_RI: Tensor, weight: Tensor) -> Tensor:
+def _grouped(x_RI: Tensor, weight: Tensor, exact: bool = False) -> Tensor:
     """The product written group by group into one matrix (R, g * O): nothing is concatenated."""
     groups = x_RI.shape[1] // weight.shape[1]
-    out = x_RI.new_empty(x_RI.shape[0], weight.shape[0])
-    torch.bmm(_by_group(x_RI, groups), weight.unflatten(0, (groups, -1)).mT, out=_by_group(out, groups))
+    kind = torch.promote_types(x_RI.dtype, torch.float32) if exact else x_RI.dtype
+    out = x_RI.new_empty(x_RI.shape[0], weight.shape[0], dtype=kind)
+    parts, rows = _by_group(x_RI, groups), weight.unflatten(0, (groups, -1)).mT
+    if kind == x_RI.dtype:
+        torch.bmm(parts, rows, out=_by_group(out, groups))
+    else:
+        torch.ops.avcore.exact_bmm(parts, rows, _by_group(out, groups))
     return out
+
+
+def _exact_bmm(parts: Tensor, rows: Tensor, out: Tensor) -> None:
+    """The sums of products in half precision, as GPUs make them before they round."""
+    if parts.device.type == "cpu" or "dtype_out" not in _aten.bmm.overloads():
+        torch.bmm(parts.to(out.dtype), rows.to(out.dtype), out=out)
+    else:
+        _aten.bmm.dtype_out(parts, rows, out.dtype, out=out)
+
+
+# An operator of its own, since `torch.utils.flop_counter` fails at torch's, which has one more argument than `bmm`.
+_library = torch.library.Library("avcore", "FRAGMENT")
+_library.define("exact_bmm(Tensor parts, Tensor rows, Tensor(a!) out) -> ()")
+_library.impl("exact_bmm", _exact_bmm, "CompositeExplicitAutograd")
 
 
 def _grouped_backward(grad_RO: Tensor, x_RI: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,15 +174,15 @@ class _Grouped(torch.autograd.Function):
     """See `grouped_product`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, exact: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _grouped(x.flatten(0, -2), weight).view(*x.shape[:-1], -1)
+        return _grouped(x.flatten(0, -2), weight, exact).view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
-        to_x, to_weight = _grouped_backward(grads[0].flatten(0, -2), x.flatten(0, -2), weight)
-        return to_x.view_as(x), to_weight
+        to_x, to_weight = _grouped_backward(grads[0].flatten(0, -2).to(x.dtype), x.flatten(0, -2), weight)
+        return to_x.view_as(x), to_weight, None
 
 
 class _Reading(NamedTuple):
@@ -237,7 +264,7 @@ class _ReadAndNarrow(torch.autograd.Function):
             read_RD, mean, deviation = torch.native_layer_norm(read_RD, read_RD.shape[1:], scale_D, shift_D, eps)
         ctx.eps = eps
         ctx.save_for_backward(*kept, weight, scale_D, shift_D, mean, deviation)
-        return _grouped(read_RD, weight).view(*x_MND.shape[:2], -1)
+        return _grouped(read_RD, weight, exact=True).view(*x_MND.shape[:2], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -247,7 +274,7 @@ class _ReadAndNarrow(torch.autograd.Function):
         width = read_RD.shape[1:]
         if scale_D is not None:
             normed_RD = torch.native_layer_norm(read_RD, width, scale_D, shift_D, ctx.eps)[0]
-        grad_RD, to_weight = _grouped_backward(grads[0].flatten(0, 1), normed_RD, weight)
+        grad_RD, to_weight = _grouped_backward(grads[0].flatten(0, 1).to(normed_RD.dtype), normed_RD, weight)
         to_scale = to_shift = None
         if scale_D is not None:
             grad_RD, to_scale, to_shift = _aten.native_layer_norm_backward(
@@ -271,7 +298,7 @@ class _Widen(torch.autograd.Function):
         statistics: Statistics | None,
         eps: float,
     ) -> Tensor:
-        out_RD = _grouped(hidden.flatten(0, 1), weight)
+        out_RD = _grouped(hidden.flatten(0, 1), weight, exact=statistics is not None)
         if statistics is not None:
             out_RD = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *statistics)[0]
         mean = deviation = None
@@ -281,13 +308,14 @@ class _Widen(torch.autograd.Function):
         running = (None, None) if statistics is None or statistics.training else statistics[:2]
         ctx.statistics = None if statistics is None else (*running, *statistics[2:])
         ctx.save_for_backward(hidden, weight, layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation)
-        return out_RD.view(*hidden.shape[:2], -1)
+        return out_RD.view(*hidden.shape[:2], -1).to(hidden.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation = ctx.saved_tensors
-        grad_RD, hidden_RK = grads[0].flatten(0, 1), hidden.flatten(0, 1)
-        normed_RD = out_RD = _grouped(hidden_RK, weight)
+        hidden_RK = hidden.flatten(0, 1)
+        normed_RD = out_RD = _grouped(hidden_RK, weight, exact=ctx.statistics is not None)
+        grad_RD = grads[0].flatten(0, 1).to(out_RD.dtype)
         means = deviations = None
         if ctx.statistics is not None:
             normed_RD, means, deviations = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *ctx.statistics)
@@ -310,5 +338,5 @@ class _Widen(torch.autograd.Function):
                 batch_eps,
                 (True, True, True),
             )
-        to_hidden, to_weight = _grouped_backward(grad_RD, hidden_RK, weight)
+        to_hidden, to_weight = _grouped_backward(grad_RD.to(hidden.dtype), hidden_RK, weight)
         return to_hidden.view_as(hidden), to_weight, *to_layer, *to_batch, None, None

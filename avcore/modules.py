@@ -59,9 +59,9 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(width_out, width_in // groups))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width_in) to (..., width_out)."""
-        return grouped_product(x, self.weight)
+    def forward(self, x: Tensor, *, exact: bool = False) -> Tensor:
+        """(..., width_in) to (..., width_out); ``exact`` for a batch norm behind it, as `grouped_product` has it."""
+        return grouped_product(x, self.weight, exact=exact)
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
@@ -140,7 +140,7 @@ class GroupedBottleneck(nn.Module):
 
     def widened(self, narrowed_MNk: Tensor) -> Tensor:
         """What `down` made of the tokens, (M, N, hidden width), to the result (M, N, D)."""
-        hidden_MNk = F.relu(self.norm_down(narrowed_MNk))
+        hidden_MNk = F.relu(self.norm_down(narrowed_MNk)).to(self.up.weight.dtype)
         weight: Tensor = self.up.weight
         batch: tuple[Tensor, Tensor] | None = None
         layer: tuple[Tensor, Tensor] | None = None
@@ -153,7 +153,8 @@ class GroupedBottleneck(nn.Module):
         if self.gate is None:
             pass
         elif layer is not None and not self.gate_first:
-            layer = _times(layer, self.gate)
+            # In one step, too, the type of the batch norm in front of it.
+            layer = _times(layer, self.gate if batch is None else at_least_single(self.gate))
         elif batch is not None:
             batch = _times(batch, self.gate)
         else:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore.fused import Statistics, grouped_product, widen
+from avcore.injection.standing import cast_together, standing
 from avcore.modules import GroupedBottleneck, plain_attention, read_and_narrow, read_through
 
 M, N, K, D, HIDDEN, LATENTS, GROUPS = 3, 5, 4, 8, 4, 2, 2
@@ -180,7 +181,7 @@ def test_nothing_as_wide_as_the_tokens_is_kept_but_the_tokens() -> None:
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_precision_is_near_single(autocast: bool) -> None:
-    """Tokens of bfloat16 with parameters in float32, or tokens in float32 under autocast."""
+    """Tokens of bfloat16, with parameters as the core casts them, or tokens in float32 under autocast."""
     bottleneck = Bottleneck(32)
     nn.init.ones_(bottleneck.gate)
     latents, gate = torch.rand(2, 32, requires_grad=True), torch.full((1,), 0.1, requires_grad=True)
@@ -188,8 +189,10 @@ def test_half_precision_is_near_single(autocast: bool) -> None:
     trained = (latents, gate, *bottleneck.parameters())
     for half in (False, True):
         given = [one.clone().requires_grad_() for one in (x, other)]
-        with torch.autocast("cpu", torch.bfloat16, enabled=half and autocast):
-            tokens = [one.bfloat16() for one in given] if half and not autocast else given
+        cast = half and not autocast
+        casts = cast_together(bottleneck.modules(), torch.bfloat16) if cast else []
+        with torch.autocast("cpu", torch.bfloat16, enabled=half and autocast), standing(casts):
+            tokens = [one.bfloat16() for one in given] if cast else given
             read = read_through(*tokens, latents, gate)
             narrow = read_and_narrow(read, tokens[1], latents, gate, bottleneck.norm_before, bottleneck.down.weight)
             made = bottleneck.widened(narrow)

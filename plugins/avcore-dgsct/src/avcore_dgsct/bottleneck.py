@@ -88,7 +88,7 @@ class Bottleneck(GroupedBottleneck):
         other_MND = self.align(other_MKC)
         x_MND = read_through(x_MND, other_MND, self.latents, self.latent_gate)
         x_MND, scores_MN1 = self.guidance(x_MND, other_MND.mean(1, keepdim=True))
-        return Adapted(self.widened(self.down(self.norm_before(x_MND))), scores_MN1)
+        return Adapted(self.widened(self.down(self.norm_before(x_MND), exact=True)), scores_MN1)
 
 
 class Guidance(nn.Module):
