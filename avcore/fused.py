@@ -156,9 +156,11 @@ def _exact_bmm(parts: Tensor, rows: Tensor, out: Tensor) -> None:
 
 
 # An operator of its own, since `torch.utils.flop_counter` fails at torch's, which has one more argument than `bmm`.
-_library = torch.library.Library("avcore", "FRAGMENT")
-_library.define("exact_bmm(Tensor parts, Tensor rows, Tensor(a!) out) -> ()")
-_library.impl("exact_bmm", _exact_bmm, "CompositeExplicitAutograd")
+# It outlives this module, should that be imported anew.
+if not hasattr(torch.ops.avcore, "exact_bmm"):
+    _library = torch.library.Library("avcore", "FRAGMENT")
+    _library.define("exact_bmm(Tensor parts, Tensor rows, Tensor(a!) out) -> ()")
+    _library.impl("exact_bmm", _exact_bmm, "CompositeExplicitAutograd")
 
 
 def _grouped_backward(grad_RO: Tensor, x_RI: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import bmm_flop, flop_registry, register_flop_formula
+
+import avcore.fused  # noqa: F401 - makes the operator
 
 __all__ = ["Counting", "CudaRules", "tensors_in"]
+
+if torch.ops.avcore.exact_bmm not in flop_registry:
+
+    @register_flop_formula(torch.ops.avcore.exact_bmm)
+    def _exact_bmm(parts: Any, rows: Any, out: Any, **given: Any) -> int:
+        found: int = bmm_flop(parts, rows)
+        return found
+
 
 GRANULE = 512
 """Bytes in whose multiples CUDA's caching allocator gives memory."""
