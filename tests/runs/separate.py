@@ -41,6 +41,14 @@ def one_of_two(command: Callable[[Sequence[str]], None], rank: int, port: int, a
     command(arguments)
 
 
+def as_traced(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """A command in which graphs of torch.compile are run as they were traced, without a compiler."""
+    import torch
+
+    with torch.compiler.set_stance(force_backend="eager"):
+        command(arguments)
+
+
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000
 READ_ONLY, REMOUNT, RECURSIVE, PRIVATE = 1, 32, 1 << 14, 1 << 18
 

@@ -92,7 +92,7 @@ def test_a_real_disk_that_refuses_costs_one_line_and_no_work(command, context, t
 def two(command, context, tmp_path):
     """Runs a command line as two processes of one run."""
 
-    def run(*arguments):
+    def run(*arguments, command=command):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -126,6 +126,19 @@ def test_two_processes_train_the_same_as_one(two, start, tmp_path, toy_cache):
         assert len(list((tmp_path / "two").glob(pattern))) == len(list(one.directory.glob(pattern)))
     drawn = {path.stem.rpartition("-")[2] for path in (tmp_path / "two" / "pictures").iterdir()}
     assert drawn == {"test0", "test2", "test4"}
+
+
+def test_two_processes_compile_and_train_the_same_as_without(two, command, tmp_path, toy_cache):
+    traced = partial(importlib.import_module("separate").as_traced, command)
+    size = ("--plugin", "rowing", "--task", "listen", "--set", "train.batch_size=2", "--epochs", "1")
+    blocks = ("--set", "train.compile=blocks", "--set", "train.eval_batch_size=2")
+    assert two("run", *size, "--out", str(tmp_path / "plain")) == [0, 0]
+    assert two("run", *size, *blocks, "--out", str(tmp_path / "compiled"), command=traced) == [0, 0]
+    runs = [avcore.load_run(tmp_path / name) for name in ("plain", "compiled")]
+    states = [trainable_state(run.model) for run in runs]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
+    assert runs[0].results.metrics == runs[1].results.metrics
 
 
 def test_nothing_is_lost_by_kills(command, tmp_path):
