@@ -69,8 +69,8 @@ class Mounted:
     @property
     def reads_only(self) -> bool:
         """The whole part only reads: its layers see detached tokens, and the backbones run without a graph for it."""
-        base = FusionLayer if self.is_fusion else PromptLayer
-        if isinstance(self.part, Prompt) and type(self.part).after_embedding is not Prompt.after_embedding:
+        base, kind = (FusionLayer, Fusion) if self.is_fusion else (PromptLayer, Prompt)
+        if "after_embedding" in sites_of(type(self.part), kind):
             return False
         return all(sites_of(type(layer), base) == {"read"} for layer in self.part.layers.values())
 

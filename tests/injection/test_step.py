@@ -390,6 +390,22 @@ def test_a_part_that_adds_to_the_embedding_too_does_not_only_read() -> None:
     assert place.reads_only
 
 
+def test_a_fusion_that_adds_to_the_embeddings_too_does_not_only_read() -> None:
+    class Reader(FusionLayer):
+        def read(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Mapping[str, Tensor]:
+            return {"sum": visual_MND + audio_MND}
+
+    class Both(Fusion):
+        def after_embedding(self, visual_MND: Tensor, audio_MND: Tensor, at: object) -> tuple[Tensor, Tensor]:
+            return visual_MND, audio_MND
+
+    place = fusion("a", Reader())
+    part = Both(None, STREAM, STREAM)
+    part.layers["0"] = place.layer
+    assert place.reads_only
+    assert not Mounted(name="a", part=part, layer=place.layer, streams=place.streams).reads_only
+
+
 def test_rows_at_the_mlp_are_an_error() -> None:
     class Wrong(PromptLayer):
         def mlp(self, x_MND: Tensor, at: BlockView) -> Edit:
