@@ -4,7 +4,7 @@ Shape letters: M = B*T, N own tokens, D width, K and C tokens and width of the o
 stream.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -113,9 +113,35 @@ class Guidance(nn.Module):
         # The factor of the other stream is one for all tokens: it may come after their mean.
         mixed_M1D = F.relu(self.channel_own(x_MND)).mean(1, keepdim=True) * F.relu(self.channel_other(other_M1D))
         channels_M1D = torch.sigmoid(self.channel_gate(F.relu(self.channel_squeeze(mixed_M1D))))
-        picked_MND = x_MND * (1 + channels_M1D)
-        scores_MN1 = self.token_score(F.relu(self.token_own(picked_MND)) * F.relu(self.token_other(other_M1D)))
-        weights_MND = self.alpha * channels_M1D + self.beta * torch.sigmoid(scores_MN1) + self.rest
+        picked_MND = weighed(x_MND, channels_M1D, channels_M1D.new_ones(1, 1, 1))
+        # The factor of the other stream is one for all tokens: the weights of the score take it.
+        factors_M1H = F.relu(self.token_other(other_M1D)) * self.token_score.weight
+        scores_MN1 = torch.baddbmm(self.token_score.bias, F.relu(self.token_own(picked_MND)), factors_M1H.mT)
+        of_channels_M1D = self.alpha * channels_M1D + self.rest
         if self.segment_gate is not None:
-            weights_MND = weights_MND + self.gamma * torch.sigmoid(self.segment_gate(other_M1D))
-        return x_MND * weights_MND, scores_MN1
+            of_channels_M1D = of_channels_M1D + self.gamma * torch.sigmoid(self.segment_gate(other_M1D))
+        return weighed(x_MND, of_channels_M1D, self.beta * torch.sigmoid(scores_MN1)), scores_MN1
+
+
+def weighed(x_MND: Tensor, channels_M1D: Tensor, tokens_MN1: Tensor) -> Tensor:
+    """x times the sum of weights of channels and weights of tokens; the sum is not kept for the backward pass."""
+    if torch.compiler.is_compiling():
+        return x_MND * (channels_M1D + tokens_MN1)
+    found: Tensor = _Weighed.apply(x_MND, channels_M1D, tokens_MN1)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Weighed(torch.autograd.Function):
+    """See `weighed`."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MND: Tensor, channels_M1D: Tensor, tokens_MN1: Tensor) -> Tensor:
+        ctx.save_for_backward(x_MND, channels_M1D, tokens_MN1)
+        return x_MND * (channels_M1D + tokens_MN1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x_MND, channels_M1D, tokens_MN1 = ctx.saved_tensors
+        both_MND = grads[0] * x_MND
+        to_tokens = both_MND.sum_to_size(tokens_MN1.shape) if ctx.needs_input_grad[2] else None
+        return grads[0] * (channels_M1D + tokens_MN1), both_MND.sum_to_size(channels_M1D.shape), to_tokens
