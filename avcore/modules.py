@@ -140,7 +140,7 @@ class GroupedBottleneck(nn.Module):
 
     def widened(self, narrowed_MNk: Tensor) -> Tensor:
         """What `down` made of the tokens, (M, N, hidden width), to the result (M, N, D)."""
-        hidden_MNk = F.relu(self.norm_down(narrowed_MNk)).to(self.up.weight.dtype)
+        hidden_MNk = F.relu(self.norm_down(narrowed_MNk).to(self.up.weight.dtype))
         weight: Tensor = self.up.weight
         batch: tuple[Tensor, Tensor] | None = None
         layer: tuple[Tensor, Tensor] | None = None

@@ -146,13 +146,17 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which data, where, and how they are read."""
+    """Which data, where, and how they are read.
+
+    Attributes:
+        cache_features: keep on disk what frozen streams make of clips; true: also of companions, auto: where a head
+            alone trains on it
+    """
 
     dataset: str | None = None  # name of the reader
     root: Path | None = None  # its folder; null: $AVCORE_DATA/<dataset>, else made by the data set itself
     workers: int = 0  # loader processes; 0 reads in the main one
     cache: Path | None = None  # folder of decoded clips; null: the user's cache folder
-    # what frozen streams make of clips is kept on disk: true also of companions, auto where a head alone trains on it
     cache_features: bool | Literal["auto"] = "auto"
     broken: Literal["stop", "skip"] = "stop"  # clips that cannot be read; skip: train on others, leave out of scores
     broken_limit: float = 0.01  # broken=skip: share of a split's clips, one at least, above which the run fails
