@@ -24,7 +24,7 @@ Found = dict[str, Tensor]
 
 
 @cache
-def found(method: str, precision: str, memory: str = "fast") -> tuple[Found, Found, Found]:
+def found(method: str, precision: str, memory: str = "fast", device: str = "cpu") -> tuple[Found, Found, Found]:
     """Pooled features, gradients and running statistics of a method on really pretrained weights, from one seed."""
     sets = ("data.dataset=demo-ave", "data.segments=4", "data.clip_seconds=4.0", f"train.memory={memory}")
     sets += ("head.name=ave.linear",)
@@ -35,8 +35,9 @@ def found(method: str, precision: str, memory: str = "fast") -> tuple[Found, Fou
             parameter.add_(torch.randn(parameter.shape, generator=draws) * 0.02)
     if precision == "bf16":
         model.towers.to(torch.bfloat16)
+    batch = lively(make_batch(model, 2)).to(torch.device(device))
+    model.to(device)
     torch.manual_seed(0)
-    batch = lively(make_batch(model, 2))
     out = model(batch)
     pooled = {name: stream.pooled for name, stream in out.features.streams.items()}
     model.loss(out, batch).backward()

@@ -25,6 +25,7 @@ SHOWN = {
     "clips_per_s": "clips/s",
     "of_bare": "% of bare",
     "peak_bytes": "peak GiB",
+    "estimated_bytes": "estimated GiB",
     "kept_bytes": "kept GiB",
     "tflop": "TFLOP",
     "kernels": "kernels",

@@ -135,6 +135,7 @@ class _Row:
             "of_bare": median(bare / own for own, bare in zip(times, self.floor.times[kind], strict=True)),
             "peak_bytes": self._peaks.get(kind, cost.peak),
             "peak": "measured" if kind in self._peaks else "estimated",
+            **({"estimated_bytes": cost.peak} if kind in self._peaks else {}),
             "tflop": sum(cost.flop.values()) / 1e12,
             "kernels": dict(cost.kernels),
         }
