@@ -83,6 +83,10 @@ class _MismatchError(Exception):
     """A value does not fit its type."""
 
 
+SWITCHES = {"on": True, "yes": True, "off": False, "no": False}
+"""Words that YAML reads as true or false; where one is a choice, whoever writes it means the word."""
+
+
 def _fit(kind: Any, value: Any) -> Any:
     """``value`` as ``kind``; raises _MismatchError."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -94,6 +98,9 @@ def _fit(kind: Any, value: Any) -> Any:
         for choice in arguments:
             if choice == value and type(choice) is type(value):
                 return choice
+        words = [choice for choice in arguments if value is SWITCHES.get(choice)] if isinstance(value, bool) else []
+        if len(words) == 1:
+            return words[0]
         raise _MismatchError
     if origin in (tuple, list, frozenset, Sequence):
         return _fit_list(origin, arguments, value)

@@ -81,6 +81,18 @@ def test_values_become_the_type_of_the_field(key: str, value: Any, result: Any) 
     assert type(found) is type(result)
 
 
+def test_a_choice_that_yaml_reads_as_a_switch_is_the_word() -> None:
+    @dataclass(frozen=True)
+    class Switched:
+        one: Literal["off", "auto"] = "auto"
+        both: Literal["yes", "on"] = "yes"
+
+    assert build(Switched, leaves({"one": False}), "at").one == "off"
+    for given in ({"one": True}, {"both": True}, {"both": False}):
+        with pytest.raises(AVCoreError, match="must be one of"):
+            build(Switched, leaves(given), "at")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
