@@ -90,7 +90,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
 
 class GroupedBottleneck(nn.Module):
-    """What LAVISH's and DG-SCT's bottlenecks share: norm, grouped map down, ReLU, grouped map up, norm, gate.
+    """A bottleneck of grouped maps: layer norm, map down, batch norm, ReLU, map up, batch norm, layer norm, gate.
 
     A subclass calls `add_bottleneck` where its parameters shall stand, then `narrowed` and `widened` in its forward.
     """

@@ -29,6 +29,14 @@ def test_tables_of_all_tasks_are_those_that_the_command_prints() -> None:
     assert [table for table in tables if f"\n\n{table}\n\n" not in page] == []
 
 
+def test_tables_of_estimates_are_those_of_their_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECORDS))
+    record = json.loads((RECORDS / "estimates.json").read_text(encoding="utf-8"))
+    printed = import_module("estimates").tables(record["rows"])
+    assert len(printed.split("\n\n")) == 2
+    assert f"\n\n{printed}\n\n" in (RECORDS / "speed.md").read_text(encoding="utf-8")
+
+
 def test_the_table_of_few_clips_is_the_one_that_its_script_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(RECORDS))
     record = json.loads((RECORDS / "fewshot_mini.json").read_text(encoding="utf-8"))

@@ -149,3 +149,33 @@ def test_draws_statistics_and_buffers_are_those_of_one_forward(dtype: torch.dtyp
             assert torch.equal(other.grad, parameter.grad), name
             assert other.dtype == torch.float32
     assert bytes_of["low"] < bytes_of["balanced"] < bytes_of["fast"]
+
+
+class Recurrent(PromptLayer):
+    """What keeps its parameters in a second list, where casts must stand too."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.over_time = nn.GRU(width, width, batch_first=True)
+
+    def mlp(self, x_MND: Tensor, at: Any) -> Edit:
+        """What the frames before told."""
+        return Edit(add=at.from_time(self.over_time(at.over_time(x_MND))[0]))
+
+
+class RecurrentPrompt(Prompt):
+    def layer(self, block: Any) -> Recurrent:
+        return Recurrent(block.width)
+
+
+@pytest.mark.parametrize("memory", ["fast", "balanced"])
+def test_recurrent_layers_are_cast_and_come_back(memory: str) -> None:
+    sets = (f"train.memory={memory}",)
+    model = make_model(ToyBackbones(), "toy_plain", prompts={"recurrent": RecurrentPrompt}, sets=sets).train()
+    model.towers.to(torch.bfloat16)
+    layers = [module for module in model.part_modules.modules() if isinstance(module, nn.GRU)]
+    streams = model.features(make_batch(model, 3)).streams.values()
+    torch.stack([stream.raw_tokens.float().square().sum() for stream in streams]).sum().backward()
+    assert all(one is two for layer in layers for one, two in zip(layer._flat_weights, layer.parameters(), strict=True))
+    assert {one.dtype for layer in layers for one in layer.parameters()} == {torch.float32}
+    assert all(one.grad is not None for layer in layers for one in layer.parameters())

@@ -22,7 +22,7 @@ from avcore.backbones.base import (
 )
 from avcore.backbones.files import read_tensors
 from avcore.backbones.hub import ask_hub_once
-from avcore.backbones.lean import activated, directions
+from avcore.backbones.lean import directions, quick_gelu
 from avcore.backbones.rows import apart, beside_rows, pieces_of, queries_keys_apart, spread, together
 from avcore.backbones.windows import AttentionWindows
 
@@ -39,7 +39,6 @@ __all__ = [
     "Rows",
     "TextTower",
     "Tower",
-    "activated",
     "apart",
     "ask_hub_once",
     "attend",
@@ -52,6 +51,7 @@ __all__ = [
     "pieces_of",
     "plus",
     "queries_keys_apart",
+    "quick_gelu",
     "read_tensors",
     "run_phases",
     "split_heads",

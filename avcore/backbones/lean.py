@@ -6,9 +6,9 @@ Shape letters: N tokens, H heads, D width of a head.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["activated", "directions"]
+__all__ = ["directions", "quick_gelu"]
 
 SMALLEST = 1e-12
 """Shorter vectors are divided by this instead of by their length, as `torch.nn.functional.normalize` does."""
@@ -28,14 +28,8 @@ def directions(x: Tensor, scale: Tensor | None = None, *, dense: bool = False) -
     return made
 
 
-def activated(act: nn.Module, x: Tensor) -> Tensor:
-    """What a frozen layer's activation makes of x; `quick_gelu` for modules of that name, timm's and open_clip's."""
-    made: Tensor = quick_gelu(x) if type(act).__name__ == "QuickGELU" else act(x)
-    return made
-
-
 def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), which OpenAI's CLIP was trained with; its input alone is kept."""
+    """x * sigmoid(1.702 x), an approximation of GELU (arXiv:1606.08415, section 2); its input alone is kept."""
     made: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
     return made
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from avcore.assemble import assemble
 from avcore.bench.counting import Counting, CudaRules
 from avcore.config import RunConfig
 from avcore.engine.optim import build_optimizer
@@ -13,6 +12,7 @@ from avcore.errors import AssemblyError
 from avcore.gradients import blank_batch
 from avcore.model import AVModel
 from avcore.registry import Registry
+from avcore.runs.base import build_model
 from avcore.shapes import RememberedShapes
 from avcore.states import parameter_groups
 
@@ -52,10 +52,7 @@ def shapes_of(config: RunConfig, registry: Registry) -> AVModel:
     Raises:
         AVCoreError: as `assemble`.
     """
-    model = assemble(config, registry, meta=True)
-    if config.train.precision == "bf16":
-        model.towers.to(torch.bfloat16)
-    return model
+    return build_model(config, registry, meta=True)
 
 
 def estimate(model: AVModel, clips: int, *, training: bool = True) -> Estimate:

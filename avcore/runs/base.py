@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Run", "build_model", "load_run", "missing_run"]
 
 
-def build_model(config: RunConfig, registry: Registry) -> AVModel:
-    """The untrained model of a run, on its device, its frozen weights stored in the run's precision."""
-    model = assemble(config, registry, device=choose_device(config.device))
+def build_model(config: RunConfig, registry: Registry, *, meta: bool = False) -> AVModel:
+    """The untrained model of a run, on its device or of shapes alone (``meta``), frozen weights in its precision."""
+    model = assemble(config, registry, device="meta" if meta else choose_device(config.device), meta=meta)
     if config.train.precision == "bf16":
         model.towers.to(torch.bfloat16)
     return model

@@ -73,7 +73,7 @@ def features(given: argparse.Namespace, name: str) -> dict[str, tuple[Tensor, Te
     ).eval()
     model.towers.to(torch.bfloat16)
     data, splits = open_data(model), {}
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode():
         for split in ("train", "val", "test"):
             vectors, classes = [], []
             for batch in data.loader(split):

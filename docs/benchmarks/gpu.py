@@ -48,8 +48,9 @@ VIT_B, VIT_L, CLIP = "vit_base_patch16_224", "vit_large_patch16_224", "vit_large
 SWIN, HTSAT = "swinv2_large_window12_192", "htsat"
 SMALL = {VIT_B: "demo_vit", VIT_L: "demo_vit", CLIP: "demo_vit", SWIN: "test_swinv2", HTSAT: "test_htsat"}
 """Backbones of a dry run."""
-SINGLE = 1e-3
-"""How far float32 may be from a golden case, of its largest value; float64 as in the tests."""
+SINGLE = 5e-3
+"""How far float32 may be from a golden case, of its largest value: five times what it is on a CPU, since devices add up
+in other orders. What is wrong shows in float64, whose bound is that of the tests."""
 
 Found = dict[str, Any]
 
@@ -166,7 +167,7 @@ def golden(device: str) -> Found:
     tests, found = module_of("plugins/avcore-lavish/tests/test_golden.py"), {}
     for case in ("c5_lavish_ave_vit", "c5_lavish_ave_swin"):
         if not Path(folder, f"{case}.json").is_file():
-            found[case] = {"skipped": "not in AVCORE_GOLDEN"}
+            found[case] = {"missing": f"AVCORE_GOLDEN has no {case}.json", "ok": False}
             continue
         tensors, meta = load_case(case)
         for dtype, bound in ((torch.float64, 5e-5), (torch.float32, SINGLE)):
@@ -257,7 +258,7 @@ def resume(device: str) -> Found:
 
 
 def trained(device: str, first: int, last: int, saved: Found | None) -> tuple[Found, Found]:
-    """CoPL on the demo's backbone after some steps: its trained tensors, and all that a checkpoint holds of it."""
+    """CoPL on the demo's backbone after some steps: its trained tensors, and these with the optimiser's state."""
     sets = ("data.dataset=demo-ave", "data.segments=2", "data.clip_seconds=2.0")
     model = create_model("copl", task="ave", visual="demo_vit", set=sets).train()
     batch = module_of("tests/test_lean.py").lively(make_batch(model, 2))
@@ -362,9 +363,9 @@ def freed(device: str) -> str:
 
 
 def jobs_of(registry: Registry, device: str, *, small: bool) -> list[tuple[str, str, Callable[[], Found]]]:
-    """All checks, then all rows; at small width those that differ in size alone once, and one that is compiled."""
+    """All checks, then all rows; at small width those that differ in size alone once, and none that is compiled."""
     # Tests compile every method on the CPU, where a graph takes most of a minute.
-    kept = [row for row in ROWS if not small or row.compile == "off" or (row.method == "copl" and row.clips == 1)]
+    kept = [row for row in ROWS if not small or row.compile == "off"]
     rows = {replace(row, visual=SMALL[row.visual], clips=2) if small else row: row for row in reversed(kept)}
     return [
         ("checks", "attention", partial(attention, device, registry, small=small)),

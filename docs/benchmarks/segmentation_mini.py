@@ -94,7 +94,7 @@ def scores(run: avcore.Run, silent: set[str], splits: tuple[str, ...]) -> dict[s
     """Mean IoU over all clips of the splits and over those with a silent object, and how many those are."""
     every, hard = run.model.task.metrics("clean"), run.model.task.metrics("clean")
     counts = [0, 0]
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad():
         for split in splits:
             for batch in run.data.loader(split):
                 prediction = run.model.eval().predict(run.model(batch))

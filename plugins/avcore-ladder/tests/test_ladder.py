@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from side_networks import beside
 from torch import Tensor, nn
 
 import avcore_ave
@@ -21,7 +22,7 @@ from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.specs import StageLayout, StreamLayout
 from avcore.states import parameter_groups
-from avcore.testing import ToyBackbones, make_batch, make_model
+from avcore.testing import make_batch
 from avcore_ladder.ladder import SideLayer
 from avcore_ladder.settings import AloneSettings, SideSettings
 from avcore_ladder.side import Exchange, Merge, Rung, SideBlock, cut, heads_of, joined, means, taken, width_of
@@ -29,21 +30,9 @@ from avcore_ladder.side import Exchange, Merge, Rung, SideBlock, cut, heads_of, 
 SIDE, ALONE = "ladder.side", "ladder.alone"
 
 
-def ladder(*listed: str, toy: str = "toy_windowed", sets: tuple[str, ...] = (), **options: Any) -> AVModel:
+def ladder(*listed: str, toy: str = "toy_windowed", **options: Any) -> AVModel:
     """Ladders on a toy, of which nothing is zero any longer."""
-    model = make_model(
-        ToyBackbones(),
-        toy,
-        listed=listed or (SIDE,),
-        others={"avcore-ladder": avcore_ladder},
-        sets=sets,
-        on_meta_first=False,
-        **options,
-    )
-    torch.manual_seed(0)
-    for _, parameter in parameter_groups(model)["parts"]:
-        parameter.data += torch.randn_like(parameter) * 0.1
-    return model
+    return beside(toy, listed or (SIDE,), **options)
 
 
 def stages(*given: tuple[int, tuple[int, int]], prefix: int = 0, window: tuple[int, int] | None = None) -> StreamLayout:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from side_networks import beside
 
 import avcore_ave
 import avcore_ladder
@@ -15,26 +16,14 @@ from avcore.model import AVModel
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.states import parameter_groups
-from avcore.testing import ToyBackbones, make_batch, make_model
+from avcore.testing import make_batch
 
 SIDE, ALONE = "dtl.side", "dtl.alone"
 
 
-def dtl(*listed: str, toy: str = "toy_plain", sets: tuple[str, ...] = (), **options: Any) -> AVModel:
+def dtl(*listed: str, toy: str = "toy_plain", **options: Any) -> AVModel:
     """DTL on a toy, of which nothing is zero any longer."""
-    model = make_model(
-        ToyBackbones(),
-        toy,
-        listed=listed or (SIDE,),
-        others={"avcore-ladder": avcore_ladder},
-        sets=sets,
-        on_meta_first=False,
-        **options,
-    )
-    torch.manual_seed(0)
-    for _, parameter in parameter_groups(model)["parts"]:
-        parameter.data += torch.randn_like(parameter) * 0.1
-    return model
+    return beside(toy, listed or (SIDE,), **options)
 
 
 def walked(model: AVModel, stream: str, batch: Any) -> list[torch.Tensor]:

@@ -20,13 +20,13 @@ from avcore.backbones import (
     Projection,
     Rows,
     Tower,
-    activated,
     apart,
     attend,
     beside_rows,
     norms_of,
     pieces_of,
     plus,
+    quick_gelu,
     split_heads,
     spread,
     together,
@@ -318,7 +318,8 @@ def _batched(rows: Tensor) -> Tensor:
 def _activated(mlp: Any, hidden: Tensor) -> Tensor:
     """The activation; where it is gated (DINOv2's giant), one half of the hidden vector scales the other."""
     if not hasattr(mlp, "gate_last"):
-        return activated(mlp.act, hidden)
+        plain: Tensor = quick_gelu(hidden) if type(mlp.act).__name__ == "QuickGELU" else mlp.act(hidden)
+        return plain
     left, right = hidden.chunk(2, dim=-1)
     gated: Tensor = left * mlp.act(right) if mlp.gate_last else mlp.act(left) * right
     return gated
