@@ -130,7 +130,7 @@ def _tensors(given: Iterable[Any]) -> Iterator[Tensor]:
         if isinstance(one, Tensor):
             yield one
         elif isinstance(one, BlockView):
-            yield from _tensors([one.carried])
+            yield from _tensors([one.tokens, one.carried])
         elif isinstance(one, PairView):
             yield from _tensors([one.visual, one.audio])
         elif isinstance(one, StreamFeatures):

@@ -164,7 +164,8 @@ class FusionLayer(Layer):
         """The increments of the frozen maps ``qkv``, ``proj``, ``fc1`` or ``fc2`` of both streams; None for none.
 
         Both blocks stand before the same map at the same time, so that each stream may read what the other one has
-        there: before ``proj`` the values that its attention mixed, before ``fc2`` its hidden layer.
+        there: before ``proj`` the values that its attention mixed, before ``fc2`` its hidden layer. The tokens before
+        the norm of the sub-layer are ``at.visual.tokens`` and ``at.audio.tokens``.
 
         Args:
             name: of the map.

@@ -347,6 +347,7 @@ class Step(nn.Module):
                 "part": place.part,
                 "block": self.blocks[stream],
                 "project": self.projections[stream],
+                "tokens": x[stream],
                 "carried": carried.get((place.name, stream)),
             }
             for stream in place.streams

@@ -42,12 +42,15 @@ class BlockView(StreamView):
 
     Attributes:
         part: the `Prompt` or `Fusion` that owns the layer; what its blocks share lives there.
+        tokens: the stream's real tokens (M, N, D) as the site is given them; at ``projection``, whose ``x`` is the
+            input of one map, those that the whole sub-layer began with, before its norm.
         carried: the rows (M, R, D) that the part's layer before this one sent on; None if it sent none.
     """
 
     part: Any
     block: Block
     project: Projection | None
+    tokens: Tensor
     carried: Tensor | None = None
 
     def attend(

@@ -400,6 +400,7 @@ def _layout(trunk: ToyBackbone, grid: tuple[int, int], segments: int) -> StreamL
                 grid=grid,
                 prefix=0 if trunk.windowed else 1,
                 window=None if last else (grid[0] // 2, grid[1] // 2),
+                mlp=(inner.fc1.out_features, inner.fc2.in_features),
             )
         )
         grid = (grid[0] // 2, grid[1] // 2)

@@ -119,7 +119,7 @@ def test_a_block_without_windows_gets_all_tokens_of_the_other_stream() -> None:
     stages = [StageLayout(width=1, heads=1, depth=1, grid=(side, side), prefix=0) for side in (3, 2)]
     one, other = (StreamLayout(stages=(stage,), segments=1, taps=(0,)).blocks[0] for stage in stages)
     maps = AlignLayer(PairLayout(visual=one, audio=other, index=0, pairs=1), width=False, bias=True)
-    given: dict[str, Any] = {"B": 1, "T": 1, "part": None, "block": None, "project": None}
+    given: dict[str, Any] = {"B": 1, "T": 1, "part": None, "block": None, "project": None, "tokens": torch.empty(0)}
     view = SideView(**given, stream="audio", owner="mine", declared=("windows",), maps=maps)
     assert torch.equal(view.as_own(torch.ones(1, 9, 1)), torch.ones(1, 9, 1))
 

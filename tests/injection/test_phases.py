@@ -84,6 +84,30 @@ def test_each_stream_reads_what_the_others_attention_mixed() -> None:
         torch.testing.assert_close(found[stream], wanted[stream], rtol=0, atol=1e-12)
 
 
+class ReadsTheTokens(FusionLayer):
+    """Each stream adds to its maps what the other one's tokens were before the norm of the sub-layer."""
+
+    def __init__(self, config: Any, pair: PairLayout) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def projection(self, name: str, visual: Tensor, audio: Tensor, at: Any) -> tuple[Tensor | None, Tensor | None]:
+        if name not in ("proj", "fc2"):
+            return None, None
+        heard = at.audio.tokens.mean((1, 2)).view(-1, *[1] * (visual.dim() - 1))
+        return self.scale * heard.expand(*visual.shape[:-1], 1), None
+
+
+def test_at_a_map_stand_the_tokens_that_the_sub_layer_began_with() -> None:
+    model = make_model(ToyBackbones(), "toy_plain", fusions={"reads": ReadsTheTokens}).double()
+    step, x = model.steps[1], tokens_for(model, 1)
+    visual, audio = step.blocks["visual"], step.blocks["audio"]
+    heard = x["audio"] + audio.attention(x["audio"])[0]
+    expected = x["visual"] + visual.attention(x["visual"])[0] + x["audio"].mean((1, 2), keepdim=True)
+    expected = expected + visual.mlp(expected) + heard.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(step(dict(x), {})[0]["visual"], expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("prompts", [{}, {"rows": RowsAndCarry}, {"lora": LoRA, "rows": RowsAndCarry}], ids=str)
 @pytest.mark.parametrize("backbone", ["toy_plain", "toy_windowed"])
 def test_nothing_added_changes_nothing(backbone: str, prompts: dict[str, Any]) -> None:

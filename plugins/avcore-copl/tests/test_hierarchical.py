@@ -142,7 +142,8 @@ def make(*sets: str, listed: tuple[str, ...] = BOTH) -> AVModel:
 
 def view(model: AVModel, stream: str, index: int, carried: torch.Tensor | None = None) -> BlockView:
     block = model.towers[stream].block(index)
-    return BlockView(B=1, T=2, part=model.parts[f"copl.rows.{stream}"], block=block, project=None, carried=carried)
+    part, tokens = model.parts[f"copl.rows.{stream}"], torch.empty(0)
+    return BlockView(B=1, T=2, part=part, block=block, project=None, tokens=tokens, carried=carried)
 
 
 def rows_layer(model: AVModel, index: int) -> PromptLayer:

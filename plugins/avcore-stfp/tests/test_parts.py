@@ -326,7 +326,7 @@ def test_class_tokens_take_part_in_the_temporal_pass(narrow: Make) -> None:
     model = narrow(prompts="stfp.temporal", fusions="none")
     x = tokens_for(model, BLOCK, CLIPS)["visual"]
     block, part = model.steps[BLOCK].blocks["visual"], model.parts["stfp.temporal.visual"]
-    at = BlockView(B=CLIPS, T=T, part=part, block=block, project=None)
+    at = BlockView(B=CLIPS, T=T, part=part, block=block, project=None, tokens=x)
     own = layer(model, "stfp.temporal.visual")
     changed = x.clone()
     changed[1, 0, :24] += 1.0

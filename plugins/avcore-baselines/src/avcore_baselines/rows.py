@@ -1,4 +1,4 @@
-"""Rows beside the tokens. Shape letters: M = B*T, N tokens, R rows, D width."""
+"""VPT: rows beside the tokens (Jia et al., ECCV 2022). Letters: M = B*T, N tokens, R rows, D width."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from avcore import BlockLayout, Edit, Prompt, PromptLayer, StreamLayout
 from avcore.injection import BlockView
-from avcore_vpt import DeepSettings, ShallowSettings
+from avcore_baselines.settings import DeepSettings, ShallowSettings
 
 __all__ = ["DeepLayer", "Rows", "Shallow", "ShallowLayer"]
 

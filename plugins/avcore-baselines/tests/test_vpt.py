@@ -1,16 +1,14 @@
 """VPT against rows joined to the tokens by hand, on timm's Vision Transformer in float64."""
 
 import math
-from importlib.resources import files
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
+import avcore_baselines
 import avcore_timm
-import avcore_vpt
 from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl, parameter_groups
 from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_timm.settings import SwinSettings
@@ -22,7 +20,7 @@ WIDTH, DEPTH = 64, 6  # of test_vit
 def make(name: str, *settings: str, **options: Any) -> AVModel:
     sets = (*SOUND, *(f"parts.{name}.{setting}" for setting in settings))
     return make_model(
-        avcore_timm, "test_vit", listed=(name,), others={"avcore-vpt": avcore_vpt}, sets=sets, **options
+        avcore_timm, "test_vit", listed=(name,), others={"avcore-baselines": avcore_baselines}, sets=sets, **options
     ).double()
 
 
@@ -80,7 +78,7 @@ def test_rows_train_where_widths_grow(name: str, widths: list[int]) -> None:
         SmallSwin(),
         "small_swin",
         listed=(name,),
-        others={"avcore-timm": avcore_timm, "avcore-vpt": avcore_vpt},
+        others={"avcore-timm": avcore_timm, "avcore-baselines": avcore_baselines},
         sets=("audio.frames=16", "audio.mel_bins=16"),
     )
     found = [parameter for key, parameter in parameter_groups(model)["parts"] if ".visual." in key]
@@ -127,7 +125,7 @@ def test_dropout_is_for_training_only_and_differs_between_pictures(name: str) ->
 )
 def test_counts_on_vit_base(length: int, deep: int, shallow: int) -> None:
     model = create_model(
-        {"timm": avcore_timm, "vpt": avcore_vpt, "toys": ToyPlugin()},
+        {"timm": avcore_timm, "baselines": avcore_baselines, "toys": ToyPlugin()},
         task="toy",
         prompts="vpt.deep+vpt.shallow",
         fusions="none",
@@ -145,9 +143,3 @@ def test_counts_on_vit_base(length: int, deep: int, shallow: int) -> None:
 def test_settings_out_of_range_are_named(setting: str) -> None:
     with pytest.raises(AVCoreError, match=rf"parts\.vpt\.deep\.{setting.partition('=')[0]}"):
         make("vpt.deep", setting)
-
-
-def test_recipes_say_that_nothing_is_published() -> None:
-    found = sorted(files("avcore_vpt").joinpath("recipes").iterdir(), key=lambda file: file.name)
-    assert [file.name for file in found] == ["ave.yaml", "avs.yaml"]
-    assert all(yaml.safe_load(file.read_text())["published"] == [] for file in found)

@@ -1,10 +1,10 @@
-"""What every plugin has to fulfil."""
+"""The conformance kit of avcore on this plugin."""
 
 from collections.abc import Callable
 
 from avcore.testing import parametrize_with_checks
 
 
-@parametrize_with_checks("avcore-vpt")
+@parametrize_with_checks("avcore-cola")
 def test_conforms(check: Callable[[], None]) -> None:
     check()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import avcore_lora
+import avcore_baselines
 import avcore_timm
 from avcore import (
     AVCoreError,
@@ -19,15 +19,18 @@ from avcore import (
     parameter_groups,
     trainable_state,
 )
+from avcore.backbones import without_blocks
 from avcore.testing import ToyPlugin, create_model, make_batch, make_model
+from avcore_baselines.lowrank import LoRALayer, merge
 
+ALL = "parts.lora.targets=[q,k,v,proj,fc1,fc2]"
 SOUND = ("audio.frames=48", "audio.mel_bins=32")
 WIDTH, DEPTH = 64, 6  # of test_vit
 
 
 def make(*settings: str, **options: Any) -> AVModel:
     sets = (*SOUND, *(f"parts.lora.{setting}" for setting in settings))
-    others = {"avcore-lora": avcore_lora}
+    others = {"avcore-baselines": avcore_baselines}
     return make_model(avcore_timm, "test_vit", listed=("lora",), others=others, sets=sets, **options)
 
 
@@ -42,16 +45,18 @@ def moved(model: AVModel) -> AVModel:
     return model
 
 
+def layers_of(model: AVModel, stream: str) -> list[LoRALayer]:
+    return list(model.parts[f"lora.{stream}"].layers.values())  # type: ignore[arg-type]
+
+
 def merged(model: AVModel, stream: str) -> Any:
     """A copy of the stream's timm model with the increments in its weights."""
-    trunk: Any = copy.deepcopy(model.towers[stream].trunk.model)  # type: ignore[union-attr]
+    tower: Any = model.towers[stream]
+    trunk: Any = copy.deepcopy(tower.trunk.model)
+    made = merge(tower.weights(), layers_of(model, stream))
     with torch.no_grad():
-        for index, layer in model.parts[f"lora.{stream}"].layers.items():
-            attention = trunk.blocks[int(index)].inner.attn
-            for target in layer.A:  # type: ignore[union-attr]
-                maps = attention.proj if target == "proj" else attention.qkv
-                first = 0 if target == "proj" else "qkv".index(target) * WIDTH
-                maps.weight[first : first + WIDTH] += layer.weight(target)  # type: ignore[operator]
+        for key, own in without_blocks(trunk).items():
+            own.copy_(made[key])
     return trunk
 
 
@@ -63,7 +68,16 @@ def embedded(model: AVModel, stream: str) -> Tensor:
 
 @pytest.mark.parametrize(
     ("targets", "stream"),
-    [("q", "visual"), ("k", "visual"), ("v", "visual"), ("proj", "visual"), ("q,v", "audio"), ("q,k,v,proj", "audio")],
+    [
+        ("q", "visual"),
+        ("k", "visual"),
+        ("v", "visual"),
+        ("proj", "visual"),
+        ("fc1", "visual"),
+        ("fc2", "visual"),
+        ("q,v", "audio"),
+        ("q,k,v,proj,fc1,fc2", "audio"),
+    ],
 )
 def test_increments_are_merged_weights(targets: str, stream: str) -> None:
     model = moved(make("rank=3", f"targets=[{targets}]"))
@@ -73,6 +87,24 @@ def test_increments_are_merged_weights(targets: str, stream: str) -> None:
     expected = trunk.norm(trunk.blocks(x_MND))
     torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-10)
     assert (expected - plain.norm(plain.blocks(x_MND))).abs().max() > 1e-3  # type: ignore[operator, union-attr]
+
+
+def test_what_was_merged_can_be_taken_off_again() -> None:
+    model = moved(make("targets=[q,v,fc1]")).float()
+    tower: Any = model.towers["visual"]
+    weights, layers = tower.weights(), layers_of(model, "visual")
+    there = merge(weights, layers)
+    changed = {key for key in weights if not torch.equal(there[key], weights[key])}
+    assert changed == {f"blocks.{i}.{name}.weight" for i in range(DEPTH) for name in ("attn.qkv", "mlp.fc1")}
+    back = merge(there, layers, sign=-1)
+    for key, frozen in weights.items():
+        torch.testing.assert_close(back[key], frozen, rtol=0, atol=1e-6)
+
+
+def test_weights_of_another_backbone_are_not_merged() -> None:
+    model = make()
+    with pytest.raises(AVCoreError, match=r"1 maps 'qkv' for increments of 6 blocks"):
+        merge({"blocks.0.attn.qkv.weight": torch.zeros(3 * WIDTH, WIDTH)}, layers_of(model, "visual"))
 
 
 class Rows(PromptLayer):
@@ -123,11 +155,13 @@ def test_dropout_is_for_training_only() -> None:
     [
         ((), 2 * 12 * 2 * (2 * 768 * 4)),  # streams, blocks, maps, A and B
         (("parts.lora.rank=8", "parts.lora.targets=[q,k,v,proj]"), 2 * 12 * 4 * (2 * 768 * 8)),
+        (("parts.lora.rank=16", ALL), 5_308_416),
+        (("parts.lora.rank=54", ALL), 17_915_904),  # what CoLA's cross-modal increments are compared with
     ],
 )
 def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
     model = create_model(
-        {"timm": avcore_timm, "lora": avcore_lora, "toys": ToyPlugin()},
+        {"timm": avcore_timm, "baselines": avcore_baselines, "toys": ToyPlugin()},
         task="toy",
         prompts="lora",
         fusions="none",
@@ -138,7 +172,7 @@ def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
     assert sum(parameter.numel() for _, parameter in parameter_groups(model)["parts"]) == count
 
 
-@pytest.mark.parametrize("setting", ["rank=0", "targets=[]", "targets=[q,q]", "targets=[fc1]", "dropout=1.0"])
+@pytest.mark.parametrize("setting", ["rank=0", "targets=[]", "targets=[q,q]", "targets=[fc3]", "dropout=1.0"])
 def test_settings_out_of_range_are_named(setting: str) -> None:
     with pytest.raises(AVCoreError, match=rf"parts\.lora\.{setting.partition('=')[0]}"):
         make(setting)
