@@ -31,6 +31,12 @@ JSON_HELP = (
     help="Evaluate each split without sound, without pictures and without both too: what each stream brings.",
 )
 @click.option(
+    "--drop",
+    type=click.Choice(["audio", "visual"]),
+    multiple=True,
+    help="Evaluate each split without this stream in a quarter of its clips, half, three quarters, all (repeatable).",
+)
+@click.option(
     "--checkpoint", type=click.Choice(["best", "latest"]), default="best", show_default=True, help="Weights to use."
 )
 @click.option("--data", metavar="PATH", help="Folder of other data of the same task.")
@@ -42,6 +48,7 @@ def evaluate(
     protocol: str | None,
     splits: tuple[str, ...],
     shapley: bool,
+    drop: tuple[str, ...],
     checkpoint: str,
     data: str | None,
     device: str | None,
@@ -52,7 +59,8 @@ def evaluate(
 
     At its end a split's name says what clips are given instead of their own: test_swapped (another clip's sound),
     test_noise or test_noise-10 (white noise, as loud as the clip's sound or 10 dB below), test_mute_audio,
-    test_mute_visual, test_mute_both (no sound, no pictures, neither).
+    test_mute_visual, test_mute_both (no sound, no pictures, neither), test_drop_audio-30 or test_drop_visual-30
+    (nothing of that stream in 30 % of the clips, the same ones in every evaluation with this seed).
 
     With --shapley two rows say what the pictures and what the sound bring to each score: the mean of what they add to
     the other and what they add to nothing, (both - without it + only it - neither) / 2. What is left out is muted.
@@ -64,11 +72,12 @@ def evaluate(
     Examples:
       avcore eval runs/NAME --split test --split test_swapped
       avcore eval runs/NAME --shapley
+      avcore eval runs/NAME --drop audio --drop visual
       avcore eval runs/NAME --data FOLDER
       avcore eval --zero-shot --task TASK --data FOLDER --visual NAME --text NAME
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore
-    from avcore.data.changes import with_muted
+    from avcore.data.changes import with_dropped, with_muted
     from avcore.engine.files import json_text
     from avcore.errors import ConfigError
     from avcore.report.published import published_scores, render_published
@@ -88,7 +97,9 @@ def evaluate(
             raise ConfigError(f"--shapley compares two streams, and {of} has {run.config.streams} only: omit it.")
         wanted = splits or ("test",)
         measured = replace(run.results, metrics={})
-        for split in with_muted(wanted, run.data.dataset.splits) if shapley else wanted:
+        known = run.data.dataset.splits
+        asked = [*(with_muted(wanted, known) if shapley else wanted), *with_dropped(wanted, drop, known)]
+        for split in dict.fromkeys(asked):
             measured = measured.measured(split, run.evaluate(split))
         metrics = measured.metrics
         measured = replace(

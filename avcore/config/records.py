@@ -18,6 +18,7 @@ Streams = Literal["visual", "audio", "both"]
 PartStreams = Literal["visual", "audio", "both", "text", "text_audio"]
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_SHARE = re.compile(r"[01]|[01]?\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,7 @@ class DataConfig:
     workers: int = 0  # loader processes; 0 reads in the main one
     cache: Path | None = None  # folder of decoded clips; null: the user's cache folder
     cache_features: bool | Literal["auto"] = "auto"
+    drop: str | None = None  # training: shares of clips without sound or pictures, such as audio:0.3,visual:0.1
     broken: Literal["stop", "skip"] = "stop"  # clips that cannot be read; skip: train on others, leave out of scores
     broken_limit: float = 0.01  # broken=skip: share of a split's clips, one at least, above which the run fails
     settings: Any = field(default_factory=ClipSettings)  # the config dataclass of the data set
@@ -165,6 +167,20 @@ class DataConfig:
     def __post_init__(self) -> None:
         require(self.workers >= 0, "workers", self.workers, "0 or more")
         require(0 <= self.broken_limit < 1, "broken_limit", self.broken_limit, "0 or more and below 1")
+        shares = self.dropped.values()
+        right = all(share > 0 for share in shares) and sum(shares) <= 1
+        require(right, "drop", self.drop, "shares above 0 that add up to 1 at most, since no clip loses both streams")
+
+    @property
+    def dropped(self) -> dict[str, float]:
+        """``drop`` read: stream to share."""
+        found: dict[str, float] = {}
+        for one in self.drop.split(",") if self.drop else ():
+            stream, _, share = one.strip().partition(":")
+            right = stream in ("audio", "visual") and stream not in found and _SHARE.fullmatch(share.strip())
+            require(bool(right), "drop", self.drop, "STREAM:SHARE of audio, visual or both, as in audio:0.3,visual:0.1")
+            found[stream] = float(share)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +231,10 @@ class RunConfig:
         alone = self.streams if self.streams != "both" else None
         require(not (self.shapley and alone), "shapley", True, f"false with streams={alone}: it compares two streams")
         require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2**63 - 1")
+        mixed = self.train.augment.mix.p > 0 and "audio" in self.data.dropped
+        require(not mixed, "data.drop", self.data.drop, "without audio where train.augment.mix puts other sound in")
+        off = [stream for stream in self.data.dropped if self.streams not in ("both", stream)]
+        require(not off, "data.drop", self.data.drop, f"of streams={self.streams} alone")
         peeks = self.protocol == "clean" and self.train.select == "test"
         require(not peeks, "train.select", "test", "val with protocol=clean, which reads test once, at the end")
 

@@ -5,7 +5,7 @@ Shape letters: B clips, T segments, S samples, Y and X image rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -66,7 +66,7 @@ class Filled:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What is there of the pictures and the sound of one clip; None for a stream that is off, muted or known.
+    """What is there of the pictures and the sound of one clip; None for a stream that is off or known.
 
     Attributes:
         features: by stream, what was found of those that are kept.
@@ -157,30 +157,39 @@ class Reader(TorchDataset[Reading | AVCoreError]):
             return error
         return Reading(batch=batch, broken=found)
 
-    def media(self, index: int) -> _Seen:
+    def media(self, index: int, gone: Collection[str] = ()) -> _Seen:
         """Pictures and sound of a clip, or what frozen streams have made of them before.
+
+        Args:
+            index: the clip's place in the split.
+            gone: streams of which there is nothing.
 
         Raises:
             CacheError: the cache cannot be used.
             AVCoreError: the clip is broken.
         """
-        return self._seen({**dict.fromkeys(STREAMS), **self.kept}, self.clips[index], self.sounds[index])
+        return self._seen({**dict.fromkeys(STREAMS), **self.kept}, self.clips[index], self.sounds[index], gone)
 
     def pictures(self, index: int) -> Tensor | None:
         """The pictures of a clip as a batch would have them, whatever is kept of it: (T, [K,] 3, Y, X) uint8."""
-        found = self._pictures([self._frames(self.clips[index])])
+        found = _stacked([self._frames(self.clips[index], self.change.muted)])
         return None if found is None else found[0]
 
-    def _frames(self, clip: Clip) -> np.ndarray | None:
-        if self.image is None or "visual" in self.change.muted:
+    def _frames(self, clip: Clip, gone: Collection[str]) -> np.ndarray | None:
+        if self.image is None:
             return None
+        if "visual" in gone:
+            grey_311 = (255 * np.array(self.image.mean)).round().astype(np.uint8)[:, None, None]
+            return np.broadcast_to(grey_311, (self.dataset.segments, *self.image.shape)).copy()
         if clip.shots:
             return np.stack([self.cache.frames(one, self.image.size, self.image.frames)[at] for one, at in clip.shots])
         return self.cache.frames(clip, self.image.size, self.image.frames)
 
-    def _sound(self, clip: Clip) -> np.ndarray | None:
-        if self.audio is None or "audio" in self.change.muted:
+    def _sound(self, clip: Clip, gone: Collection[str]) -> np.ndarray | None:
+        if self.audio is None:
             return None
+        if "audio" in gone:
+            return np.zeros(self.audio.shape(clip.seconds), dtype=np.int16)
         sound = self.cache.audio(clip, self.audio.rate, self.audio.channels)
         return self._noise_like(sound, clip) if self.change.sound == "noise" else sound
 
@@ -231,7 +240,7 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         for candidate in sorted(others, key=lambda other: other == index):
             # Whether its pictures are broken is nothing to it, and not known alike by all workers.
             try:
-                sound = self._sound(self.sounds[candidate])
+                sound = self._sound(self.sounds[candidate], self.change.muted)
             except AVCoreError as error:
                 found |= self.judge(candidate, error)
                 continue
@@ -244,21 +253,22 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         with reading_of(self.clips[index]):
             clip = drawn(self.dataset, self.clips[index], index, seed=self.seed, epoch=epoch)
         companions = {name: self._companion(name, other, epoch) for name, other in clip.companions.items()}
-        return self._read(clip, epoch, self.media(index), companions)
+        return self._read(clip, epoch, self.media(index, self.change.gone(self.seed, epoch, index)), companions)
 
     def _companion(self, name: str, clip: Clip, epoch: int) -> _Content:
         """A companion with the streams that are read of it, or with what frozen streams have made of it before."""
-        return self._read(clip, epoch, self._seen(self.companions.get(name, dict.fromkeys(STREAMS)), clip, clip), {})
+        asked = self.companions.get(name, dict.fromkeys(STREAMS))
+        return self._read(clip, epoch, self._seen(asked, clip, clip, self.change.muted), {})
 
-    def _seen(self, asked: Mapping[str, Wanted | None], shown: Clip, heard: Clip) -> _Seen:
+    def _seen(self, asked: Mapping[str, Wanted | None], shown: Clip, heard: Clip, gone: Collection[str]) -> _Seen:
         """The pictures of one clip and the sound of another, as far as the features of a stream are not there."""
         source = {"visual": shown, "audio": heard}
         files = {s: wanted.files(self._shown(s, source[s])) for s, wanted in asked.items() if wanted}
         features = {stream: load_segments(of) for stream, of in files.items()}
         unknown = [stream for stream in asked if not features.get(stream)]
         return _Seen(
-            frames=self._frames(shown) if "visual" in unknown else None,
-            sound=self._sound(heard) if "audio" in unknown else None,
+            frames=self._frames(shown, gone) if "visual" in unknown else None,
+            sound=self._sound(heard, gone) if "audio" in unknown else None,
             features=features,
             files=files,
         )
@@ -284,17 +294,6 @@ class Reader(TorchDataset[Reading | AVCoreError]):
         yield index
         yield from generator(self.seed, "replacement", epoch, index).permutation(len(self.clips)).tolist()
 
-    def _pictures(self, frames: Sequence[np.ndarray | None]) -> Tensor | None:
-        if self.image is not None and "visual" in self.change.muted:
-            grey_311 = (255 * torch.tensor(self.image.mean)).round().to(torch.uint8)[:, None, None]
-            return grey_311.expand(len(frames), self.dataset.segments, *self.image.shape).clone()
-        return _stacked(frames)
-
-    def _waveform(self, sounds: Sequence[np.ndarray | None]) -> Tensor | None:
-        if self.audio is not None and "audio" in self.change.muted:
-            return torch.zeros(len(sounds), *self.audio.shape(self.clips[0].seconds), dtype=torch.int16)
-        return _stacked(sounds)
-
     def _batch(self, contents: Sequence[_Content], samples: Tensor, valid: Tensor) -> Batch:
         names = [content.name for content in contents]
         asked = [content.companions for content in contents]
@@ -305,8 +304,8 @@ class Reader(TorchDataset[Reading | AVCoreError]):
                     "the reader must give all clips of a split the same."
                 )
         return Batch(
-            frames=self._pictures([content.seen.frames for content in contents]),
-            waveform=self._waveform([content.seen.sound for content in contents]),
+            frames=_stacked([content.seen.frames for content in contents]),
+            waveform=_stacked([content.seen.sound for content in contents]),
             targets=_alike("targets", names, [content.target for content in contents]),
             names=names,
             samples=samples,
@@ -366,7 +365,7 @@ class Filler(TorchDataset[Filled | AVCoreError]):
         broken: dict[str, str] = {}
         try:
             try:
-                self.reader.media(index)
+                self.reader.media(index, self.reader.change.muted)
                 with reading_of(self.reader.clips[index]):
                     pass
             except AVCoreError as error:

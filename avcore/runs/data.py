@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avcore.config import RunConfig
 from avcore.data.broken import is_there, refuse_missing
-from avcore.data.changes import Change, split_and_change
+from avcore.data.changes import Change, dropping, split_and_change
 from avcore.data.loader import ClipLoader
 from avcore.data.opening import make_task, open_dataset
 from avcore.data.verify import NO_TRUTH, ends_early, has_truth
@@ -159,6 +159,8 @@ class RunData:
     def _make(self, name: str, train: bool, *, media: bool = True) -> ClipLoader:
         split, change = self.split(name)
         config, model, here = self.config, self.model, ranks()
+        if train and config.data.dropped:
+            change = dropping(config.data.dropped)
         return ClipLoader(
             self.dataset,
             split,

@@ -65,7 +65,7 @@ class KeptFeatures:
 
     def of_clips(self, change: Change) -> dict[str, Wanted]:
         """Where the features of the clips are kept, by stream; not of what is no clip's."""
-        made_up = {*change.muted, *(("audio",) if change.sound == "noise" else ())}
+        made_up = {*change.muted, *change.dropped, *(("audio",) if change.sound == "noise" else ())}
         return {
             stream: Wanted(folder=self.folder, key=self._key(stream, tuple(self.model.reads[stream])))
             for stream in self.streams
@@ -183,19 +183,21 @@ def _acted_on(model: AVModel) -> str:
 def _changed(model: AVModel) -> str:
     """Which setting gives a stream other pictures or sound in each epoch; empty where none does."""
     for stream, key in _augmented(model).items():
+        nothing = "null" if key == "data.drop" else "0" if key.endswith(".p") else "[]"
         return (
             f"{key} changes what the {stream} stream is given in each epoch, so that what it makes of a clip cannot be "
-            f"kept. Leave that out (--set {key}={'0' if key.endswith('.p') else '[]'}), or write "
+            f"kept. Leave that out (--set {key}={nothing}), or write "
             "data.cache_features=auto."
         )
     return ""
 
 
 def _augmented(model: AVModel) -> dict[str, str]:
-    """The streams that training augments, each with the setting that does."""
+    """The streams that training augments or drops, each with the setting that does."""
     augment = model.config.train.augment
     audio = "train.augment.audio" if augment.audio else "train.augment.mix.p" if augment.mix.p > 0 else ""
     found = {"visual": "train.augment.visual" if augment.visual else "", "audio": audio}
+    found |= dict.fromkeys(model.config.data.dropped, "data.drop")
     return {stream: key for stream, key in found.items() if key and stream in model.clips.streams}
 
 

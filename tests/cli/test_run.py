@@ -90,6 +90,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(directory=directory, **options)
         scores = {"test": {"M_J": 61.256, "M_F": 70.0}, "val": {"M_J": 50.0, "M_F": 60.0}}
         scores |= {f"val_mute_{what}": {"M_J": value} for what, value in (("audio", 8), ("visual", 20), ("both", 2))}
+        scores |= {f"val_drop_audio-{percent}": {"M_J": 50 - percent / 5} for percent in (25, 50, 75, 100)}
         return SimpleNamespace(
             directory=directory,
             evaluate=lambda split: scores[split],
@@ -147,6 +148,17 @@ def test_eval_says_what_each_stream_brings(loaded: dict[str, Any]) -> None:
     printed = json.loads(invoke(*given, "--json").stdout)
     assert printed["shapley"] == {"val": {"visual": {"M_J": 18}, "audio": {"M_J": 30}}}
     assert set(printed["metrics"]) == {line.split()[0] for line in lines[:4]}
+
+
+def test_eval_takes_a_stream_from_more_and_more_clips(loaded: dict[str, Any]) -> None:
+    lines = invoke("eval", "runs/x", "--split", "val", "--drop", "audio").stdout.splitlines()[-5:]
+    assert [" ".join(line.split()) for line in lines] == [
+        "val 50.00 60.00",
+        "val_drop_audio-25 45.00 –",
+        "val_drop_audio-50 40.00 –",
+        "val_drop_audio-75 35.00 –",
+        "val_drop_audio-100 30.00 –",
+    ]
 
 
 def test_one_stream_alone_shares_nothing(loaded: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,13 +162,14 @@ FLIPPED = "train.augment.visual=[{name: RandomHorizontalFlip}]"
         (MASKED, "audio", "--set train.augment.audio=[]"),
         (FLIPPED, "visual", "--set train.augment.visual=[]"),
         ("train.augment.mix.p=0.5", "audio", "--set train.augment.mix.p=0"),
+        ("data.drop=visual:0.5", "visual", "--set data.drop=null"),
     ],
 )
-def test_what_is_augmented_is_refused(run: Callable[..., Run], changed: str, stream: str, remedy: str) -> None:
+def test_what_changes_in_training_is_refused(run: Callable[..., Run], changed: str, stream: str, remedy: str) -> None:
     with pytest.raises(AVCoreError) as caught:
         run("one", changed, "data.cache_features=true")
     text = str(caught.value)
-    assert text.startswith("data.cache_features=true: train.augment.")
+    assert text.startswith(f"data.cache_features=true: {changed.partition('=')[0]} changes")
     assert f"changes what the {stream} stream is given" in text
     assert remedy in text
     assert "data.cache_features=auto" in text
@@ -195,6 +196,7 @@ def test_by_itself_it_is_used_where_it_may_and_pays(
     assert kept("parts", prompts="rows") == set()
     assert kept("masked", MASKED) == {"visual"}
     assert kept("flipped", FLIPPED) == {"audio"}
+    assert kept("dropped", "data.drop=audio:0.5") == {"visual"}
     assert kept("asked", "train.epochs=1", "data.cache_features=true") == {"visual", "audio"}
     assert kept("plain") == {"visual", "audio"}
     assert kept("alone", streams="audio") == {"audio"}

@@ -8,7 +8,7 @@ import torch
 from levels import Levels
 from torch import Tensor
 
-from avcore.data.changes import MUTED, Change
+from avcore.data.changes import MUTED, Change, dropping
 from avcore.data.loader import ClipLoader, swap
 from avcore.errors import AVCoreError
 from avcore.specs import AudioGeometry, ImageGeometry
@@ -114,3 +114,24 @@ def test_noise_is_as_loud_as_the_clip_s_own_sound_and_always_the_same(
     turned = sounds(change=NOISE, dataset=Levels(loud[::-1]))
     assert torch.equal(turned.flip(0), noise)
     assert not torch.equal(sounds(change=NOISE, seed=4)[1:], noise[1:])
+
+
+def test_clips_without_a_stream_are_blank_and_the_others_their_own(load: Any) -> None:
+    loader = load(change=dropping({"audio": 0.4, "visual": 0.4}))
+
+    def epoch(number: int) -> dict[int, tuple[bool, bool]]:
+        loader.set_epoch(number)
+        found = {}
+        for batch in loader:
+            for clip, frames, wave in zip(batch.targets["number"].tolist(), batch.frames, batch.waveform, strict=True):
+                seen, heard = frames.flatten()[0].item() == clip, int(wave[0]) == clip + 1
+                assert seen or len(frames.unique()) <= 3
+                assert heard or not wave.any()
+                found[clip] = seen, heard
+        return found
+
+    first, second = epoch(0), epoch(1)
+    assert first != second, "another epoch, other clips"
+    assert epoch(0) == first
+    kinds = {*first.values(), *second.values()}
+    assert kinds == {(True, True), (False, True), (True, False)}, "no clip has neither"
