@@ -74,14 +74,14 @@ class MixturePair(nn.Module):
     def forward(self, visual_MND: Tensor, audio_MND: Tensor) -> Edits:
         """The increments of both streams."""
         visual, audio = self.visual(visual_MND, audio_MND), self.audio(audio_MND, visual_MND)
-        return Edits(visual=self._told(visual), audio=self._told(audio))
+        return Edits(visual=self._told("visual", visual), audio=self._told("audio", audio))
 
-    def _told(self, made: Mixed) -> Edit:
+    def _told(self, stream: str, made: Mixed) -> Edit:
         if made.weights is None:
             return Edit(add=made.add)
         sums = {"balance": balance_loss(made.weights, per_expert=self.per_expert)} if self.balanced else {}
         shares: Mapping[str, Tensor] = {
-            f"expert_{number}": share for number, share in enumerate(made.weights.detach().mean(0))
+            f"{stream}_expert_{number}": share for number, share in enumerate(made.weights.detach().mean(0))
         }
         return Edit(add=made.add, sums=sums, statistics=shares)
 
