@@ -29,6 +29,7 @@ COMMON = (
     "visual.weights=random",
     f"visual.size={SIZE}",
     "train.batch_size=1",
+    "optim.accumulate=1",
     "train.eval_batch_size=1",
     "train.evaluate=[test]",
     "data.workers=0",

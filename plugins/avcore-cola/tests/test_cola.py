@@ -137,7 +137,7 @@ VIT, LARGE, SWIN = "vit_base_patch16_224", "vit_large_patch16_224", "swinv2_larg
 
 
 def count(task: str, visual: str, *sets: str, fusions: str = CROSS) -> dict[str, int]:
-    """Trained parameters by component; sound goes through 12 blocks of width 768, as SSLAM has them."""
+    """Trained parameters by component; sound goes through SSLAM."""
     registry = Registry.from_modules(
         {"avcore-timm": avcore_timm, "avcore-ave": avcore_ave, "avcore-avs": avcore_avs, **PLUGINS}
     )
@@ -147,7 +147,7 @@ def count(task: str, visual: str, *sets: str, fusions: str = CROSS) -> dict[str,
         fusions=fusions,
         task=task,
         visual=visual,
-        audio=VIT,
+        audio="sslam",
         sets=(*sets, *(["head.name=ave.linear"] if task == "ave" else [])),
         need_data=False,
     ).config

@@ -6,7 +6,7 @@ from typing import Any
 from avcore.hookspecs import hookimpl
 from avcore.specs import BackboneSpec
 from avcore_timm.presets import SWIN_PRESETS, SWINV2_PRESETS, TEST_SWIN, TEST_SWINV2
-from avcore_timm.settings import ASTSettings, HTSATSettings, SwinSettings, ViTSettings
+from avcore_timm.settings import ASTSettings, EATSettings, HTSATSettings, SwinSettings, ViTSettings
 
 _VIT_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 
@@ -48,6 +48,13 @@ HTSAT_PRESETS: Mapping[str, Mapping[str, Any]] = {
 AST_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ast": {"width": 768, "depth": 12, "heads": 12, "mel_bins": 128, "frames": 1024},
     "test_ast": {"width": 24, "depth": 2, "heads": 2, "mel_bins": 46, "frames": 106},
+}
+
+EAT_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "eat_base": {"width": 768, "depth": 12, "heads": 12, "mel_bins": 128, "frames": 1024},
+    "eat_large": {"width": 1024, "depth": 24, "heads": 16, "mel_bins": 128, "frames": 1024},
+    "sslam": {"width": 768, "depth": 12, "heads": 12, "mel_bins": 128, "frames": 1024},
+    "test_eat": {"width": 24, "depth": 2, "heads": 2, "mel_bins": 32, "frames": 96},
 }
 
 
@@ -101,5 +108,15 @@ def avcore_backbones() -> Iterable[BackboneSpec]:
             presets=AST_PRESETS,
             streams=("audio",),
             converter="avcore_timm.ast:ast_keys",
+        ),
+        BackboneSpec(
+            name="eat",
+            build="avcore_timm.eat:build",
+            config=EATSettings,
+            paper="arXiv:2401.03497, arXiv:2506.12222",
+            summary="EAT and SSLAM for sound: Vision Transformers with norms behind the sums",
+            presets=EAT_PRESETS,
+            streams=("audio",),
+            converter="avcore_timm.eat:eat_keys",
         ),
     ]

@@ -3,7 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["ASTSettings", "HTSATSettings", "PictureSettings", "SoundSettings", "SwinSettings", "ViTSettings"]
+__all__ = [
+    "ASTSettings",
+    "EATSettings",
+    "HTSATSettings",
+    "PictureSettings",
+    "SoundSettings",
+    "SwinSettings",
+    "ViTSettings",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,4 +123,18 @@ class ASTSettings(SoundSettings):
     )
     fbank_std: float | None = field(
         default=None, metadata={"help": "the log-mel picture is divided by twice this (4.5689974)"}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EATSettings(SoundSettings):
+    """How the audio stream uses an EAT or SSLAM. None takes what the weights were trained with."""
+
+    frames: int | None = field(
+        default=None,
+        metadata={"help": "rows of the log-mel picture, one every 10 ms (1024, and no more; 1 s of sound has 98)"},
+    )
+    fbank_mean: float | None = field(default=None, metadata={"help": "subtracted from the log-mel picture (-4.268)"})
+    fbank_std: float | None = field(
+        default=None, metadata={"help": "the log-mel picture is divided by twice this (4.569)"}
     )

@@ -72,6 +72,11 @@ class ViTBlock(Block):
         """Of the frozen weights."""
         return self.inner.attn.qkv.weight.dtype  # type: ignore[no-any-return]
 
+    def before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """What a sub-layer reads of the tokens: their norm."""
+        out: Tensor = norm(x)
+        return out
+
     def attention_phases(
         self,
         x_MND: Tensor,
@@ -88,12 +93,12 @@ class ViTBlock(Block):
         tokens = x_MND.shape[1]
         if carry is not None:
             x_MND = torch.cat([x_MND, carry], dim=1)
-        u_MND = self.inner.norm1(x_MND)
+        u_MND = self.before(self.inner.norm1, x_MND)
         increment = yield Point("qkv", u_MND)
         pieces = []
         if rows is not None:
             given = pieces_of(rows)
-            u_rows = self.inner.norm1(together(given))
+            u_rows = self.before(self.inner.norm1, together(given))
             made = self._keys_values(u_rows, (yield Point("qkv", u_rows, tokens=False)))
             pieces += apart(made, given)
         if kv is not None:
@@ -131,7 +136,7 @@ class ViTBlock(Block):
     def mlp_phases(self, x_MND: Tensor) -> Phases[Tensor]:
         """See `Block.mlp`."""
         mlp = self.inner.mlp
-        u_MND = self.inner.norm2(x_MND)
+        u_MND = self.before(self.inner.norm2, x_MND)
         hidden = mlp.norm(_activated(mlp, plus(mlp.fc1(u_MND), (yield Point("fc1", u_MND)))))
         out: Tensor = self.inner.ls2(plus(mlp.fc2(hidden), (yield Point("fc2", hidden))))
         yield out
@@ -140,9 +145,11 @@ class ViTBlock(Block):
 class ViT(Backbone):
     """A timm Vision Transformer whose weights serve one or both streams."""
 
+    block: ClassVar[type[ViTBlock]] = ViTBlock
+
     def __init__(self, model: Any, *, preset: Mapping[str, Any], notices: tuple[str, ...]) -> None:
         super().__init__()
-        model.blocks = nn.Sequential(*(ViTBlock(block) for block in model.blocks))
+        model.blocks = nn.Sequential(*(self.block(inner) for inner in model.blocks))
         self.model = model
         self.preset = preset
         self.notices = notices
