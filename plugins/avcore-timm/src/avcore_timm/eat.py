@@ -1,7 +1,7 @@
 """EAT (Chen et al. 2024, arXiv:2401.03497) and SSLAM, which is built as EAT is, on timm modules, for sound.
 
-A Vision Transformer over log-mel pictures of 128 bands and 1024 frames of 10 ms, patches of 16 x 16 counted band by band
-along time: x <- LN(x + A(x)), x <- LN(x + M(x)), with a norm before the blocks and none behind them. Shape letters: M
+A Vision Transformer over log-mel pictures of 128 bands and 1024 frames of 10 ms, patches of 16 x 16, time first:
+x <- LN(x + A(x)), x <- LN(x + M(x)), with a norm before the blocks and none behind them. Shape letters: M
 batch, N tokens, D width, F mel bins.
 """
 
