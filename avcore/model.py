@@ -202,11 +202,10 @@ class AVModel(nn.Module):
         dtype = next(self.clips.parameters()).dtype
         places: list[Place] = []
         if torch.finfo(dtype).bits < 32:
-            for part in self.instances:
-                layers = [list(layer.modules()) for layer in part.module.layers.values()]
-                within = {module for layer in layers for module in layer}
-                shared = [module for module in part.module.modules() if module not in within]
-                places += (place for modules in (*layers, shared) for place in cast_together(modules, dtype))
+            layers = [found for part in self.instances for found in part.module.layers.items()]
+            layers.sort(key=lambda found: int(found[0]))
+            parts = [layer for _, layer in layers] + [part.module for part in self.instances]
+            places = cast_together(dict.fromkeys(module for part in parts for module in part.modules()), dtype)
         with standing(places):
             yield
 

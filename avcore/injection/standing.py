@@ -1,7 +1,7 @@
 """What stands in the places of trained parameters while a forward lasts, and again where a piece of it is recomputed.
 
-Where frozen weights and tokens are in half precision, what parts train is cast to it once for each forward, all of a
-layer together, and stands there under its own name: so a part computes in the type of the tokens, and no operation
+Where frozen weights and tokens are in half precision, what parts train is cast to it once for each forward, many
+tensors together, and stands there under its own name: so a part computes in the type of the tokens, and no operation
 casts for itself. The parameters proper stay in float32, and so do their gradients.
 """
 
@@ -17,6 +17,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 __all__ = ["Place", "Statistics", "cast_together", "found_in", "standing"]
+
+
+TOGETHER = 2**23
+"""Numbers cast at once. Their gradients wait in half precision until the last is there, and several processes add them
+up while the rest of the backward pass runs: not all of a large method's at its end."""
 
 
 class Place(NamedTuple):
@@ -59,12 +64,12 @@ def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def cast_together(modules: Iterable[nn.Module], dtype: torch.dtype) -> list[Place]:
-    """Casts of the parameters of modules, made in one go.
+    """Casts of the parameters of modules, made in few goes.
 
     Batch norms keep float32, as their running statistics do: they take tokens in half precision as they are.
 
     Args:
-        modules: without their submodules.
+        modules: without their submodules, in the order in which a forward comes to them.
         dtype: what their parameters in float32 become.
     """
     found = [
@@ -72,12 +77,19 @@ def cast_together(modules: Iterable[nn.Module], dtype: torch.dtype) -> list[Plac
         for place in found_in(module for module in modules if not isinstance(module, _BatchNorm))
         if place.tensor.dtype == torch.float32
     ]
-    different = {id(place.tensor): place.tensor for place in found}
-    # Those that would leave the ones behind them at odd addresses come last.
-    ordered = sorted(different.values(), key=lambda tensor: tensor.numel() % 8 > 0)
-    if not ordered:
-        return []
-    made = dict(zip(map(id, ordered), _Cast.apply(dtype, *ordered), strict=True))  # type: ignore[no-untyped-call]
+    groups: list[list[Tensor]] = []
+    room = 0
+    for tensor in {id(place.tensor): place.tensor for place in found}.values():
+        if tensor.numel() > room:
+            groups.append([])
+            room = TOGETHER
+        groups[-1].append(tensor)
+        room -= tensor.numel()
+    made: dict[int, Tensor] = {}
+    for group in groups:
+        # Those that would leave the ones behind them at odd addresses come last.
+        ordered = sorted(group, key=lambda tensor: tensor.numel() % 8 > 0)
+        made |= zip(map(id, ordered), _Cast.apply(dtype, *ordered), strict=True)  # type: ignore[no-untyped-call]
     return [Place(module, name, made[id(tensor)]) for module, name, tensor in found]
 
 
