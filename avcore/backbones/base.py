@@ -197,6 +197,19 @@ class Block(Frozen, ABC):
             project,
         )
 
+    def gated_attention(self, x_MND: Tensor, gate: Tensor, **given: Any) -> Tensor:
+        """gate * A(x). A family may keep less for the gradient of the gate than this product does.
+
+        Args:
+            x_MND: as for `attention`.
+            gate: () or (N, 1).
+            given: what else `attention` takes, but for ``carry``.
+
+        Returns:
+            (M, N, D).
+        """
+        return gate * self.attention(x_MND, **given)[0]
+
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """The keys and values of vectors that have passed the norm, or are not meant to, as ``kv`` takes them.
 

@@ -6,9 +6,10 @@ Shape letters: N tokens, H heads, D width of a head.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["directions", "quick_gelu"]
+__all__ = ["directions", "gated_linear", "quick_gelu"]
 
 SMALLEST = 1e-12
 """Shorter vectors are divided by this instead of by their length, as `torch.nn.functional.normalize` does."""
@@ -31,6 +32,18 @@ def directions(x: Tensor, scale: Tensor | None = None, *, dense: bool = False) -
 def quick_gelu(x: Tensor) -> Tensor:
     """x * sigmoid(1.702 x), an approximation of GELU (arXiv:1606.08415, section 2); its input alone is kept."""
     made: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
+    return made
+
+
+def gated_linear(x: Tensor, weight: Tensor, bias: Tensor | None, gate: Tensor) -> Tensor:
+    """gate * (W x + b) with a frozen map: for the gradient of the gate its input is kept in place of its result.
+
+    Args:
+        x: (M, N, D).
+        weight, bias: without a gradient.
+        gate: () or what else broadcasts to (M, N, 1).
+    """
+    made: Tensor = _GatedLinear.apply(x, weight, bias, gate)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -65,3 +78,20 @@ class _QuickGELU(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         made: Tensor = torch.ops.aten.silu_backward(grad, 1.702 * x)
         return made
+
+
+class _GatedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, bias, gate)
+        return F.linear(x, weight, bias).mul_(gate)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # The gradient of the gate at a token is grad . (W x + b) = (W^T grad) . x + grad . b.
+        x, weight, bias, gate = ctx.saved_tensors
+        back = grad @ weight
+        each = (back * x).sum(-1, keepdim=True)
+        if bias is not None:
+            each = each + grad @ bias[:, None]
+        return back * gate, None, None, each.sum_to_size(gate.shape)

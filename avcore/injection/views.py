@@ -62,6 +62,7 @@ class BlockView(StreamView):
         row_bias: float | Tensor | None = None,
         bias: Tensor | None = None,
         windowed: bool = False,
+        gate: Tensor | None = None,
     ) -> Tensor:
         """Run this block's frozen attention (norm included) on any sequences of its width.
 
@@ -73,6 +74,7 @@ class BlockView(StreamView):
             bias: added to the logits of tokens on tokens, such as a trained bias of positions: (H, N, N) with the heads
                 of `BlockLayout.heads`, or (1, N, N).
             windowed: attend within the block's windows instead of over the whole sequence.
+            gate: what the increment is multiplied by, () or (N, 1); see `Block.gated_attention`.
 
         Returns:
             The increment (M, N, D), in the type of ``x_MND``.
@@ -82,15 +84,18 @@ class BlockView(StreamView):
         if rows is not None and row_bias is not None:
             # As a broadcast instead of a Python branch on the type, so that compiled steps stay one graph.
             row_bias_R = x_MND.new_zeros(rows.shape[-2], dtype=dtype) + row_bias
-        out_MND, _ = self.block.attention(
-            x_MND.to(dtype),
-            rows=None if rows is None else rows.to(dtype),
-            kv=None if kv is None else (kv[0].to(dtype), kv[1].to(dtype)),
-            row_bias_R=row_bias_R,
-            bias_HNN=None if bias is None else bias.to(dtype),
-            windowed=windowed,
-            project=self.project,
-        )
+        given: dict[str, Any] = {
+            "rows": None if rows is None else rows.to(dtype),
+            "kv": None if kv is None else (kv[0].to(dtype), kv[1].to(dtype)),
+            "row_bias_R": row_bias_R,
+            "bias_HNN": None if bias is None else bias.to(dtype),
+            "windowed": windowed,
+            "project": self.project,
+        }
+        if gate is None:
+            out_MND, _ = self.block.attention(x_MND.to(dtype), **given)
+        else:
+            out_MND = self.block.gated_attention(x_MND.to(dtype), gate.to(dtype), **given)
         return out_MND.to(x_MND.dtype)
 
     def keys_values(self, u: Tensor) -> tuple[Tensor, Tensor]:

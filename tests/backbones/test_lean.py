@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avcore.backbones import directions, quick_gelu
+from avcore.backbones import directions, gated_linear, quick_gelu
 
 
 def _draw(*shape: int) -> Tensor:
@@ -42,9 +42,22 @@ def test_quick_gelu_keeps_its_input_alone() -> None:
     assert torch.autograd.gradcheck(quick_gelu, (x,))
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("shape", [(), (3, 1)])
+def test_a_gated_map_keeps_its_input_alone(shape: tuple[int, ...], biased: bool) -> None:
+    weight, bias = torch.randn(5, 4).double(), torch.randn(5).double() if biased else None
+    x, gate = _draw(2, 3, 4), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+        made = gated_linear(x, weight, bias, gate)
+    assert max(one.numel() for one in kept) == x.numel()
+    assert torch.allclose(made, gate * F.linear(x, weight, bias), rtol=1e-13, atol=1e-13)
+    assert torch.autograd.gradcheck(lambda x, gate: gated_linear(x, weight, bias, gate), (x, gate))
+
+
 def test_functions_compile_without_a_break() -> None:
     def both(x: Tensor) -> Tensor:
-        return quick_gelu(directions(x, dense=True))
+        return gated_linear(quick_gelu(directions(x, dense=True)), torch.eye(4), None, x.sum())
 
     x = torch.randn(2, 3, 4, requires_grad=True)
     compiled = torch.compile(both, backend="aot_eager", fullgraph=True)

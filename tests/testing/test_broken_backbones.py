@@ -144,6 +144,11 @@ class NoKV(ToyBlock):
         return super().attention(x_MND, **given)
 
 
+class DetachesGate(ToyBlock):
+    def gated_attention(self, x_MND: Tensor, gate: Tensor, **given: Any) -> Tensor:
+        return super().gated_attention(x_MND, gate.detach(), **given) + 0 * gate
+
+
 class AlwaysWindowed(ToyBlock):
     def attention(self, x_MND: Tensor, *, windowed: bool = True, **given: Any) -> tuple[Tensor, Tensor | None]:
         return super().attention(x_MND, **given)
@@ -243,6 +248,7 @@ def drops(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (family(block=MixingMLP), "carried rows", "the MLP of tokens beside rows"),
         (family(block=NormsAllTokens), "norms behind sums", "after_sum('attention', ...) of tokens beside rows"),
         (family(block=NoKV), "keys and values", "kv changes nothing"),
+        (family(block=DetachesGate), "gated attention", "gives the gate"),
         (family(block=AlwaysWindowed, windowed=True), "free sequences", "five sequences of three tokens"),
         (family(block=IgnoresBias), "free sequences", "tokens that see the third"),
         (family(block=WrongUnwindows, windowed=True), "windows", "is not x"),

@@ -132,6 +132,19 @@ def keys_values(case: BackboneCase) -> None:
             assert tensor.shape == made.shape, f"{where}: keys_values makes {name} {tuple(tensor.shape)}, not (R, D)."
 
 
+@check("backbone", "gated attention")
+def gated_attention(case: BackboneCase) -> None:
+    """`gated_attention` is the increment times the gate, and so is the gradient of the gate."""
+    for where, block, x, made in _every_stage(case):
+        gate = torch.linspace(-1, 1, x.shape[1], dtype=x.dtype, device=x.device)[:, None].requires_grad_()
+        ways = (block.gated_attention(x, gate, rows=made), gate * block.attention(x, rows=made)[0])
+        of_gate = [torch.autograd.grad(way.square().sum(), gate)[0] for way in ways]
+        for what, (found, wanted) in (("the tokens", ways), ("the gate", of_gate)):
+            _close(
+                where, f"what gated_attention gives {what} and what a product with the increment does", found, wanted
+            )
+
+
 @check("backbone", "free sequences")
 def free_sequences(case: BackboneCase) -> None:
     """With ``windowed=False`` attention takes sequences of any number and length, in any order, and a bias."""

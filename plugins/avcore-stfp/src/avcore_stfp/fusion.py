@@ -57,11 +57,20 @@ class FusionPass(FusionLayer):
     def before_mlp(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """Both streams from the same tokens."""
         out_v, out_a = self.exchange(visual_MND, audio_MND, at)
-        return Edits(visual=Edit(add=gated(self.gate_visual, out_v)), audio=Edit(add=gated(self.gate_audio, out_a)))
+        return Edits(visual=Edit(add=out_v), audio=Edit(add=out_a))
 
     def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
-        """f_v and f_a."""
+        """g_v f_v and g_a f_a."""
         raise NotImplementedError
+
+    def attended(
+        self, visual_MND: Tensor, rows_v: Tensor, audio_MND: Tensor, rows_a: Tensor, at: PairView
+    ) -> tuple[Tensor, Tensor]:
+        """Each stream through its own frozen attention, with rows beside its tokens."""
+        return (
+            at.visual.attend(visual_MND, rows=rows_v, gate=self.gate_visual),
+            at.audio.attend(audio_MND, rows=rows_a, gate=self.gate_audio),
+        )
 
 
 class JointLayer(FusionPass):
@@ -74,10 +83,18 @@ class JointLayer(FusionPass):
     def exchange(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> tuple[Tensor, Tensor]:
         """At once; or each stream through its own trunk, with P_f and the other's tokens as rows."""
         if at.part.shares_trunk:
-            both = at.visual.attend(torch.cat([visual_MND, audio_MND], dim=1), rows=self.prompts)
-            return both[:, : visual_MND.shape[1]], both[:, visual_MND.shape[1] :]
+            both = (visual_MND, audio_MND)
+            counts = [tokens_MND.shape[1] for tokens_MND in both]
+            gates = [
+                gate.expand(count, 1)
+                for gate, count in zip((self.gate_visual, self.gate_audio), counts, strict=True)
+                if gate is not None
+            ]
+            gate = torch.cat(gates) if gates else None
+            out_v, out_a = at.visual.attend(torch.cat(both, dim=1), rows=self.prompts, gate=gate).split(counts, dim=1)
+            return out_v, out_a
         rows_v, rows_a = across(self.prompts, visual_MND, audio_MND, at)
-        return at.visual.attend(visual_MND, rows=rows_v), at.audio.attend(audio_MND, rows=rows_a)
+        return self.attended(visual_MND, rows_v, audio_MND, rows_a, at)
 
 
 class MergedLayer(FusionLayer):
@@ -107,7 +124,7 @@ class TokenLayer(FusionPass):
         prompt_a = self.prompt_audio.expand(len(audio_MND), -1, -1)
         heard = prompt_v + at.visual.as_own(at.audio.attend(at.audio.as_own(prompt_v), rows=audio_MND))
         seen = prompt_a + at.audio.as_own(at.visual.attend(at.visual.as_own(prompt_a), rows=visual_MND))
-        return at.visual.attend(visual_MND, rows=heard), at.audio.attend(audio_MND, rows=seen)
+        return self.attended(visual_MND, heard, audio_MND, seen, at)
 
 
 class LatentLayer(FusionPass):
@@ -122,7 +139,8 @@ class LatentLayer(FusionPass):
         latents = self.latents.to(visual_MND.dtype)
         heard = latents + plain_attention(latents, at.visual.as_own(audio_MND))
         seen = latents + plain_attention(latents, visual_MND)
-        return plain_attention(visual_MND, heard), plain_attention(audio_MND, at.audio.as_own(seen))
+        out_v, out_a = plain_attention(visual_MND, heard), plain_attention(audio_MND, at.audio.as_own(seen))
+        return gated(self.gate_visual, out_v), gated(self.gate_audio, out_a)
 
 
 class ClassToken(Fusion):

@@ -13,7 +13,7 @@ from avcore import AssemblyError, BlockLayout, Edit, Prompt, PromptLayer, Stream
 from avcore.injection import BlockView, StreamView
 from avcore.specs import STREAMS, TEXT
 from avcore_stfp.settings import BaseSettings, SpatialSettings, TemporalSettings
-from avcore_stfp.tensors import beside, gate, gated, normal
+from avcore_stfp.tensors import beside, gate, normal
 
 __all__ = ["Base", "SpaceTimeLayer", "SpatialLayer", "Temporal", "TemporalLayer"]
 
@@ -99,8 +99,7 @@ class TemporalLayer(TemporalPrompts):
     def before_attention(self, x_MND: Tensor, at: BlockView) -> Edit:
         """The pass over time."""
         rows, kv = self.prompts(at)
-        out = at.attend(at.over_time(x_MND), rows=rows, kv=kv)
-        return Edit(add=gated(self.gate, at.from_time(out)))
+        return Edit(add=at.from_time(at.attend(at.over_time(x_MND), rows=rows, kv=kv, gate=self.gate)))
 
 
 class SpaceTimeLayer(TemporalPrompts):

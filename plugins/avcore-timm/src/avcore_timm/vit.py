@@ -23,10 +23,12 @@ from avcore.backbones import (
     apart,
     attend,
     beside_rows,
+    gated_linear,
     norms_of,
     pieces_of,
     plus,
     quick_gelu,
+    run_phases,
     split_heads,
     spread,
     together,
@@ -87,6 +89,7 @@ class ViTBlock(Block):
         row_bias_R: Tensor | None = None,
         bias_HNN: Tensor | None = None,
         windowed: bool = True,
+        gate: Tensor | None = None,
     ) -> Phases[Increment]:
         """See `Block.attention`. Rows go through the norm and the key and value maps, never through the query map."""
         attn = self.inner.attn
@@ -114,8 +117,20 @@ class ViTBlock(Block):
                 k = torch.cat([k, split_heads(k_rows, attn.num_heads)], dim=2)
                 v = torch.cat([v, split_heads(v_rows, attn.num_heads)], dim=2)
         mixed_MND = attend(attn.q_norm(q), k, v, bias=bias_HNN, row_bias_R=row_bias_R)
-        out_MND = self.inner.ls1(plus(attn.proj(mixed_MND), (yield Point("proj", mixed_MND))))
+        increment = yield Point("proj", mixed_MND)
+        if gate is not None and increment is None and isinstance(self.inner.ls1, nn.Identity):
+            yield gated_linear(mixed_MND, attn.proj.weight, attn.proj.bias, gate), None
+            return
+        out_MND = self.inner.ls1(plus(attn.proj(mixed_MND), increment))
+        out_MND = out_MND if gate is None else out_MND * gate
         yield (out_MND, None) if carry is None else (out_MND[:, :tokens], out_MND[:, tokens:])
+
+    def gated_attention(
+        self, x_MND: Tensor, gate: Tensor, *, project: Projection | None = None, **given: Any
+    ) -> Tensor:
+        """See `Block.gated_attention`; what goes into the last map is kept, not what comes out."""
+        out_MND, _ = run_phases(self.attention_phases(x_MND, gate=gate, **given), project)
+        return out_MND
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
         """See `Block.keys_values`."""
