@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from avcore.backbones.copies import tensors_in
 from avcore.discovery.records import one_line
 from avcore.errors import AssemblyError, AVCoreError
 from avcore.features import FIELDS, noting
@@ -18,7 +19,7 @@ from avcore.sites import watched
 from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, Input, Progress
 
-__all__ = ["Followed", "blank_batch", "follow_losses", "leave_untrained", "try_parts"]
+__all__ = ["Followed", "blank_batch", "copied_tensors", "follow_losses", "leave_untrained", "try_parts"]
 
 CLIPS = 3
 """B of the forward: batch statistics need more than one clip, and what takes B*T for even shall not pass."""
@@ -116,6 +117,15 @@ def _follow(model: AVModel) -> Followed:
     return Followed(tuple(unread), notice)
 
 
+def copied_tensors(model: AVModel) -> set[int]:
+    """The ids of the copies of a backbone's tensors (`Part.backbone_tensors`).
+
+    A forward may leave some out, such as those of which a tower keeps what it once made of them.
+    """
+    backbones = [cast(nn.ModuleDict, own) for part in model.instances for own in part.module.backbone.values()]
+    return {id(held.tensor) for own in backbones for _, held in tensors_in(own)}
+
+
 def leave_untrained(model: AVModel, followed: Followed) -> AVModel:
     """The same model, where what no loss depends on needs no gradient, with the notice.
 
@@ -139,6 +149,7 @@ def _check_parts(model: AVModel, features: Features, parts: dict[str, Any]) -> N
         sentences = encoder(torch.zeros(1, length, dtype=torch.long))
         reached += [sentences.pooled, sentences.tokens, *(one for many in sentences.offers.values() for one in many)]
     leaves = _leaves([*reached, *_part_losses(model, features)])
+    leaves |= copied_tensors(model)
     missed = [name for name, parameter in parts.items() if id(parameter) not in leaves]
     if missed:
         finishing = [part.name for part in model.instances if type(part.module).finish is not Part.finish]

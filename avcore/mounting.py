@@ -1,18 +1,18 @@
 """Specs of parts and the layouts of streams become parts with their layers, or a refusal with its reason."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from avcore.backbones import Tower
-from avcore.backbones.copies import place_copy
+from avcore.backbones.copies import place_copy, place_tensor
 from avcore.data.randomness import torch_generator
 from avcore.discovery.signatures import blamed, check_build, check_overrides
 from avcore.errors import AssemblyError, did_you_mean
@@ -238,31 +238,47 @@ def _made(part: ListedPart, base: type[Part], uniform: Callable[..., Any], layou
 
 
 def copy_backbone_parts(instances: Sequence[PartInstance], towers: Mapping[str, Tower]) -> None:
-    """Give parts the trainable copies that they ask for: one of each module, whoever asks for it."""
+    """Give parts the trainable copies that they ask for: one of each module or tensor, whoever asks for it."""
     copies: dict[int, nn.Module] = {}
+    tensors: dict[int, nn.Parameter] = {}
     for part in instances:
-        with blamed(part.plugin, "backbone_parts", f"part '{part.name}'"):
-            wanted = part.module.backbone_parts()
-        for stream, names in wanted.items():
-            if stream not in (*STREAMS, *TEXTS):
-                raise AssemblyError(
-                    f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: "
-                    f"{', '.join((*STREAMS, *TEXTS))}."
-                )
-            if stream not in part.streams:
-                continue
+        for stream, names in _wanted(part, "backbone_parts"):
             offered = towers[stream].trainable
-            own = nn.ModuleDict()
             for name in (match for asked in names for match in _offered(asked, offered, part.name, stream)):
                 frozen = offered[name]
                 if id(frozen) not in copies:
                     copies[id(frozen)] = copy.deepcopy(frozen).float().requires_grad_(True).train()
-                place_copy(own, name, copies[id(frozen)])
-            part.module.backbone[stream] = own
+                place_copy(_own(part, stream), name, copies[id(frozen)])
+        for stream, names in _wanted(part, "backbone_tensors"):
+            known = {name: one for name, one in towers[stream].weights().items() if isinstance(one, nn.Parameter)}
+            for name in (match for asked in names for match in _offered(asked, known, part.name, stream)):
+                if (key := id(known[name])) not in tensors:
+                    tensors[key] = nn.Parameter(known[name].detach().clone().float())
+                place_tensor(_own(part, stream), name, tensors[key])
 
 
-def _offered(asked: str, offered: Mapping[str, nn.Module], part: str, stream: str) -> list[str]:
-    """The names of a tower's modules that a name or a pattern stands for."""
+def _wanted(part: PartInstance, hook: str) -> list[tuple[str, tuple[str, ...]]]:
+    """What a part asks to train of the streams that it acts on."""
+    with blamed(part.plugin, hook, f"part '{part.name}'"):
+        wanted: Mapping[str, tuple[str, ...]] = getattr(part.module, hook)()
+    for stream in wanted:
+        if stream not in (*STREAMS, *TEXTS):
+            raise AssemblyError(
+                f"Part '{part.name}' wants to train parts of the stream '{stream}'; streams: "
+                f"{', '.join((*STREAMS, *TEXTS))}."
+            )
+    return [(stream, names) for stream, names in wanted.items() if stream in part.streams]
+
+
+def _own(part: PartInstance, stream: str) -> nn.ModuleDict:
+    backbone = part.module.backbone
+    if stream not in backbone:
+        backbone[stream] = nn.ModuleDict()
+    return cast(nn.ModuleDict, backbone[stream])
+
+
+def _offered(asked: str, offered: Collection[str], part: str, stream: str) -> list[str]:
+    """The names of a tower's modules or tensors that a name or a pattern stands for."""
     found = [name for name in offered if fnmatchcase(name, asked)]
     if not found:
         known = sorted(offered, key=lambda name: (name.count("."), name))

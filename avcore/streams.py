@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from avcore.backbones import TextTower, Tower
-from avcore.backbones.copies import copies_in, standing_in
+from avcore.backbones.copies import Held, copies_in, standing_in, tensors_in
 from avcore.injection import Fusion, Layer, Mounted, Part, PlanEntry, Prompt, Step, StreamView
 from avcore.injection.align import AlignLayer
 from avcore.injection.step import TELLING
@@ -82,9 +82,14 @@ class Stream(nn.Module):
         """The tower with the copies that parts train in place of what they are copies of; parts own these."""
         return self._acting[0]
 
-    def train_copies(self, copies: Mapping[nn.Module, nn.Module], made: dict[nn.Module, nn.Module]) -> None:
-        """Let copies stand for frozen modules of the tower wherever parts act; see `standing_in`."""
-        self._acting = [standing_in(self.tower, copies, made)]
+    def train_copies(
+        self,
+        copies: Mapping[nn.Module, nn.Module],
+        made: dict[nn.Module, nn.Module],
+        tensors: Mapping[Tensor, Held] | None = None,
+    ) -> None:
+        """Let copies stand for frozen modules and tensors of the tower wherever parts act; see `standing_in`."""
+        self._acting = [standing_in(self.tower, copies, made, tensors)]
 
     @property
     def layout(self) -> StreamLayout:
@@ -172,11 +177,14 @@ class Streams(nn.Module):
         self.instances = tuple(part for part in instances if set(part.streams) <= set(streams))
         self.segments = next(iter(streams.values())).segments
         # Streams that train the same copies of a shared trunk also share the blocks in which these stand.
-        made: dict[frozenset[tuple[nn.Module, nn.Module]], dict[nn.Module, nn.Module]] = {}
+        made: dict[frozenset[Any], dict[nn.Module, nn.Module]] = {}
+        first: dict[Tensor, Held] = {}  # of what several parts or streams train as one
         for name, stream in streams.items():
-            offered, copies = stream.tower.trainable, self._copies(name)
-            trained = {offered[one]: copy for one, copy in copies.items()}
-            stream.train_copies(trained, made.setdefault(frozenset(trained.items()), {}))
+            offered, weights = stream.tower.trainable, stream.tower.weights()
+            trained = {offered[one]: copy for one, copy in self._copies(name)}
+            tensors = {weights[one]: first.setdefault(held.tensor, held) for one, held in self._tensors(name)}
+            alike = frozenset([*trained.items(), *tensors.items()])
+            stream.train_copies(trained, made.setdefault(alike, {}), tensors)
         self.memory = memory
         self.steps = nn.ModuleList(self._step(entry, atomic_audio) for entry in self.plan)
         self.replayed = self.compiled = False
@@ -244,10 +252,17 @@ class Streams(nn.Module):
             statistics={key: _total(made) / len(made) for key, made in told["statistics"].items()},
         )
 
-    def _copies(self, stream: str) -> dict[str, nn.Module]:
-        """What parts train of a stream, by the names under which its tower offers it."""
-        held = [part.module.backbone[stream] for part in self.instances if stream in part.module.backbone]
-        return {name: copy for one in held for name, copy in copies_in(cast(nn.ModuleDict, one))}
+    def _copies(self, stream: str) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that parts train of a stream, with the names under which its tower offers them."""
+        return (found for own in self._trained(stream) for found in copies_in(own))
+
+    def _tensors(self, stream: str) -> Iterator[tuple[str, Held]]:
+        """The tensors that parts train of a stream, with the names that they have among its tower's weights."""
+        return (found for own in self._trained(stream) for found in tensors_in(own))
+
+    def _trained(self, stream: str) -> list[nn.ModuleDict]:
+        parts = [part.module.backbone for part in self.instances if stream in part.module.backbone]
+        return [cast(nn.ModuleDict, backbone[stream]) for backbone in parts]
 
     def _step(self, entry: PlanEntry, atomic_audio: bool) -> Step:
         running = dict(entry.running)

@@ -116,8 +116,8 @@ both.
   or None. `qkv` is D to 3 D, in the order q, k, v; `proj` D to D; `fc1` D to `block.mlp[0]`; `fc2` `block.mlp[1]` to D.
 * `read` returns name -> tensor, of any shape, or an `Edit` with no more than `offer`, `sums` and `statistics`. A part
   of which all layers have no other site gets detached tokens.
-* `after_embedding`, `finish`, `losses` and `backbone_parts` belong to the part; the class that a spec names is then a
-  `Prompt` or a `Fusion`, which hands out the layers.
+* `after_embedding`, `finish`, `losses`, `backbone_parts` and `backbone_tensors` belong to the part; the class that a
+  spec names is then a `Prompt` or a `Fusion`, which hands out the layers.
 """
 SITES_OF = ("PromptLayer", "FusionLayer", "Prompt", "Fusion", "Part")
 """The classes of `avcore.injection.parts` whose functions are sites."""
@@ -166,7 +166,8 @@ NOTES: Mapping[str, Mapping[str, str]] = {
     "Part": {
         "layers": "an `nn.ModuleDict` of the layers that `layer` returned, in the order in which they run, by the "
         "number of their block as a text; of a fusion by the number of the visual block.",
-        "backbone": "an `nn.ModuleDict` of the trainable copies that `backbone_parts` asked for, by stream and name.",
+        "backbone": "an `nn.ModuleDict` of the trainable copies that `backbone_parts` and `backbone_tensors` asked "
+        "for, by stream and name.",
     },
     "Mounted": {
         "name": "what the run lists the part by.",

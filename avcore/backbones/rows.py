@@ -1,6 +1,6 @@
 """Prompt rows as keys and values beside those of tokens, and what a frozen projection of both keeps.
 
-The weights are frozen, so that nothing of a projection's input is needed in the backward pass. What is kept are
+Where the weights are frozen, nothing of a projection's input is needed in the backward pass. What is kept are
 queries, keys and values as the attention takes them, each in memory of its own: a view would keep the whole product.
 
 Shape letters: M batch, P whose rows are given, W windows (1 where there are none), N tokens, R rows, D width.
@@ -60,7 +60,7 @@ def beside_rows(
 
     Args:
         u_MWND: what the projection reads.
-        weight, bias: of the frozen projection to queries, keys and values, (3 * D, D) and (3 * D,).
+        weight, bias: of the projection to queries, keys and values, (3 * D, D) and (3 * D,).
         pieces: keys and values of rows side by side, (P, R, 2 * D) each, P that divides M.
         values_apart: keys and values are not halves of one tensor, which the one would keep for the other: for
             attention that reads keys by something made of them.
@@ -89,7 +89,7 @@ class _BesideRows(torch.autograd.Function):
         ctx: Any, u_MWND: Tensor, weight: Tensor, bias: Tensor | None, values_apart: bool, *pieces: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, windows, _, width = u_MWND.shape
-        ctx.save_for_backward(weight)
+        ctx.save_for_backward(weight, u_MWND if ctx.needs_input_grad[1] else None)
         ctx.rows = [(piece.shape[0], piece.shape[1]) for piece in pieces]
         more = [spread(piece, batch, windows) for piece in pieces]
         if not values_apart:
@@ -103,27 +103,34 @@ class _BesideRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_q: Tensor, d_k: Tensor, d_v: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
+        weight, u_MWND = ctx.saved_tensors
         tokens = d_q.shape[2]
-        d_u = None
-        if ctx.needs_input_grad[0]:
+        d_u = d_weight = d_bias = None
+        if any(ctx.needs_input_grad[:3]):
             d_made = torch.cat([d_q, d_k[:, :, :tokens], d_v[:, :, :tokens]], dim=-1)
-            d_u = d_made @ weight.to(d_made.dtype)
+            d_u, d_weight, d_bias = _of_linear(ctx, d_made, u_MWND, weight)
         d_rows = torch.cat([d_k[:, :, tokens:], d_v[:, :, tokens:]], dim=-1)
         parts = d_rows.split([rows for _, rows in ctx.rows], dim=2)
         found = [_gathered(part, given) for part, (given, _) in zip(parts, ctx.rows, strict=True)]
-        return d_u, None, None, None, *found
+        return d_u, d_weight, d_bias, None, *found
 
 
 class _Apart(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(weight)
+        ctx.save_for_backward(weight, u if ctx.needs_input_grad[1] else None)
         qk, v = _pair(u, weight, bias, weight.shape[0] // 3 * 2)
         return qk, v
 
     @staticmethod
     def backward(ctx: Any, d_qk: Tensor, d_v: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
-        d_made = torch.cat([d_qk, d_v], dim=-1)
-        return d_made @ weight.to(d_made.dtype), None, None
+        weight, u = ctx.saved_tensors
+        return _of_linear(ctx, torch.cat([d_qk, d_v], dim=-1), u, weight)
+
+
+def _of_linear(ctx: Any, d_made: Tensor, u: Tensor | None, weight: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of a linear map's input, weight and bias, as far as they are needed."""
+    d_u = d_made @ weight.to(d_made.dtype) if ctx.needs_input_grad[0] else None
+    d_weight = None if u is None else (d_made.flatten(0, -2).mT @ u.flatten(0, -2).to(d_made.dtype)).to(weight.dtype)
+    d_bias = d_made.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+    return d_u, d_weight, d_bias

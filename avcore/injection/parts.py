@@ -202,6 +202,15 @@ class Part(nn.Module):
         """
         return {}
 
+    def backbone_tensors(self) -> Mapping[str, tuple[str, ...]]:
+        """The frozen tensors that this part trains: stream to names of parameters among `Tower.weights`, or patterns.
+
+        As `backbone_parts`, for single tensors: ``*.bias`` for every bias, ``*`` for all of a backbone. What a tower
+        has worked out of its weights beforehand, such as tables of positions, stays as it was; copies that no loss
+        depends on stay as they are, and the run says so.
+        """
+        return {}
+
     def finish(self, features: Features) -> Features:
         """Replace the fields of the features that the part's spec names in ``finishes``."""
         raise NotImplementedError

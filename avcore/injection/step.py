@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from avcore.backbones.base import Block, Phases, Projection
+from avcore.backbones.copies import trained_within
 from avcore.errors import AssemblyError
 from avcore.injection.align import AlignLayer
 from avcore.injection.merge import MergedEdit, Owner, merge_edits, wrong_shape
@@ -370,7 +371,7 @@ def _own_modules(blocks: Mapping[str, Block], mounted: Sequence[Mounted]) -> Ite
         if place.maps is not None:
             yield from place.maps.modules()
     for block in blocks.values():
-        yield from (module for module in block.modules() if any(own.requires_grad for own in module.parameters(False)))
+        yield from trained_within(block)
 
 
 def _plus(x_MND: Tensor, add: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from avcore.backbones import digest
+from avcore.gradients import copied_tensors
 from avcore.injection import Part
 from avcore.model import AVModel
 from avcore.states import parameter_groups
@@ -51,13 +52,19 @@ def gradients(case: PartCase) -> None:
         with restored(model):
             model.train()
             objective(model, make_batch(model, 3)).backward()
-            missed = [name for name, parameter in parameter_groups(model)["parts"] if parameter.grad is None]
+            free = copied_tensors(model)  # assembly leaves those that nothing reads out of the training
+            wanted = [
+                (name, parameter)
+                for name, parameter in parameter_groups(model)["parts"]
+                if parameter.grad is not None or id(parameter) not in free
+            ]
+            missed = [name for name, parameter in wanted if parameter.grad is None]
             assert not missed, (
                 f"{where}: in training {len(missed)} parameters get no gradient, the first of them {missed[0]}. "
                 f"Training "
                 f"on many processes would hang: use every parameter in every forward, or do not make it."
             )
-            for name, parameter in parameter_groups(model)["parts"]:
+            for name, parameter in wanted:
                 assert parameter.grad is not None
                 assert torch.isfinite(parameter.grad).all(), f"{where}: the gradient of {name} is not finite."
 
@@ -119,7 +126,7 @@ def frozen_weights(case: PartCase) -> None:
             train(model)
             assert digest(model.towers) == model.backbone_digest, (
                 f"{where}: two steps of training change frozen weights. Never write to at.block; train a copy of a "
-                f"frozen module with backbone_parts()."
+                f"frozen module with backbone_parts(), of a tensor with backbone_tensors()."
             )
             for name, buffer in model.towers.named_buffers():
                 assert torch.equal(before[name], buffer), f"{where}: training changes the frozen buffer {name}."
