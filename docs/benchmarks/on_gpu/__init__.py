@@ -1,0 +1,1 @@
+"""What `gpu.py` checks and measures: golden cases, checks, rows, and how long they take."""
