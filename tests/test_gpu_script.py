@@ -62,5 +62,37 @@ def test_every_row_is_a_run_that_can_be_made(gpu: Any) -> None:
     assert len({row.name for row in gpu.ROWS}) == len(gpu.ROWS)
     for row in gpu.ROWS:
         config = row.config(registry, "cpu", small=False)
-        assert config.data.settings.segments == 10
+        assert config.data.settings.segments == (5 if row.task == "avs" else 10)
         assert (config.train.precision, config.train.memory) == (row.precision, row.memory)
+
+
+def test_a_dry_run_has_each_model_precision_and_memory_and_nothing_compiled(gpu: Any) -> None:
+    rows = list(gpu.kept(gpu.ROWS, small=True))
+    assert {row.method for row in rows} == {row.method for row in gpu.ROWS}
+    assert {row.task for row in rows} == {row.task for row in gpu.ROWS} == {"ave", "avqa", "avs"}
+    assert {row.precision for row in rows} == {"bf16", "fp32"}
+    assert {row.memory for row in rows} == {"fast", "balanced", "low"}
+    assert {row.compile for row in rows} == {"off"}
+    assert len(rows) < len(gpu.ROWS) / 2
+    assert list(gpu.kept(gpu.ROWS, small=False)) == list(gpu.ROWS)
+
+
+def test_rows_are_planned_by_their_flop_and_kernels(gpu: Any) -> None:
+    by_name = {(row.clips, row.precision, row.compile): row for row in gpu.ROWS if row.name.startswith("copl ave vit")}
+    rows = [by_name[8, "bf16", "off"], by_name[1, "bf16", "off"], by_name[1, "bf16", "reduce-overhead"]]
+    many, one, compiled = gpu.budget(rows, gpu.load_registry(), small=True)
+    assert 0 < one["device_s"] == compiled["device_s"] <= many["device_s"] <= 8 * one["device_s"]
+    assert compiled["before_s"] == one["before_s"] + gpu.GRAPHS
+    assert compiled["end_s"] == pytest.approx(
+        gpu.CHECKS + sum(row["before_s"] + row["device_s"] for row in (many, one, compiled))
+    )
+    bound_by_flop = [
+        import_module("on_gpu.rows").seconds([FakeCost(flop={"forward": 10**13}, kernels={"forward": 1})], row)
+        for row in rows[:2]
+    ]
+    assert bound_by_flop[0] == pytest.approx(8 * bound_by_flop[1])
+
+
+class FakeCost:
+    def __init__(self, flop: dict[str, int], kernels: dict[str, int]) -> None:
+        self.flop, self.kernels = flop, kernels

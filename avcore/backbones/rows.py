@@ -84,10 +84,11 @@ def _pair(u: Tensor, weight: Tensor, bias: Tensor | None, cut: int) -> list[Tens
 
 
 class _BesideRows(torch.autograd.Function):
+    # All in one parameter: where no gradient is asked for, torch.compile leaves the context out if there are as many
+    # arguments as parameters, and `*pieces` would count as one.
     @staticmethod
-    def forward(
-        ctx: Any, u_MWND: Tensor, weight: Tensor, bias: Tensor | None, values_apart: bool, *pieces: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        u_MWND, weight, bias, values_apart, *pieces = given
         batch, windows, _, width = u_MWND.shape
         ctx.save_for_backward(weight, u_MWND if ctx.needs_input_grad[1] else None)
         ctx.rows = [(piece.shape[0], piece.shape[1]) for piece in pieces]

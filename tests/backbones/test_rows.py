@@ -95,3 +95,15 @@ def test_pieces_are_worked_on_at_once() -> None:
 def test_rows_of_segments_follow_each_other_as_the_segments_do() -> None:
     piece = torch.arange(2.0).view(2, 1, 1)
     assert spread(piece, 4, 2)[:, :, 0, 0].tolist() == [[0, 0], [1, 1], [0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_rows_of_any_number_are_one_graph_without_a_gradient(pieces: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+    u_MWND, weight = torch.randn(2, 1, 3, 4, generator=draws), torch.randn(12, 4, generator=draws)
+    rows = [torch.randn(1, length + 1, 8, generator=draws) for length in range(pieces)]
+    torch._dynamo.reset()
+    with torch.no_grad():
+        made = torch.compile(beside_rows, backend="eager", fullgraph=True)(u_MWND, weight, None, rows)
+        for one, other in zip(made, beside_rows(u_MWND, weight, None, rows), strict=True):
+            assert torch.equal(one, other)
