@@ -151,6 +151,33 @@ def test_draws_statistics_and_buffers_are_those_of_one_forward(dtype: torch.dtyp
     assert bytes_of["low"] < bytes_of["balanced"] < bytes_of["fast"]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_layer_says_whether_it_is_made_again(again: bool) -> None:
+    calls: list[int] = []
+
+    class RowsLayer(PromptLayer):
+        made_again = again
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.rows = nn.Parameter(torch.ones(2, width))
+
+        def attention(self, x_MND: Tensor, at: Any) -> Edit:
+            calls.append(1)
+            return Edit(rows=self.rows.square())
+
+    class RowsPrompt(Prompt):
+        def layer(self, block: Any) -> RowsLayer:
+            return RowsLayer(block.width)
+
+    model = make_model(ToyBackbones(), "toy_plain", prompts={"rows": RowsPrompt}, sets=("train.memory=balanced",))
+    calls.clear()
+    out = model.train()(batch := make_batch(model, 1))
+    forwards = len(calls)
+    model.loss(out, batch).backward()
+    assert len(calls) == forwards * (2 if again else 1) > 0
+
+
 class Recurrent(PromptLayer):
     """What keeps its parameters in a second list, where casts must stand too."""
 

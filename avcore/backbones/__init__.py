@@ -22,7 +22,7 @@ from avcore.backbones.base import (
 )
 from avcore.backbones.files import read_tensors
 from avcore.backbones.hub import ask_hub_once
-from avcore.backbones.lean import directions, gated_linear, quick_gelu
+from avcore.backbones.lean import directions, gated_linear, made_again, quick_gelu
 from avcore.backbones.rows import apart, beside_rows, pieces_of, queries_keys_apart, spread, together
 from avcore.backbones.windows import AttentionWindows
 
@@ -48,6 +48,7 @@ __all__ = [
     "directions",
     "fused",
     "gated_linear",
+    "made_again",
     "norms_of",
     "pieces_of",
     "plus",

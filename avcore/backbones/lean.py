@@ -1,15 +1,17 @@
-"""Functions within frozen blocks that keep one tensor for the backward pass, where autograd would keep several.
+"""Functions within frozen blocks that keep less for the backward pass than autograd would.
 
 Shape letters: N tokens, H heads, D width of a head.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["directions", "gated_linear", "quick_gelu"]
+__all__ = ["directions", "gated_linear", "made_again", "quick_gelu"]
 
 SMALLEST = 1e-12
 """Shorter vectors are divided by this instead of by their length, as `torch.nn.functional.normalize` does."""
@@ -32,6 +34,17 @@ def directions(x: Tensor, scale: Tensor | None = None, *, dense: bool = False) -
 def quick_gelu(x: Tensor) -> Tensor:
     """x * sigmoid(1.702 x), an approximation of GELU (arXiv:1606.08415, section 2); its input alone is kept."""
     made: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
+    return made
+
+
+def made_again(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """``function(*given)``, without draws: only ``given`` is kept, and the backward pass calls it again.
+
+    A compiler decides by itself what it keeps.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(*given)
+    made: Tensor = checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
     return made
 
 
@@ -70,7 +83,8 @@ class _QuickGELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return x * torch.sigmoid(1.702 * x)
+        # In place: hidden layers are the widest tensors of a block.
+        return (1.702 * x).sigmoid_().mul_(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

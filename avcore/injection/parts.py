@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -88,6 +88,9 @@ class Layer(nn.Module):
 
     unused_in_reference: int = 0
     """Parameters that the reference creates here and never uses; counted, not allocated."""
+    made_again: ClassVar[bool] = True
+    """Whether the backward pass makes again what the layer does, with ``train.memory=balanced``. For that it keeps the
+    tokens that the layer is given: False where the layer keeps no more by itself, as one that only has rows."""
 
 
 class PromptLayer(Layer):

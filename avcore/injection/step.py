@@ -336,7 +336,7 @@ class Step(nn.Module):
 
     def _act(self, place: Mounted, site: str, *given: Any) -> Any:
         function: Any = getattr(place.layer, site)
-        if self.recompute and site != "read":
+        if self.recompute and site != "read" and place.layer.made_again:
             return self.again(function, *given)
         return function(*given)
 

@@ -136,13 +136,12 @@ def keys_values(case: BackboneCase) -> None:
 def gated_attention(case: BackboneCase) -> None:
     """`gated_attention` is the increment times the gate, and so is the gradient of the gate."""
     for where, block, x, made in _every_stage(case):
-        gate = torch.linspace(-1, 1, x.shape[1], dtype=x.dtype, device=x.device)[:, None].requires_grad_()
-        ways = (block.gated_attention(x, gate, rows=made), gate * block.attention(x, rows=made)[0])
-        of_gate = [torch.autograd.grad(way.square().sum(), gate)[0] for way in ways]
-        for what, (found, wanted) in (("the tokens", ways), ("the gate", of_gate)):
-            _close(
-                where, f"what gated_attention gives {what} and what a product with the increment does", found, wanted
-            )
+        of_tokens = torch.linspace(-1, 1, x.shape[1], dtype=x.dtype, device=x.device)[:, None]
+        for gate in (of_tokens.requires_grad_(), x.new_tensor(0.5).requires_grad_()):
+            ways = (block.gated_attention(x, gate, rows=made), gate * block.attention(x, rows=made)[0])
+            of_gate = [torch.autograd.grad(way.square().sum(), gate)[0] for way in ways]
+            for what, (found, wanted) in (("the tokens", ways), ("the gate", of_gate)):
+                _close(where, f"what gated_attention gives {what} and what a product with A(x) does", found, wanted)
 
 
 @check("backbone", "free sequences")

@@ -3,6 +3,8 @@
 Shape letters: M = B*T, N tokens, D width, b latent tokens (= L_I), q prompts of a bank.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -104,6 +106,8 @@ class Mapping(nn.Sequential):
 
 class CouplingLayer(FusionLayer):
     """Prompt-bank mutual coupling at one pair of blocks."""
+
+    made_again: ClassVar[bool] = False
 
     def __init__(self, config: CouplingSettings, pair: PairLayout) -> None:
         super().__init__()

@@ -3,6 +3,8 @@
 Shape letters: B clips, T segments, M = B*T, N tokens, D width, G = L_g global rows.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,8 @@ class Rows(Prompt):
 
 class RowsLayer(PromptLayer):
     """The rows of one block."""
+
+    made_again: ClassVar[bool] = False
 
     def __init__(self, config: RowsSettings, block: BlockLayout) -> None:
         super().__init__()

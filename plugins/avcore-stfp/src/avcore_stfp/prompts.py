@@ -4,6 +4,7 @@ Shape letters: B clips, T segments, M = B*T, N tokens, D width, H heads, R rows.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +115,8 @@ class SpaceTimeLayer(TemporalPrompts):
 
 class SpatialLayer(PromptLayer):
     """S_m: rows beside the tokens of each frame; their outputs are dropped, every block has its own."""
+
+    made_again: ClassVar[bool] = False
 
     def __init__(self, config: SpatialSettings, block: BlockLayout) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 Shape letters: M batch, N tokens, D width, H heads, R rows, K keys, F mel bins.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +24,7 @@ from avcore.backbones import (
     attend,
     beside_rows,
     gated_linear,
+    made_again,
     norms_of,
     pieces_of,
     plus,
@@ -40,6 +41,9 @@ from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
 from avcore_timm.settings import ViTSettings
 
 __all__ = ["ViT", "ViTBlock", "ViTTower", "build", "fit_positions", "with_prefix"]
+
+SHORT = 32
+"""Up to so many keys an attention costs little beside the maps before and behind it, and is made again."""
 
 
 def build(settings: ViTSettings, *, name: str, preset: Mapping[str, Any] | None) -> "ViT":
@@ -106,30 +110,54 @@ class ViTBlock(Block):
             pieces += apart(made, given)
         if kv is not None:
             pieces.append(_batched(torch.cat(kv, dim=-1)))
-        if pieces and increment is None and isinstance(attn.k_norm, nn.Identity):
+        plain = isinstance(attn.k_norm, nn.Identity)
+        keys = tokens + sum(piece.shape[1] for piece in pieces)
+        if gate is not None and gate.dim() == 0 and keys <= SHORT and plain:
+            yield self._short(u_MND, pieces, gate, bias=bias_HNN, row_bias_R=row_bias_R), None
+            return
+        if pieces and increment is None and plain:
             q, k, v = (x.squeeze(1) for x in beside_rows(u_MND[:, None], attn.qkv.weight, attn.qkv.bias, pieces))
             q, k, v = (split_heads(part, attn.num_heads) for part in (q, k, v))
+            q = attn.q_norm(q)
         else:
-            q, k, v = (split_heads(x, attn.num_heads) for x in plus(attn.qkv(u_MND), increment).chunk(3, -1))
-            k = attn.k_norm(k)
-            for piece in pieces:
-                k_rows, v_rows = spread(piece, len(x_MND), 1).squeeze(1).chunk(2, dim=-1)
-                k = torch.cat([k, split_heads(k_rows, attn.num_heads)], dim=2)
-                v = torch.cat([v, split_heads(v_rows, attn.num_heads)], dim=2)
-        mixed_MND = attend(attn.q_norm(q), k, v, bias=bias_HNN, row_bias_R=row_bias_R)
+            q, k, v = self._heads(plus(attn.qkv(u_MND), increment), pieces)
+        mixed_MND = attend(q, k, v, bias=bias_HNN, row_bias_R=row_bias_R)
         increment = yield Point("proj", mixed_MND)
-        if gate is not None and increment is None and isinstance(self.inner.ls1, nn.Identity):
+        if gate is not None:
             yield gated_linear(mixed_MND, attn.proj.weight, attn.proj.bias, gate), None
             return
         out_MND = self.inner.ls1(plus(attn.proj(mixed_MND), increment))
-        out_MND = out_MND if gate is None else out_MND * gate
         yield (out_MND, None) if carry is None else (out_MND[:, :tokens], out_MND[:, tokens:])
+
+    def _heads(self, qkv_MND: Tensor, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, and keys and values with those of rows behind them."""
+        attn = self.inner.attn
+        q, k, v = (split_heads(x, attn.num_heads) for x in qkv_MND.chunk(3, -1))
+        k = attn.k_norm(k)
+        for piece in pieces:
+            k_rows, v_rows = spread(piece, len(qkv_MND), 1).squeeze(1).chunk(2, dim=-1)
+            k = torch.cat([k, split_heads(k_rows, attn.num_heads)], dim=2)
+            v = torch.cat([v, split_heads(v_rows, attn.num_heads)], dim=2)
+        return attn.q_norm(q), k, v
+
+    def _short(self, u_MND: Tensor, pieces: Sequence[Tensor], gate: Tensor, **given: Any) -> Tensor:
+        """gate * A(x) over so few keys that attention is made again, not kept; the gate multiplies the values."""
+        attn = self.inner.attn
+
+        def mix(qkv_MND: Tensor, gate: Tensor, *pieces: Tensor) -> Tensor:
+            q, k, v = self._heads(qkv_MND, pieces)
+            return attend(q, k, gate * v, **given)
+
+        mixed_MND = made_again(mix, attn.qkv(u_MND), gate, *pieces)
+        return F.linear(mixed_MND, attn.proj.weight, None if attn.proj.bias is None else gate * attn.proj.bias)
 
     def gated_attention(
         self, x_MND: Tensor, gate: Tensor, *, project: Projection | None = None, **given: Any
     ) -> Tensor:
         """See `Block.gated_attention`; what goes into the last map is kept, not what comes out."""
-        out_MND, _ = run_phases(self.attention_phases(x_MND, gate=gate, **given), project)
+        if project is not None or not isinstance(self.inner.ls1, nn.Identity):
+            return super().gated_attention(x_MND, gate, project=project, **given)
+        out_MND, _ = run_phases(self.attention_phases(x_MND, gate=gate, **given))
         return out_MND
 
     def keys_values(self, u: Tensor, *, project: Projection | None = None) -> tuple[Tensor, Tensor]:
