@@ -47,7 +47,7 @@ def grouped_product(x: Tensor, weight: Tensor, *, exact: bool = False) -> Tensor
     """
     if torch.compiler.is_compiling():
         if exact:
-            kind = torch.promote_types(x.dtype, torch.float32)
+            kind = at_least_single_type(x)
             x, weight = x.to(kind), weight.to(kind)
         groups = x.shape[-1] // weight.shape[1]
         pairs = zip(x.chunk(groups, dim=-1), weight.chunk(groups), strict=True)
@@ -128,22 +128,28 @@ def _apply(function: Any, tensors: tuple[Tensor | None, ...], *others: Any) -> T
         return found
 
 
-def _by_group(x_RI: Tensor, groups: int) -> Tensor:
+def at_least_single_type(x: Tensor) -> torch.dtype:
+    """That of exact sums; by hand, since `torch.promote_types` goes through the dispatcher."""
+    return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
+
+
+def by_group(x_RI: Tensor, groups: int) -> Tensor:
     """(R, g * I) as (g, R, I), a view."""
     found: Tensor = x_RI.unflatten(1, (groups, -1)).transpose(0, 1)
     return found
 
 
-def _grouped(x_RI: Tensor, weight: Tensor, exact: bool = False) -> Tensor:
-    """The product written group by group into one matrix (R, g * O): nothing is concatenated."""
+def grouped(x_RI: Tensor, weight: Tensor, exact: bool = False, out: Tensor | None = None) -> Tensor:
+    """The product written group by group into one matrix (R, g * O), or into ``out``: nothing is concatenated."""
     groups = x_RI.shape[1] // weight.shape[1]
-    kind = torch.promote_types(x_RI.dtype, torch.float32) if exact else x_RI.dtype
-    out = x_RI.new_empty(x_RI.shape[0], weight.shape[0], dtype=kind)
-    parts, rows = _by_group(x_RI, groups), weight.unflatten(0, (groups, -1)).mT
-    if kind == x_RI.dtype:
-        torch.bmm(parts, rows, out=_by_group(out, groups))
+    if out is None:
+        kind = at_least_single_type(x_RI) if exact else x_RI.dtype
+        out = x_RI.new_empty(x_RI.shape[0], weight.shape[0], dtype=kind)
+    parts, rows = by_group(x_RI, groups), weight.unflatten(0, (groups, -1)).mT
+    if out.dtype == x_RI.dtype:
+        torch.bmm(parts, rows, out=by_group(out, groups))
     else:
-        torch.ops.avcore.exact_bmm(parts, rows, _by_group(out, groups))
+        torch.ops.avcore.exact_bmm(parts, rows, by_group(out, groups))
     return out
 
 
@@ -163,13 +169,13 @@ if not hasattr(torch.ops.avcore, "exact_bmm"):
     _library.impl("exact_bmm", _exact_bmm, "CompositeExplicitAutograd")
 
 
-def _grouped_backward(grad_RO: Tensor, x_RI: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def grouped_backward(grad_RO: Tensor, x_RI: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients for the rows and for the weight."""
     groups = x_RI.shape[1] // weight.shape[1]
-    grad = _by_group(grad_RO, groups)
+    grad = by_group(grad_RO, groups)
     to_x = torch.empty_like(x_RI)
-    torch.bmm(grad, weight.unflatten(0, (groups, -1)), out=_by_group(to_x, groups))
-    return to_x, torch.bmm(grad.mT, _by_group(x_RI, groups)).flatten(0, 1)
+    torch.bmm(grad, weight.unflatten(0, (groups, -1)), out=by_group(to_x, groups))
+    return to_x, torch.bmm(grad.mT, by_group(x_RI, groups)).flatten(0, 1)
 
 
 class _Grouped(torch.autograd.Function):
@@ -178,12 +184,12 @@ class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, exact: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _grouped(x.flatten(0, -2), weight, exact).view(*x.shape[:-1], -1)
+        return grouped(x.flatten(0, -2), weight, exact).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
-        to_x, to_weight = _grouped_backward(grads[0].flatten(0, -2).to(x.dtype), x.flatten(0, -2), weight)
+        to_x, to_weight = grouped_backward(grads[0].flatten(0, -2).to(x.dtype), x.flatten(0, -2), weight)
         return to_x.view_as(x), to_weight, None
 
 
@@ -215,17 +221,17 @@ def _read_backward(grad_MND: Tensor, kept: _Reading) -> tuple[Tensor, Tensor, Te
     """The gradients for x, y, L and the gate."""
     x, other, latents, gate, collected, summary, gated, spread = kept
     to_gated = torch.bmm(spread.mT, grad_MND)
-    to_scores = _softmax_backward(torch.bmm(grad_MND, gated.mT), spread, -1)
+    to_scores = softmax_backward(torch.bmm(grad_MND, gated.mT), spread, -1)
     to_summary = torch.baddbmm(gate * to_gated, to_scores.mT, x)
     to_x = torch.baddbmm(grad_MND, to_scores, summary)
-    to_collected = _softmax_backward(torch.bmm(other, to_summary.mT), collected, 1).flatten(0, 1)
+    to_collected = softmax_backward(torch.bmm(other, to_summary.mT), collected, 1).flatten(0, 1)
     to_other = torch.bmm(collected, to_summary)
     to_other.flatten(0, 1).addmm_(to_collected, latents)
     to_latents = torch.addmm(to_summary.sum(0), to_collected.mT, other.flatten(0, 1))
     return to_x, to_other, to_latents, torch.dot(to_gated.flatten(), summary.flatten()).view(1)
 
 
-def _softmax_backward(grad: Tensor, made: Tensor, dim: int) -> Tensor:
+def softmax_backward(grad: Tensor, made: Tensor, dim: int) -> Tensor:
     found: Tensor = _aten._softmax_backward_data(grad, made, dim, made.dtype)
     return found
 
@@ -266,7 +272,7 @@ class _ReadAndNarrow(torch.autograd.Function):
             read_RD, mean, deviation = torch.native_layer_norm(read_RD, read_RD.shape[1:], scale_D, shift_D, eps)
         ctx.eps = eps
         ctx.save_for_backward(*kept, weight, scale_D, shift_D, mean, deviation)
-        return _grouped(read_RD, weight, exact=True).view(*x_MND.shape[:2], -1)
+        return grouped(read_RD, weight, exact=True).view(*x_MND.shape[:2], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -276,7 +282,7 @@ class _ReadAndNarrow(torch.autograd.Function):
         width = read_RD.shape[1:]
         if scale_D is not None:
             normed_RD = torch.native_layer_norm(read_RD, width, scale_D, shift_D, ctx.eps)[0]
-        grad_RD, to_weight = _grouped_backward(grads[0].flatten(0, 1).to(normed_RD.dtype), normed_RD, weight)
+        grad_RD, to_weight = grouped_backward(grads[0].flatten(0, 1).to(normed_RD.dtype), normed_RD, weight)
         to_scale = to_shift = None
         if scale_D is not None:
             grad_RD, to_scale, to_shift = _aten.native_layer_norm_backward(
@@ -300,7 +306,7 @@ class _Widen(torch.autograd.Function):
         statistics: Statistics | None,
         eps: float,
     ) -> Tensor:
-        out_RD = _grouped(hidden.flatten(0, 1), weight, exact=statistics is not None)
+        out_RD = grouped(hidden.flatten(0, 1), weight, exact=statistics is not None)
         if statistics is not None:
             out_RD = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *statistics)[0]
         mean = deviation = None
@@ -316,7 +322,7 @@ class _Widen(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation = ctx.saved_tensors
         hidden_RK = hidden.flatten(0, 1)
-        normed_RD = out_RD = _grouped(hidden_RK, weight, exact=ctx.statistics is not None)
+        normed_RD = out_RD = grouped(hidden_RK, weight, exact=ctx.statistics is not None)
         grad_RD = grads[0].flatten(0, 1).to(out_RD.dtype)
         means = deviations = None
         if ctx.statistics is not None:
@@ -340,5 +346,5 @@ class _Widen(torch.autograd.Function):
                 batch_eps,
                 (True, True, True),
             )
-        to_hidden, to_weight = _grouped_backward(grad_RD.to(hidden.dtype), hidden_RK, weight)
+        to_hidden, to_weight = grouped_backward(grad_RD.to(hidden.dtype), hidden_RK, weight)
         return to_hidden.view_as(hidden), to_weight, *to_layer, *to_batch, None, None

@@ -4,12 +4,14 @@ Shape letters: M = B*T, N tokens, D width, n latent tokens, R = M*N rows.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
+from avcore.exchange import exchange_and_narrow, joined, widen_both
 from avcore.fused import Statistics, grouped_product, read_and_narrow, read_through, widen
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "GroupedLinear",
     "TokenBatchNorm",
     "at_least_single",
+    "exchanged",
     "full_precision",
     "plain_attention",
     "read_and_narrow",
@@ -84,9 +87,12 @@ class TokenBatchNorm(nn.BatchNorm1d):
         """Weight and bias."""
         return self.weight.to(self.running_mean.dtype), self.bias.to(self.running_mean.dtype)
 
-    def statistics(self) -> Statistics:
-        """What else the normalisation needs."""
-        return Statistics(self.running_mean, self.running_var, self.training, self.momentum, self.eps)
+    def statistics(self, *running: Tensor) -> Statistics:
+        """What else the normalisation needs, with its own running mean and variance or those that are given."""
+        return Statistics(*(running or (self.running_mean, self.running_var)), self.training, self.momentum, self.eps)
+
+
+STATISTICS = ("running_mean", "running_var")
 
 
 class GroupedBottleneck(nn.Module):
@@ -166,3 +172,102 @@ def _times(affine: tuple[Tensor, Tensor], gate: Tensor) -> tuple[Tensor, Tensor]
     """Both by the gate, as one product."""
     weight, bias = (torch.stack(affine) * gate).unbind()
     return weight, bias
+
+
+def exchanged(
+    bottlenecks: tuple[GroupedBottleneck, GroupedBottleneck],
+    latents: tuple[Tensor, Tensor],
+    latent_gates: tuple[Tensor, Tensor],
+    tokens: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor] | None:
+    """What two bottlenecks of one form make of tokens that read each other, by half of the operators.
+
+    The same as ``b.widened(read_and_narrow(x, y, latents, gate, b.norm_before, b.down.weight))`` in both directions.
+
+    Args:
+        bottlenecks: of the first tokens, which read the second ones, and of the second ones.
+        latents: (n, D) each, through which the first tokens read and through which the second ones do.
+        latent_gates: their gates.
+        tokens: (M, N, D) each.
+
+    Returns:
+        Both results. None where shapes differ, under autocast, and while torch compiles, which fuses as it likes.
+    """
+    first, second = bottlenecks
+    device = "cpu" if tokens[0].is_meta else tokens[0].device.type
+    alike = tokens[0].shape == tokens[1].shape and first.down.weight.shape == second.down.weight.shape
+    if not alike or torch.compiler.is_compiling() or torch.is_autocast_enabled(device):
+        return None
+    both = joined(_pieces(bottlenecks) | {"latents": latents[::-1], "latent_gates": latent_gates})
+    narrowed_MNk = exchange_and_narrow(
+        *tokens,
+        both["latents"],
+        both["latent_gates"],
+        _by_direction(both.get("norm_before")),
+        getattr(first.norm_before, "eps", 0.0),
+        both["down"].flatten(0, 1),
+    )
+    up, affine, gates = both["up"], _by_direction(both.get("norm_post")), both.get("gate")
+    gate_last = gates is not None and affine is not None and not first.gate_first
+    batch: tuple[Tensor, Tensor] | None = None
+    statistics = None
+    if isinstance(first.norm_up, TokenBatchNorm) and isinstance(first.norm_down, TokenBatchNorm):
+        of_down, of_up = (
+            norm.statistics(*(both[f"{name}.{what}"].detach().flatten() for what in STATISTICS))
+            for name, norm in (("norm_down", first.norm_down), ("norm_up", first.norm_up))
+        )
+        scale, shift = both["norm_down.weight"].flatten(), both["norm_down.bias"].flatten()
+        narrowed_MNk = of_down.normalise(narrowed_MNk.flatten(0, 1), scale, shift).view_as(narrowed_MNk)
+        scale, shift, statistics = both["norm_up.weight"], both["norm_up.bias"], of_up
+        if gates is not None and not gate_last:
+            scale, shift = scale * gates, shift * gates
+        batch = scale.flatten(), shift.flatten()
+    elif gates is not None and not gate_last:
+        up = up * gates[..., None]
+    made = widen_both(
+        narrowed_MNk,
+        up.flatten(0, 1),
+        batch,
+        statistics,
+        affine,
+        gates if gate_last else None,
+        getattr(first.norm_post, "eps", 0.0),
+    )
+    if statistics is not None and statistics.training:
+        _put_back(bottlenecks, both)
+    return made
+
+
+def _by_direction(affine: Tensor | None) -> Tensor | None:
+    """Weight, bias, weight and bias, (4, D), as (2, 2, D)."""
+    return None if affine is None else affine.unflatten(0, (2, 2))
+
+
+def _pieces(bottlenecks: tuple[GroupedBottleneck, GroupedBottleneck]) -> dict[str, tuple[Tensor, ...]]:
+    """What both are made of, by name; a norm's weights and biases by turns."""
+    pieces: dict[str, tuple[Tensor, ...]] = {
+        "down": tuple(one.down.weight for one in bottlenecks),
+        "up": tuple(one.up.weight for one in bottlenecks),
+    }
+    for name in ("norm_before", "norm_post"):
+        norms = [getattr(one, name) for one in bottlenecks]
+        if isinstance(norms[0], nn.LayerNorm):
+            pieces[name] = tuple(own for norm in norms for own in (norm.weight, norm.bias))
+    for name in ("norm_down", "norm_up"):
+        norms = [getattr(one, name) for one in bottlenecks]
+        if isinstance(norms[0], TokenBatchNorm):
+            pieces[f"{name}.weight"], pieces[f"{name}.bias"] = zip(*(norm.scaling() for norm in norms), strict=True)
+            for what in STATISTICS:
+                pieces[f"{name}.{what}"] = tuple(getattr(norm, what) for norm in norms)
+    gates = [one.gate for one in bottlenecks]
+    if any(gate is not None for gate in gates):
+        ungated = bottlenecks[0].up.weight.new_ones(1)
+        pieces["gate"] = tuple(ungated if gate is None else gate for gate in gates)
+    return pieces
+
+
+def _put_back(bottlenecks: tuple[GroupedBottleneck, GroupedBottleneck], both: Mapping[str, Tensor]) -> None:
+    """Copy running statistics to where they belong, by one operator."""
+    names = [(norm, what) for norm in ("norm_down", "norm_up") for what in STATISTICS]
+    own = [getattr(getattr(one, norm), what) for norm, what in names for one in bottlenecks]
+    torch._foreach_copy_(own, [half for norm, what in names for half in both[f"{norm}.{what}"].detach().unbind()])

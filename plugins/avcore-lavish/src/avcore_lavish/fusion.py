@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avcore import Edit, Edits, Fusion, FusionLayer
 from avcore.injection import PairLayout, PairView
-from avcore.modules import GroupedBottleneck, read_and_narrow
+from avcore.modules import GroupedBottleneck, exchanged, read_and_narrow
 from avcore.specs import STREAMS, StreamLayout
 from avcore_lavish.settings import LavishSettings
 
@@ -63,10 +63,11 @@ class BottleneckPair(nn.Module):
 
     def forward(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """The increments of both streams; each reads the other in its own width."""
-        return Edits(
-            visual=Edit(add=self.visual(visual_MND, at.visual.as_own(audio_MND))),
-            audio=Edit(add=self.audio(audio_MND, at.audio.as_own(visual_MND))),
-        )
+        v, a = self.visual, self.audio
+        made = exchanged((v, a), (v.latents, a.latents), (v.latent_gate, a.latent_gate), (visual_MND, audio_MND))
+        if made is None:
+            made = v(visual_MND, at.visual.as_own(audio_MND)), a(audio_MND, at.audio.as_own(visual_MND))
+        return Edits(visual=Edit(add=made[0]), audio=Edit(add=made[1]))
 
 
 class Bottleneck(GroupedBottleneck):
