@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avcore.fused import Statistics, at_least_single_type, grouped, grouped_backward, softmax_backward
+from avcore.fused import Statistics, at_least_single_type, grouped, grouped_backward, relu, softmax_backward
 
 __all__ = ["exchange_and_narrow", "joined", "widen_both"]
 
@@ -220,7 +220,7 @@ class _WidenBoth(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor]:
         m, n, _ = normed.shape
-        hidden_RK = _relu(normed.flatten(0, 1), weight.dtype)
+        hidden_RK = relu(normed.flatten(0, 1), weight.dtype)
         x = grouped(hidden_RK, weight, exact=statistics is not None)
         if statistics is not None:
             x = torch.native_batch_norm(x, batch_scale, batch_shift, *statistics)[0]
@@ -278,14 +278,6 @@ class _WidenBoth(torch.autograd.Function):
         to_hidden, to_weight = grouped_backward(grad.to(weight.dtype), hidden_RK, weight)
         to_normed = _aten.threshold_backward(to_hidden, hidden_RK, 0).to(ctx.kind).view(m, n, -1)
         return to_normed, to_weight, *to_batch, to_affine, to_gates, None, None
-
-
-def _relu(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """In another type, by one operator."""
-    return torch.relu(x) if x.dtype == dtype else torch.maximum(x, _ZERO, out=x.new_empty(x.shape, dtype=dtype))
-
-
-_ZERO = torch.zeros(())
 
 
 @cache

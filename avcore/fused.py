@@ -82,35 +82,36 @@ def read_and_narrow(
 
 
 def widen(
-    hidden: Tensor,
+    x: Tensor,
     weight: Tensor,
     batch_affine: tuple[Tensor, Tensor] | None,
     statistics: Statistics | None,
     layer_affine: tuple[Tensor, Tensor] | None,
     eps: float,
+    gate: Tensor | None,
 ) -> Tensor:
-    """`grouped_product`, batch normalisation over all rows, layer norm; either norm may be None.
+    """ReLU, `grouped_product`, batch normalisation over all rows, layer norm, gate; all but the product may be None.
 
     Args:
-        hidden: (M, N, k).
-        weight: (D, k / g).
-        batch_affine, layer_affine: weight and bias, (D,) each,.
+        x: (M, N, k).
+        weight: (D, k / g); its type is that of the product's inputs and of the result.
+        batch_affine, layer_affine: weight and bias, (D,) each, of one type where there are both.
         statistics: of the batch normalisation.
         eps: of the layer norm.
+        gate: one number, (1,).
 
     Returns:
         (M, N, D).
     """
-    if layer_affine is not None and batch_affine is not None:  # norms in a row are of one type
-        layer_affine = layer_affine[0].to(batch_affine[0].dtype), layer_affine[1].to(batch_affine[0].dtype)
     if torch.compiler.is_compiling():
+        hidden = F.relu(x.to(weight.dtype))
         out = grouped_product(hidden, weight, exact=statistics is not None)
         if batch_affine is not None and statistics is not None:
             out = statistics.normalise(out.flatten(0, 1), *batch_affine).view_as(out)
         out = out if layer_affine is None else F.layer_norm(out, out.shape[-1:], *layer_affine, eps)
-        return out.to(hidden.dtype)
-    none = (None, None)
-    return _apply(_Widen, (hidden, weight), *(layer_affine or none), *(batch_affine or none), statistics, eps)
+        return (out if gate is None else out * gate).to(hidden.dtype)
+    affines = (*(layer_affine or (None, None)), *(batch_affine or (None, None)))
+    return _apply(_Widen, (weight,), x, gate, *affines, statistics, eps)
 
 
 def _apply(function: Any, tensors: tuple[Tensor | None, ...], *others: Any) -> Tensor:
@@ -297,8 +298,9 @@ class _Widen(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        hidden: Tensor,
         weight: Tensor,
+        x: Tensor,
+        gate: Tensor | None,
         layer_scale: Tensor | None,
         layer_shift: Tensor | None,
         batch_scale: Tensor | None,
@@ -306,45 +308,57 @@ class _Widen(torch.autograd.Function):
         statistics: Statistics | None,
         eps: float,
     ) -> Tensor:
-        out_RD = grouped(hidden.flatten(0, 1), weight, exact=statistics is not None)
+        hidden_RK = relu(x.flatten(0, 1), weight.dtype)
+        out_RD = grouped(hidden_RK, weight, exact=statistics is not None)
         if statistics is not None:
             out_RD = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *statistics)[0]
         mean = deviation = None
         if layer_scale is not None:
             out_RD, mean, deviation = torch.native_layer_norm(out_RD, out_RD.shape[1:], layer_scale, layer_shift, eps)
-        ctx.eps = eps
+        ctx.eps, ctx.kind = eps, x.dtype
         running = (None, None) if statistics is None or statistics.training else statistics[:2]
         ctx.statistics = None if statistics is None else (*running, *statistics[2:])
-        ctx.save_for_backward(hidden, weight, layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation)
-        return out_RD.view(*hidden.shape[:2], -1).to(hidden.dtype)
+        norms = (layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation)
+        ctx.save_for_backward(hidden_RK, weight, gate, *norms)
+        if gate is None:
+            out_RD = out_RD.to(weight.dtype)
+        else:  # in the type of the result by the same operator
+            out_RD = torch.mul(out_RD, gate, out=torch.empty_like(out_RD, dtype=weight.dtype))
+        return out_RD.view(*x.shape[:2], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation = ctx.saved_tensors
-        hidden_RK = hidden.flatten(0, 1)
+        hidden_RK, weight, gate, *norms = ctx.saved_tensors
+        layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation = norms
         normed_RD = out_RD = grouped(hidden_RK, weight, exact=ctx.statistics is not None)
+        width = out_RD.shape[1:]
         grad_RD = grads[0].flatten(0, 1).to(out_RD.dtype)
-        means = deviations = None
+        means = deviations = to_gate = None
         if ctx.statistics is not None:
             normed_RD, means, deviations = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *ctx.statistics)
+        if gate is not None:
+            ungated_RD = normed_RD
+            if layer_scale is not None:
+                ungated_RD = torch.native_layer_norm(normed_RD, width, layer_scale, layer_shift, ctx.eps)[0]
+            to_gate = torch.dot(grad_RD.flatten(), ungated_RD.flatten()).to(gate.dtype).view(1)
+            grad_RD = grad_RD * gate
         to_layer = to_batch = (None, None)
         if layer_scale is not None:
             grad_RD, *to_layer = _aten.native_layer_norm_backward(
-                grad_RD, normed_RD, out_RD.shape[1:], mean, deviation, layer_scale, layer_shift, (True, True, True)
+                grad_RD, normed_RD, width, mean, deviation, layer_scale, layer_shift, (True, True, True)
             )
         if ctx.statistics is not None:
             running_mean, running_var, training, _, batch_eps = ctx.statistics
-            grad_RD, *to_batch = _aten.native_batch_norm_backward(
-                grad_RD,
-                out_RD,
-                batch_scale,
-                running_mean,
-                running_var,
-                means,
-                deviations,
-                training,
-                batch_eps,
-                (True, True, True),
-            )
-        to_hidden, to_weight = grouped_backward(grad_RD.to(hidden.dtype), hidden_RK, weight)
-        return to_hidden.view_as(hidden), to_weight, *to_layer, *to_batch, None, None
+            given = (batch_scale, running_mean, running_var, means, deviations, training, batch_eps)
+            grad_RD, *to_batch = _aten.native_batch_norm_backward(grad_RD, out_RD, *given, (True, True, True))
+        to_hidden, to_weight = grouped_backward(grad_RD.to(weight.dtype), hidden_RK, weight)
+        to_x = _aten.threshold_backward(to_hidden, hidden_RK, 0).to(ctx.kind).view(*grads[0].shape[:2], -1)
+        return to_weight, to_x, to_gate, *to_layer, *to_batch, None, None
+
+
+def relu(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """ReLU in another type, by one operator."""
+    return torch.relu(x) if x.dtype == dtype else torch.maximum(x, _ZERO, out=torch.empty_like(x, dtype=dtype))
+
+
+_ZERO = torch.zeros(())

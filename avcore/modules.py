@@ -92,14 +92,22 @@ class TokenBatchNorm(nn.BatchNorm1d):
         return Statistics(*(running or (self.running_mean, self.running_var)), self.training, self.momentum, self.eps)
 
 
+class UnroundedLayerNorm(nn.LayerNorm):
+    """A layer norm behind a batch norm: its parameters stay in float32, too, whatever type the tokens have."""
+
+    stays_single = ("weight", "bias")
+
+
 STATISTICS = ("running_mean", "running_var")
 
 
 class GroupedBottleneck(nn.Module):
     """A bottleneck of grouped maps: layer norm, map down, batch norm, ReLU, map up, batch norm, layer norm, gate.
 
-    A subclass calls `add_bottleneck` where its parameters shall stand, then `narrowed` and `widened` in its forward.
+    A subclass calls `add_bottleneck` where its parameters shall stand, then `widened` in its forward.
     """
+
+    stays_single = ("gate",)
 
     def add_bottleneck(
         self,
@@ -142,36 +150,28 @@ class GroupedBottleneck(nn.Module):
         self.norm_down = TokenBatchNorm(hidden) if batch_norm else nn.Identity()
         self.up = GroupedLinear(hidden, width, groups)
         self.norm_up = TokenBatchNorm(width) if batch_norm else nn.Identity()
-        self.norm_post = nn.LayerNorm(width) if post_norm else nn.Identity()
+        # Norms in a row are of one type.
+        norm = UnroundedLayerNorm if batch_norm else nn.LayerNorm
+        self.norm_post = norm(width) if post_norm else nn.Identity()
 
     def widened(self, narrowed_MNk: Tensor) -> Tensor:
         """What `down` made of the tokens, (M, N, hidden width), to the result (M, N, D)."""
-        hidden_MNk = F.relu(self.norm_down(narrowed_MNk).to(self.up.weight.dtype))
         weight: Tensor = self.up.weight
         batch: tuple[Tensor, Tensor] | None = None
         layer: tuple[Tensor, Tensor] | None = None
-        statistics = None
+        statistics, gate = None, self.gate
         if isinstance(self.norm_up, TokenBatchNorm):
             batch, statistics = self.norm_up.scaling(), self.norm_up.statistics()
         if isinstance(self.norm_post, nn.LayerNorm):
             layer = self.norm_post.weight, self.norm_post.bias
-        # The gate multiplies parameters, which are few, in place of tokens: the last ones that act before it.
-        if self.gate is None:
-            pass
-        elif layer is not None and not self.gate_first:
-            # In one step, too, the type of the batch norm in front of it.
-            layer = _times(layer, self.gate if batch is None else at_least_single(self.gate))
-        elif batch is not None:
-            batch = _times(batch, self.gate)
-        else:
-            weight = weight * self.gate
-        return widen(hidden_MNk, weight, batch, statistics, layer, getattr(self.norm_post, "eps", 0.0))
-
-
-def _times(affine: tuple[Tensor, Tensor], gate: Tensor) -> tuple[Tensor, Tensor]:
-    """Both by the gate, as one product."""
-    weight, bias = (torch.stack(affine) * gate).unbind()
-    return weight, bias
+            if gate is not None and self.gate_first:  # on the parameters in front of the last norm
+                if batch is not None:
+                    batch = batch[0] * gate, batch[1] * gate
+                else:
+                    weight = weight * gate.to(weight.dtype)
+                gate = None
+        x_MNk = self.norm_down(narrowed_MNk)
+        return widen(x_MNk, weight, batch, statistics, layer, getattr(self.norm_post, "eps", 0.0), gate)
 
 
 def exchanged(
@@ -223,7 +223,7 @@ def exchanged(
             scale, shift = scale * gates, shift * gates
         batch = scale.flatten(), shift.flatten()
     elif gates is not None and not gate_last:
-        up = up * gates[..., None]
+        up = up * gates[..., None].to(up.dtype)
     made = widen_both(
         narrowed_MNk,
         up.flatten(0, 1),
@@ -261,7 +261,7 @@ def _pieces(bottlenecks: tuple[GroupedBottleneck, GroupedBottleneck]) -> dict[st
                 pieces[f"{name}.{what}"] = tuple(getattr(norm, what) for norm in norms)
     gates = [one.gate for one in bottlenecks]
     if any(gate is not None for gate in gates):
-        ungated = bottlenecks[0].up.weight.new_ones(1)
+        ungated = torch.ones_like(next(gate for gate in gates if gate is not None))
         pieces["gate"] = tuple(ungated if gate is None else gate for gate in gates)
     return pieces
 

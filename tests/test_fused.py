@@ -83,8 +83,8 @@ def test_reading_then_a_narrow_product(normed: bool) -> None:
     agree(made, plain, (*reading(), drawn(HIDDEN, D // GROUPS), *affine))
 
 
-@pytest.mark.parametrize(("batch", "layer", "training"), list(product([False, True], repeat=3)))
-def test_widening(batch: bool, layer: bool, training: bool) -> None:
+@pytest.mark.parametrize(("batch", "layer", "training", "gated"), list(product([False, True], repeat=4)))
+def test_widening(batch: bool, layer: bool, training: bool, gated: bool) -> None:
     mean, variance = torch.randn(D, dtype=torch.float64), torch.rand(D, dtype=torch.float64) + 0.5
 
     def statistics() -> Statistics:
@@ -93,20 +93,23 @@ def test_widening(batch: bool, layer: bool, training: bool) -> None:
     def affines(given: tuple[Tensor, ...]) -> tuple[Any, Any]:
         return given[:2] if batch else None, given[-2:] if layer else None
 
-    def made(hidden: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
+    def made(x: Tensor, weight: Tensor, gate: Tensor, *given: Tensor) -> Tensor:
         of_batch, of_layer = affines(given)
-        return widen(hidden, weight, of_batch, statistics() if batch else None, of_layer, 1e-5)
+        out = widen(
+            x, weight, of_batch, statistics() if batch else None, of_layer, 1e-5, gate if gated else None
+        )
+        return out if gated else out * gate
 
-    def plain(hidden: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
+    def plain(x: Tensor, weight: Tensor, gate: Tensor, *given: Tensor) -> Tensor:
         of_batch, of_layer = affines(given)
-        out = plain_product(hidden, weight)
+        out = plain_product(F.relu(x), weight)
         if batch:
             now = statistics()
             out = F.batch_norm(out.flatten(0, 1), *now[:2], *of_batch, *now[2:]).view_as(out)
-        return F.layer_norm(out, (D,), *of_layer) if layer else out
+        return gate * (F.layer_norm(out, (D,), *of_layer) if layer else out)
 
     given = [drawn(D) for _ in range(2 * (batch + layer))]
-    agree(made, plain, (drawn(M, N, HIDDEN), drawn(D, HIDDEN // GROUPS), *given))
+    agree(made, plain, (drawn(M, N, HIDDEN), drawn(D, HIDDEN // GROUPS), drawn(1), *given))
 
 
 class Bottleneck(GroupedBottleneck):

@@ -214,5 +214,6 @@ class Counting(TorchDispatchMode):
             schema = func._schema
             first = schema.returns[0].alias_info if schema.returns else None
             view = first is not None and not first.is_write
-            self._silent[func] = view or schema.name.partition("::")[2] in FREE or not schema.returns
+            idle = not schema.returns and not schema.is_mutable
+            self._silent[func] = view or idle or schema.name.partition("::")[2] in FREE
         return self._silent[func]

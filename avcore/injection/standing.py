@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +65,8 @@ def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
 def cast_together(modules: Iterable[nn.Module], dtype: torch.dtype) -> list[Place]:
     """Casts of the parameters of modules, made in few goes.
 
-    Batch norms keep float32, as their running statistics do: they take tokens in half precision as they are.
+    Batch norms keep float32, as their running statistics do: they take tokens in half precision as they are. So do
+    parameters that their module names in ``stays_single``.
 
     Args:
         modules: without their submodules, in the order in which a forward comes to them.
@@ -75,7 +75,7 @@ def cast_together(modules: Iterable[nn.Module], dtype: torch.dtype) -> list[Plac
     found = [
         place
         for place in found_in(module for module in modules if not isinstance(module, _BatchNorm))
-        if place.tensor.dtype == torch.float32
+        if place.tensor.dtype == torch.float32 and place.name not in getattr(place.module, "stays_single", ())
     ]
     groups: list[list[Tensor]] = []
     room = 0
@@ -100,23 +100,21 @@ class _Cast(torch.autograd.Function):
     def forward(ctx: Any, dtype: torch.dtype, *given: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.kind = given[0].dtype
-        ctx.shapes = [tensor.shape for tensor in given]
-        return _pieces(torch.cat([tensor.reshape(-1) for tensor in given]).to(dtype), ctx.shapes)
+        return _copied(given, dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        there = [grad for grad in grads if grad is not None]
-        flat = torch.cat([grad.reshape(-1) for grad in there]).to(ctx.kind)
-        pieces = iter(_pieces(flat, [grad.shape for grad in there]))
+        pieces = iter(_copied([grad for grad in grads if grad is not None], ctx.kind))
         return None, *(None if grad is None else next(pieces) for grad in grads)
 
 
-def _pieces(flat: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
-    sizes = [shape.numel() for shape in shapes]
-    starts = accumulate(sizes, initial=0)
-    return tuple(
-        flat[start : start + size].view(shape) for start, size, shape in zip(starts, sizes, shapes, strict=False)
-    )
+def _copied(given: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Copies in another type, one behind the other in one buffer, by one operator."""
+    sizes = [tensor.numel() for tensor in given]
+    flat = given[0].new_empty(sum(sizes), dtype=dtype)
+    made = tuple(piece.view(tensor.shape) for piece, tensor in zip(flat.split(sizes), given, strict=True))
+    torch._foreach_copy_(made, given)
+    return made
 
 
 class Statistics:
