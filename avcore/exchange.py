@@ -169,7 +169,7 @@ def _normed(read_2RD: Tensor, affine_22D: Tensor | None, eps: float) -> tuple[Se
     if affine_22D is None:
         return read_2RD.unbind(), ()
     made = [
-        torch.native_layer_norm(x_RD, x_RD.shape[1:], *affine_2D, eps)
+        torch.native_layer_norm(x_RD, x_RD.shape[1:], affine_2D[0], affine_2D[1], eps)
         for x_RD, affine_2D in zip(read_2RD, affine_22D, strict=True)
     ]
     normed, means, deviations = zip(*made, strict=True)

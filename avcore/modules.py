@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcore.errors import AssemblyError
@@ -87,9 +86,9 @@ class TokenBatchNorm(nn.BatchNorm1d):
         """Weight and bias."""
         return self.weight.to(self.running_mean.dtype), self.bias.to(self.running_mean.dtype)
 
-    def statistics(self, *running: Tensor) -> Statistics:
-        """What else the normalisation needs, with its own running mean and variance or those that are given."""
-        return Statistics(*(running or (self.running_mean, self.running_var)), self.training, self.momentum, self.eps)
+    def statistics(self) -> Statistics:
+        """What else the normalisation needs."""
+        return Statistics(self.running_mean, self.running_var, self.training, self.momentum, self.eps)
 
 
 class UnroundedLayerNorm(nn.LayerNorm):
@@ -213,8 +212,11 @@ def exchanged(
     statistics = None
     if isinstance(first.norm_up, TokenBatchNorm) and isinstance(first.norm_down, TokenBatchNorm):
         of_down, of_up = (
-            norm.statistics(*(both[f"{name}.{what}"].detach().flatten() for what in STATISTICS))
-            for name, norm in (("norm_down", first.norm_down), ("norm_up", first.norm_up))
+            norm.statistics()._replace(running_mean=mean.detach().flatten(), running_var=variance.detach().flatten())
+            for norm, mean, variance in (
+                (first.norm_down, both["norm_down.running_mean"], both["norm_down.running_var"]),
+                (first.norm_up, both["norm_up.running_mean"], both["norm_up.running_var"]),
+            )
         )
         scale, shift = both["norm_down.weight"].flatten(), both["norm_down.bias"].flatten()
         narrowed_MNk = of_down.normalise(narrowed_MNk.flatten(0, 1), scale, shift).view_as(narrowed_MNk)

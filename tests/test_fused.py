@@ -95,9 +95,7 @@ def test_widening(batch: bool, layer: bool, training: bool, gated: bool) -> None
 
     def made(x: Tensor, weight: Tensor, gate: Tensor, *given: Tensor) -> Tensor:
         of_batch, of_layer = affines(given)
-        out = widen(
-            x, weight, of_batch, statistics() if batch else None, of_layer, 1e-5, gate if gated else None
-        )
+        out = widen(x, weight, of_batch, statistics() if batch else None, of_layer, 1e-5, gate if gated else None)
         return out if gated else out * gate
 
     def plain(x: Tensor, weight: Tensor, gate: Tensor, *given: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def _copied(given: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     sizes = [tensor.numel() for tensor in given]
     flat = given[0].new_empty(sum(sizes), dtype=dtype)
     made = tuple(piece.view(tensor.shape) for piece, tensor in zip(flat.split(sizes), given, strict=True))
-    torch._foreach_copy_(made, given)
+    torch._foreach_copy_(made, tuple(given))
     return made
 
 

@@ -57,8 +57,8 @@ class UnimodalExpert(GroupedBottleneck):
         exact = isinstance(self.norm_up, TokenBatchNorm)
         narrowed_MNk = self.norm_down(self.down(self.norm_before(self.read(x_MND)), exact=exact))
         widened_MND = self.norm_up(self.up(narrowed_MNk.to(x_MND.dtype), exact=exact))
-        out_MND: Tensor = self.norm_post(widened_MND.to(x_MND.dtype))
-        return out_MND if self.gate is None else self.gate * out_MND
+        out_MND: Tensor = self.norm_post(widened_MND)
+        return (out_MND if self.gate is None else self.gate * out_MND).to(x_MND.dtype)
 
     def read(self, x_MND: Tensor) -> Tensor:
         """Self(x)."""
