@@ -173,6 +173,10 @@ class GroupedBottleneck(nn.Module):
         return widen(x_MNk, weight, batch, statistics, layer, getattr(self.norm_post, "eps", 0.0), gate)
 
 
+ONE_BY_ONE = frozenset({"cpu"})
+"""Devices on which `exchanged` leaves two bottlenecks to be called one after the other."""
+
+
 def exchanged(
     bottlenecks: tuple[GroupedBottleneck, GroupedBottleneck],
     latents: tuple[Tensor, Tensor],
@@ -190,12 +194,15 @@ def exchanged(
         tokens: (M, N, D) each.
 
     Returns:
-        Both results. None where shapes differ, under autocast, and while torch compiles, which fuses as it likes.
+        Both results. None where shapes differ, under autocast, while torch compiles, which fuses as it likes, and on a
+        CPU, where an operator costs nothing to start and half of the tokens stay nearer.
     """
     first, second = bottlenecks
-    device = "cpu" if tokens[0].is_meta else tokens[0].device.type
+    device = tokens[0].device.type
     alike = tokens[0].shape == tokens[1].shape and first.down.weight.shape == second.down.weight.shape
-    if not alike or torch.compiler.is_compiling() or torch.is_autocast_enabled(device):
+    if not alike or device in ONE_BY_ONE or torch.compiler.is_compiling():
+        return None
+    if torch.is_autocast_enabled("cpu" if device == "meta" else device):
         return None
     both = joined(_pieces(bottlenecks) | {"latents": latents[::-1], "latent_gates": latent_gates})
     narrowed_MNk = exchange_and_narrow(

@@ -16,6 +16,11 @@ M, N, D, LATENTS = 2, 5, 16, 3
 Pair = tuple[Tensor, Tensor]
 
 
+@pytest.fixture(autouse=True)
+def _on_a_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avcore.modules.ONE_BY_ONE", ())
+
+
 class Reading(GroupedBottleneck):
     """A bottleneck with latent tokens."""
 

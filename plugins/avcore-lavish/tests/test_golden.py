@@ -51,6 +51,13 @@ def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
+@pytest.fixture(params=["one by one", "at once"], autouse=True)
+def _directions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both directions as a CPU and as a GPU computes them."""
+    if request.param == "at once":
+        monkeypatch.setattr("avcore.modules.ONE_BY_ONE", ())
+
+
 @pytest.mark.parametrize("case", ["c5_lavish_adapter_ave", "c5_lavish_adapter_avqa", "c5_lavish_adapter_avs"])
 def test_bottlenecks(case: str) -> None:
     tensors, meta = load_case(case)
