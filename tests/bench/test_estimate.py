@@ -22,10 +22,10 @@ def counting() -> Iterator[Counting]:
         yield made
 
 
-def cost(method: str, clips: int, *sets: str, training: bool = True, **given: Any) -> Estimate:
+def cost(method: str, clips: int, *sets: str, visual: str = TINY, training: bool = True, **given: Any) -> Estimate:
     registry = load_registry()
     sets = ("visual.weights=random", "data.segments=2", *sets)
-    resolved = resolve_config(registry, method=method, task="ave", visual=TINY, sets=sets, need_data=False, **given)
+    resolved = resolve_config(registry, method=method, task="ave", visual=visual, sets=sets, need_data=False, **given)
     return estimate(shapes_of(resolved.config, registry), clips, training=training)
 
 
@@ -117,3 +117,16 @@ def test_a_forward_for_evaluation_keeps_nothing() -> None:
     assert found.kept == found.kept_tensors == 0
     assert set(found.kernels) == set(found.flop) == {"forward"}
     assert found.peak < step.peak
+
+
+@pytest.mark.parametrize(
+    ("visual", "step", "evaluation"), [(TINY, 3026, 1054), ("swinv2_tiny_window8_256", 2918, 1150)]
+)
+def test_lavish_starts_few_kernels(visual: str, step: int, evaluation: int) -> None:
+    """Streams of unequal length on a ViT, each direction for itself, and of equal length on a Swin-V2, both at once."""
+    counts = [
+        sum(cost("lavish", 1, "train.precision=bf16", visual=visual, training=training).kernels.values())
+        for training in (True, False)
+    ]
+    assert counts[0] <= step
+    assert counts[1] <= evaluation
