@@ -28,8 +28,8 @@ EXAMPLES = {file.parent.name: file.parent for file in sorted((ROOT / "examples")
 BEHIND = {"torch.utils.tensorboard": "tensorboard"}
 # The conformance kit is for tests; it needs the extra of its name.
 KIT = ROOT / "avcore" / "testing"
-# The extra of what the core imports where it is used only: avcore works without it.
-LAZY = "hdf5"
+# The extras of what the core imports where it is used only: avcore works without them.
+LAZY = ("hdf5", "slurm")
 
 
 def pyproject(name: str) -> dict[str, Any]:
@@ -62,7 +62,11 @@ def imports(files: Iterable[Path]) -> set[str]:
 
 
 def lazy() -> set[str]:
-    return set(requirements(pyproject("avcore")["project"]["optional-dependencies"][LAZY]))
+    return set().union(*(of_extra(extra) for extra in LAZY))
+
+
+def of_extra(extra: str) -> set[str]:
+    return set(requirements(pyproject("avcore")["project"]["optional-dependencies"][extra]))
 
 
 @cache
@@ -103,11 +107,12 @@ def test_what_an_extra_brings_is_imported_where_it_is_used_and_named_where_it_is
         for found in imported_distributions("avcore", [file]) & lazy():
             importing.setdefault(found, []).append(file)
     assert importing.keys() == lazy(), "declared, not imported"
-    for file in {file for files in importing.values() for file in files}:
+    for needed, file in {(needed, file) for needed, files in importing.items() for file in files}:
         tops = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         named = {alias.name for node in tops for alias in node.names}
         assert not named & lazy(), f"{file} imports it at the top"
-        assert f"pip install 'avcore[{LAZY}]'" in file.read_text().replace("\\", "")
+        (extra,) = [extra for extra in LAZY if needed in of_extra(extra)]
+        assert f"pip install 'avcore[{extra}]'" in file.read_text().replace("\\", "")
 
 
 def test_the_conformance_kit_needs_its_extra_only() -> None:
@@ -187,7 +192,7 @@ def test_constraints_pin_every_direct_dependency_within_its_range() -> None:
     assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
     pins = {canonicalize_name(pinned): Version(version) for pinned, version in (line.split("==") for line in lines)}
     extra = pyproject("avcore")["project"]["optional-dependencies"]["dev"]
-    further = pyproject("avcore")["project"]["optional-dependencies"][LAZY]
+    further = [line for one in LAZY for line in pyproject("avcore")["project"]["optional-dependencies"][one]]
     declared = [pyproject(name)["project"]["dependencies"] for name in PROJECTS] + [extra, further]
     for needed in (made for group in declared for made in requirements(group).items()):
         if needed[0] not in PROJECTS:

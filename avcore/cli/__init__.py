@@ -27,6 +27,7 @@ COMMANDS = {
     "run": ("avcore.cli.run:run", "Train, evaluate and show the result."),
     "eval": ("avcore.cli.eval:evaluate", "Evaluate a finished run again."),
     "predict": ("avcore.cli.predict:predict", "Apply a finished run to a video."),
+    "sweep": ("avcore.cli.sweep:sweep", "Run a grid of methods, settings and seeds."),
     "runs": ("avcore.cli.runs:runs", "List runs and show what one reached."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),

@@ -2,7 +2,10 @@
 
 import contextlib
 import sys
+import time
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,6 +43,7 @@ JSON_HELP = (
     "--checkpoint", type=click.Choice(["best", "latest"]), default="best", show_default=True, help="Weights to use."
 )
 @click.option("--data", metavar="PATH", help="Folder of other data of the same task.")
+@click.option("--out", metavar="DIR", help="With --zero-shot: write config.yaml and results.json into a new folder.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: that of the run]")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 def evaluate(
@@ -51,6 +55,7 @@ def evaluate(
     drop: tuple[str, ...],
     checkpoint: str,
     data: str | None,
+    out: str | None,
     device: str | None,
     as_json: bool,
     **chosen: Any,
@@ -77,8 +82,11 @@ def evaluate(
       avcore eval --zero-shot --task TASK --data FOLDER --visual NAME --text NAME
     """  # noqa: D301 - click's mark for unwrapped lines
     import avcore
+    from avcore.config import Resolved
     from avcore.data.changes import with_dropped, with_muted
+    from avcore.engine.device import choose_device
     from avcore.engine.files import json_text
+    from avcore.engine.records import RunRecord, peak_bytes, refuse_used
     from avcore.errors import ConfigError
     from avcore.report.published import published_scores, render_published
     from avcore.report.tables import brought_by, render_table
@@ -86,10 +94,13 @@ def evaluate(
     if zero_shot == (directory is not None):
         raise click.UsageError("Give one of the two: RUN, the folder of a run, or --zero-shot with --task.")
     if not zero_shot:
-        refuse_without("--zero-shot", **chosen, protocol=protocol)
+        refuse_without("--zero-shot", **chosen, protocol=protocol, out=out)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         if directory is None:
+            begun = time.monotonic()
             run = avcore.zero_shot(data=data, set=chosen.pop("sets"), protocol=protocol, device=device, **chosen)
+            if out is not None:
+                refuse_used(Path(out), resume=True)
         else:
             run = avcore.load_run(directory, checkpoint=checkpoint, data=data, device=device)
         of = directory or f"{run.config.task} without training"
@@ -108,6 +119,11 @@ def evaluate(
             broken=run.data.broken,
             without_truth=run.data.without_truth,
         )
+        if directory is None and out is not None:
+            done = replace(measured, status="finished", seconds=round(time.monotonic() - begun, 3))
+            with closing(RunRecord(Path(out), resume=True)) as record:
+                record.write_results(replace(done, peak_bytes=peak_bytes(choose_device(run.config.device))))
+                record.write_config(Resolved(config=run.config, origins={}).yaml())
         same_data = run.config.data.dataset == run.results.dataset
         beside = published_scores(measured, run.registry) if same_data else []
         notes = list(run.data.dataset.notes())
