@@ -22,7 +22,7 @@ from avcore.registry import Registry
 from avcore.specs import BlockLayout, StageLayout, StreamLayout
 from avcore.states import parameter_groups
 from avcore.tasks import Batch, Features, StreamFeatures
-from avcore_copl.fusion import Coupling, CouplingLayer, select
+from avcore_copl.fusion import Coupling, CouplingLayer, drawn, summarised
 from avcore_copl.prompts import Rows
 from avcore_copl.settings import CouplingSettings, RowsSettings
 
@@ -112,14 +112,14 @@ def test_every_knob_has_the_count_it_should(
 def test_prompts_are_drawn_from_the_bank_as_equations_5_to_7_say() -> None:
     torch.manual_seed(0)
     x, latent, bank = torch.randn(2, 5, 4), torch.randn(3, 4), torch.randn(6, 4)
-    drawn = select(x, latent, bank)
+    prompts = drawn(summarised(x, latent)[None], bank[None])[0]
     for frame in range(2):
         for row in range(3):
             attention = torch.softmax(torch.stack([latent[row] @ token for token in x[frame]]), 0)
             summary = latent[row] + sum(weight * token for weight, token in zip(attention, x[frame], strict=True))
             scores = torch.softmax(torch.stack([summary @ prompt for prompt in bank]), 0)
             expected = sum(score * prompt for score, prompt in zip(scores, bank, strict=True))
-            torch.testing.assert_close(drawn[frame, row], expected)
+            torch.testing.assert_close(prompts[frame, row], expected)
 
 
 def stream(
@@ -198,22 +198,24 @@ def test_unpaired_blocks_run_without_rows_unless_asked() -> None:
     assert all(Rows(RowsSettings(), alone).layer(each) is not None for each in alone.blocks)
 
 
-def pair(index: int = 2, pairs: int = 3) -> PairLayout:
-    return PairLayout(visual=stream(8).blocks[index], audio=stream(6).blocks[index], index=index, pairs=pairs)
+def pair(width: int = 6) -> PairLayout:
+    return PairLayout(visual=stream(8).blocks[2], audio=stream(width).blocks[2], index=2, pairs=3)
 
 
-def test_interaction_rows_are_own_prompts_then_those_mapped_from_the_other_stream() -> None:
+@pytest.mark.parametrize("width", [6, 8])
+def test_interaction_rows_are_own_prompts_then_those_mapped_from_the_other_stream(width: int) -> None:
     torch.manual_seed(0)
-    part = Coupling(CouplingSettings(length=3, reduction=2), stream(8), stream(6))
-    layer = CouplingLayer(part.config, pair())
-    visual, audio = torch.randn(4, 5, 8), torch.randn(4, 7, 6)
+    part = Coupling(CouplingSettings(length=3, reduction=2), stream(8), stream(width))
+    layer = CouplingLayer(part.config, pair(width))
+    visual, audio = torch.randn(4, 5, 8), torch.randn(4, 7, width)
     edits = layer.attention(visual, audio, At(part))  # type: ignore[arg-type]
     assert layer.bank is not None
-    own_v = select(visual, layer.latent_visual, layer.bank.visual)
-    own_a = select(audio, layer.latent_audio, layer.bank.audio)
+    own_v = drawn(summarised(visual, layer.latent_visual)[None], layer.bank.visual[None])[0]
+    own_a = drawn(summarised(audio, layer.latent_audio)[None], layer.bank.audio[None])[0]
     wanted = ((own_v, layer.audio_to_visual(own_a)), (own_a, layer.visual_to_audio(own_v)))
     for edit, rows in zip((edits.visual, edits.audio), wanted, strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(rows_of(edit), rows, strict=True))
+        for one, other in zip(rows_of(edit), rows, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_without_a_bank_the_prompts_are_the_same_for_all_samples() -> None:

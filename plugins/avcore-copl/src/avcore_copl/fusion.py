@@ -3,6 +3,7 @@
 Shape letters: M = B*T, N tokens, D width, b latent tokens (= L_I), q prompts of a bank.
 """
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from avcore import AssemblyError, Edit, Edits, Features, Fusion, FusionLayer
 from avcore.injection import PairLayout, PairView
-from avcore.modules import plain_attention
 from avcore.specs import StreamLayout
 from avcore_copl.prompts import row_bias
 from avcore_copl.settings import CouplingSettings
@@ -125,35 +125,60 @@ class CouplingLayer(FusionLayer):
     def attention(self, visual_MND: Tensor, audio_MND: Tensor, at: PairView) -> Edits:
         """I_v = [P_v ; F(P_a)], I_a = [P_a ; F(P_v)], eq. 9, as rows of the frozen attention."""
         bank: Bank | None = at.part.bank if self.bank is None else self.bank
-        prompts_v: Tensor
-        prompts_a: Tensor
-        if bank is None:
-            prompts_v, prompts_a = self.latent_visual, self.latent_audio
-        else:
-            prompts_v = select(visual_MND, self.latent_visual, bank.visual)
-            prompts_a = select(audio_MND, self.latent_audio, bank.audio)
+        prompts: Sequence[Tensor] = (self.latent_visual, self.latent_audio)
+        if bank is not None:
+            given = ((visual_MND, self.latent_visual), (audio_MND, self.latent_audio))
+            prompts = [summarised(x_MND, latent_bD) for x_MND, latent_bD in given]
+            prompts = at_once(drawn, prompts, [bank.visual, bank.audio])
+        maps = (self.visual_to_audio, self.audio_to_visual)
+        mapped = at_once(through, prompts, *zip(*(mapping.parameters() for mapping in maps), strict=True))
+        (prompts_v, prompts_a), (for_a, for_v) = prompts, mapped
         return Edits(
-            visual=Edit(rows=(prompts_v, self.audio_to_visual(prompts_a)), row_bias=self.visual_bias),
-            audio=Edit(rows=(prompts_a, self.visual_to_audio(prompts_v)), row_bias=self.audio_bias),
+            visual=Edit(rows=(prompts_v, for_v), row_bias=self.visual_bias),
+            audio=Edit(rows=(prompts_a, for_a), row_bias=self.audio_bias),
         )
 
 
-def select(x_MND: Tensor, latent_bD: Tensor, bank_qD: Tensor) -> Tensor:
-    """Draw prompts that resemble the sample from the bank.
-
-    Eq. 5: Z' = L + softmax(L x^T) x. Eq. 6: e = softmax over the bank of Z' P^T. Eq. 7: P_m = e P.
+def summarised(x_MND: Tensor, latent_bD: Tensor) -> Tensor:
+    """What latent tokens find in a sample, eq. 5: Z' = L + softmax(L x^T) x.
 
     Args:
         x_MND: real tokens that enter the block.
         latent_bD: L_m.
-        bank_qD: the bank.
 
     Returns:
-        P_m, (M, b, D).
+        (M, b, D).
     """
-    latent_bD, bank_qD = latent_bD.to(x_MND.dtype), bank_qD.to(x_MND.dtype)
-    summary_MbD = latent_bD + plain_attention(latent_bD, x_MND)
-    return torch.softmax(summary_MbD @ bank_qD.T, dim=-1) @ bank_qD
+    latent_MbD = latent_bD.to(x_MND.dtype).expand(len(x_MND), -1, -1)
+    return torch.baddbmm(latent_MbD, torch.softmax(torch.bmm(latent_MbD, x_MND.mT), dim=-1), x_MND)
+
+
+def drawn(summary_SMbD: Tensor, bank_SqD: Tensor) -> Tensor:
+    """Prompts that resemble the sample, from the bank. Eq. 6: e = softmax of Z' P^T over the bank. Eq. 7: P_m = e P.
+
+    Args:
+        summary_SMbD: Z' of S streams.
+        bank_SqD: their banks.
+
+    Returns:
+        P_m, (S, M, b, D).
+    """
+    bank_SqD = bank_SqD.to(summary_SMbD.dtype)
+    scores_SKq = torch.softmax(summary_SMbD.flatten(1, 2) @ bank_SqD.mT, dim=-1)
+    return (scores_SKq @ bank_SqD).view_as(summary_SMbD)
+
+
+def through(x: Tensor, first: Tensor, first_bias: Tensor, last: Tensor, last_bias: Tensor) -> Tensor:
+    """`Mapping` of S streams at once: x (S, ..., D) through its parameters, stacked."""
+    hidden = torch.relu(torch.baddbmm(first_bias[:, None], x.flatten(1, -2), first.mT))
+    return torch.baddbmm(last_bias[:, None], hidden, last.mT).view(*x.shape[:-1], -1)
+
+
+def at_once(function: Callable[..., Tensor], *columns: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A function of what both streams have, stacked; of each by itself where widths differ."""
+    if all(one.shape == column[0].shape for column in columns for one in column):
+        return function(*(torch.stack(tuple(column)) for column in columns)).unbind()
+    return [function(*(one[None] for one in own))[0] for own in zip(*columns, strict=True)]
 
 
 def _normal(count: int, width: int, std: float) -> nn.Parameter:
