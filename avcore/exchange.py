@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avcore.fused import Statistics, at_least_single_type, grouped, grouped_backward, relu, softmax_backward
+from avcore.batchnorm import Statistics, batch_norm, batch_norm_backward
+from avcore.fused import at_least_single_type, grouped, grouped_backward, relu, softmax_backward
 
 __all__ = ["exchange_and_narrow", "joined", "widen_both"]
 
@@ -223,7 +224,7 @@ class _WidenBoth(torch.autograd.Function):
         hidden_RK = relu(normed.flatten(0, 1), weight.dtype)
         x = grouped(hidden_RK, weight, exact=statistics is not None)
         if statistics is not None:
-            x = torch.native_batch_norm(x, batch_scale, batch_shift, *statistics)[0]
+            x, _ = batch_norm(x, batch_scale, batch_shift, statistics)
         # Each direction's channels together: (R, 2, D), while the result is (2, M, N, D).
         x = x.unflatten(1, (2, -1))
         made = weight.new_empty(2, m, n, x.shape[2])
@@ -236,8 +237,7 @@ class _WidenBoth(torch.autograd.Function):
             scale, shift = (affine_22D if gates_21 is None else affine_22D * gates_21[..., None]).unbind(1)
             torch.addcmul(shift, x, scale, out=into)
         ctx.eps = eps
-        running = (None, None) if statistics is None or statistics.training else statistics[:2]
-        ctx.statistics = None if statistics is None else (*running, *statistics[2:])
+        ctx.statistics = None if statistics is None else statistics.again()
         ctx.save_for_backward(hidden_RK, weight, batch_scale, batch_shift, affine_22D, gates_21, mean, deviation)
         ctx.kind = normed.dtype
         return made[0], made[1]
@@ -249,9 +249,9 @@ class _WidenBoth(torch.autograd.Function):
         x = out = grouped(hidden_RK, weight, exact=ctx.statistics is not None)
         grad = torch.empty_like(out)
         grad.view(m * n, 2, width).copy_(_behind_each_other(*grads).view(2, m * n, width).transpose(0, 1))
-        means = deviations = None
+        kept = None
         if ctx.statistics is not None:
-            x, means, deviations = torch.native_batch_norm(out, batch_scale, batch_shift, *ctx.statistics)
+            x, kept = batch_norm(out, batch_scale, batch_shift, ctx.statistics)
         to_affine = to_gates = None
         if affine is not None:
             x = x.view(m * n, 2, width)
@@ -270,11 +270,9 @@ class _WidenBoth(torch.autograd.Function):
             grad = _aten.native_layer_norm_backward(
                 grad.view_as(x), x, (width,), mean, deviation, None, None, (True, False, False)
             )[0].flatten(1)
-        to_batch = (None, None)
-        if ctx.statistics is not None:
-            running_mean, running_var, training, _, batch_eps = ctx.statistics
-            given = (batch_scale, running_mean, running_var, means, deviations, training, batch_eps)
-            grad, *to_batch = _aten.native_batch_norm_backward(grad, out, *given, (True, True, True))
+        to_batch: Any = (None, None)
+        if kept is not None:
+            grad, *to_batch = batch_norm_backward(grad, out, batch_scale, ctx.statistics, kept)
         to_hidden, to_weight = grouped_backward(grad.to(weight.dtype), hidden_RK, weight)
         to_normed = _aten.threshold_backward(to_hidden, hidden_RK, 0).to(ctx.kind).view(m, n, -1)
         return to_normed, to_weight, *to_batch, to_affine, to_gates, None, None

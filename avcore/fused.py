@@ -14,24 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Statistics", "grouped_product", "read_and_narrow", "read_through", "widen"]
+from avcore.batchnorm import Statistics, batch_norm, batch_norm_backward
+
+__all__ = ["grouped_product", "read_and_narrow", "read_through", "widen"]
 
 _aten: Any = torch.ops.aten
-
-
-class Statistics(NamedTuple):
-    """What batch normalisation needs beside its parameters; running statistics change in training."""
-
-    running_mean: Tensor
-    running_var: Tensor
-    training: bool
-    momentum: float
-    eps: float
-
-    def normalise(self, x_RD: Tensor, scale_D: Tensor, shift_D: Tensor) -> Tensor:
-        """By torch's own operator, with its own gradient."""
-        mean, var, training, momentum, eps = self
-        return F.batch_norm(x_RD, mean, var, scale_D, shift_D, training, momentum, eps)
 
 
 def grouped_product(x: Tensor, weight: Tensor, *, exact: bool = False) -> Tensor:
@@ -311,13 +298,12 @@ class _Widen(torch.autograd.Function):
         hidden_RK = relu(x.flatten(0, 1), weight.dtype)
         out_RD = grouped(hidden_RK, weight, exact=statistics is not None)
         if statistics is not None:
-            out_RD = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *statistics)[0]
+            out_RD, _ = batch_norm(out_RD, batch_scale, batch_shift, statistics)
         mean = deviation = None
         if layer_scale is not None:
             out_RD, mean, deviation = torch.native_layer_norm(out_RD, out_RD.shape[1:], layer_scale, layer_shift, eps)
         ctx.eps, ctx.kind = eps, x.dtype
-        running = (None, None) if statistics is None or statistics.training else statistics[:2]
-        ctx.statistics = None if statistics is None else (*running, *statistics[2:])
+        ctx.statistics = None if statistics is None else statistics.again()
         norms = (layer_scale, layer_shift, batch_scale, batch_shift, mean, deviation)
         ctx.save_for_backward(hidden_RK, weight, gate, *norms)
         if gate is None:
@@ -333,24 +319,23 @@ class _Widen(torch.autograd.Function):
         normed_RD = out_RD = grouped(hidden_RK, weight, exact=ctx.statistics is not None)
         width = out_RD.shape[1:]
         grad_RD = grads[0].flatten(0, 1).to(out_RD.dtype)
-        means = deviations = to_gate = None
+        to_gate = kept = None
         if ctx.statistics is not None:
-            normed_RD, means, deviations = torch.native_batch_norm(out_RD, batch_scale, batch_shift, *ctx.statistics)
+            normed_RD, kept = batch_norm(out_RD, batch_scale, batch_shift, ctx.statistics)
         if gate is not None:
             ungated_RD = normed_RD
             if layer_scale is not None:
                 ungated_RD = torch.native_layer_norm(normed_RD, width, layer_scale, layer_shift, ctx.eps)[0]
             to_gate = torch.dot(grad_RD.flatten(), ungated_RD.flatten()).to(gate.dtype).view(1)
             grad_RD = grad_RD * gate
-        to_layer = to_batch = (None, None)
+        to_layer: Any = (None, None)
+        to_batch: Any = (None, None)
         if layer_scale is not None:
             grad_RD, *to_layer = _aten.native_layer_norm_backward(
                 grad_RD, normed_RD, width, mean, deviation, layer_scale, layer_shift, (True, True, True)
             )
-        if ctx.statistics is not None:
-            running_mean, running_var, training, _, batch_eps = ctx.statistics
-            given = (batch_scale, running_mean, running_var, means, deviations, training, batch_eps)
-            grad_RD, *to_batch = _aten.native_batch_norm_backward(grad_RD, out_RD, *given, (True, True, True))
+        if kept is not None:
+            grad_RD, *to_batch = batch_norm_backward(grad_RD, out_RD, batch_scale, ctx.statistics, kept)
         to_hidden, to_weight = grouped_backward(grad_RD.to(weight.dtype), hidden_RK, weight)
         to_x = _aten.threshold_backward(to_hidden, hidden_RK, 0).to(ctx.kind).view(*grads[0].shape[:2], -1)
         return to_weight, to_x, to_gate, *to_layer, *to_batch, None, None

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from avcore.batchnorm import Statistics
 from avcore.errors import AssemblyError
 from avcore.exchange import exchange_and_narrow, joined, widen_both
-from avcore.fused import Statistics, grouped_product, read_and_narrow, read_through, widen
+from avcore.fused import grouped_product, read_and_narrow, read_through, widen
 
 __all__ = [
     "GroupedBottleneck",

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcore.fused import Statistics, grouped_product, widen
+from avcore.batchnorm import Statistics
+from avcore.fused import grouped_product, widen
 from avcore.injection.standing import cast_together, standing
 from avcore.modules import GroupedBottleneck, plain_attention, read_and_narrow, read_through
 

@@ -44,7 +44,7 @@ def run(file: str | None, sets: tuple[str, ...], resume: str | None, as_json: bo
         import avcore
 
         done = avcore.run(**given, config=file, set=sets, resume=True if resume == "" else resume)
-    from avcore.engine.ranks import ranks
+    from avcore.ranks import ranks
 
     if as_json and ranks().first:
         from avcore.engine.files import json_text

@@ -76,11 +76,11 @@ class TrainConfig:
     """
 
     epochs: int = 10  # passes over the training split
-    batch_size: int = 8  # clips in a training batch
+    batch_size: int = 8  # clips in a training batch, of all processes together
     drop_last: bool = True  # leave out the clips of an epoch that do not fill a batch; false trains on a smaller one
     sampler: Literal["shuffle", "balanced"] = "shuffle"  # balanced: clips of rare classes are drawn more often
     balance: str | None = None  # sampler=balanced: the target that holds the classes
-    eval_batch_size: int = 8  # clips in an evaluation batch
+    eval_batch_size: int = 8  # clips in an evaluation batch, of all processes together
     precision: Literal["bf16", "fp32"] = "bf16"  # of frozen weights and activations; parts and head stay in fp32
     compile: Literal["off", "auto", "blocks", "reduce-overhead"] = "off"
     memory: Literal["fast", "balanced", "low"] = "fast"  # recomputed in the backward pass: nothing, parts, blocks too

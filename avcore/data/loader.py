@@ -38,8 +38,8 @@ class ClipLoader:
     process let it be. Workers are processes started as torch does on the platform (by fork on Linux, else by spawn),
     each on one thread; they decode, read masks and stack, and stay for all epochs, until `close`.
 
-    Among several processes a batch of the order is ``world`` times as large, and its clips are dealt out in turn: each
-    is with one of them, and all have as many batches. Who gets none of the last one is given a clip marked invalid.
+    Among several processes the batches are the same, and the clips of each are dealt out in turn: each is with one of
+    them, and all have as many batches. Who gets none of the last one is given a clip marked invalid.
 
     A clip is broken when its pictures, its sound, its target or its inputs are missing or cannot be read. Where
     ``broken`` is not ``stop``, another clip of the split takes its place in the batch, drawn from (seed, "replacement",
@@ -51,7 +51,7 @@ class ClipLoader:
         split: one of its splits.
         image: what the visual backbone takes, None if that stream is off.
         audio: what the audio backbone takes, None if that stream is off.
-        batch_size: B.
+        batch_size: B, of all processes together.
         shuffle: whether each epoch has an order of its own.
         seed: of the order, of whose sound a clip is given, and of noise.
         rank, world: which of how many processes that share the split this loader is for.
@@ -67,14 +67,14 @@ class ClipLoader:
             read. Not of a stream that ``change`` mutes or gives noise.
         companions: what is read of companions, by name: streams, each with where its features are kept, or None; both
             streams of one that is not named.
-        change: what clips are given in place of their own, the same in every epoch; what is muted is not read.
+        change: what clips are given in place of their own; what is muted is not read.
         broken: what is done about a broken clip.
         broken_limit: the share of the split's clips, 0 to 1, that may be broken.
         on_broken: called once for each broken clip, with its name and what is wrong.
 
     Raises:
-        AVCoreError: no such split, no clips, clips of different lengths, nobody to swap with, or too little shared
-            memory for the workers.
+        AVCoreError: no such split, no clips, clips of different lengths, nobody to swap with, batches of fewer clips
+            than there are processes, or too little shared memory for the workers.
     """
 
     def __init__(
@@ -105,13 +105,18 @@ class ClipLoader:
             known = ", ".join(dataset.splits)
             raise DataError(f"There is no split '{split}' here, only {known}.{did_you_mean(split, dataset.splits)}")
         self.clips = list(dataset.clips(split))
+        if batch_size < world and last != "fill":
+            raise DataError(
+                f"train.batch_size={batch_size} is less than a clip for each of {world} processes: raise it, or start "
+                f"{batch_size}."
+            )
         self.batch_size, self.shuffle, self.seed, self.last = batch_size, shuffle, seed, last
         self.rank, self.world = rank, world
         if not self.clips:
             raise DataError(f"Split '{split}' has 0 clips.")
         if last == "fill":
             # What fills a batch up takes as long as a clip does.
-            self.batch_size = min(batch_size, math.ceil(len(self.clips) / world))
+            self.batch_size = min(batch_size, len(self.clips))
         if broken == "stop":
             read = [stream for stream, wanted in (("visual", image), ("audio", audio)) if wanted is not None]
             visual, heard = (stream in read and stream not in change.muted for stream in ("visual", "audio"))
@@ -161,7 +166,7 @@ class ClipLoader:
         pictures = 0 if image is None else self._reader.dataset.segments * math.prod(image.shape)
         sounds = 2 if self._reader.partners else 1
         sound = 0 if audio is None else sounds * 2 * math.prod(audio.shape(self.clips[0].seconds))
-        return self.batch_size * (pictures + sound)
+        return math.ceil(self.batch_size / self.world) * (pictures + sound)
 
     @property
     def broken(self) -> Mapping[str, str]:
@@ -170,13 +175,13 @@ class ClipLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        full, rest = divmod(len(self.clips), self.batch_size * self.world)
+        full, rest = divmod(len(self.clips), self.batch_size)
         return full + (rest > 0 and not (self.last == "drop" and full))
 
     @property
     def left_out(self) -> int:
         """Clips that an epoch leaves out since they do not fill a batch."""
-        return max(0, len(self.clips) - len(self) * self.batch_size * self.world)
+        return max(0, len(self.clips) - len(self) * self.batch_size)
 
     def close(self) -> None:
         """End the workers, which stay between epochs; another iteration starts new ones.
@@ -236,11 +241,11 @@ class ClipLoader:
         return draws.permutation(total) if self._chances is None else draws.choice(total, total, p=self._chances)
 
     def _schedule(self, epoch: int) -> list[Request]:
-        order, whole = self._order(epoch), self.batch_size * self.world
+        order, whole = self._order(epoch), self.batch_size
         requests: list[Request] = []
         for batch in range(len(self)):
             chosen = order[batch * whole : (batch + 1) * whole][self.rank :: self.world]
-            wanted = self.batch_size if self.last == "fill" else max(1, len(chosen))
+            wanted = math.ceil(whole / self.world) if self.last == "fill" else max(1, len(chosen))
             padding = np.resize(order, wanted - len(chosen))
             clips = [*chosen.tolist(), *padding.tolist()]
             requests.append(Request(clips=clips, valid=len(chosen), epoch=epoch))

@@ -4,6 +4,7 @@ import torch
 
 from avcore.errors import ConfigError
 from avcore.model import AVModel
+from avcore.ranks import ranks, share
 
 __all__ = ["compile_steps"]
 
@@ -33,7 +34,8 @@ def compile_steps(model: AVModel, device: torch.device) -> str:
             "another by CXX=..., or set train.compile=off."
         )
     cuda_graphs = train.compile == "reduce-overhead"
-    model.clips.compile_steps(train.batch_size, train.eval_batch_size, cuda_graphs=cuda_graphs)
+    evaluation = -(-train.eval_batch_size // ranks().world)
+    model.clips.compile_steps(share(train.batch_size), evaluation, cuda_graphs=cuda_graphs)
     return ""
 
 

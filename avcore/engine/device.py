@@ -2,8 +2,8 @@
 
 import torch
 
-from avcore.engine.ranks import ranks
 from avcore.errors import ConfigError
+from avcore.ranks import ranks
 
 __all__ = ["choose_device"]
 

@@ -123,8 +123,7 @@ class Trainer:
         if progress.step != progress.epoch * steps + progress.position:
             raise DataError(
                 f"{start.path} was saved at step {progress.step}, in epoch {progress.epoch + 1}, which does not fit "
-                f"{steps} steps in an epoch: the split train has other clips, or the run other processes, than before. "
-                "Start a new run."
+                f"{steps} steps in an epoch: the split train has other clips than before. Start a new run."
             )
         load_trainable_state(self.model, start.training_state())
         self._average.restore(start.model_state(), progress.averaged)

@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 from avcore.engine.optim import Rates, gradients
 from avcore.engine.precision import check_trainable_dtype
 from avcore.engine.randomness import seed_generators
-from avcore.engine.ranks import ranks, summed
 from avcore.errors import AVCoreError
 from avcore.model import AVModel
+from avcore.ranks import ranks, summed
 from avcore.states import trainable_state
 from avcore.tasks import Batch, Progress
 

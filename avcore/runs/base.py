@@ -18,10 +18,10 @@ from avcore.engine.compiling import compile_steps
 from avcore.engine.device import choose_device
 from avcore.engine.evaluate import Evaluation, evaluate
 from avcore.engine.randomness import isolated_randomness
-from avcore.engine.ranks import joined
 from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError, typed
 from avcore.model import AVModel
+from avcore.ranks import joined
 from avcore.registry import Registry, load_registry
 from avcore.runs.data import RunData, open_files
 from avcore.runs.offers import refuse_other_majors

@@ -13,9 +13,9 @@ from avcore.data.loader import ClipLoader
 from avcore.data.opening import make_task, open_dataset
 from avcore.data.verify import NO_TRUTH, ends_early, has_truth
 from avcore.engine.display import Display
-from avcore.engine.ranks import from_all, ranks
 from avcore.errors import AVCoreError, DataError
 from avcore.model import AVModel
+from avcore.ranks import from_all, ranks
 from avcore.registry import Registry, load_registry
 from avcore.runs.kept import KeptFeatures
 from avcore.tasks import Clip, Dataset

@@ -8,7 +8,7 @@ from avcore.data.changes import OWN, with_muted
 from avcore.engine.display import Display
 from avcore.engine.evaluate import Evaluation, Example
 from avcore.engine.listeners import Listeners
-from avcore.engine.ranks import ranks
+from avcore.ranks import ranks
 from avcore.runs.base import Run
 from avcore.runs.pictures import save_pictures
 

@@ -24,12 +24,12 @@ from avcore.engine.display import Display
 from avcore.engine.listeners import Charted, Hooked, Listeners, Recorded, Saved, Shown
 from avcore.engine.loop import Trainer
 from avcore.engine.randomness import determinism, isolated_randomness
-from avcore.engine.ranks import in_turn, ranks, wait
 from avcore.engine.records import RunRecord, commit_of, refuse_no_unicode, refuse_used, reset_peak, versions
 from avcore.engine.result import RunResult, Status
 from avcore.engine.signals import Preempted, Signals
 from avcore.errors import DISK_FAULTS, AVCoreError, PluginError, typed, why
 from avcore.model import AVModel
+from avcore.ranks import in_turn, ranks, wait
 from avcore.registry import Registry
 from avcore.report.parameters import count_parameters
 from avcore.report.published import published_scores
@@ -245,7 +245,7 @@ def _open(config: RunConfig, registry: Registry, directory: Path, display: Displ
 
 def _last_batch(loader: ClipLoader) -> str:
     """What becomes of the clips of an epoch that fill no batch; empty if all batches are full."""
-    total, size = len(loader.clips), loader.batch_size * loader.world
+    total, size = len(loader.clips), loader.batch_size
     if loader.left_out:
         return (
             f"{loader.left_out} of {total} clips are left out of each epoch, others each time: they fill no batch of "

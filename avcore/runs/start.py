@@ -9,11 +9,11 @@ from avcore.config import Resolved, resolve_config
 from avcore.config.names import full_names_in
 from avcore.config.recipes import parse_yaml
 from avcore.engine.display import Display
-from avcore.engine.ranks import from_first, joined, ranks
 from avcore.engine.records import default_directory, refuse_used
 from avcore.engine.result import mean_over_seeds
 from avcore.engine.signals import Signals
 from avcore.errors import AVCoreError, ConfigError
+from avcore.ranks import from_first, joined, ranks
 from avcore.registry import Registry, load_registry
 from avcore.report.published import published_scores
 from avcore.runs.base import Run, missing_run

@@ -34,9 +34,11 @@ def avcore_with_the_toy_world(cache: str, arguments: Sequence[str]) -> None:
     main(list(arguments))
 
 
-def one_of_two(command: Callable[[Sequence[str]], None], rank: int, port: int, arguments: Sequence[str]) -> None:
+def one_of(
+    world: int, command: Callable[[Sequence[str]], None], rank: int, port: int, arguments: Sequence[str]
+) -> None:
     """What torchrun would start: a command in the process of this rank."""
-    told = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    told = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in told.items()})
     command(arguments)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
@@ -89,15 +90,15 @@ def test_a_real_disk_that_refuses_costs_one_line_and_no_work(command, context, t
 
 
 @pytest.fixture
-def two(command, context, tmp_path):
-    """Runs a command line as two processes of one run."""
+def several(command, context, tmp_path):
+    """Runs a command line as several processes of one run."""
 
-    def run(*arguments, command=command):
+    def run(world, *arguments, command=command):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        target = importlib.import_module("separate").one_of_two
-        started = [context.Process(target=target, args=(command, rank, port, arguments)) for rank in (0, 1)]
+        target = partial(importlib.import_module("separate").one_of, world)
+        started = [context.Process(target=target, args=(command, rank, port, arguments)) for rank in range(world)]
         for process in started:
             process.start()
         for process in started:
@@ -107,33 +108,66 @@ def two(command, context, tmp_path):
     return run
 
 
-def test_two_processes_train_the_same_as_one(two, start, tmp_path, toy_cache):
-    """12 clips in batches of 4, from one process, or of 2 from each of two; 6 clips to evaluate in batches of 4."""
-    one = start("none", out=tmp_path / "one", epochs=2, set=["train.batch_size=4"])
-    size = ("--set", "train.batch_size=2", "--epochs", "2")
-    assert two("run", "--plugin", "none", "--task", "listen", *size, "--out", str(tmp_path / "two")) == [0, 0]
-    both = avcore.load_run(tmp_path / "two")
-    assert both.results.status == "finished"
-    assert both.results.metrics.keys() == one.results.metrics.keys()
-    for split, scores in one.results.metrics.items():
-        assert both.results.metrics[split] == pytest.approx(scores)
-    state = trainable_state(one.model)
-    for name, value in trainable_state(both.model).items():
-        torch.testing.assert_close(value, state[name])
+# Adam makes steps of full size of a gradient that is nothing but rounding, as that of a gate may be.
+SGD = ["optim.optimizer=sgd", "optim.lr=0.005", "optim.head_lr=0.005"]
+NARROW = ("--prompts", "narrow", "--task", "listen", "--epochs", "17", *(f"--set={setting}" for setting in SGD))
+
+
+@pytest.fixture
+def alone(start, tmp_path):
+    """51 steps of one process, in batches of 4, with batch normalisation in a part."""
+    return start(None, prompts="narrow", out=tmp_path / "one", epochs=17, set=SGD)
+
+
+def losses(directory):
+    """Of every step, from TensorBoard's file."""
+    events = EventAccumulator(str(directory)).Reload()
+    found = [event.value for event in events.Scalars("train/loss")]
+    assert len(found) == 51
+    return found
+
+
+def test_a_run_goes_on_with_another_number_of_processes(several, start, world, alone, tmp_path):
+    directory = tmp_path / "moved"
+    world.INTERRUPT_AT[:] = [25]
+    with pytest.raises(KeyboardInterrupt):
+        start(None, prompts="narrow", out=directory, epochs=17, set=SGD)
+    world.INTERRUPT_AT.clear()
+    assert several(2, "run", "--resume", str(directory)) == [0, 0]
+    moved = avcore.load_run(directory)
+    assert moved.results.metrics == alone.results.metrics
+    own = trainable_state(alone.model)
+    for name, value in trainable_state(moved.model).items():
+        torch.testing.assert_close(value, own[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_train_the_same_as_one(several, alone, tmp_path, count):
+    """12 clips in batches of 4, dealt out to 2, or 3 of which one has 2; 6 clips to evaluate in batches of 4."""
+    directory = tmp_path / "shared"
+    assert several(count, "run", *NARROW, "--out", str(directory)) == [0] * count
+    shared = avcore.load_run(directory)
+    assert shared.results.status == "finished"
+    assert shared.results.metrics == alone.results.metrics
+    own = trainable_state(alone.model)
+    assert any(name.endswith("running_var") for name in own)
+    for name, value in trainable_state(shared.model).items():
+        torch.testing.assert_close(value, own[name], rtol=1e-5, atol=1e-5)
+    assert losses(directory) == pytest.approx(losses(alone.directory), rel=1e-5, abs=1e-5)
     # Written by the first process alone.
-    assert (tmp_path / "two" / "log.txt").read_text().count("best on val") == 1
+    assert (directory / "log.txt").read_text().count("best on val") == 1
     for pattern in ("checkpoints/*", "events.*"):
-        assert len(list((tmp_path / "two").glob(pattern))) == len(list(one.directory.glob(pattern)))
-    drawn = {path.stem.rpartition("-")[2] for path in (tmp_path / "two" / "pictures").iterdir()}
-    assert drawn == {"test0", "test2", "test4"}
+        assert len(list(directory.glob(pattern))) == len(list(alone.directory.glob(pattern)))
+    drawn = {path.stem.rpartition("-")[2] for path in (directory / "pictures").iterdir()}
+    assert drawn == {f"test{clip}" for clip in range(0, 6, count)}
 
 
-def test_two_processes_compile_and_train_the_same_as_without(two, command, tmp_path, toy_cache):
+def test_two_processes_compile_and_train_the_same_as_without(several, command, tmp_path, toy_cache):
     traced = partial(importlib.import_module("separate").as_traced, command)
-    size = ("--plugin", "rowing", "--task", "listen", "--set", "train.batch_size=2", "--epochs", "1")
-    blocks = ("--set", "train.compile=blocks", "--set", "train.eval_batch_size=2")
-    assert two("run", *size, "--out", str(tmp_path / "plain")) == [0, 0]
-    assert two("run", *size, *blocks, "--out", str(tmp_path / "compiled"), command=traced) == [0, 0]
+    size = ("--plugin", "rowing", "--task", "listen", "--epochs", "1")
+    blocks = ("--set", "train.compile=blocks")
+    assert several(2, "run", *size, "--out", str(tmp_path / "plain")) == [0, 0]
+    assert several(2, "run", *size, *blocks, "--out", str(tmp_path / "compiled"), command=traced) == [0, 0]
     runs = [avcore.load_run(tmp_path / name) for name in ("plain", "compiled")]
     states = [trainable_state(run.model) for run in runs]
     for name, value in states[0].items():

@@ -20,6 +20,7 @@ from avcore.backbones import Backbone, Block, Tower
 from avcore.errors import AVCoreError
 from avcore.hookspecs import hookimpl
 from avcore.injection import Edit, PromptLayer
+from avcore.modules import GroupedBottleneck
 from avcore.specs import (
     BackboneSpec,
     ClipSettings,
@@ -134,6 +135,31 @@ class Rows(PromptLayer):
         if self.training and x_MND.device.type != "meta":
             moment("step")
         return Edit(rows=self.dropout(self.rows))
+
+
+class Narrow(GroupedBottleneck):
+    """A bottleneck with batch normalisation, in training over all clips of the batch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # No layer norm before it: the gradient of its bias, which the batch norm takes away again, is rounding alone.
+        norms = {"batch_norm": True, "before_norm": False, "post_norm": True, "gated": True, "gate_first": False}
+        self.add_bottleneck(width, reduction=2, groups=2, where="parts.narrow", **norms)
+        nn.init.ones_(self.gate)
+
+    def forward(self, x_MND: Tensor) -> Tensor:
+        return self.widened(self.down(self.norm_before(x_MND), exact=True))
+
+
+class Narrowed(PromptLayer):
+    def __init__(self, config: NoConfig, block: Any) -> None:
+        super().__init__()
+        self.narrow = Narrow(block.width)
+
+    def mlp(self, x_MND: Tensor, at: Any) -> Edit:
+        if self.training and x_MND.device.type != "meta":
+            moment("step")
+        return Edit(add=self.narrow(x_MND))
 
 
 class Spoiler(Rows):
@@ -290,6 +316,7 @@ class Plugin:
         return [
             PromptSpec(name="rows", build=f"{HERE}:Rows", config=RowsSettings),
             PromptSpec(name="spoiler", build=f"{HERE}:Spoiler", config=RowsSettings),
+            PromptSpec(name="narrow", build=f"{HERE}:Narrowed", config=NoConfig),
             PromptSpec(name="exploder", build=f"{HERE}:Exploder", config=RowsSettings),
         ]
 

@@ -31,31 +31,44 @@ def test_what_belongs_together_stays_together(load: Any) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("last", ["fill", "keep"])
 def test_several_processes_see_every_clip_once(load: Any, clips: list[Clip], total: int, world: int, last: str) -> None:
-    one = load(dataset=Levels(clips[:total]), batch_size=2, last=last, rank=0, world=1)
-    shares = [load(dataset=Levels(clips[:total]), batch_size=2, last=last, rank=r, world=world) for r in range(world)]
+    one = load(dataset=Levels(clips[:total]), batch_size=4, last=last, rank=0, world=1)
+    shares = [load(dataset=Levels(clips[:total]), batch_size=4, last=last, rank=r, world=world) for r in range(world)]
     orders = []
     for epoch in range(2):
         for loader in (one, *shares):
             loader.set_epoch(epoch)
         batches = [list(loader) for loader in shares]
-        assert {len(share) for share in batches} == {len(loader) for loader in shares} == {-(-total // (2 * world))}
+        assert {len(share) for share in batches} == {len(loader) for loader in shares} == {-(-total // 4)}
         counted = [[batch.samples[batch.valid].tolist() for batch in share] for share in batches]
         assert sorted(joined([joined(share) for share in counted])) == list(range(total))
         # Clip by clip in turn: the order of the epoch is the same on all.
         whole = joined([batch.samples[batch.valid].tolist() for batch in one])
         for number, step in enumerate(zip(*counted, strict=True)):
-            chosen = whole[number * 2 * world : (number + 1) * 2 * world]
+            chosen = whole[number * 4 : (number + 1) * 4]
             assert list(step) == [chosen[rank::world] for rank in range(world)]
         orders.append(whole)
         if last == "fill":
-            assert {len(batch.names) for share in batches for batch in share} == {min(2, -(-total // world))}
+            assert {len(batch.names) for share in batches for batch in share} == {-(-min(4, total) // world)}
     assert total < 5 or orders[0] != orders[1]
 
 
 def test_several_processes_leave_out_what_fills_no_batch_of_all(load: Any) -> None:
-    shares = [load(last="drop", batch_size=2, rank=rank, world=3) for rank in range(3)]
+    shares = [load(last="drop", batch_size=6, rank=rank, world=3) for rank in range(3)]
     assert [loader.left_out for loader in shares] == [5, 5, 5]
     assert [[batch.valid.tolist() for batch in loader] for loader in shares] == [[[True, True]]] * 3
+
+
+def test_the_batches_of_several_processes_are_those_of_one(load: Any) -> None:
+    """Whatever their number; shares of a batch that they do not divide differ by one clip."""
+    one = [batch.samples.tolist() for batch in load(last="drop", batch_size=5)]
+    for world in (2, 3, 5):
+        shares = [load(last="drop", batch_size=5, rank=rank, world=world) for rank in range(world)]
+        dealt = [[batch.samples.tolist() for batch in loader] for loader in shares]
+        assert [sorted(joined(step)) for step in zip(*dealt, strict=True)] == [sorted(batch) for batch in one]
+        sizes = {len(share) for loader in dealt for share in loader}
+        assert sizes <= {5 // world, -(-5 // world)}
+    with pytest.raises(AVCoreError, match=r"train\.batch_size=2 is less than a clip for each of 3 processes"):
+        load(last="drop", batch_size=2, world=3)
 
 
 def test_several_processes_decode_what_is_theirs(load: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avcore.modules import TokenBatchNorm
 from avcore_avs.config import DECODER_STAGES
 
 __all__ = ["TPAVI", "AVSDecoder", "DecoderOutput", "DilatedSum", "FusionBlock", "ResidualUnit"]
@@ -46,8 +47,7 @@ class TPAVI(nn.Module):
     theta(x) (phi(a)^T g(x)) / N is linear in N, and the audio vector need not be repeated over the positions.
 
     The reference's 1x1x1 convolutions are linear maps over rows here, and its BatchNorm3d, with the statistics of all
-    rows of the batch, is a BatchNorm1d. Rows also avoid torch's wrong CPU gradients of a BatchNorm between
-    different memory layouts.
+    rows of the batch, is over tokens.
     """
 
     def __init__(self, width: int, audio_width: int | None) -> None:
@@ -58,7 +58,7 @@ class TPAVI(nn.Module):
         self.theta = nn.Linear(width, inner)
         self.phi = nn.Linear(width, inner)
         self.out = nn.Linear(inner, width)
-        self.out_norm = nn.BatchNorm1d(width)
+        self.out_norm = TokenBatchNorm(width)
         nn.init.zeros_(self.out_norm.weight)
         nn.init.zeros_(self.out_norm.bias)
         self.norm = nn.LayerNorm(width)
@@ -69,7 +69,7 @@ class TPAVI(nn.Module):
         x_BNC = x_BTCYX.permute(0, 1, 3, 4, 2).reshape(clips, -1, width)
         aligned_BTC = None if self.align is None or audio_BTD is None else self.align(audio_BTD)
         mixed_BNC = self.out(self.interact(x_BNC, aligned_BTC))
-        z_BNC = self.norm(x_BNC + self.out_norm(mixed_BNC.flatten(0, 1)).view_as(x_BNC))
+        z_BNC = self.norm(x_BNC + self.out_norm(mixed_BNC).to(x_BNC.dtype))
         z_BTCYX = z_BNC.view(clips, segments, rows, columns, width).permute(0, 1, 4, 2, 3)
         return z_BTCYX, aligned_BTC
 

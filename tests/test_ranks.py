@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from avcore.engine.device import choose_device
-from avcore.engine.ranks import Ranks, from_all, from_first, in_turn, joined, ranks, summed, wait
+from avcore.ranks import Ranks, from_all, from_first, in_turn, joined, ranks, summed, wait
 
 
 def test_one_process_is_the_first_of_one(monkeypatch):
@@ -34,6 +34,6 @@ def test_torchrun_says_which_process_this_is_and_which_device_it_has(monkeypatch
 def test_nobody_else_reads_them(name):
     from pathlib import Path
 
-    root = Path(__file__).parents[2] / "avcore"
+    root = Path(__file__).parents[1] / "avcore"
     found = [path.name for path in root.rglob("*.py") if name in path.read_text(encoding="utf-8")]
     assert found == ["ranks.py"]

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Ranks", "from_all", "from_first", "in_turn", "joined", "ranks", "summed", "wait"]
+__all__ = ["Ranks", "from_all", "from_first", "in_turn", "joined", "ranks", "share", "summed", "wait"]
 
 T = TypeVar("T")
 
@@ -61,6 +61,12 @@ def joined() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def share(clips: int) -> int:
+    """How many of the clips of a batch are with this process, where they are dealt out in turn."""
+    here = ranks()
+    return len(range(here.rank, clips, here.world))
 
 
 def summed(values: Tensor) -> Tensor:
