@@ -28,6 +28,7 @@ COMMANDS = {
     "eval": ("avcore.cli.eval:evaluate", "Evaluate a finished run again."),
     "predict": ("avcore.cli.predict:predict", "Apply a finished run to a video."),
     "sweep": ("avcore.cli.sweep:sweep", "Run a grid of methods, settings and seeds."),
+    "compare": ("avcore.cli.compare:compare", "Lay runs beside each other and beside what was published."),
     "runs": ("avcore.cli.runs:runs", "List runs and show what one reached."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),

@@ -84,6 +84,7 @@ def evaluate(
     import avcore
     from avcore.config import Resolved
     from avcore.data.changes import with_dropped, with_muted
+    from avcore.engine.clips import write_clips
     from avcore.engine.device import choose_device
     from avcore.engine.files import json_text
     from avcore.engine.records import RunRecord, peak_bytes, refuse_used
@@ -111,7 +112,10 @@ def evaluate(
         known = run.data.dataset.splits
         asked = [*(with_muted(wanted, known) if shapley else wanted), *with_dropped(wanted, drop, known)]
         for split in dict.fromkeys(asked):
-            measured = measured.measured(split, run.evaluate(split))
+            found = run.examine(split, alone=directory is None and out is not None)
+            measured = measured.measured(split, found.scores)
+            if found.alone:
+                write_clips(Path(str(out)), split, found.alone)
         metrics = measured.metrics
         measured = replace(
             measured,

@@ -1,12 +1,13 @@
 """Scores of a split, and the predictions of its first clips for pictures."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import SumMetric
+from torchmetrics import Metric, SumMetric
 
+from avcore.engine.ranks import from_all
 from avcore.engine.step import BatchLoader
 from avcore.errors import DataError
 from avcore.tasks import Batch, Task
@@ -35,11 +36,12 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores by name, how many clips they stand on, and the first clips' predictions."""
+    """Scores by name, how many clips they stand on, the first clips' predictions, and the scores of each clip alone."""
 
     scores: dict[str, float]
     clips: int
     examples: list[Example] = field(default_factory=list)
+    alone: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def _on_host(value: Tensor) -> Tensor:
@@ -66,6 +68,7 @@ def evaluate(
     protocol: str,
     device: torch.device,
     examples: int = 0,
+    alone: bool = False,
     pictures: Pictures | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -82,6 +85,7 @@ def evaluate(
         protocol: ``clean`` or ``paper``.
         device: where the model is.
         examples: keep the predictions of so many clips.
+        alone: also score each clip by itself.
         pictures: those of the clip at a place in the split, where a batch has its features in their stead.
         progress: called with the number of batches done.
 
@@ -92,6 +96,8 @@ def evaluate(
     model.eval()
     metrics = task.metrics(protocol)
     kept: list[Example] = []
+    one_by_one = _of_this_process(task.metrics(protocol)) if alone else None
+    by_clip: dict[str, dict[str, float]] = {}
     clips = SumMetric()
     clips.update(0.0)
     try:
@@ -102,6 +108,8 @@ def evaluate(
             prediction = {key: value.cpu() for key, value in predicted.items()}
             metrics.update(prediction, batch)
             clips.update(batch.valid.sum())
+            if one_by_one is not None:
+                by_clip |= _alone(one_by_one, prediction, batch)
             for index in torch.nonzero(batch.valid).flatten().tolist()[: examples - len(kept)]:
                 kept.append(
                     Example(
@@ -118,4 +126,27 @@ def evaluate(
     total = int(clips.compute())
     if not total:
         raise DataError("There is nothing to evaluate: the split has no clips.")
-    return Evaluation(scores=metrics.compute(), clips=total, examples=kept)
+    if alone:
+        by_clip = {name: scores for share in from_all(by_clip) for name, scores in share.items()}
+    return Evaluation(scores=metrics.compute(), clips=total, examples=kept, alone=by_clip)
+
+
+def _of_this_process(metrics: Metric) -> Metric:
+    """The same without a word to other processes, which have other numbers of clips."""
+    for one in metrics.modules():
+        if isinstance(one, Metric):
+            one.distributed_available_fn = bool  # False
+    return metrics
+
+
+def _alone(metrics: Metric, prediction: Mapping[str, Tensor], batch: Batch) -> dict[str, dict[str, float]]:
+    """The scores of each valid clip of a batch, by its name."""
+    found = {}
+    bare = replace(batch, frames=None, waveform=None, companions={}, kept=None)
+    for index in torch.nonzero(batch.valid).flatten().tolist():
+        at = slice(index, index + 1)
+        clip = replace(bare.map(lambda tensor, at=at: tensor[at]), names=batch.names[at])  # type: ignore[misc]
+        metrics.reset()
+        metrics.update({name: value[at] for name, value in prediction.items()}, clip)
+        found[batch.names[index]] = dict(metrics.compute())
+    return found

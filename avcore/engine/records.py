@@ -31,7 +31,7 @@ __all__ = [
     "versions",
 ]
 
-OWN = ("log.txt", "checkpoints", "pictures", "events.out.", ".tmp-")
+OWN = ("log.txt", "checkpoints", "clips", "pictures", "events.out.", ".tmp-")
 """How the names begin that stand in a run directory before its configuration does."""
 FOUNDATIONS = ("torch", "torchvision", "torchaudio", "timm", "av", "numpy", "safetensors")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from avcore.config import resolve_config
 from avcore.errors import AVCoreError
@@ -15,7 +15,37 @@ if TYPE_CHECKING:
     from avcore.engine.result import RunResult
     from avcore.registry import Registry
 
-__all__ = ["published_scores", "render_published"]
+__all__ = ["WholeData", "published_scores", "render_published", "whole_data"]
+
+
+class WholeData(NamedTuple):
+    """How much of a data set a run saw.
+
+    Attributes:
+        official: all of it, as it was published, with nothing skipped and nothing made random.
+        demo: it is a demo.
+        share: of the clips of its splits that the data set's spec counts, 0 to 1; None where it counts none.
+    """
+
+    official: bool
+    demo: bool
+    share: float | None
+
+
+def whole_data(results: RunResult, registry: Registry) -> WholeData:
+    """How much of its data set a run saw; published figures stand beside what is ``official`` alone."""
+    if results.dataset is None or not registry.datasets.offers(results.dataset):
+        return WholeData(official=False, demo=False, share=None)
+    spec = registry.datasets[results.dataset]
+    counted = [split for split in results.clips if split in spec.official]
+    skipped = sum(len(results.broken.get(split, {})) for split in counted)
+    there, of = sum(results.clips[split] for split in counted), sum(spec.official[split] for split in counted)
+    whole = bool(_official_clips(results, registry)) and not skipped and not results.without_truth
+    return WholeData(
+        official=whole and results.frozen != "random",
+        demo=spec.demo,
+        share=(there - skipped) / of if of and not spec.demo else None,
+    )
 
 
 def published_scores(results: RunResult, registry: Registry) -> list[dict[str, Any]]:

@@ -114,8 +114,8 @@ class Run:
         with closing(self.data.loader(split)):
             return self.examine(split).scores
 
-    def examine(self, split: str, *, examples: int = 0, progress: Any = None) -> Evaluation:
-        """Like `evaluate`, with the predictions of the first clips."""
+    def examine(self, split: str, *, examples: int = 0, alone: bool = False, progress: Any = None) -> Evaluation:
+        """Like `evaluate`, with the predictions of the first clips, and if wanted the scores of each clip alone."""
         loader = self.data.loader(split)
         self.data.look_at_truth(split)
         compile_steps(self.model, choose_device(self.config.device))
@@ -127,6 +127,7 @@ class Run:
                 protocol=self.config.protocol,
                 device=choose_device(self.config.device),
                 examples=examples,
+                alone=alone,
                 pictures=loader.pictures,
                 progress=progress,
             )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avcore.data.changes import OWN, with_muted
+from avcore.engine.clips import write_clips
 from avcore.engine.display import Display
 from avcore.engine.evaluate import Evaluation, Example
 from avcore.engine.listeners import Listeners
@@ -52,12 +53,17 @@ class Evaluations:
         return found.scores
 
     def measure(self, splits: Sequence[str], step: int, folder: Path) -> list[str]:
-        """Add the scores of the weights of a step to the results, and draw the first clips; where these lie."""
+        """Add the scores of the weights of a step to the results, and draw the first clips; where these lie.
+
+        The scores of each clip alone go to ``clips/SPLIT.json``.
+        """
         run = self.run
         pictures: list[str] = []
         drawn: dict[str, dict[str, list[Example]]] = {}
         for name in splits:
-            found = self._evaluate(name, PICTURES, step)
+            found = self._evaluate(name, PICTURES, step, alone=True)
+            if ranks().first:
+                write_clips(run.directory, name, found.alone)
             run.results = run.results.measured(name, found.scores)
             split, change = run.data.split(name)
             drawn.setdefault(split, {})[change.words] = found.examples
@@ -68,10 +74,10 @@ class Evaluations:
             self.listeners.tell("pictured", split, by_change, step)
         return pictures
 
-    def _evaluate(self, name: str, examples: int, step: int) -> Evaluation:
+    def _evaluate(self, name: str, examples: int, step: int, *, alone: bool = False) -> Evaluation:
         total, drawn = len(self.run.data.loader(name)), examples if ranks().first else 0
         with self.display.progress(f"evaluating {name}", total, every=None) as advance:
-            found = self.run.examine(name, examples=drawn, progress=lambda done: advance(done, ""))
+            found = self.run.examine(name, examples=drawn, alone=alone, progress=lambda done: advance(done, ""))
         self.listeners.tell("evaluated", name, found.scores, step)
         return found
 

@@ -23,6 +23,15 @@ def test_scores_count_valid_clips_only(toys):
     assert found.scores["accuracy"] == pytest.approx(whole.scores["accuracy"])
 
 
+def test_each_clip_is_scored_alone_too_if_wanted(toys):
+    found = run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2), alone=True)
+    assert len(found.alone) == 5
+    assert {scores["clips"] for scores in found.alone.values()} == {1}
+    mean = sum(scores["accuracy"] for scores in found.alone.values()) / 5
+    assert mean == pytest.approx(found.scores["accuracy"])
+    assert run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2)).alone == {}
+
+
 PROCESS = """
 import json, os, sys
 from dataclasses import replace
@@ -38,10 +47,10 @@ batches = list(toys.ToyLoader(clips=5, batch_size=2))
 nothing = replace(batches[0], valid=torch.zeros(2, dtype=torch.bool))
 share = [batches[2:], batches[:2], [nothing]][rank]
 found = evaluate(
-    toys.ToyModel(), share, task=toys.ToyTask(None), protocol="clean", device=torch.device("cpu")
+    toys.ToyModel(), share, task=toys.ToyTask(None), protocol="clean", device=torch.device("cpu"), alone=True
 )
 shared = toys.shared_steps(rank, 3)
-(meeting / f"{rank}.json").write_text(json.dumps([found.scores, found.clips, shared]))
+(meeting / f"{rank}.json").write_text(json.dumps([found.scores, found.clips, found.alone, shared]))
 torch.distributed.destroy_process_group()
 sys.exit(rank == 0 and any(os.wait()[1] for _ in (1, 2)))
 """
@@ -52,10 +61,11 @@ def test_three_processes_give_the_scores_of_one(toys, tmp_path):
     command = [sys.executable, "-c", PROCESS, str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    alone = run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2))
+    alone = run(toys, toys.Model(), toys.Loader(clips=5, batch_size=2), alone=True)
+    assert len(alone.alone) == 5
     for rank in range(3):
         *scores, steps = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert scores == [alone.scores, alone.clips]
+        assert scores == [alone.scores, alone.clips, alone.alone]
         # Two steps, in one of which not every process has a clip: losses, gradients and weights of one process.
         assert steps == [pytest.approx(values, rel=1e-12) for values in toys.shared_steps(0, 1)]
 

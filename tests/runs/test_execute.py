@@ -16,6 +16,7 @@ from toy_results import result
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
 from avcore.engine.listeners import Listeners
+from avcore.engine.clips import read_clips
 from avcore.engine.result import RunResult, mean_over_seeds
 from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
@@ -47,6 +48,7 @@ def test_a_run_directory_holds_everything(finished):
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert len(list((run.directory / "pictures").glob("test-*.png"))) == 6
     results = results_of(run.directory)
+    assert len(read_clips(run.directory, "test", results["score_name"])) == results["clips"]["test"]
     assert set(results) == {*KEYS, *MORE}
     assert RunResult.from_json(results, "it") == run.results
     assert (results["task"], results["dataset"], results["method"]) == ("listen", "toy-demo", "rowing")
