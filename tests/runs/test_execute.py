@@ -15,8 +15,8 @@ from toy_results import result
 
 import avcore
 from avcore.engine.checkpoint import CheckpointStore
-from avcore.engine.listeners import Listeners
 from avcore.engine.clips import read_clips
+from avcore.engine.listeners import Listeners
 from avcore.engine.result import RunResult, mean_over_seeds
 from avcore.engine.step import NonFiniteError
 from avcore.errors import AVCoreError
