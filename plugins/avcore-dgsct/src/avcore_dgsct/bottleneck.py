@@ -113,13 +113,13 @@ class Guidance(nn.Module):
         # The factor of the other stream is one for all tokens: it may come after their mean.
         mixed_M1D = F.relu(self.channel_own(x_MND)).mean(1, keepdim=True) * F.relu(self.channel_other(other_M1D))
         channels_M1D = torch.sigmoid(self.channel_gate(F.relu(self.channel_squeeze(mixed_M1D))))
-        picked_MND = weighed(x_MND, channels_M1D, channels_M1D.new_ones(1, 1, 1))
+        picked_MND = x_MND * (channels_M1D + 1)
         # The factor of the other stream is one for all tokens: the weights of the score take it.
         factors_M1H = F.relu(self.token_other(other_M1D)) * self.token_score.weight
         scores_MN1 = torch.baddbmm(self.token_score.bias, F.relu(self.token_own(picked_MND)), factors_M1H.mT)
-        of_channels_M1D = self.alpha * channels_M1D + self.rest
+        of_channels_M1D = torch.rsub(channels_M1D, self.rest, alpha=-self.alpha)  # rest + alpha M_c
         if self.segment_gate is not None:
-            of_channels_M1D = of_channels_M1D + self.gamma * torch.sigmoid(self.segment_gate(other_M1D))
+            of_channels_M1D = of_channels_M1D.add(torch.sigmoid(self.segment_gate(other_M1D)), alpha=self.gamma)
         return weighed(x_MND, of_channels_M1D, self.beta * torch.sigmoid(scores_MN1)), scores_MN1
 
 
@@ -140,8 +140,8 @@ class _Weighed(torch.autograd.Function):
         return x_MND * (channels_M1D + tokens_MN1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_MND, channels_M1D, tokens_MN1 = ctx.saved_tensors
         both_MND = grads[0] * x_MND
-        to_tokens = both_MND.sum_to_size(tokens_MN1.shape) if ctx.needs_input_grad[2] else None
+        to_tokens = both_MND.sum_to_size(tokens_MN1.shape)
         return grads[0] * (channels_M1D + tokens_MN1), both_MND.sum_to_size(channels_M1D.shape), to_tokens
