@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
-from avcore.engine.ranks import from_all
 from avcore.engine.step import BatchLoader
 from avcore.errors import DataError
+from avcore.ranks import from_all
 from avcore.tasks import Batch, Task
 
 __all__ = ["Evaluation", "Example", "evaluate"]
