@@ -40,6 +40,7 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
 """The modules on the page, each with what it has to show beside its ``__all__``."""
 FURTHER: Mapping[str, tuple[str, ...]] = {
     "avcore": ("Run", "RunResult", "SoundFrontEnd", "by_number", "read_features", "read_mask"),
+    "avcore.backbones": ("has_copy",),
     "avcore.compat": ("install",),
     "avcore.config": ("require",),
     "avcore.data.broken": ("is_there",),

@@ -20,6 +20,7 @@ from avcore.backbones.base import (
     state_faults,
     without_blocks,
 )
+from avcore.backbones.copies import has_copy
 from avcore.backbones.files import read_tensors
 from avcore.backbones.hub import ask_hub_once
 from avcore.backbones.lean import directions, gated_linear, made_again, quick_gelu
@@ -48,6 +49,7 @@ __all__ = [
     "directions",
     "fused",
     "gated_linear",
+    "has_copy",
     "made_again",
     "norms_of",
     "pieces_of",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from torch import Tensor, nn
 
-__all__ = ["Held", "copies_in", "place_copy", "place_tensor", "standing_in", "tensors_in", "trained_within"]
+__all__ = ["Held", "copies_in", "has_copy", "place_copy", "place_tensor", "standing_in", "tensors_in", "trained_within"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -71,6 +71,14 @@ def tensors_in(holder: nn.ModuleDict, before: str = "") -> Iterator[tuple[str, H
     for name, module in holder.items():
         if isinstance(module, nn.ModuleDict):
             yield from tensors_in(module, f"{before}{name}.")
+
+
+def has_copy(module: nn.Module, name: str) -> bool:
+    """Whether a part trains a copy of the parameter of that name, which then stands in its place in this module.
+
+    For a tower that works something out of its weights once: where a copy trains, it does so in each forward.
+    """
+    return name in vars(module).get(_HELD, {})
 
 
 def trained_within(module: nn.Module) -> Iterator[nn.Module]:

@@ -49,11 +49,11 @@ def made_again(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
 
 
 def gated_linear(x: Tensor, weight: Tensor, bias: Tensor | None, gate: Tensor) -> Tensor:
-    """gate * (W x + b) with a frozen map: for the gradient of the gate its input is kept in place of its result.
+    """gate * (W x + b): for the gradient of the gate the map's input is kept in place of its result.
 
     Args:
         x: (M, N, D).
-        weight, bias: without a gradient.
+        weight, bias: of the map.
         gate: () or what else broadcasts to (M, N, 1).
     """
     made: Tensor = _GatedLinear.apply(x, weight, bias, gate)  # type: ignore[no-untyped-call]
@@ -108,4 +108,9 @@ class _GatedLinear(torch.autograd.Function):
         each = (back * x).sum(-1, keepdim=True)
         if bias is not None:
             each = each + grad @ bias[:, None]
-        return back * gate, None, None, each.sum_to_size(gate.shape)
+        d_weight = d_bias = None
+        if any(ctx.needs_input_grad[1:3]):
+            made = (grad * gate).flatten(0, -2)
+            d_weight = made.mT @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+            d_bias = made.sum(0) if ctx.needs_input_grad[2] else None
+        return back * gate, d_weight, d_bias, each.sum_to_size(gate.shape)

@@ -34,7 +34,8 @@ class ParameterReport:
     """The parameters of a model.
 
     Attributes:
-        trainable, frozen, total: each parameter once, however many components share it.
+        trainable, frozen, total: each parameter once, however many components share it; a frozen tensor of which all
+            streams train a copy (`Part.backbone_tensors`) is left out.
         unused_in_reference: what reference code allocates and never uses; none of it is in ``total``.
         parts: ``visual``, ``audio``, every part by its full name, ``head``.
         published: what papers print, as the recipe has it; see `count`.
@@ -133,7 +134,7 @@ def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()
     """Count the parameters of a model; works on the meta device.
 
     A parameter that several components hold belongs to the first of them, so that a trunk shared by both streams
-    counts under ``visual``.
+    counts under ``visual``. Full fine-tuning counts once too: under the part, not under the backbone.
 
     Args:
         model: whose `avcore.states.components` are counted.
@@ -144,7 +145,7 @@ def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()
     """
     from avcore.states import components, unused_in_reference  # which import torch; this module is read without it
 
-    seen: set[int] = set()
+    seen = _replaced(model)
     parts: dict[str, PartCount] = {}
     for name, modules in components(model).items():
         own = []
@@ -170,3 +171,18 @@ def count_parameters(model: AVModel, published: Sequence[Mapping[str, Any]] = ()
         parts=parts,
         published=tuple(published),
     )
+
+
+def _replaced(model: AVModel) -> set[int]:
+    """The ids of frozen tensors in whose place each stream that has them reads a copy that trains."""
+    from avcore.backbones.copies import tensors_in
+
+    read: set[int] = set()
+    behind: set[int] = set()
+    for name, stream in model.streams.items():
+        backbones: list[Any] = [part.module.backbone for part in model.instances]
+        held = [found for one in backbones if name in one for found in tensors_in(one[name])]
+        copied = {key for key, one in held if one.tensor.requires_grad}
+        for key, tensor in stream.tower.weights().items():
+            (behind if key in copied else read).add(id(tensor))
+    return behind - read

@@ -24,6 +24,7 @@ class Toy(nn.Module):
         self.rows_visual, self.rows_audio = nn.Linear(3, 2), nn.Linear(3, 2)
         self.exchange = nn.Linear(5, 5)
         self.head = nn.Linear(2, 3)
+        self.streams = {}
 
     def components(self):
         return {

@@ -12,6 +12,7 @@ import avcore_timm
 from avcore import AVCoreError, AVModel, Edit, PromptLayer
 from avcore.backbones import digest
 from avcore.injection import Prompt
+from avcore.report.parameters import count_parameters
 from avcore.specs import STREAMS
 from avcore.states import load_trainable_state, parameter_groups, trainable_state
 from avcore.testing import create_model, make_batch, make_model
@@ -19,6 +20,7 @@ from avcore.testing.graphs import capture, tokens_for
 from avcore.testing.toys import ToyPlugin
 
 SOUND = ("audio.frames=48", "audio.mel_bins=32")
+VIT_BASE = 85_798_656
 OTHERS = {"avcore-baselines": avcore_baselines}
 
 
@@ -73,6 +75,18 @@ def test_all_that_the_streams_read_trains_and_shared_trunks_train_once() -> None
         # A bias of keys moves all logits of a query alike: its gradient is rounding.
         assert not torch.equal(one, before[name]), name
     assert model.steps[0].blocks["visual"] is model.steps[0].blocks["audio"]
+
+
+@pytest.mark.parametrize("sets", [(), ("audio.patch=one_channel", "audio.position=crop")], ids=str)
+def test_positions_of_sound_and_its_kernel_follow_what_they_are_made_of(sets: tuple[str, ...]) -> None:
+    model = make("full", sets=("audio.backbone=test_vit", "audio.weights=random", *sets))
+    assert not any("stay as they are" in one for one in model.notices)
+    batch = make_batch(model)
+    for name in ("pos_embed", "patch_embed.proj.weight"):
+        before = model.features(batch).stream("audio").tokens
+        with torch.no_grad():
+            trained(model)[f"full.audio.backbone.audio.{name}"].mul_(1.5)
+            assert not torch.equal(model.features(batch).stream("audio").tokens, before)
 
 
 def test_biases_alone() -> None:
@@ -185,7 +199,7 @@ def test_names_that_no_tensor_has_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("full", 85_798_656), ("bias", 102_912), ("norms", 38_400)],
+    [("full", VIT_BASE), ("bias", 102_912), ("norms", 38_400)],
 )
 def test_counts_on_one_vit_base(name: str, count: int) -> None:
     model = create_model(
@@ -197,3 +211,16 @@ def test_counts_on_one_vit_base(name: str, count: int) -> None:
         meta=True,
     )
     assert sum(one.numel() for one in trained(model).values()) == count
+    counted = count_parameters(model)
+    head = counted.parts["head"].parameters
+    assert counted.parts[name].trainable == counted.added == count
+    if name != "norms":
+        # Each number of the backbone once, frozen or trained.
+        assert counted.total == VIT_BASE + head
+        assert counted.parts["visual"].parameters == VIT_BASE - count
+
+
+def test_a_trunk_that_one_stream_trains_is_counted_beside_its_copy() -> None:
+    model = make("full", sets=("parts.full.streams=visual",))
+    counted = count_parameters(model)
+    assert counted.parts["visual"].parameters == counted.parts["full"].trainable > 0

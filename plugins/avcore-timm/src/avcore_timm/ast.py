@@ -17,7 +17,7 @@ from avcore.errors import AVCoreError
 from avcore.specs import FilterBankGeometry, Windows
 from avcore_timm.settings import ASTSettings
 from avcore_timm.sound import fill
-from avcore_timm.vit import ViT, ViTTower, fit_positions, with_prefix
+from avcore_timm.vit import FittedTower, ViT, fit_positions, with_prefix
 
 __all__ = ["AST", "ast_keys", "build"]
 
@@ -135,13 +135,11 @@ class AST(ViT):
         return made
 
 
-class ASTTower(ViTTower):
+class ASTTower(FittedTower):
     """The log-mel picture of AST; its token grid is frequency x time.
 
     A shorter picture takes the middle of the position table along time, a longer one stretches it, as AST's code does.
     """
-
-    positions_1ND: Tensor
 
     def __init__(self, trunk: AST, settings: ASTSettings, segments: int) -> None:
         patches = trunk.model.patch_embed
@@ -156,17 +154,21 @@ class ASTTower(ViTTower):
         grid = _grid(bands, geometry.frames)
         super().__init__(trunk, trunk.layout(grid, segments))
         self.geometry = geometry
-        table_1ND = trunk.model.pos_embed.detach()
-        prefix = trunk.model.num_prefix_tokens
-        table_1DYX = table_1ND[:, prefix:].transpose(1, 2).unflatten(2, patches.grid_size)
-        fitted_1ND = fit_positions(table_1DYX, 3, grid[1]).flatten(2).transpose(1, 2)
-        self.register_buffer("positions_1ND", torch.cat([table_1ND[:, :prefix], fitted_1ND], dim=1), persistent=False)
+        self.register_buffer("positions_1ND", self.fitted(trunk.model.pos_embed.detach()), persistent=False)
+
+    def fitted(self, table_1ND: Tensor) -> Tensor:
+        """See `FittedTower.fitted`."""
+        model = self.trunk.model
+        prefix = model.num_prefix_tokens
+        table_1DYX = table_1ND[:, prefix:].transpose(1, 2).unflatten(2, model.patch_embed.grid_size)
+        fitted_1ND = fit_positions(table_1DYX, 3, self.layout.stages[0].grid[1]).flatten(2).transpose(1, 2)
+        return torch.cat([table_1ND[:, :prefix], fitted_1ND], dim=1)
 
     def embed(self, image: Tensor) -> Tensor:
         """(M, frames, F) to (M, N, D): class and distillation token, then patches, frequency first."""
         model = self.trunk.model
         picture_M1YX = image[:, None].transpose(2, 3).to(model.patch_embed.proj.weight.dtype)
-        return with_prefix(model, model.patch_embed(picture_M1YX), self.positions_1ND)
+        return with_prefix(model, model.patch_embed(picture_M1YX), self.positions())
 
 
 def _grid(bands: int, frames: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from avcore.errors import AVCoreError
 from avcore.specs import FilterBankGeometry, Windows
 from avcore_timm.settings import EATSettings
 from avcore_timm.sound import fill
-from avcore_timm.vit import ViT, ViTBlock, ViTTower, with_prefix
+from avcore_timm.vit import FittedTower, ViT, ViTBlock, with_prefix
 
 __all__ = ["EAT", "EATTower", "PostNormBlock", "build", "eat_keys"]
 
@@ -115,10 +115,8 @@ class EAT(ViT):
         return made
 
 
-class EATTower(ViTTower):
+class EATTower(FittedTower):
     """The log-mel picture of EAT; its token grid is time x frequency. A shorter one takes the first positions."""
-
-    positions_1ND: Tensor
 
     def __init__(self, trunk: EAT, settings: EATSettings, segments: int) -> None:
         longest, bands = trunk.model.patch_embed.img_size
@@ -133,12 +131,15 @@ class EATTower(ViTTower):
         grid = (geometry.frames // SIDE, bands // SIDE)
         super().__init__(trunk, trunk.layout(grid, segments))
         self.geometry = geometry
-        positions = trunk.model.pos_embed.detach()[:, : grid[0] * grid[1]]
-        self.register_buffer("positions_1ND", positions, persistent=False)
+        self.register_buffer("positions_1ND", self.fitted(trunk.model.pos_embed.detach()), persistent=False)
+
+    def fitted(self, table_1ND: Tensor) -> Tensor:
+        """See `FittedTower.fitted`."""
+        return table_1ND[:, : self.layout.stages[0].tokens - 1]
 
     def embed(self, image: Tensor) -> Tensor:
         """(M, frames, F) to (M, N, D): class token, then patches, time first."""
         model = self.trunk.model
         proj = model.patch_embed.proj
         patches_MDYX = proj(image[:, None].to(proj.weight.dtype))
-        return with_prefix(model, patches_MDYX.flatten(2).transpose(1, 2), self.positions_1ND)
+        return with_prefix(model, patches_MDYX.flatten(2).transpose(1, 2), self.positions())

@@ -24,6 +24,7 @@ from avcore.backbones import (
     attend,
     beside_rows,
     gated_linear,
+    has_copy,
     made_again,
     norms_of,
     pieces_of,
@@ -40,7 +41,7 @@ from avcore.specs import StageLayout, StreamLayout, Windows
 from avcore_timm.models import filter_bank_geometry, image_geometry, make_model
 from avcore_timm.settings import ViTSettings
 
-__all__ = ["ViT", "ViTBlock", "ViTTower", "build", "fit_positions", "with_prefix"]
+__all__ = ["FittedTower", "ViT", "ViTBlock", "ViTTower", "build", "fit_positions", "with_prefix"]
 
 SHORT = 32
 """Up to so many keys an attention costs little beside the maps before and behind it, and is made again."""
@@ -276,6 +277,21 @@ class ViTTower(Tower):
         return out
 
 
+class FittedTower(ViTTower):
+    """A tower whose position vectors are made of the trunk's, once, or in each forward where a copy of those trains."""
+
+    positions_1ND: Tensor
+
+    def fitted(self, table_1ND: Tensor) -> Tensor:
+        """The position vectors of this tower's tokens."""
+        raise NotImplementedError
+
+    def positions(self) -> Tensor:
+        """Those that count now."""
+        model = self.trunk.model
+        return self.fitted(model.pos_embed) if has_copy(model, "pos_embed") else self.positions_1ND
+
+
 class PictureTower(ViTTower):
     """Pictures, as timm embeds them."""
 
@@ -291,10 +307,9 @@ class PictureTower(ViTTower):
         return out
 
 
-class SoundTower(ViTTower):
+class SoundTower(FittedTower):
     """Log-mel pictures through the same patch embedding (LAVISH, arXiv:2212.07983; STG-CMA)."""
 
-    positions_1ND: Tensor
     kernel: Tensor | None
 
     def __init__(self, trunk: ViT, settings: ViTSettings, segments: int) -> None:
@@ -309,7 +324,8 @@ class SoundTower(ViTTower):
         super().__init__(trunk, trunk.layout(grid, segments))
         self.geometry = geometry
         model = trunk.model
-        self.register_buffer("positions_1ND", _audio_positions(model, grid, settings.position), persistent=False)
+        self.position = settings.position
+        self.register_buffer("positions_1ND", self.fitted(model.pos_embed.detach()), persistent=False)
         summed = model.patch_embed.proj.weight.detach().sum(1, keepdim=True)
         self.register_buffer("kernel", summed if settings.patch == "one_channel" else None, persistent=False)
 
@@ -321,9 +337,14 @@ class SoundTower(ViTTower):
         if self.kernel is None:
             patches = proj(image.expand(-1, 3, -1, -1))
         else:
-            patches = F.conv2d(image, self.kernel, proj.bias, proj.stride)
+            kernel = proj.weight.sum(1, keepdim=True) if has_copy(proj, "weight") else self.kernel
+            patches = F.conv2d(image, kernel, proj.bias, proj.stride)
         x_MND = model.patch_embed.norm(patches.flatten(2).transpose(1, 2))
-        return with_prefix(model, x_MND, self.positions_1ND)
+        return with_prefix(model, x_MND, self.positions())
+
+    def fitted(self, table_1ND: Tensor) -> Tensor:
+        """Position vectors of this tower's tokens from those of the pictures."""
+        return _audio_positions(self.trunk.model, table_1ND, self.layout.stages[0].grid, self.position)
 
 
 def with_prefix(model: Any, patches_MND: Tensor, positions_1ND: Tensor) -> Tensor:
@@ -335,8 +356,7 @@ def with_prefix(model: Any, patches_MND: Tensor, positions_1ND: Tensor) -> Tenso
     return torch.cat([*heads, patches_MND], dim=1) + positions_1ND
 
 
-def _audio_positions(model: Any, grid: tuple[int, int], how: str) -> Tensor:
-    positions_1ND = model.pos_embed.detach()
+def _audio_positions(model: Any, positions_1ND: Tensor, grid: tuple[int, int], how: str) -> Tensor:
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     time, mel = grid
     if how == "interpolate":
