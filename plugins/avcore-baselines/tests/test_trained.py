@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import avcore_baselines
 import avcore_timm
 from avcore import AVCoreError, AVModel, Edit, PromptLayer
-from avcore.backbones import digest
+from avcore.backbones import beside_rows, digest, gated_linear, queries_keys_apart
 from avcore.injection import Prompt
 from avcore.report.parameters import count_parameters
 from avcore.specs import STREAMS
@@ -224,3 +224,22 @@ def test_a_trunk_that_one_stream_trains_is_counted_beside_its_copy() -> None:
     model = make("full", sets=("parts.full.streams=visual",))
     counted = count_parameters(model)
     assert counted.parts["visual"].parameters == counted.parts["full"].trainable > 0
+
+
+@pytest.mark.parametrize("function", [gated_linear, beside_rows, queries_keys_apart], ids=lambda one: one.__name__)
+def test_gradients_written_by_hand_reach_a_map_that_trains(function: Any) -> None:
+    draws = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draws, dtype=torch.float64, requires_grad=True)
+
+    if function is gated_linear:
+        given = (draw(2, 3, 4), draw(5, 4), draw(5), draw())
+        torch.autograd.gradcheck(function, given)
+    elif function is beside_rows:
+        x, weight, bias, rows = draw(2, 1, 3, 4), draw(12, 4), draw(12), draw(1, 2, 8)
+        torch.autograd.gradcheck(
+            lambda x, weight, bias, rows: function(x, weight, bias, [rows]), (x, weight, bias, rows)
+        )
+    else:
+        torch.autograd.gradcheck(function, (draw(2, 3, 4), draw(12, 4), draw(12)))
