@@ -53,6 +53,8 @@ def test_a_gated_map_keeps_its_input_alone(shape: tuple[int, ...], biased: bool)
     assert max(one.numel() for one in kept) == x.numel()
     assert torch.allclose(made, gate * F.linear(x, weight, bias), rtol=1e-13, atol=1e-13)
     assert torch.autograd.gradcheck(lambda x, gate: gated_linear(x, weight, bias, gate), (x, gate))
+    trained = weight.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda weight: gated_linear(x, weight, bias, gate), (trained,))
 
 
 def test_functions_compile_without_a_break() -> None:
