@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from avcore import Edit, Prompt, PromptLayer, create_model
 from avcore.config.recipes import recipes_of
+from avcore.engine.compiling import compile_steps
 from avcore.model import AVModel
 from avcore.registry import load_registry
 from avcore.states import parameter_groups
@@ -26,10 +27,12 @@ Found = dict[str, Tensor]
 
 
 @cache
-def found(method: str, precision: str, memory: str = "fast", device: str = "cpu") -> tuple[Found, Found, Found]:
+def found(
+    method: str, precision: str, memory: str = "fast", device: str = "cpu", compiled: str = "off"
+) -> tuple[Found, Found, Found]:
     """Pooled features, gradients and running statistics of a method on really pretrained weights, from one seed."""
     sets = ("data.dataset=demo-ave", "data.segments=4", "data.clip_seconds=4.0", f"train.memory={memory}")
-    sets += ("head.name=ave.linear",)
+    sets += ("head.name=ave.linear", f"train.compile='{compiled}'", "train.batch_size=2")
     model = create_model(method, task="ave", visual="demo_vit", audio="shared", set=sets).train()
     with torch.no_grad():
         for name, parameter in parameter_groups(model)["parts"]:
@@ -39,6 +42,7 @@ def found(method: str, precision: str, memory: str = "fast", device: str = "cpu"
         model.towers.to(torch.bfloat16)
     batch = lively(make_batch(model, 2)).to(torch.device(device))
     model.to(device)
+    compile_steps(model, torch.device(device))
     torch.manual_seed(0)
     out = model(batch)
     pooled = {name: stream.pooled for name, stream in out.features.streams.items()}

@@ -24,7 +24,7 @@ from typing import Any
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
-from on_gpu.checks import attention, methods, passed, resume
+from on_gpu.checks import attention, compiled, methods, passed, resume
 from on_gpu.golden import golden
 from on_gpu.rows import CHECKS, FILLING, GRAPHS, LAUNCH, RATE, ROWS, Found, budget, kept, measured
 
@@ -99,13 +99,18 @@ def freed(device: str) -> str:
 
 
 def jobs_of(registry: Registry, device: str, *, small: bool) -> list[tuple[str, str, Callable[[], Found]]]:
-    """All checks, then the rows."""
+    """Checks, then the rows; what is compiled is checked behind the first row that is."""
+    rows = list(kept(ROWS, small=small))
+    jobs = [("rows", row.name, partial(measured, row, registry, device, small=small)) for row in rows]
+    if not small:
+        first = next(at for at, row in enumerate(rows) if row.compile != "off")
+        jobs.insert(first + 1, ("checks", "compiled", partial(compiled, device)))
     return [
         ("checks", "attention", partial(attention, device, registry, small=small)),
         ("checks", "golden", partial(golden, device)),
         ("checks", "methods", partial(methods, device, small=small)),
         ("checks", "resume", partial(resume, device)),
-        *(("rows", row.name, partial(measured, row, registry, device, small=small)) for row in kept(ROWS, small=small)),
+        *jobs,
     ]
 
 

@@ -48,6 +48,19 @@ def methods(device: str, *, small: bool) -> Found:
     return found
 
 
+def compiled(device: str) -> Found:
+    """LAVISH with ``train.compile=blocks`` in half precision, beside itself without and beside float32."""
+    lean = module_of("tests/test_lean.py")
+    run = partial(lean.found.__wrapped__, "lavish", device=device)
+    made, plain, single = run("bf16", compiled="blocks"), run("bf16"), run("fp32")
+    off = {
+        f"{name} beside {called}": lean.away(made[at], other[at])
+        for at, name in enumerate(("outputs", "gradients"))
+        for called, other in (("not compiled", plain), ("float32", single))
+    }
+    return {**off, "bound": lean.TOLERANCE, "ok": max(off.values()) < lean.TOLERANCE}
+
+
 def same(these: Sequence[Found], those: Sequence[Found], *, bound: float) -> Found:
     """Whether features, gradients and statistics are equal, and the largest difference."""
     pairs = [(one[name], other[name]) for one, other in zip(these, those, strict=True) for name in other]
