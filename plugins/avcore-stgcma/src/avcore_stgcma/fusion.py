@@ -3,6 +3,8 @@
 Shape letters: M = B*T, N tokens, D width, K hidden width of a bottleneck.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,7 +84,24 @@ def exchanged(h_MNK: Tensor, read_MSK: Tensor, gate: Tensor) -> Tensor:
     """h + gate softmax(h r^T) r, for any number S of hidden vectors r; the scores are never kept."""
     keys = read_MSK[:, None]
     found_MNK = F.scaled_dot_product_attention(h_MNK[:, None], keys, keys, scale=1.0)[:, 0]
-    return torch.addcmul(h_MNK, found_MNK, gate)
+    if torch.compiler.is_compiling() or found_MNK.dtype != h_MNK.dtype:
+        return torch.addcmul(h_MNK, found_MNK, gate)
+    made: Tensor = _GatedSum.apply(h_MNK, found_MNK, gate)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _GatedSum(torch.autograd.Function):
+    """h + gate f, of which the gate's gradient is one product."""
+
+    @staticmethod
+    def forward(ctx: Any, h_MNK: Tensor, found_MNK: Tensor, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(found_MNK, gate)
+        return torch.addcmul(h_MNK, found_MNK, gate)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found_MNK, gate = ctx.saved_tensors
+        return grads[0], grads[0] * gate, torch.dot(grads[0].flatten(), found_MNK.flatten()).view(1)
 
 
 def windows_of(block: BlockLayout) -> tuple[tuple[int, int], tuple[int, int]] | None:

@@ -73,7 +73,7 @@ class TemporalLayer(PromptLayer):
         """Drop token positions, each in all segments of the batch at once, as the reference does."""
         if not self.training:
             return out_MND
-        kept_N1 = torch.rand(out_MND.shape[1], 1, device=out_MND.device) < self.keep
+        kept_N1 = torch.bernoulli(self.keep.expand(out_MND.shape[1], 1))
         return out_MND * (kept_N1 / self.keep).to(out_MND.dtype)
 
 
