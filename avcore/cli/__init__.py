@@ -30,6 +30,7 @@ COMMANDS = {
     "sweep": ("avcore.cli.sweep:sweep", "Run a grid of methods, settings and seeds."),
     "compare": ("avcore.cli.compare:compare", "Lay runs beside each other and beside what was published."),
     "runs": ("avcore.cli.runs:runs", "List runs and show what one reached."),
+    "report": ("avcore.cli.report:report", "Write a page for a browser of a run, or of many."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
     "bench": ("avcore.cli.bench:bench", "Estimate and measure what a step costs."),
