@@ -6,15 +6,34 @@ Processes are started by ``torchrun``, or by a program that calls `torch.distrib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing import errors
 
-__all__ = ["Ranks", "from_all", "from_first", "in_turn", "joined", "ranks", "share", "summed", "wait"]
+__all__ = [
+    "PATIENCE",
+    "Ranks",
+    "any_of",
+    "from_all",
+    "from_first",
+    "in_turn",
+    "joined",
+    "ranks",
+    "share",
+    "summed",
+    "wait",
+]
 
 T = TypeVar("T")
+
+PATIENCE = 50.0
+"""s that a process waits in a step or for scores for one that hangs; launchers need some more to end the others."""
+LONG = timedelta(days=1)
+"""For what one process does alone, such as making files."""
 
 
 class Ranks(NamedTuple):
@@ -49,18 +68,32 @@ _VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Within it the processes that torchrun started are one group; nothing for one alone, or where they are already."""
+    """Within it the processes that torchrun started are one group; nothing for one alone, or where they are already.
+
+    An error is written where torchrun looks for the traceback of the process that failed first.
+    """
     if ranks().world == 1 or dist.is_initialized():
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks().local)
     # Scores are merged on the CPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=PATIENCE))
+    _patient.append(dist.new_group(backend="gloo", timeout=LONG))
+    handler = errors.get_error_handler()
+    handler.initialize()
     try:
         yield
+    except Exception as error:
+        handler.record_exception(error)
+        raise
     finally:
+        _patient.clear()
         dist.destroy_process_group()
+
+
+_patient: list[dist.ProcessGroup] = []
 
 
 def share(clips: int) -> int:
@@ -77,9 +110,14 @@ def summed(values: Tensor) -> Tensor:
 
 
 def wait() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes are here, however long that takes."""
     if ranks().world > 1:
-        dist.barrier()
+        dist.barrier(_patient[0] if _patient else None)
+
+
+def any_of(value: bool) -> bool:
+    """Whether it is so in any process."""
+    return bool(summed(torch.tensor(int(value))))
 
 
 @contextmanager

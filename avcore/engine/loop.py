@@ -141,6 +141,7 @@ class Trainer:
         self.listeners.tell("epoch_started", epoch, total)
         try:
             for batches in groups_of(self.signals.waiting(self.loader), self._train_step.accumulate):
+                self.signals.agree()
                 made = self._step(batches)
                 if made is not None:
                     self.listeners.tell("step_finished", made, self._progress.position)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -87,15 +87,25 @@ class Signals:
             self._at_once = before
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; while one is awaited, signals are `allowed`."""
+        """The same items; while one is awaited, signals are `allowed`, but for several processes, which `agree`."""
+        from avcore.ranks import ranks
+
         iterator = iter(items)
         while True:
-            with self.allowed():
+            with self.allowed() if ranks().world == 1 else nullcontext():
                 try:
                     item = next(iterator)
                 except StopIteration:
                     return
             yield item
+
+    def agree(self) -> None:
+        """Raise in all processes where one has received a signal; each calls it at the same place."""
+        from avcore.ranks import any_of, ranks  # torch, which is imported with signals handled
+
+        if ranks().world > 1 and any_of(self.received is not None):
+            self.received = self.received or signal.SIGTERM
+            self._raise_received()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # A forked process has this handler too. There SIGTERM ends it as ever, and the others are the run's business.

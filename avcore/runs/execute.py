@@ -149,6 +149,7 @@ def execute(
         with _ending(run, files, listeners, signals, banner=banner, outer=outer):
             listeners.tell("run_started")
             run.data.prepare(("train", run.results.selected_on, *splits), display)
+            wait()
             run.results = replace(
                 run.results,
                 without_truth=run.data.without_truth,

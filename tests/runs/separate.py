@@ -51,6 +51,14 @@ def as_traced(command: Callable[[Sequence[str]], None], arguments: Sequence[str]
         command(arguments)
 
 
+def impatient(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """A command that waits 3 s for another process that hangs."""
+    import avcore.ranks
+
+    avcore.ranks.PATIENCE = 3.0
+    command(arguments)
+
+
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000
 READ_ONLY, REMOUNT, RECURSIVE, PRIVATE = 1, 32, 1 << 14, 1 << 18
 

@@ -90,10 +90,10 @@ def test_a_real_disk_that_refuses_costs_one_line_and_no_work(command, context, t
 
 
 @pytest.fixture
-def several(command, context, tmp_path):
-    """Runs a command line as several processes of one run."""
+def begun(command, context):
+    """Starts a command line as several processes of one run."""
 
-    def run(world, *arguments, command=command):
+    def begin(world, *arguments, command=command):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -101,6 +101,17 @@ def several(command, context, tmp_path):
         started = [context.Process(target=target, args=(command, rank, port, arguments)) for rank in range(world)]
         for process in started:
             process.start()
+        return started
+
+    return begin
+
+
+@pytest.fixture
+def several(begun):
+    """Runs a command line as several processes of one run; their codes."""
+
+    def run(*given, **named):
+        started = begun(*given, **named)
         for process in started:
             process.join(120)
         return [process.exitcode for process in started]
@@ -160,6 +171,27 @@ def test_several_processes_train_the_same_as_one(several, alone, tmp_path, count
         assert len(list(directory.glob(pattern))) == len(list(alone.directory.glob(pattern)))
     drawn = {path.stem.rpartition("-")[2] for path in (directory / "pictures").iterdir()}
     assert drawn == {f"test{clip}" for batch in (range(4), range(4, 6)) for clip in batch[::count]}
+
+
+@pytest.mark.parametrize(
+    ("number", "codes"),
+    [(signal.SIGTERM, [143, 143]), (signal.SIGKILL, [1, -9]), (signal.SIGSTOP, [1, None])],
+    ids=["signalled", "killed", "hanging"],
+)
+def test_what_befalls_one_process_ends_the_others(begun, command, tmp_path, number, codes):
+    impatient = partial(importlib.import_module("separate").impatient, command)
+    arguments = [*ARGUMENTS, "--out", str(tmp_path / "run"), "--epochs", "5000"]
+    first, second = begun(2, *arguments, command=impatient)
+    while not list(tmp_path.glob("run/checkpoints/step-*")):
+        assert first.is_alive()
+        time.sleep(0.02)
+    os.kill(second.pid, number)
+    first.join(60)
+    second.join(60 if codes[1] is not None else 0)
+    assert [first.exitcode, second.exitcode] == codes
+    if codes[1] is None:
+        second.kill()
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").open("latest").progress.step > 0
 
 
 def test_two_processes_compile_and_train_the_same_as_without(several, command, tmp_path, toy_cache):
