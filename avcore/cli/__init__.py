@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": ("avcore.cli.compare:compare", "Lay runs beside each other and beside what was published."),
     "runs": ("avcore.cli.runs:runs", "List runs and show what one reached."),
     "report": ("avcore.cli.report:report", "Write a page for a browser of a run, or of many."),
+    "features": ("avcore.cli.features:features", "Write what a run makes of a split, frozen and adapted."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
     "bench": ("avcore.cli.bench:bench", "Estimate and measure what a step costs."),
