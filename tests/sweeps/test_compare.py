@@ -94,7 +94,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(tmp_path: Path, fake_registr
     (tmp_path / "empty").mkdir()
     with pytest.raises(AVCoreError, match="no finished run"):
         compare_runs([tmp_path / "empty"], fake_registry)
-    with pytest.raises(AVCoreError, match="--against 'a1' is no row. Rows: a0."):
+    with pytest.raises(AVCoreError, match=r"--against 'a1' is no row\. Rows: a0"):
         compare_runs(folders, fake_registry, against="a1")
 
 
