@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from avcore.sweeps import load_grid
+
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs" / "benchmarks"
 
@@ -52,8 +54,14 @@ def test_the_table_of_a_grid_is_that_of_its_record(name: str, monkeypatch: pytes
     runs = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))["runs"]
     trained = [row for row, settings in asked["rows"].items() if not settings.get("zero_shot")]
     assert {(run["row"], run["seed"]) for run in runs} >= {(row, seed) for row in trained for seed in asked["seeds"]}
-    table = import_module("grid").table(runs, asked)
+    table = import_module("records").table(runs, asked)
     assert f"\n\n{table}\n\n" in (RECORDS / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", sorted(RECORDS.glob("*.yaml")), ids=lambda file: file.name)
+def test_each_grid_is_one_that_avcore_sweep_runs(file: Path) -> None:
+    asked = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert [row.name for row in load_grid(file).rows] == list(asked["rows"])
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", RECORDS / "index.md"], ids=lambda page: page.name)

@@ -6,7 +6,8 @@ By default all installed methods on all tasks that have a demo, and but for mask
 with the task's head, as ``pictures alone`` and ``sound alone``. Each method is measured on test with each clip's own
 sound, with another clip's, without sound and without pictures, and beside it the head alone, trained with the same
 recipe. The best epoch is selected on val. The record is written after every run, so that the command may be stopped
-and given again; ``--table`` prints its tables, which index.md has, and trains nothing. ``--set`` is as in grid.py.
+and given again; ``--table`` prints its tables, which index.md has, and trains nothing. ``--set`` adds what
+differs from machine to machine, and is not part of the record.
 """
 
 import argparse
@@ -14,14 +15,17 @@ import json
 import shutil
 import wave
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from grid import one_run, spread
+import torch
 from PIL import Image
+from records import spread
 
+import avcore
 from avcore.config import recipes_of
 from avcore.config.leaves import flatten
 from avcore.data.cache import cache_home
@@ -51,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--table", action="store_true")
-    given = parser.parse_args(namespace=argparse.Namespace(data=None))
+    given = parser.parse_args()
     runs: list[dict[str, Any]] = json.loads(given.out.read_text())["runs"] if given.out.is_file() else []
     scores = {task: resolve(registry.tasks[task].build).score for task in given.tasks}
     wanted = [
@@ -66,13 +70,39 @@ def main() -> None:
             print(*one.values(), flush=True)
             with TemporaryDirectory() as folder, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
                 row = row_of(one["row"], one["task"], Path(folder))
-                grid, data = {"task": one["task"], "evaluate": [*SPLITS.values()]}, row.pop("data", None)
-                chosen = argparse.Namespace(data=data, sets=given.sets)
-                runs.append(one | alone.submit(one_run, grid, row, row["set"], one["seed"], chosen).result())
+                data = row.pop("data", None)
+                runs.append(one | alone.submit(one_run, row, one["task"], one["seed"], data, given.sets).result())
             write_json(given.out, {"runs": runs})
     for task, score in scores.items():
         if found := [run for run in runs if run["task"] == task]:
             print(f"\n{table(found, f'`{task}`, `{score}`', score, [*ALONE, 'none', *registry.methods.names()])}")
+
+
+def one_run(row: dict[str, Any], task: str, seed: int, data: Path | None, sets: list[str]) -> dict[str, Any]:
+    """Train and evaluate once; what the record says of it."""
+    evaluate = ",".join(row.get("evaluate", SPLITS.values()))
+    with TemporaryDirectory() as folder:
+        run = avcore.run(
+            row["method"],
+            task=task,
+            data=data,
+            streams=row.get("streams"),
+            seed=seed,
+            out=Path(folder) / "run",
+            set=(*row["set"], f"train.evaluate=[{evaluate}]", *sets),
+        )
+    results = run.results
+    return {
+        "metrics": results.metrics,
+        **({} if results.baseline is None else {"baseline": results.baseline}),
+        "trainable": results.params["trainable"],
+        "parts": {name: part["trainable"] for name, part in results.params["parts"].items() if part["trainable"]},
+        "seconds": round(results.seconds),
+        "peak_bytes": results.peak_bytes,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("avcore", "torch", "timm")},
+    }
 
 
 def fits(registry: Registry, name: str, task: str) -> bool:
@@ -89,7 +119,7 @@ def fits(registry: Registry, name: str, task: str) -> bool:
 
 
 def row_of(name: str, task: str, folder: Path) -> dict[str, Any]:
-    """What `grid.one_run` takes for a method, or for the head on one stream, and its data if they are others."""
+    """What `one_run` takes for a method, or for the head on one stream, and its data if they are others."""
     if name not in ALONE:
         return {"method": name, "set": []}
     row = {"method": "none", "evaluate": ["test"], "set": ["baseline=false"]}
@@ -131,7 +161,7 @@ def table(runs: list[dict[str, Any]], title: str, score: str, order: list[str]) 
 
 
 def mean(values: list[float | None]) -> str:
-    """As `grid.spread`; nothing where there is no value."""
+    """As `records.spread`; nothing where there is no value."""
     there = [value for value in values if value is not None]
     return spread(there) if there else ""
 

@@ -1,4 +1,4 @@
-"""Draw a record of `grid.py`: the score of each row against the parameters that it trains, as an SVG.
+"""Draw a record of a grid: the score of each row against the parameters that it trains, as an SVG.
 
     python docs/benchmarks/scatter.py docs/benchmarks/mixes.json docs/assets/mixes.svg --split test --score accuracy
 
