@@ -1,7 +1,7 @@
 """The tables of records that earlier grids left here: ``runs``, each with its row, seed, epochs, metrics and costs.
 
-``avcore sweep GRID.yaml`` runs grids, ``avcore compare --sweep DIR`` lays their rows side by side; the tables of pages are
-those of the records.
+``avcore sweep GRID.yaml`` runs grids, ``avcore compare --sweep DIR`` lays their rows side by side; the
+tables of pages are those of the records.
 """
 
 from statistics import fmean, stdev
