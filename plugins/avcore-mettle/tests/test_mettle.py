@@ -1,6 +1,9 @@
 """Our reading of Mettle: the formulas, every switch, counts, and that nothing enters a backbone."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,32 +121,44 @@ def test_maps_are_those_of_the_backbone_at_first() -> None:
         assert all(torch.equal(after, before) for after, before in pairs)
 
 
-@pytest.mark.parametrize("toy", ["toy_plain", "toy_windowed"])
-def test_no_gradient_enters_a_backbone(toy: str) -> None:
-    model = mettle(toy=toy, listed=(DISTILL, INJECT)).train()
-    batch = make_batch(model, 2)
-    graphs: list[Any] = []
+@contextmanager
+def counted_bytes() -> Iterator[list[int]]:
+    """What is kept for a backward pass within it."""
     kept: list[int] = []
-    for step in model.steps:
-        step.register_forward_hook(lambda _, given, made: graphs.extend(x.grad_fn for x in made[0].values()))
-    blocks = [block for tower in model.towers.values() for block in tower.modules() if hasattr(block, "attention")]
 
     def count(tensor: Tensor) -> Tensor:
         kept.append(tensor.numel() * tensor.element_size())
         return tensor
 
-    contexts: list[Any] = []
-    for block in blocks:
-        block.register_forward_pre_hook(
-            lambda *_: (
-                contexts.append(torch.autograd.graph.saved_tensors_hooks(count, lambda x: x))
-                or contexts[-1].__enter__()
-            )
-        )
-        block.register_forward_hook(lambda *_: contexts.pop().__exit__(None, None, None))
-    features = model.features(batch)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        yield kept
+
+
+@pytest.mark.parametrize("toy", ["toy_plain", "toy_windowed"])
+def test_no_gradient_enters_a_backbone_and_blocks_keep_no_byte(toy: str) -> None:
+    model = mettle(toy=toy, listed=(DISTILL, INJECT)).train()
+    batch = make_batch(model, 2)
+    graphs: list[Any] = []
+    for step in model.steps:
+        step.register_forward_hook(lambda _, given, made: graphs.extend(x.grad_fn for x in made[0].values()))
+    with counted_bytes() as kept:
+        features = model.features(batch)
     assert set(graphs) == {None}
-    assert sum(kept) == 0, "no block keeps a byte"
+    # All that is kept is what the part keeps on tokens that are there already.
+    with torch.no_grad():
+        frozen = model.features(batch)
+        seen = {stream: walked(model, stream, batch) for stream in ("visual", "audio")}
+    with counted_bytes() as alone:
+        offers = {
+            f"{DISTILL}.{stream}.tokens": [
+                layer.read(tokens[int(index)], None)["tokens"]
+                for index, layer in model.parts[f"{DISTILL}.{stream}"].layers.items()
+            ]
+            for stream, tokens in seen.items()
+        }
+        for name in (f"{DISTILL}.visual", f"{DISTILL}.audio", INJECT):
+            model.parts[name].finish(replace(frozen, offers=offers))
+    assert sum(kept) == sum(alone) > 0
     reached = [x for one in features.streams.values() for x in (one.pooled, *one.maps)]
     torch.stack([x.square().sum() for x in reached if x.requires_grad]).sum().backward()
     for name, parameter in parameter_groups(model)["parts"]:

@@ -58,7 +58,7 @@ class DistillLayer(PromptLayer):
 
     def read(self, x_MND: Tensor, at: BlockView) -> Mapping[str, Tensor]:
         """``tokens``: (M, K, D)."""
-        attention: Any = self.attention_in or at.part.shared[self.stage]  # type: ignore[attr-defined]
+        attention: Any = self.attention_in or at.part.shared[self.stage]
         m_MKD = self.tokens.to(x_MND.dtype).expand(len(x_MND), -1, -1)
         z_MKD = attention(m_MKD, x_MND)
         if self.preserve == "att":
@@ -79,13 +79,8 @@ class Distill(Prompt):
     def __init__(self, config: DistillSettings, stream: StreamLayout) -> None:
         super().__init__(config, stream)
         self.config, self.stream = config, stream
-        blocks = stream.blocks
-        ends = [
-            block
-            for block, after in zip(blocks, (*blocks[1:], None), strict=True)
-            if after is None or after.stage != block.stage
-        ]
-        self.read_blocks = {"all": list(blocks), "ends": ends, "last": list(blocks[-config.last :])}[config.layers]
+        ends = list({block.stage: block for block in stream.blocks}.values())
+        self.read_blocks = {"all": stream.blocks, "ends": ends, "last": stream.blocks[-config.last :]}[config.layers]
         widths = {block.stage: block.width for block in self.read_blocks}
         self.shared = nn.ModuleDict()
         if config.share == "stage":

@@ -1,7 +1,7 @@
 """``mettle.inject``: our reading of Mettle's meta-token injection (arXiv:2506.23271).
 
-Injection is into the maps that the blocks have left, not into the blocks: those of earlier stages would need the last one's
-tokens first. Shape letters: M = B*T, K meta-tokens, D width of a map, Y and X its rows and columns, P = Y*X.
+Injection is into the maps that the blocks have left, not into the blocks: those of earlier stages would need the last
+one's tokens first. Shape letters: M = B*T, K meta-tokens, D width of a map, Y and X its rows and columns, P = Y*X.
 """
 
 import math
@@ -35,8 +35,8 @@ class Injection(nn.Module):
         s_MKD = torch.cat([self.from_visual(visual_MKD), self.from_audio(audio_MKD)], dim=1)
         f_MPD = map_MDYX.flatten(2).mT
         read_MPD = F.scaled_dot_product_attention(f_MPD, s_MKD, s_MKD, scale=self.scale)
-        made_MPD = f_MPD + self.gate * self.up(F.gelu(self.down(read_MPD)))
-        return made_MPD.mT.unflatten(2, map_MDYX.shape[2:])
+        made_MPD: Tensor = f_MPD + self.gate * self.up(F.gelu(self.down(read_MPD)))
+        return made_MPD.mT.reshape(map_MDYX.shape)
 
 
 class Inject(Fusion):
