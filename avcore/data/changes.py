@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from avcore.data.randomness import generator
 from avcore.errors import DataError, did_you_mean
 
 __all__ = ["GRID", "MUTED", "OWN", "Change", "dropping", "split_and_change", "with_dropped", "with_muted"]
@@ -40,6 +39,8 @@ class Change:
         """The streams that a clip of the split is not given, drawn from (seed, "drop", epoch, clip)."""
         if not self.dropped:
             return self.muted
+        from avcore.data.randomness import generator  # imports numpy, and commands that list runs read this module
+
         drawn = generator(seed, "drop", epoch, clip).random()
         without = {"audio": drawn < self.dropped.get("audio", 0), "visual": drawn >= 1 - self.dropped.get("visual", 0)}
         return (*self.muted, *(stream for stream, missing in without.items() if missing))
