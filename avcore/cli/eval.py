@@ -96,9 +96,9 @@ def evaluate(
         raise click.UsageError("Give one of the two: RUN, the folder of a run, or --zero-shot with --task.")
     if not zero_shot:
         refuse_without("--zero-shot", **chosen, protocol=protocol, out=out)
+    begun = time.monotonic()
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         if directory is None:
-            begun = time.monotonic()
             run = avcore.zero_shot(data=data, set=chosen.pop("sets"), protocol=protocol, device=device, **chosen)
             if out is not None:
                 refuse_used(Path(out), resume=True)
@@ -111,11 +111,9 @@ def evaluate(
         measured = replace(run.results, metrics={})
         known = run.data.dataset.splits
         asked = [*(with_muted(wanted, known) if shapley else wanted), *with_dropped(wanted, drop, known)]
-        for split in dict.fromkeys(asked):
-            found = run.examine(split, alone=directory is None and out is not None)
-            measured = measured.measured(split, found.scores)
-            if found.alone:
-                write_clips(Path(str(out)), split, found.alone)
+        found = {split: run.examine(split, alone=out is not None) for split in dict.fromkeys(asked)}
+        for split, one in found.items():
+            measured = measured.measured(split, one.scores)
         metrics = measured.metrics
         measured = replace(
             measured,
@@ -123,9 +121,11 @@ def evaluate(
             broken=run.data.broken,
             without_truth=run.data.without_truth,
         )
-        if directory is None and out is not None:
+        if out is not None:
             done = replace(measured, status="finished", seconds=round(time.monotonic() - begun, 3))
             with closing(RunRecord(Path(out), resume=True)) as record:
+                for split, one in found.items():
+                    write_clips(Path(out), split, one.alone)
                 record.write_results(replace(done, peak_bytes=peak_bytes(choose_device(run.config.device))))
                 record.write_config(Resolved(config=run.config, origins={}).yaml())
         same_data = run.config.data.dataset == run.results.dataset

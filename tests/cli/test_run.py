@@ -93,7 +93,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         scores |= {f"val_drop_audio-{percent}": {"M_J": 50 - percent / 5} for percent in (25, 50, 75, 100)}
         return SimpleNamespace(
             directory=directory,
-            evaluate=lambda split: scores[split],
+            examine=lambda split, alone: SimpleNamespace(scores=scores[split], alone={}),
             results=RESULT,
             config=SimpleNamespace(data=SimpleNamespace(dataset="other-files"), streams=STREAMS[-1]),
             data=SimpleNamespace(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click import ClickException
 from installed import installed
 from media import grey_video
 from torch import Tensor
@@ -216,3 +217,12 @@ def test_an_evaluation_without_training(tmp_path: Path, capsys: Any) -> None:
     said = json.loads(capsys.readouterr().out)
     assert said["run"] is None
     assert said["metrics"]["test"]["top1"] == 50  # the same picture twice
+    out = tmp_path / "out"
+    written = [*options, "--out", str(out)]
+    main(["eval", "--zero-shot", "--task", "avar", *written], standalone_mode=False)
+    kept = json.loads((out / "results.json").read_text())
+    assert (kept["status"], kept["metrics"]) == ("finished", said["metrics"])
+    assert json.loads((out / "clips" / "test.json").read_text())["scores"]["top1"] in ([0, 100], [100, 0])
+    assert "task: avar" in (out / "config.yaml").read_text()
+    with pytest.raises(ClickException, match="is not empty"):
+        main(["eval", "--zero-shot", "--task", "avar", *written], standalone_mode=False)
