@@ -33,6 +33,8 @@ COMMANDS = {
     "report": ("avcore.cli.report:report", "Write a page for a browser of a run, or of many."),
     "features": ("avcore.cli.features:features", "Write what a run makes of a split, frozen and adapted."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
+    "push": ("avcore.cli.sharing:push", "Share a finished run on the Hugging Face hub, or in a folder."),
+    "pull": ("avcore.cli.sharing:pull", "Fetch a run that was shared."),
     "params": ("avcore.cli.params:params", "Count parameters by part, without weights."),
     "bench": ("avcore.cli.bench:bench", "Estimate and measure what a step costs."),
     "config": ("avcore.cli.config:config", "Show every setting and where it comes from."),

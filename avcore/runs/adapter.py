@@ -7,7 +7,7 @@ installed plugins offer under the names of its parts.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,22 @@ from avcore.config import RunConfig, resolve_config
 from avcore.config.leaves import flatten, nest
 from avcore.config.sections import to_tree
 from avcore.engine.checkpoint import load_tensors, serialise
-from avcore.engine.files import read_json, write_atomic, write_json
+from avcore.engine.files import read_json, sha256, write_atomic, write_json
 from avcore.engine.records import versions
 from avcore.errors import AssemblyError, AVCoreError, ConfigError, why
 from avcore.model import AVModel
 from avcore.registry import load_registry
 from avcore.runs.offers import offers_of, other_distributions, refuse_other_majors
+from avcore.runs.repositories import is_hub_name, repository_of
 from avcore.specs import STREAMS, TEXTS
 from avcore.states import load_trainable_state, trainable_state
 
 __all__ = [
+    "beside",
     "check_folder",
+    "check_shared",
     "check_values",
+    "holds_adapter",
     "load_adapter",
     "read_description",
     "renamed",
@@ -61,6 +65,11 @@ def save_adapter(model: AVModel, path: str | Path) -> None:
         AVCoreError: the directory holds something else, or cannot be written.
     """
     write_adapter(model, Path(path))
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, and no run of which one may lie there."""
+    return (folder / "adapter.json").is_file() and not (folder / "checkpoints").exists()
 
 
 def check_folder(folder: Path) -> None:
@@ -107,7 +116,8 @@ def load_adapter(
     Warns of whatever differs from the model and the installation that saved it: settings, versions.
 
     Args:
-        path: of the adapter.
+        path: of the adapter, or ``owner/name[@revision]`` of a repository of the Hugging Face hub, where there is no
+            such folder.
         model: on the same frozen weights, such as one of `avcore.create_model`; without it one is made, of the
             distributions that offered its names when it was saved.
         set: settings of the model that is made, ``key=value``, such as ``visual.weights=PATH`` where the frozen weights
@@ -118,14 +128,18 @@ def load_adapter(
         The model, which computes what the one did that was saved.
 
     Raises:
-        AVCoreError: it is no adapter, belongs to other frozen weights or to another major version (before 1.0, another
-            minor one) of avcore or of a plugin that it needs, or its tensors are missing, extra or misshapen; names
-            them. A given model is as it was.
+        AVCoreError: it is no adapter, cannot be fetched, belongs to other frozen weights or to another major version
+            (before 1.0, another minor one) of avcore or of a plugin that it needs, or its tensors are missing, extra or
+            misshapen; names them. A given model is as it was.
 
     Example:
         >>> model = avcore.load_adapter("adapter")  # doctest: +SKIP
+        >>> model = avcore.load_adapter("owner/name@main")  # doctest: +SKIP
     """
     folder = Path(path)
+    if isinstance(path, str) and is_hub_name(path) and not folder.exists():
+        folder = repository_of(path).fetch()
+        check_shared(folder, path)
     description = read_description(folder / "adapter.json")
     what = f"The adapter {folder}"
     refuse_other_majors(what, description["plugins"], description["versions"], load_registry(), but=("datasets",))
@@ -157,17 +171,61 @@ def load_adapter(
     return model
 
 
+def _texts_in(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            yield from _texts_in([*value, *value.values()])
+        case list():
+            for one in value:
+                yield from _texts_in(one)
+
+
+def _reaches_out(text: str) -> bool:
+    return os.path.isabs(text) or text.startswith("~") or ".." in text.split("/") or "${" in text
+
+
 def _make_model(folder: Path, config: Mapping[str, Any], sets: Sequence[str], device: str | torch.device) -> AVModel:
     """The untrained model that an adapter's description asks for."""
+    registry = load_registry()
+    resolved = resolve_config(registry, file=beside(folder, config), sets=sets, need_data=False)
+    return assemble(resolved.config, registry, device=device)
+
+
+def beside(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration in an adapter's description with the files of frozen weights that lie beside it.
+
+    Of a file only the name is written down; `avcore convert` leaves it there.
+    """
     flat = flatten(config)
     for stream in (*STREAMS, *TEXTS):
-        # Of a file only the name is written down; `avcore convert` leaves it beside the adapter.
-        beside = folder / str(flat.get(f"{stream}.weights"))
-        if beside.is_file():
-            flat[f"{stream}.weights"] = str(beside)
-    registry = load_registry()
-    resolved = resolve_config(registry, file=nest(flat), sets=sets, need_data=False)
-    return assemble(resolved.config, registry, device=device)
+        file = folder / str(flat.get(f"{stream}.weights"))
+        if file.is_file():
+            flat[f"{stream}.weights"] = str(file)
+    return nest(flat)
+
+
+def check_shared(folder: Path, label: str) -> None:
+    """Refuse what somebody else's adapter must not ask for, and files that are not those that were shared.
+
+    Settings that only a machine decides, paths out of the folder and interpolations, which would read the environment,
+    are in no adapter that avcore wrote.
+
+    Raises:
+        AVCoreError: names the setting or the file.
+    """
+    description = read_description(folder / "adapter.json")
+    for key, value in flatten(description["config"]).items():
+        if key in _LOCAL or any(map(_reaches_out, _texts_in(value))):
+            raise AVCoreError(
+                f"'{label}' sets {key}={value!r}, which is for this machine to decide: nothing is taken from it."
+            )
+    shared = description.get("shared")
+    for name, digest in shared.items() if isinstance(shared, dict) else ():
+        file = folder / os.path.basename(name)
+        if not file.is_file() or sha256(file) != digest:
+            raise AVCoreError(f"'{label}': {name} is not the one that was shared with its adapter.json. Get it anew.")
 
 
 def _describe(model: AVModel) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from avcore.errors import AVCoreError, typed
 from avcore.model import AVModel
 from avcore.ranks import joined
 from avcore.registry import Registry, load_registry
+from avcore.runs.adapter import beside, check_shared, holds_adapter, load_adapter, read_description
 from avcore.runs.data import RunData, open_files
 from avcore.runs.offers import refuse_other_majors
 from avcore.states import load_trainable_state
@@ -186,7 +187,9 @@ class Run:
         return found if given is inputs else found[0]
 
     def load(self) -> AVModel:
-        """Read the model from the chosen checkpoint; `model` does it when it is first used."""
+        """Read the model from the chosen checkpoint, or the adapter; `model` does it when it is first used."""
+        if holds_adapter(self.directory):
+            return self._load_adapter()
         checkpoint = CheckpointStore(self.directory / "checkpoints").open(self.checkpoint)
         with isolated_randomness():
             model = build_model(self.config, self.registry)
@@ -201,6 +204,14 @@ class Run:
         self._model = model
         return model
 
+    def _load_adapter(self) -> AVModel:
+        if self.checkpoint != "best":
+            raise AVCoreError(f"{self.directory} holds an adapter, the best weights of a run: there is no other one.")
+        with isolated_randomness():
+            model = build_model(self.config, self.registry)
+        self._model = load_adapter(self.directory, model).eval()
+        return self._model
+
 
 def load_run(
     directory: str | Path, *, checkpoint: str = "best", data: str | Path | None = None, device: str | None = None
@@ -208,7 +219,7 @@ def load_run(
     """Come back to a run that was trained.
 
     Args:
-        directory: of the run.
+        directory: of the run, or what `avcore pull` made of one that was shared.
         checkpoint: ``best`` or ``latest``.
         data: evaluate on other files than the run was trained on; after a run on the demo, files of a real data set.
         device: use another device than the run was trained on.
@@ -219,10 +230,7 @@ def load_run(
             settings (sizes) than the model was trained for.
     """
     directory = Path(directory)
-    file = directory / "config.yaml"
-    if not file.is_file():
-        raise AVCoreError(missing_run(directory))
-    tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    tree = _saved_config(directory)
     registry = load_registry()
     results = RunResult.read(directory / "results.json")
     # Before its settings are read, whose meaning may be another one now.
@@ -242,6 +250,17 @@ def load_run(
     return run
 
 
+def _saved_config(directory: Path) -> dict[str, Any]:
+    """The configuration that lies in a run's directory; of an adapter the one that is bound to its tensors."""
+    if holds_adapter(directory) and (directory / "results.json").is_file():
+        check_shared(directory, str(directory))
+        return beside(directory, read_description(directory / "adapter.json")["config"])
+    file = directory / "config.yaml"
+    if not file.is_file():
+        raise AVCoreError(missing_run(directory))
+    return parse_yaml(file.read_text(encoding="utf-8"), str(file))
+
+
 def missing_run(directory: Path) -> str:
     """Why a directory is not that of a run, and what to name instead."""
     if not directory.is_dir():
@@ -249,6 +268,8 @@ def missing_run(directory: Path) -> str:
     members = sorted(path.parent.name for path in directory.glob("seed-*/config.yaml"))
     if members:
         return f"{directory} holds the runs of several seeds: choose one, such as {directory / members[0]}."
+    if holds_adapter(directory):
+        return f"{directory} holds an adapter without the results of its run: use it with avcore.load_adapter."
     return f"{directory} is not the directory of a run: it has no config.yaml."
 
 
