@@ -39,6 +39,18 @@ def test_tables_of_estimates_are_those_of_their_record(monkeypatch: pytest.Monke
     assert f"\n\n{printed}\n\n" in (RECORDS / "speed.md").read_text(encoding="utf-8")
 
 
+def test_tables_of_scale_are_those_of_their_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECORDS))
+    steps = json.loads((RECORDS / "scale.json").read_text(encoding="utf-8"))["steps"]
+    rows = json.loads((RECORDS / "estimates.json").read_text(encoding="utf-8"))["rows"]
+    for name, step in steps.items():
+        (row,) = (one for one in rows if (one["step"], one["memory"], one["clips"]) == (name, "fast", 8))
+        assert step["flop"] == sum(row["flop"].values()) / 8
+    assert f"\n\n{import_module('scale').tables(steps)}\n\n" in (RECORDS.parent / "scale.md").read_text(
+        encoding="utf-8"
+    )
+
+
 def test_the_table_of_few_clips_is_the_one_that_its_script_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(RECORDS))
     record = json.loads((RECORDS / "fewshot_mini.json").read_text(encoding="utf-8"))
