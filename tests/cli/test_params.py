@@ -25,6 +25,7 @@ class Toy(nn.Module):
         super().__init__()
         self.trunk, self.rows, self.head = nn.Linear(9, 10), nn.Linear(4, 5), nn.Linear(1, 2)
         self.trunk.requires_grad_(False)
+        self.streams: dict[str, Any] = {}
 
     def components(self) -> dict[str, list[nn.Module]]:
         return {"visual": [self.trunk], "audio": [self.trunk], "m.rows": [self.rows], "head": [self.head]}

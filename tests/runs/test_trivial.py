@@ -65,7 +65,7 @@ def test_nothing_trivial_is_measured_unless_it_is_asked_for(finished: Any) -> No
 
 
 def test_the_majority_needs_neither_pictures_nor_sound(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avcore.data.reader.Reader._frames", lambda self, clip: None)
+    monkeypatch.setattr("avcore.data.reader.Reader._frames", lambda self, clip, gone: None)
     monkeypatch.setattr("avcore.data.cache.ClipCache.audio", None)
     assert majority_scores(finished.run, ["val", "val_swapped"])["val"] == {"accuracy": 50.0, "clips": 6.0}
 

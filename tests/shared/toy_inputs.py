@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from avcore import (
     AVCoreError,
@@ -40,15 +41,21 @@ WORDS = {"is": 1, "it": 2, "humming": 3, "quiet": 4}
 LENGTH = 4
 
 
-class Accuracy:
+class Accuracy(Metric):
+    hits: Tensor
+    clips: Tensor
+
     def __init__(self) -> None:
-        self.hits: list[bool] = []
+        super().__init__()
+        for name in ("hits", "clips"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, prediction: Mapping[str, Tensor], batch: Batch) -> None:
-        self.hits += (prediction["answer"] == batch.targets["answer"])[batch.valid].tolist()
+        self.hits += (prediction["answer"] == batch.targets["answer"])[batch.valid].sum()
+        self.clips += batch.valid.sum()
 
     def compute(self) -> dict[str, float]:
-        return {"accuracy": 100 * sum(self.hits) / len(self.hits)}
+        return {"accuracy": 100 * float(self.hits / self.clips)}
 
 
 class Yes(Task):
