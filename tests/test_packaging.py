@@ -92,13 +92,17 @@ def imported_distributions(name: str, files: Iterable[Path]) -> set[str]:
     return found
 
 
+# Parts of other distributions that a method lists by their names.
+LISTED = {"avcore-mbt": {"avcore-baselines"}}
+
+
 @pytest.mark.parametrize("name", PROJECTS)
 def test_declared_dependencies_are_those_that_the_code_imports(name: str) -> None:
     declared = set(requirements(pyproject(name)["project"]["dependencies"]))
     files = [file for file in package(name).rglob("*.py") if not file.is_relative_to(KIT)]
     imported = imported_distributions(name, files) - (lazy() if name == "avcore" else set())
     assert sorted(imported - declared) == [], "imported, not declared"
-    assert sorted(declared - imported) == [], "declared, not imported"
+    assert sorted(declared - imported) == sorted(LISTED.get(name, ())), "declared, neither imported nor listed"
 
 
 def test_what_an_extra_brings_is_imported_where_it_is_used_and_named_where_it_is_missing() -> None:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import avcore_baselines
 import avcore_mbt
 import avcore_timm
 from avcore import AVCoreError, AVModel, BackboneSpec, hookimpl, parameter_groups
+from avcore.report.parameters import count_parameters
 from avcore.specs import STREAMS
 from avcore.testing import ToyPlugin, create_model, make_batch, make_model
 from avcore_timm import HTSAT_PRESETS
@@ -107,6 +109,23 @@ def test_counts_on_vit_base(sets: tuple[str, ...], count: int) -> None:
         meta=True,
     )
     assert sum(parameter.numel() for _, parameter in parameter_groups(model)["parts"]) == count
+
+
+def test_everything_trains_in_the_method_on_vit_base_and_ast() -> None:
+    """172.0 M, as the table of the AV-STFP poster has it."""
+    model = create_model(
+        {"timm": avcore_timm, "mbt": avcore_mbt, "baselines": avcore_baselines, "toys": ToyPlugin()},
+        task="toy",
+        method="mbt",
+        visual="vit_base_patch16_224",
+        set=("audio.backbone=ast", "audio.weights=random", "audio.frames=98"),
+        meta=True,
+    )
+    counted = count_parameters(model)
+    assert counted.parts["full"].trainable == 171_985_920
+    assert counted.added == 171_985_920 + 4 * 768
+    assert round(counted.added / 1e6, 1) == 172.0
+    assert counted.total == counted.added + counted.parts["head"].parameters
 
 
 @pytest.mark.parametrize("setting", ["tokens=0", "last=1"])

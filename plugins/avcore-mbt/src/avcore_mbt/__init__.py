@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from avcore import FusionSpec, hookimpl
+from avcore.hookspecs import hookimpl
+from avcore.specs import FusionSpec, MethodSpec
 
-__all__ = ["MBTSettings", "avcore_fusions"]
+__all__ = ["MBTSettings", "avcore_fusions", "avcore_methods"]
+
+PAPER = "arXiv:2107.00135"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,22 @@ def avcore_fusions() -> Iterable[FusionSpec]:
             build="avcore_mbt.modules:MBT",
             config=MBTSettings,
             as_own=("width",),
-            paper="arXiv:2107.00135",
+            paper=PAPER,
             summary="a few tokens that flow through both streams and are averaged after each pair of blocks",
+        )
+    ]
+
+
+@hookimpl
+def avcore_methods() -> Iterable[MethodSpec]:
+    """The published method, in which everything trains; the fusion by itself is for frozen streams."""
+    return [
+        MethodSpec(
+            name="mbt",
+            prompts=("full",),
+            fusions=("mbt",),
+            recipes="avcore_mbt",
+            paper=PAPER,
+            summary="bottleneck fusion of two encoders, all of which train",
         )
     ]
