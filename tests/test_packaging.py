@@ -29,7 +29,7 @@ BEHIND = {"torch.utils.tensorboard": "tensorboard"}
 # The conformance kit is for tests; it needs the extra of its name.
 KIT = ROOT / "avcore" / "testing"
 # The extras of what the core imports where it is used only: avcore works without them.
-LAZY = ("hdf5", "slurm")
+LAZY = ("figures", "hdf5", "slurm")
 
 
 def pyproject(name: str) -> dict[str, Any]:

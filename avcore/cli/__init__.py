@@ -32,6 +32,7 @@ COMMANDS = {
     "runs": ("avcore.cli.runs:runs", "List runs and show what one reached."),
     "report": ("avcore.cli.report:report", "Write a page for a browser of a run, or of many."),
     "features": ("avcore.cli.features:features", "Write what a run makes of a split, frozen and adapted."),
+    "figures": ("avcore.cli.figures:figures", "Draw how the features of a split lie."),
     "convert": ("avcore.cli.convert:convert", "Turn a checkpoint of a reference implementation into an adapter."),
     "push": ("avcore.cli.sharing:push", "Share a finished run on the Hugging Face hub, or in a folder."),
     "pull": ("avcore.cli.sharing:pull", "Fetch a run that was shared."),
