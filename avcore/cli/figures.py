@@ -21,9 +21,9 @@ def figures(file: str, out: str, seed: int) -> None:
     """  # noqa: D301 - click's mark for unwrapped lines
     from pathlib import Path
 
-    from avcore.report.tables import render_table
+    from avcore.report.tables import Cell, render_table
     from avcore.runs.figures import draw_features
 
     numbers = draw_features(Path(file), Path(out), seed=seed)
-    rows = [[key, one["silhouette"], one["purity"]] for key, one in numbers.items()]
+    rows: list[list[Cell]] = [[key, one["silhouette"], one["purity"]] for key, one in numbers.items()]
     click.echo(render_table(["features", "silhouette", "purity"], rows))
