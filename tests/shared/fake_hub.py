@@ -1,4 +1,4 @@
-"""The hub's answers to what `huggingface_hub` asks for models, over HTTP on this machine, as they were recorded."""
+"""The hub's answers to what `huggingface_hub` asks for models, over HTTP on this machine, as its source reads them."""
 
 import base64
 import hashlib
