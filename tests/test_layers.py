@@ -19,7 +19,7 @@ SOURCES = CORE + sorted((ROOT / "plugins").glob("*/src/**/*.py"))
 
 PLUGIN_WORDS = {
     *("ave", "avs", "avvp", "avqa", "avar", "avsbench", "fewshot"),
-    *("copl", "stfp", "dgsct", "lavish", "stgcma", "ladder", "mettle", "cola", "vpt", "mbt", "avmoe"),
+    *("copl", "stfp", "dgsct", "lavish", "stgcma", "ladder", "mettle", "molt", "cola", "vpt", "mbt", "avmoe"),
     *("vit", "swin", "swinv2", "htsat", "beit", "deit", "dinov2", "dinov3", "siglip", "panns", "vggish"),
 }
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|home|root|opt|Users|mnt|scratch)/\w|(?<![\w.])\.\./" + "shared")
