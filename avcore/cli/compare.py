@@ -1,5 +1,6 @@
 """``avcore compare``: runs beside each other and beside what was published."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -68,15 +69,7 @@ def compare(
         if swept is not None
         else compare_runs([Path(one) for one in directories], registry, against)
     )
-    shown = Comparison(
-        rows=found.rows,
-        score=score or found.score,
-        splits=splits or found.splits,
-        groups=found.groups,
-        against=found.against,
-        notes=found.notes,
-        title=found.title,
-    )
+    shown = replace(found, score=score or found.score, splits=splits or found.splits)
     columns, rows = shown.table()
     text = render(form, columns, rows, shown.title, shown.notes) if form else _plain(shown)
     if pareto is not None:

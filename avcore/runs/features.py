@@ -49,8 +49,9 @@ def write_features(run: Run, split: str, file: Path) -> dict[str, tuple[int, ...
     if file.exists():
         raise AVCoreError(f"{file} exists already: name another file, or remove it.")
     model, device = run.model, choose_device(run.config.device)
+    config = model.config
     # What is kept on disk holds no more than the head reads.
-    model.config = replace(model.config, data=replace(model.config.data, cache_features=False))
+    model.config = replace(config, data=replace(config.data, cache_features=False))
     data = RunData(run.config, model, *open_files(run.config, run.registry))
     loader = data.loader(split)
     groups = [clip.group for clip in loader.clips]
@@ -78,6 +79,7 @@ def write_features(run: Run, split: str, file: Path) -> dict[str, tuple[int, ...
                 names += [name for name, counts in zip(batch.names, valid.tolist(), strict=True) if counts]
     finally:
         data.close()
+        model.config = config
     whole = {key: torch.cat(pieces).contiguous() for key, pieces in found.items()}
     told: dict[str, Any] = {"split": split, "task": run.config.task, "method": run.results.label or "head alone"}
     told |= {"clips": json.dumps(names), "classes": json.dumps(classes)}

@@ -6,7 +6,7 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -144,7 +144,7 @@ def compare_sweep(sweep: Sweep, registry: Registry, against: str | None = None) 
     notes = [*grid.notes]
     if any(row.published for row in grid.rows):
         printed = [row.published if whole else {} for row in grid.rows]
-        rows = [_with(row, figures) for row, figures in zip(rows, printed, strict=True)]
+        rows = [replace(row, published=figures) for row, figures in zip(rows, printed, strict=True)]
         notes.append(
             f"Published: {grid.source}."
             if whole
@@ -184,7 +184,7 @@ def compare_runs(directories: Sequence[Path], registry: Registry, against: str |
             names.setdefault(key, own.name or str(own))
     rows = [_compared(_unlike(names, key), runs, registry) for key, runs in together.items()]
     official = all(row.official for row in rows)
-    rows = [_with(row, _of_recipe(row, registry)) if official else row for row in rows]
+    rows = [replace(row, published=_of_recipe(row, registry)) if official else row for row in rows]
     return Comparison(rows=rows, against=_row_named(against, rows), notes=_caveats(rows))
 
 
@@ -240,10 +240,6 @@ def _compared(name: str, runs: Sequence[tuple[Path, RunResult]], registry: Regis
         demo=any(one.demo for one in found),
         coverage=min((one.share for one in found if one.share is not None), default=None),
     )
-
-
-def _with(row: Compared, published: Mapping[str, float]) -> Compared:
-    return Compared(row.name, row.runs, published, row.official, row.demo, row.coverage)
 
 
 def _same(row: Compared, dataset: str | None, registry: Registry) -> bool:
