@@ -14,11 +14,12 @@ HUES = 137.5  # degrees between two colours, so that neighbours in the legend di
 
 
 class Mark(NamedTuple):
-    """A place in a chart, and what is shown where the pointer rests on it."""
+    """A place in a chart, what is shown where the pointer rests on it, and how far y is uncertain."""
 
     x: float
     y: float
     tells: str = ""
+    sd: float = 0.0
 
 
 def chart(
@@ -28,6 +29,7 @@ def chart(
     y: str,
     *,
     lines: bool = False,
+    joined: Sequence[Mark] = (),
     log_x: bool = False,
     scales: bool = True,
 ) -> str:
@@ -37,6 +39,7 @@ def chart(
         series: name -> its marks; those that are not finite, or not positive with ``log_x``, are left out.
         title, x, y: what is written above, below and beside it.
         lines: join the marks of a series in their order instead of drawing each.
+        joined: places that a dashed line joins, such as a front.
         log_x: a logarithmic axis.
         scales: numbers at the axes; without them places mean something only beside each other (t-SNE).
     """
@@ -61,7 +64,11 @@ def chart(
         out.append(f'<text x="{LEFT + 20}" y="{TOP + 30}">nothing to draw</text>')
         return "\n".join([*out, "</svg>"])
     along = _Axis([math.log10(one.x) if log_x else one.x for one in every], LEFT, right)
-    up = _Axis([one.y for one in every], bottom, TOP)
+    up = _Axis([one.y + sign * one.sd for one in every for sign in (-1, 1)], bottom, TOP)
+
+    def place_of(mark: Mark) -> tuple[float, float]:
+        return along.at(math.log10(mark.x) if log_x else mark.x), up.at(mark.y)
+
     if scales:
         for value, place in up.ticks():
             out.append(f'<path d="M{LEFT} {place:.1f}H{right}" stroke="#e2e2e2"/>')
@@ -70,14 +77,20 @@ def chart(
             label = f"{10**value:.3g}" if log_x else f"{value:g}"
             out.append(f'<path d="M{place:.1f} {bottom}v4" stroke="#333333"/>')
             out.append(f'<text x="{place:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
+    if joined:
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in map(place_of, joined))
+        out.append(f'<polyline points="{path}" fill="none" stroke="#777777" stroke-dasharray="5 4"/>')
     for number, (name, marks) in enumerate(shown.items()):
         colour = f"hsl({(210 + number * HUES) % 360:.0f} 65% 42%)"
-        places = [(along.at(math.log10(one.x) if log_x else one.x), up.at(one.y)) for one in marks]
+        places = [place_of(one) for one in marks]
         if lines and places:
-            joined = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-            out.append(f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+            out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         if not lines or len(places) == 1:
             for (a, b), one in zip(places, marks, strict=True):
+                if one.sd:
+                    ends = f"{up.at(one.y - one.sd):.1f}V{up.at(one.y + one.sd):.1f}"
+                    out.append(f'<path d="M{a:.1f} {ends}" stroke="{colour}"/>')
                 told = f"<title>{_text(one.tells or name)}</title>"
                 out.append(
                     f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}" fill-opacity="0.8">{told}</circle>'
