@@ -32,7 +32,8 @@ SIDE, ALONE = "ladder.side", "ladder.alone"
 
 def ladder(*listed: str, toy: str = "toy_windowed", **options: Any) -> AVModel:
     """Ladders on a toy, of which nothing is zero any longer."""
-    return beside(toy, listed or (SIDE,), **options)
+    made: AVModel = beside(toy, listed or (SIDE,), {"avcore-ladder": avcore_ladder}, **options)
+    return made
 
 
 def stages(*given: tuple[int, tuple[int, int]], prefix: int = 0, window: tuple[int, int] | None = None) -> StreamLayout:

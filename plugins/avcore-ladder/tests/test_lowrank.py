@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from side_networks import beside
+from side_networks import beside, walked
 
 import avcore_ave
 import avcore_ladder
@@ -23,20 +23,8 @@ SIDE, ALONE = "dtl.side", "dtl.alone"
 
 def dtl(*listed: str, toy: str = "toy_plain", **options: Any) -> AVModel:
     """DTL on a toy, of which nothing is zero any longer."""
-    return beside(toy, listed or (SIDE,), **options)
-
-
-def walked(model: AVModel, stream: str, batch: Any) -> list[torch.Tensor]:
-    """The tokens behind every block of a frozen stream."""
-    tower: Any = model.towers[stream]
-    x = tower.enter(tower.embed(model.front_ends(batch)[stream]))
-    seen = []
-    for block in tower.layout.blocks:
-        if block.index and block.stage != tower.layout.blocks[block.index - 1].stage:
-            x = tower.merge(x, block.stage)
-        x = tower.block(block.index)(x)
-        seen.append(x)
-    return seen
+    made: AVModel = beside(toy, listed or (SIDE,), {"avcore-ladder": avcore_ladder}, **options)
+    return made
 
 
 def swish(h: torch.Tensor, beta: float) -> torch.Tensor:

@@ -1,20 +1,18 @@
 """Our reading of Mettle: the formulas, every switch, counts, and that nothing enters a backbone."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from side_networks import beside, counted_bytes, walked
 
 import avcore_mettle
 from avcore import AVCoreError
 from avcore.specs import StageLayout, StreamLayout
 from avcore.states import parameter_groups
-from avcore.testing import ToyBackbones, make_batch, make_model
+from avcore.testing import make_batch
 from avcore_mettle.distill import Distill
 from avcore_mettle.inject import Injection
 from avcore_mettle.settings import DistillSettings, InjectSettings
@@ -24,31 +22,8 @@ DISTILL, INJECT = "mettle.distill", "mettle.inject"
 
 def mettle(*sets: str, toy: str = "toy_windowed", listed: tuple[str, ...] = (DISTILL,), moved: bool = True) -> Any:
     """A model of which nothing is zero any longer."""
-    model: Any = make_model(
-        ToyBackbones(),
-        toy,
-        listed=listed,
-        others={"avcore-mettle": avcore_mettle},
-        sets=[f"parts.mettle.{one}" for one in sets],
-        on_meta_first=False,
-    )
-    torch.manual_seed(0)
-    for _, parameter in parameter_groups(model)["parts"]:
-        parameter.data += torch.randn_like(parameter) * 0.1 * moved
-    return model
-
-
-def walked(model: Any, stream: str, batch: Any) -> list[Tensor]:
-    """The tokens behind every block of a frozen stream."""
-    tower = model.towers[stream]
-    x = tower.enter(tower.embed(model.front_ends(batch)[stream]))
-    seen = []
-    for block in tower.layout.blocks:
-        if block.index and block.stage != tower.layout.blocks[block.index - 1].stage:
-            x = tower.merge(x, block.stage)
-        x = tower.block(block.index)(x)
-        seen.append(x)
-    return seen
+    sets = tuple(f"parts.mettle.{one}" for one in sets)
+    return beside(toy, listed, {"avcore-mettle": avcore_mettle}, moved=moved, sets=sets)
 
 
 @pytest.mark.parametrize(
@@ -119,19 +94,6 @@ def test_maps_are_those_of_the_backbone_at_first() -> None:
     with torch.no_grad():
         pairs = zip(model.features(batch).stream("visual").maps, model.plain("visual", batch).maps, strict=True)
         assert all(torch.equal(after, before) for after, before in pairs)
-
-
-@contextmanager
-def counted_bytes() -> Iterator[list[int]]:
-    """What is kept for a backward pass within it."""
-    kept: list[int] = []
-
-    def count(tensor: Tensor) -> Tensor:
-        kept.append(tensor.numel() * tensor.element_size())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        yield kept
 
 
 @pytest.mark.parametrize("toy", ["toy_plain", "toy_windowed"])

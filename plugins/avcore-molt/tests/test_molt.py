@@ -1,20 +1,19 @@
 """Our reading of MoLT: the formulas, every switch, counts, and that nothing enters a backbone."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from side_networks import beside, counted_bytes, walked
 from torch import Tensor
 
 import avcore_molt
 from avcore import AVCoreError
 from avcore.specs import STREAMS
 from avcore.states import parameter_groups
-from avcore.testing import ToyBackbones, make_batch, make_model
+from avcore.testing import make_batch
 from avcore_molt.fusion import Distilled, TokenFusion, orthogonality
 from avcore_molt.settings import MoLTSettings
 
@@ -23,31 +22,8 @@ OTHER = {"visual": "audio", "audio": "visual"}
 
 def molt(*sets: str, toy: str = "toy_windowed") -> Any:
     """A model of which nothing is zero any longer."""
-    model: Any = make_model(
-        ToyBackbones(),
-        toy,
-        listed=("molt",),
-        others={"avcore-molt": avcore_molt},
-        sets=[f"parts.molt.{one}" for one in sets],
-        on_meta_first=False,
-    )
-    torch.manual_seed(0)
-    for _, parameter in parameter_groups(model)["parts"]:
-        parameter.data += torch.randn_like(parameter) * 0.1
-    return model
-
-
-def walked(model: Any, stream: str, batch: Any) -> list[Tensor]:
-    """The tokens behind every block of a frozen stream."""
-    tower = model.towers[stream]
-    x = tower.enter(tower.embed(model.front_ends(batch)[stream]))
-    seen = []
-    for block in tower.layout.blocks:
-        if block.index and block.stage != tower.layout.blocks[block.index - 1].stage:
-            x = tower.merge(x, block.stage)
-        x = tower.block(block.index)(x)
-        seen.append(x)
-    return seen
+    sets = tuple(f"parts.molt.{one}" for one in sets)
+    return beside(toy, ("molt",), {"avcore-molt": avcore_molt}, sets=sets)
 
 
 def by_hand(side: Any, x: Tensor, y: Tensor, *, scaled: bool, routed: bool) -> Any:
@@ -121,19 +97,6 @@ def test_orthogonal_tokens_cost_nothing_and_equal_ones_cost_one() -> None:
     assert orthogonality(3 * torch.eye(4)[None]).tolist() == pytest.approx([0], abs=1e-6)
     assert orthogonality(torch.ones(2, 4, 5)).tolist() == pytest.approx([1, 1])
     assert molt("orthogonality=0").parts["molt"].losses(None) == {}
-
-
-@contextmanager
-def counted_bytes() -> Iterator[list[int]]:
-    """What is kept for a backward pass within it."""
-    kept: list[int] = []
-
-    def count(tensor: Tensor) -> Tensor:
-        kept.append(tensor.numel() * tensor.element_size())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        yield kept
 
 
 @pytest.mark.parametrize("toy", ["toy_plain", "toy_windowed"])
