@@ -5,12 +5,17 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["Mark", "chart", "panels"]
+__all__ = ["Mark", "chart", "escaped", "panels"]
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 620, 330, 62, 170, 30, 46  # px
 LEGEND = 16  # names that the legend has room for
 NAME = 24  # letters of a name in the legend
 HUES = 137.5  # degrees between two colours, so that neighbours in the legend differ
+
+
+def escaped(text: object) -> str:
+    """For a page or a picture; what neither may hold (control characters, halves of characters) is replaced."""
+    return escape("".join(letter if letter.isprintable() or letter in " \n\t" else "�" for letter in str(text)))
 
 
 class Mark(NamedTuple):
@@ -52,13 +57,13 @@ def chart(
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="sans-serif" font-size="12" role="img">',
-        f"<title>{_text(title)}</title>",
+        f"<title>{escaped(title)}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="18" font-weight="bold">{_text(title)}</text>',
+        f'<text x="{LEFT}" y="18" font-weight="bold">{escaped(title)}</text>',
         f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#333333"/>',
-        f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{_text(x)}</text>',
+        f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escaped(x)}</text>',
         f'<text x="14" y="{(TOP + bottom) / 2:.0f}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {(TOP + bottom) / 2:.0f})">{_text(y)}</text>',
+        f'transform="rotate(-90 14 {(TOP + bottom) / 2:.0f})">{escaped(y)}</text>',
     ]
     if not every:
         out.append(f'<text x="{LEFT + 20}" y="{TOP + 30}">nothing to draw</text>')
@@ -91,7 +96,7 @@ def chart(
                 if one.sd:
                     ends = f"{up.at(one.y - one.sd):.1f}V{up.at(one.y + one.sd):.1f}"
                     out.append(f'<path d="M{a:.1f} {ends}" stroke="{colour}"/>')
-                told = f"<title>{_text(one.tells or name)}</title>"
+                told = f"<title>{escaped(one.tells or name)}</title>"
                 out.append(
                     f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}" fill-opacity="0.8">{told}</circle>'
                 )
@@ -99,7 +104,7 @@ def chart(
             high = TOP + 8 + number * 16
             out.append(f'<rect x="{right + 14}" y="{high - 8}" width="10" height="10" fill="{colour}"/>')
             short = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
-            out.append(f'<text x="{right + 29}" y="{high + 1}" font-size="11">{_text(short)}</text>')
+            out.append(f'<text x="{right + 29}" y="{high + 1}" font-size="11">{escaped(short)}</text>')
     if len(shown) > LEGEND:
         rest = f"and {len(shown) - LEGEND} more"
         out.append(f'<text x="{right + 29}" y="{TOP + 9 + LEGEND * 16}" font-size="11">{rest}</text>')
@@ -115,12 +120,6 @@ def panels(charts: Sequence[str], columns: int = 2) -> str:
     ]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}">'
     return "\n".join([head, *placed, "</svg>"])
-
-
-def _text(text: str) -> str:
-    """Escaped, without what no XML may hold: control characters and halves of characters (names of files have such)."""
-    kept = "".join(letter if letter.isprintable() or letter == " " else "�" for letter in text)
-    return escape(kept)
 
 
 class _Axis:

@@ -11,12 +11,11 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avcore.errors import AVCoreError, why
-from avcore.report.charts import Mark, chart
+from avcore.report.charts import Mark, chart, escaped
 from avcore.report.overlay import save_bytes
 from avcore.report.tables import Cell, Spread, brought_by, format_cell
 
@@ -98,7 +97,7 @@ def write_page(pages: Sequence[RunPage], title: str, out: Path, *, charts: Seque
     except OSError as error:
         raise AVCoreError(f"Cannot write {out}: {why(error)}.") from error
     copies = _Copies(files)
-    body = [f"<h1>{_text(title)}</h1>"]
+    body = [f"<h1>{escaped(title)}</h1>"]
     if len(pages) > 1:
         figures = "".join(f"<figure>{one}</figure>" for one in charts)
         body += [_overview(pages), f'<div class="charts">{figures}</div>']
@@ -107,7 +106,7 @@ def write_page(pages: Sequence[RunPage], title: str, out: Path, *, charts: Seque
         if len(pages) == 1:
             body.append(inner)
         else:
-            body.append(f"<details><summary>{_text(page.name)}</summary>\n{inner}\n</details>")
+            body.append(f"<details><summary>{escaped(page.name)}</summary>\n{inner}\n</details>")
     return save_bytes(_document(title, body).encode(), index)
 
 
@@ -124,7 +123,7 @@ def _document(title: str, body: Sequence[str]) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="referrer" content="no-referrer">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{_text(title)}</title><style>{STYLE}</style></head>",
+            f"<title>{escaped(title)}</title><style>{STYLE}</style></head>",
             "<body>",
             *body,
             "</body></html>",
@@ -133,20 +132,14 @@ def _document(title: str, body: Sequence[str]) -> str:
     )
 
 
-def _text(value: object) -> str:
-    """Escaped; what no page may hold (control characters, halves of characters in names of files) is replaced."""
-    kept = (letter if letter.isprintable() or letter in " \n\t" else "�" for letter in str(value))
-    return escape("".join(kept))
-
-
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    head = "".join(f"<th>{_text(one)}</th>" for one in columns)
+    head = "".join(f"<th>{escaped(one)}</th>" for one in columns)
     lines = []
     for row in rows:
         cells = (
-            f'<td class="number">{_text(format_cell(cell))}</td>'
+            f'<td class="number">{escaped(format_cell(cell))}</td>'
             if isinstance(cell, int | float | Spread) and not isinstance(cell, bool)
-            else f"<td>{_text(format_cell(cell))}</td>"
+            else f"<td>{escaped(format_cell(cell))}</td>"
             for cell in row
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
@@ -185,12 +178,12 @@ def _overview(pages: Sequence[RunPage]) -> str:
 def _run(page: RunPage, copies: _Copies) -> Iterator[str]:
     run, results = page.run, page.run.results
     if run.problem:
-        yield f'<p class="caveat">{_text(run.problem)}</p>'
+        yield f'<p class="caveat">{escaped(run.problem)}</p>'
     if page.demo:
         yield '<p class="caveat">DEMO DATA: scores on it mean nothing beside published ones.</p>'
     if results is not None:
         for line in results.caveats:
-            yield f'<p class="caveat">{_text(line)}</p>'
+            yield f'<p class="caveat">{escaped(line)}</p>'
         if results.selected_on == "test":
             yield '<p class="caveat">The best checkpoint was selected on the test split (protocol=paper).</p>'
         facts: dict[str, Cell] = {
@@ -221,7 +214,7 @@ def _run(page: RunPage, copies: _Copies) -> Iterator[str]:
         rest = f"<p>and {len(listed) - MOST} more</p>" if len(listed) > MOST else ""
         yield f"<h2>Skipped clips</h2>{_table(['split', 'clip', 'why'], listed[:MOST])}{rest}"
     if results is not None and results.notes:
-        yield f"<h2>Notes</h2><ul>{''.join(f'<li>{_text(note)}</li>' for note in results.notes)}</ul>"
+        yield f"<h2>Notes</h2><ul>{''.join(f'<li>{escaped(note)}</li>' for note in results.notes)}</ul>"
 
 
 def _scores(page: RunPage) -> Iterator[str]:
@@ -298,7 +291,7 @@ def _media(directory: Path, copies: _Copies) -> Iterator[str]:
         if found:
             yield f"<h2>{folder.capitalize()}</h2>"
         for path in found:
-            place, caption = copies.add(path), _text(path.name)
+            place, caption = copies.add(path), escaped(path.name)
             shown = (
                 f'<video controls preload="metadata" src="{place}"></video>'
                 if path.suffix == ".mp4"
