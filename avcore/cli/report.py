@@ -52,16 +52,10 @@ def report(directory: str, out: str, overwrite: bool) -> None:
 
 
 def _page(run: "ListedRun", root: Path, registry: "Registry") -> "RunPage":
-    from contextlib import suppress
-
-    from avcore.config.names import full_names_in
-    from avcore.errors import AVCoreError
     from avcore.report.page import RunPage
     from avcore.report.published import published_scores
 
-    with suppress(AVCoreError):  # not installed any more: read by the names that it recorded
-        registry = registry.recorded(full_names_in(run.config.get("full_names") or {}, f"run {run.directory}"))
-    data = run.dataset
+    registry, data = run.names_in(registry), run.dataset
     return RunPage(
         name=str(run.directory.relative_to(root)) if run.directory != root else root.resolve().name,
         run=run,

@@ -1,13 +1,11 @@
 """``avcore runs``: what lies in a folder of runs. Imports no torch."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from avcore.cli.usage import UsageGroup
-from avcore.config.names import full_names_in
 from avcore.engine.files import json_text
 from avcore.engine.listing import ListedRun, find_runs, read_run
 from avcore.errors import AVCoreError, typed
@@ -82,18 +80,12 @@ def _name(run: ListedRun, root: Path) -> str:
     return str(run.directory.relative_to(root)) if run.directory != root else str(root)
 
 
-def _recorded(run: ListedRun, registry: Registry) -> Registry:
-    with suppress(AVCoreError):
-        registry = registry.recorded(full_names_in(run.config.get("full_names") or {}, f"run {run.directory}"))
-    return registry
-
-
 def _published(run: ListedRun, registry: Registry) -> list[dict[str, Any]]:
-    return published_scores(run.results, _recorded(run, registry)) if run.results else []
+    return published_scores(run.results, run.names_in(registry)) if run.results else []
 
 
 def _is_demo(run: ListedRun, registry: Registry) -> bool:
-    name, registry = run.dataset, _recorded(run, registry)
+    name, registry = run.dataset, run.names_in(registry)
     return name is not None and registry.datasets.offers(name) and registry.datasets[name].demo
 
 

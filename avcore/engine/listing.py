@@ -3,14 +3,17 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from avcore.config.names import full_names_in
 from avcore.config.recipes import parse_yaml
 from avcore.engine.result import RunResult
 from avcore.errors import AVCoreError, why
+from avcore.registry import Registry
 
 __all__ = ["ListedRun", "find_runs", "read_run"]
 
@@ -46,6 +49,12 @@ class ListedRun:
     def status(self) -> str:
         """As in its results; ``broken`` when there is a problem."""
         return "broken" if self.problem or self.results is None else self.results.status
+
+    def names_in(self, registry: Registry) -> Registry:
+        """The installed plugins by the names that the run recorded; as they are where one is not installed any more."""
+        with suppress(AVCoreError):
+            return registry.recorded(full_names_in(self.config.get("full_names") or {}, f"run {self.directory}"))
+        return registry
 
     @property
     def task(self) -> str | None:

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 
 from avcore.config.leaves import flatten
-from avcore.config.names import full_names_in
 from avcore.engine.clips import read_clips
 from avcore.engine.listing import ListedRun, find_runs, read_run
 from avcore.engine.result import RunResult
@@ -232,7 +230,7 @@ def _clips(row: Compared, split: str, metric: str) -> dict[str, float]:
 def _compared(name: str, runs: Sequence[tuple[Path, RunResult]], registry: Registry) -> Compared:
     if not runs:
         return Compared(name, runs)
-    found = [whole_data(results, _recorded(path, registry)) for path, results in runs]
+    found = [whole_data(results, read_run(path).names_in(registry)) for path, results in runs]
     return Compared(
         name,
         runs,
@@ -254,18 +252,9 @@ def _same(row: Compared, dataset: str | None, registry: Registry) -> bool:
 def _of_recipe(row: Compared, registry: Registry) -> dict[str, float]:
     path, results = row.runs[0]
     score = results.score
-    found = published_scores(results, _recorded(path, registry))
+    found = published_scores(results, read_run(path).names_in(registry))
     alike = [one for one in found if score and one["ours"] is not None and one["metric"] == score.name]
     return {str(one["metric"]): float(one["value"]) for one in alike if score and one["split"] == score.split}
-
-
-def _recorded(directory: Path, registry: Registry) -> Registry:
-    """The names as the run means them; as they are here where it does not say."""
-    named: Any = read_run(directory).config.get("full_names") or {}
-    try:
-        return registry.recorded(full_names_in(named, f"run {directory}"))
-    except AVCoreError:
-        return registry
 
 
 def _members(run: ListedRun) -> list[ListedRun]:
